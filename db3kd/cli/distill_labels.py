@@ -243,7 +243,7 @@ def _train_students(
         if test is not None and test.labels is not None:
             accuracy = evaluate(network, test, test.labels)
             accuracies.append(accuracy)
-            print(f"{file}: {accuracy:.2%} of {counted(len(test), test_noun)}")
+            print(f"{file}: accuracy {accuracy:.2%} of {counted(len(test), test_noun)}")
         else:
             print(file)
         _write_description(
@@ -251,7 +251,8 @@ def _train_students(
         )
     if len(accuracies) > 1:
         mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
-        print(f"mean {mean:.2%}, deviation {deviation:.2%} over {counted(len(accuracies), 'seed')}")
+        over = counted(len(accuracies), "seed")
+        print(f"mean accuracy {mean:.2%}, deviation {deviation:.2%} over {over}")
 
 
 def _write_description(

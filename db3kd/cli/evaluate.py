@@ -151,11 +151,12 @@ def _queries(
     """Returns who is asked how often, and at what price."""
     from db3kd.teachers import ModuleTeacher, OnnxTeacher
 
-    asked = [name] if agree_with is None else [agree_with]
     model = getattr(evaluated, "teacher", evaluated)  # behind a RescaledTeacher
-    # A network in memory beside its teacher is the student, which costs nothing.
-    if agree_with is not None and not isinstance(model, ModuleTeacher | OnnxTeacher):
-        asked.insert(0, name)
+    in_memory = isinstance(model, ModuleTeacher | OnnxTeacher)
+    asked = [f"{name} on this machine" if in_memory else name]
+    if agree_with is not None:
+        # A network in memory beside its teacher is the student, which costs nothing.
+        asked = [agree_with] if in_memory else [name, agree_with]
     each = " and by ".join(asked)
     price_of_all = price_text(images * len(asked), price)
     return f"{images:,}, answered by {each}{price_of_all}"

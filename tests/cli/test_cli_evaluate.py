@@ -49,6 +49,12 @@ def test_the_student_beside_its_teacher_costs_nothing(teacher, asked):
     assert asked() == 20
 
 
+def test_a_network_in_memory_answers_on_this_machine(teacher):
+    out = succeed("evaluate", "--model", teacher, "--data", "digits", "--limit", 20, "--dry-run")
+
+    assert f"queries    20, answered by {teacher} on this machine\n" in out
+
+
 def test_two_teachers_that_are_both_asked_are_both_paid():
     pair = ("evaluate", "--model", COUNTING, "--agree-with", COUNTING, "--data", "digits")
 

@@ -23,6 +23,7 @@ def test_distill_chooses_a_scale_and_evaluate_loads_the_student(run, teacher, tm
         "times the best of short training runs on held-out images (agreement" in out
         and "over 2 seeds" in out
     )
+    assert "student-seed1.safetensors: accuracy " in out and "mean accuracy " in out
     assert not student.exists(), "with several seeds, each file name contains its seed"
     one = student.with_stem("student-seed1")
     out = succeed("evaluate", "--model", one, "--data", "digits", "--agree-with", teacher)
