@@ -16,7 +16,7 @@ from db3kd.cli.distill_options import (
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import Resume, Seeds
-from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import print_answered, print_comparison_plan
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
 from db3kd.cli.teacher_options import TeacherOptions
@@ -116,6 +116,7 @@ def compare(
     settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
     if out is not None:
         check_free(out, resume)
+        note_new_run(out, resume)
     transfer = images.load(training.seed)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer)

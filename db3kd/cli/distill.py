@@ -17,7 +17,7 @@ from db3kd.cli.distill_options import (
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options
 from db3kd.cli.options import Resume
-from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import print_answered, print_plan, print_result, print_times
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
@@ -189,6 +189,7 @@ def _distill_from_teacher(
     settings = replace(settings, patience=training.patience)
     if out is not None:
         check_free(out, resume)
+        note_new_run(out, resume)
     transfer = images.load(training.seed)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer)

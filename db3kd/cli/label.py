@@ -14,7 +14,7 @@ from db3kd.cli.errors import naming_options
 from db3kd.cli.label_options import BudgetOptions, SearchOptions, SoftLabelOptions, WorkerOptions
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.options import ImageOptions, Resume, Split
-from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import ModelFileOptions, TeacherOptions
 from db3kd.wording import counted, input_noun
@@ -95,6 +95,7 @@ def label(
         refuse_options(budget, "needs --resume", "accept_changes")
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
     check_free(out, resume)
+    note_new_run(out, resume)
     before = read_manifest(out) if holds_run(out) else None
     source = images.source(split)
     loaded = source.load()
@@ -127,6 +128,14 @@ def label(
                     consistency_checks=checks,
                 )
                 so_far = planned.count_queries(out)
+            if budget.dry_run_queries and not so_far.finished:
+                asked = counted(budget.dry_run_queries, "real query")
+                print(
+                    f"note: sending up to {asked}, outside of any budget; --dry-run-queries 0 "
+                    "sends none",
+                    file=sys.stderr,
+                    flush=True,
+                )
             estimate = estimate_run(
                 opened,
                 chosen,

@@ -35,6 +35,20 @@ def check_weights_file(path: Path) -> None:
     refuse_existing(path.with_suffix(".json"))
 
 
+def note_new_run(out: Path, resume: bool, *runs: Path) -> None:
+    """Prints a note if there is no run to resume, so that a mistyped --out is seen.
+
+    Args:
+        out: The value of --out.
+        resume: Whether --resume was given.
+        runs: The run folders of `out`, if it is not one itself.
+    """
+    from db3kd.storage.existing_runs import holds_run
+
+    if resume and not any(map(holds_run, runs or (out,))):
+        print(f"note: no run in {out} to resume; this is a new one", file=sys.stderr)
+
+
 @contextmanager
 def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """Prints how to continue if the block fails after answers were paid for.

@@ -14,7 +14,7 @@ from db3kd.cli.options import (
     Resume,
     Split,
 )
-from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import agreement_text, price_text, print_answered, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import Steps, TrainingOptions
@@ -96,6 +96,8 @@ def surrogate(
     trained = training.settings(teacher.device, steps=steps)
     settings = SurrogateSettings(model, queries_per_sample, training=trained, networks=networks)
     check_out(out, resume)
+    if not out.exists():
+        note_new_run(out, resume, decisions_folder(out))
     source = images.source(split)
     loaded = source.load()
     opened = teacher.open(loaded)

@@ -10,7 +10,7 @@ import typer
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_options
 from db3kd.cli.options import PlanOptions, Resume, Seed, given, parse_counts
-from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.wording import counted
@@ -191,6 +191,7 @@ def synthesize(
         raise ValueError("acquisition_model: needs --preset guided")
     settings = synthesis.settings(acquisition_model or "lenet5-half")
     check_free(out, resume)
+    note_new_run(out, resume)
     opened = teacher.open()
     samples = counted(settings.samples, "pseudo sample")
     print(f"plan           {samples}, {at_most_text(settings.max_queries, plan.price_per_1000)}")

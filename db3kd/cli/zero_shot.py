@@ -9,7 +9,7 @@ import typer
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
 from db3kd.cli.options import Model, PlanOptions, Resume, Seeds
-from db3kd.cli.outputs import hint_at_resuming
+from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.synthesize import SynthesisOptions, at_most_text, print_totals
 from db3kd.cli.teacher_options import TeacherOptions
@@ -121,6 +121,9 @@ def zero_shot(
         seeds=seeds,
     )
     check_zero_shot_folder(out, resume)
+    folders = (SAMPLES_FOLDER, LABELS_FOLDER, *DECISION_FOLDERS.values())
+    runs = [out / folder for folder in folders]
+    note_new_run(out, resume, *runs)
     opened = teacher.open()
     with naming_options(data="--test"):
         parts = max_queries_of_parts(opened, settings, test)
@@ -133,8 +136,6 @@ def zero_shot(
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
         return
-    folders = (SAMPLES_FOLDER, LABELS_FOLDER, *DECISION_FOLDERS.values())
-    runs = [out / folder for folder in folders]
     with naming_options(data="--test", student="--model"), hint_at_resuming(*runs):
         result = run_zero_shot(opened, out, settings, test=test, resume=resume)
     print_totals(result.totals, plan.price_per_1000)

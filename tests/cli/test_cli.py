@@ -130,3 +130,28 @@ def test_a_command_whose_output_is_not_read_to_its_end_ends_quietly(words):
 
     os.close(writer)
     assert (result.returncode, result.stderr) == (141, b"")
+
+
+_COUNTING = ("--teacher", f"{TEACHERS}:CountingTeacher", "--dry-run")
+_DIGITS = (*_COUNTING, "--data", "digits", "--limit", 100)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("distill", (*_DIGITS, "--budget", 600)),
+        ("compare", (*_DIGITS, "--budget", 600)),
+        ("label", (*_DIGITS, "--budget", 600, "--dry-run-queries", 0)),
+        ("surrogate", _DIGITS),
+        ("synthesize", (*_COUNTING, "--samples", 10, "--budget", 600)),
+        ("zero-shot", (*_COUNTING, "--samples", 10, "--budget", 600)),
+    ],
+)
+def test_a_note_says_if_there_is_no_run_to_resume(tmp_path, command, options):
+    out = tmp_path / ("new.safetensors" if command == "surrogate" else "new")
+    note = f"note: no run in {out} to resume; this is a new one\n"
+
+    found = Result(command, *options, "--out", out, "--resume")
+    assert (found.code, found.err) == (0, note)
+    assert "note: no run" not in Result(command, *options, "--out", out).err
+    assert not out.exists()

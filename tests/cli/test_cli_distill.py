@@ -86,8 +86,10 @@ def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
     assert "already holds a run; continue it with --resume" in message
     before = CountingTeacher.asked
 
-    printed = succeed(*asked(*DIGITS, "--out", out, "--resume"))
+    resumed = Result(*asked(*DIGITS, "--out", out, "--resume"))
+    printed = resumed.out
 
+    assert resumed.code == 0 and "no run" not in resumed.err
     spent = CountingTeacher.asked - before
     assert 0 < spent < 600 and "queries    600" in printed
     assert f"student    {out / 'student.safetensors'}" in printed

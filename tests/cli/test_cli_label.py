@@ -110,14 +110,22 @@ def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
     CountingTeacher.asked = 0
     arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
 
-    out = succeed(
-        *arguments, "--queries-per-pair", 10, "--dry-run", "--price-per-1000", 2, "--workers", 1
-    )
+    priced = ("--price-per-1000", 2, "--workers", 1)
+    out = succeed(*arguments, "--queries-per-pair", 10, "--dry-run", *priced)
 
     assert f"sent {CountingTeacher.asked} real queries, outside of any budget" in out
     assert 0 < CountingTeacher.asked <= 400
     assert "at most 3,672" in out and "at most 7.344, at 2.00 per 1,000 queries" in out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_says_before_its_first_query_that_it_sends_some(tmp_path):
+    arguments = label_arguments(f"{TEACHERS}:failing", tmp_path / "run")
+    note = "note: sending up to 70 real queries, outside of any budget; --dry-run-queries 0 sends"
+    stopped = Result(*arguments, "--budget", 900, "--dry-run", "--dry-run-queries", 70)
+    assert stopped.code == 1 and stopped.err.startswith(note)
+    none_sent = Result(*arguments, "--budget", 900, "--dry-run", "--dry-run-queries", 0)
+    assert none_sent.code == 0 and "note" not in none_sent.err
 
 
 @pytest.mark.parametrize(
