@@ -83,13 +83,19 @@ class ScaleChoice:
         Args:
             noun: What the lines call an image.
         """
-        tried = ", ".join(f"{trial.scale:.3g}: {trial.agreement:.1%}" for trial in self.trials)
-        chosen = "the best"
+        tried = "; ".join(
+            f"{trial.scale:.3g}: {trial.loss:.4f}, {trial.agreement:.1%}" for trial in self.trials
+        )
+        good = self.as_good_as_best
+        chosen = "the best one"
+        if len(good) > 1:
+            chosen = "the geometric mean of the smallest and the largest that are about the best"
         if self.factor != 1:
-            chosen = f"{self.factor:.3g} times the best of short training runs"
+            base = f"{self.scale / self.factor:.3g}"
+            chosen = f"{self.factor:.3g} times {base}, {chosen} in short training runs"
         lines = [
-            f"scale {self.scale:.3g}, {chosen} on held-out {noun}s (agreement with the teacher "
-            f"by scale: {tried})"
+            f"scale {self.scale:.3g}: {chosen}, by the loss on held-out {noun}s (loss, and "
+            f"agreement with the teacher, by scale: {tried})"
         ]
         if self.at_edge and len(self.trials) > 1:
             side = "smaller" if self.best == self.trials[0] else "larger"

@@ -20,7 +20,7 @@ def test_distill_chooses_a_scale_and_evaluate_loads_the_student(run, teacher, tm
     out = succeed("distill", "--labels", run, "--out", student, *options)
 
     assert (
-        "times the best of short training runs on held-out images (agreement" in out
+        "in short training runs, by the loss on held-out images (loss, and agreement" in out
         and "over 2 seeds" in out
     )
     assert "student-seed1.safetensors: accuracy " in out and "mean accuracy " in out

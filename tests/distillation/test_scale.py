@@ -195,16 +195,25 @@ def test_a_flat_choice_is_warned_of():
 def test_agreement_is_shown_by_scale():
     choice = ScaleChoice(1.0, (trial(0.5, 0.4), trial(1.0, 0.2), trial(2.0, 0.3)))
     assert choice.describe() == [
-        "scale 1, the best on held-out images (agreement with the teacher by scale: 0.5: 90.0%, "
-        "1: 90.0%, 2: 90.0%)"
+        "scale 1: the best one, by the loss on held-out images (loss, and agreement with the "
+        "teacher, by scale: 0.5: 0.4000, 90.0%; 1: 0.2000, 90.0%; 2: 0.3000, 90.0%)"
     ]
+
+
+def test_a_scale_that_was_not_tried_is_explained():
+    trials = trial(1.0, 0.2, 0.3), trial(4.0, 0.25, 0.27), trial(8.0, 0.3, 0.4)
+    middle = "the geometric mean of the smallest and the largest that are about the best"
+    assert ScaleChoice.among(trials).describe()[0].startswith(f"scale 2: {middle}, by the loss on")
+    doubled = ScaleChoice.among(trials, 2.0).describe()[0]
+    assert doubled.startswith(f"scale 4: 2 times 2, {middle} in short training runs, by the loss")
 
 
 def test_a_multiple_of_the_best_scale_is_chosen_if_asked_for():
     choice = choose_rewarded(1.0, factor=2.0)
     assert choice.best.relative == 1.0
     assert choice == ScaleChoice.among(choice.trials, factor=2.0)
-    assert "2 times the best of short training runs on held-out images" in choice.describe()[0]
+    start = f"scale {choice.scale:.3g}: 2 times {choice.best.scale:.3g}, the best one in short "
+    assert choice.describe()[0].startswith(f"{start}training runs, by the loss on held-out images")
 
 
 def test_the_held_out_loss_does_not_depend_on_how_sure_a_student_is():
