@@ -61,8 +61,9 @@ def load_teacher(
               another JSON service; see `db3kd.teachers.description`.
             - `package.module:object`: A teacher, a torch module, a factory of either without
               arguments, or a function from float32 arrays [N, *image_shape] to N classes. Modules
-              and functions need `image_shape` and `classes`. With `features`, also a fitted model
-              of scikit-learn, and functions get rows of the table.
+              and functions need `image_shape` and `classes`. A method of a fitted model of
+              scikit-learn, `package.module:model.predict`, gets rows of pixels. With `features`,
+              also a fitted model of scikit-learn, and functions get rows of the table.
         model: The architecture of weights, as `build_model` takes it: a name, or the function or
             class that makes the network. If a file declares a
             `package.module:factory`, repeat it here: a file cannot choose which code runs.

@@ -72,12 +72,21 @@ def _as_teacher(
         refuse_threshold(name, overrides)
         image_shape, classes, bounds = overrides.require_all(name)
         return FunctionTeacher(
-            found, image_shape, classes, bounds, max_batch, name, class_names=overrides.class_names
+            found,
+            image_shape,
+            classes,
+            bounds,
+            max_batch,
+            name,
+            # The methods of scikit-learn's models take rows.
+            flatten=hasattr(getattr(found, "__self__", None), "n_features_in_"),
+            class_names=overrides.class_names,
         )
     if hasattr(found, "predict"):
         raise UndeclaredError(
             f"{name}: {type(found).__name__} does not declare the values of its columns; a fitted "
-            "model needs features=, or data that are a table"
+            "model needs features=, or data that are a table; if its columns are the pixels of "
+            f"images, name its method: {name}.predict"
         )
     raise TeacherError(
         f"{name}: expected a teacher, a torch module, a factory or a function, got "

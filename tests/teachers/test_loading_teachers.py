@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
 from teachers_analytic import ConstantTeacher, brightness
 from torch import nn
 
@@ -246,6 +248,19 @@ def test_a_named_function_needs_image_shape_and_classes():
     classes_missing = r"brightness: does not declare its number of classes; pass classes=$"
     with pytest.raises(ValueError, match=classes_missing):
         load_teacher("teachers_analytic:brightness", image_shape=SHAPE)
+
+
+DIGITS = load_digits()
+MACHINE = SVC().fit(DIGITS.data / 16, DIGITS.target)
+
+
+def test_the_method_of_a_fitted_model_gets_rows_of_pixels():
+    teacher = load_teacher(f"{__name__}:MACHINE.predict", image_shape=(1, 8, 8), classes=10)
+    images = torch.from_numpy(DIGITS.data[:50] / 16).float().reshape(50, 1, 8, 8)
+    expected = MACHINE.predict(images.flatten(1).numpy())
+    assert decide_checked(teacher, images).tolist() == expected.tolist()
+    with pytest.raises(ValueError, match=r"name its method: .*:MACHINE\.predict$"):
+        load_teacher(f"{__name__}:MACHINE", image_shape=(1, 8, 8), classes=10)
 
 
 def test_a_name_of_something_else_is_refused():
