@@ -38,7 +38,7 @@ class ComparisonImages(TransferOptions):
         typer.Option(
             "--test",
             help="Images to measure all students on, like --data; the teacher is asked about each "
-            "of them once, in addition to --budget.",
+            "of them once, in addition to --budget, to measure agreement as well as accuracy.",
             show_default="the labelled test split of --data, for accuracy alone and without a "
             "query",
             rich_help_panel=COMMON,

@@ -1,4 +1,7 @@
-"""The folder of a run: the caller's, or a temporary one that is kept if it holds paid answers."""
+"""The folder of a run: the caller's, or a temporary one that is kept if it holds paid answers.
+
+Errors that end a run after answers were paid for get a note that says where these are.
+"""
 
 import shutil
 import tempfile
@@ -7,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from db3kd.storage.existing_runs import check_free, holds_run
+from db3kd.teachers import TeacherError
+from db3kd.teachers.base import SingleClassError
+
+_KEPT = "the answers that were paid for are kept"
 
 
 @contextmanager
@@ -23,7 +30,13 @@ def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
     """
     if out is not None:
         check_free(out, resume)
-        yield Path(out)
+        try:
+            yield Path(out)
+        except (TeacherError, OSError, KeyboardInterrupt) as error:
+            # A BlockingIOError says that another process is writing the run.
+            if holds_run(out) and not isinstance(error, BlockingIOError):
+                _add_note(error, "continue with resume=True", str(out))
+            raise
         return
     if resume:
         raise ValueError("resume: needs out=, the folder of the run")
@@ -33,11 +46,17 @@ def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
         yield folder
     except BaseException as error:
         if holds_run(folder):
-            error.add_note(
-                f"the answers that were paid for are kept; continue with out={str(folder)!r}, "
-                "resume=True"
-            )
+            advice = f"continue with out={str(folder)!r}, resume=True"
+            _add_note(error, advice, str(folder))
             raise
         shutil.rmtree(parent, ignore_errors=True)
         raise
     shutil.rmtree(parent, ignore_errors=True)
+
+
+def _add_note(error: BaseException, advice: str, folder: str) -> None:
+    """Adds the note to an error; that of a comparison replaces the one of its distillation."""
+    others = [each for each in getattr(error, "__notes__", ()) if not each.startswith(_KEPT)]
+    # A run with a single class ends in the same way if it is resumed.
+    single = isinstance(error, SingleClassError)
+    error.__notes__ = [*others, f"{_KEPT} in {folder!r}" if single else f"{_KEPT}; {advice}"]

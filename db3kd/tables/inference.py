@@ -48,7 +48,10 @@ def infer_features(
         declared = values.get(name, columns.categories[number])
         kind = kinds.get(name, _kind(name, column, declared))
         if kind not in KINDS:
-            raise ValueError(f"kinds[{name!r}]: expected {', '.join(KINDS)}, got {kind!r}")
+            raise ValueError(
+                f"kinds[{name!r}]: expected {', '.join(KINDS)}, got {kind!r}"
+                f"{did_you_mean(kind, KINDS)}"
+            )
         if kind == "categorical":
             if name in bounds:
                 raise ValueError(

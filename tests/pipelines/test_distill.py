@@ -164,9 +164,25 @@ def test_a_finished_run_gives_the_same_student_without_a_query(tmp_path):
 
 
 def test_nothing_is_left_behind_if_nothing_was_paid_for(tmp_path):
-    with pytest.raises(TeacherError):
+    with pytest.raises(TeacherError) as raised:
         run(RaisingTeacher(teacher(), 0), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    assert not hasattr(raised.value, "__notes__")
+
+
+def test_an_error_after_paid_answers_says_how_to_continue(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(TeacherError) as raised:
+        run(RaisingTeacher(teacher(max_batch=16), 100), out=out)
+    kept = "the answers that were paid for are kept"
+    assert raised.value.__notes__ == [f"{kept}; continue with resume=True"]
+    with pytest.raises(ValueError, match="different run") as other:
+        run(budget=1600, out=out, resume=True)
+    assert not hasattr(other.value, "__notes__")
+    one_class = ConstantTeacher(1, images().image_shape, CLASSES)
+    with pytest.raises(SingleClassError) as single:
+        run(one_class, out=tmp_path / "single")
+    assert single.value.__notes__ == [f"{kept} in {str(tmp_path / 'single')!r}"]
 
 
 def test_without_out_an_error_names_the_folder_that_keeps_the_answers(tmp_path, monkeypatch):

@@ -96,6 +96,7 @@ def test_numeric_codes_with_values_are_categorical():
     [
         ({"kinds": {"yaer": "integer"}}, "kinds: .*got 'yaer'; did you mean 'year'"),
         ({"kinds": {"year": "ordinal"}}, r"kinds\['year'\]: expected continuous, .*'ordinal'"),
+        ({"kinds": {"year": "categoric"}}, "got 'categoric'; did you mean 'categorical'"),
         ({"kinds": {"alcohol": "integer"}}, "column 'alcohol': expected whole numbers"),
         ({"bounds": {"colour": (0, 1)}}, r"bounds\['colour'\]: the feature is categorical"),
         ({"bounds": {"year": (2000, 2020)}}, r"bounds\['year'\]: expected bounds around the val"),
