@@ -99,6 +99,14 @@ def label(
     before = read_manifest(out) if holds_run(out) else None
     source = images.source(split)
     loaded = source.load()
+    samples = min(len(loaded), limit or len(loaded))
+    if settings.queries is not None and settings.queries < samples:
+        noun = input_noun(loaded.image_shape)
+        print(
+            f"note: the budget covers the decisions of at most {settings.queries:,} of "
+            f"{counted(samples, noun)}; the others get no label. --limit draws fewer {noun}s",
+            file=sys.stderr,
+        )
     anywhere = replace(teacher, teacher=_absolute(teacher.teacher))
     pool = workers.pool(partial(anywhere.open, loaded), teacher.device)
     opened = teacher.open(loaded)
@@ -248,6 +256,11 @@ def _print_summary(
         f"{price_text(totals.queries, price)}"
     )
     print_paid_twice(paid_twice, 14)
+    if without := totals.statuses["budget"]:
+        print(
+            f"not labelled   {counted(without, 'sample')} (status budget), whose decision the "
+            "budget did not cover"
+        )
     print(f"mean distance  {distance}")
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
     if totals.estimated:

@@ -119,6 +119,16 @@ def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_samples_that_the_budget_does_not_cover_are_announced_and_counted(teacher, tmp_path):
+    arguments = label_arguments(teacher, tmp_path / "run")
+    small = Result(*arguments, "--budget", 30)
+    assert small.code == 0
+    assert "note: the budget covers the decisions of at most 30 of 40 images; the oth" in small.err
+    assert "not labelled   10 samples (status budget), whose decision the budget " in small.out
+    enough = Result(*label_arguments(teacher, tmp_path / "enough"), "--budget", 60)
+    assert "note" not in enough.err and "not labelled" not in enough.out
+
+
 def test_a_dry_run_says_before_its_first_query_that_it_sends_some(tmp_path):
     arguments = label_arguments(f"{TEACHERS}:failing", tmp_path / "run")
     note = "note: sending up to 70 real queries, outside of any budget; --dry-run-queries 0 sends"
