@@ -211,9 +211,9 @@ class BudgetPlan:
             if self.targets:
                 why += f", from the {self.targets} nearest classes of each {noun}"
             yield Stage("distances", f"{measure} distances", self.label_queries, why)
-        yield Stage(
-            "pseudo_samples", "pseudo samples", self.pseudo_samples, f"take the place of {noun}s"
-        )
+        held_out = held_out_pseudo_samples(self.pseudo_samples)
+        why = f"take the place of {noun}s; {held_out:,} of them measure the student's agreement"
+        yield Stage("pseudo_samples", "pseudo samples", self.pseudo_samples, why)
 
     def _rounds(self, noun: str) -> Iterator[Stage]:
         left = self.training_images

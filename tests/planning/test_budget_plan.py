@@ -155,3 +155,9 @@ def test_strategies_that_need_images_say_so():
         plan_budget(10_000, 10, 10, "best")
     with pytest.raises(ValueError, match="images: expected at least 2"):
         plan_budget(10_000, 10, 1)
+
+
+def test_a_plan_without_images_says_how_many_pseudo_samples_are_held_out():
+    (stage,) = plan_budget(800, 10, None).stages
+    assert stage.queries == 800
+    assert stage.why == ("take the place of images; 40 of them measure the student's agreement")
