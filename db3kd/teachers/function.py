@@ -107,10 +107,11 @@ class FunctionTeacher:
     def fingerprint(self) -> str:
         """Returns the SHA-256 digest of what defines the function, or the text given instead.
 
-        Of a function these are its source, defaults and closure; of a method, its object.
+        Of a function these are its code, defaults and closure, the functions of its module that it
+        calls, and the values of the globals that they name; of a method, its object.
 
         Raises:
-            ValueError: If the source or the object cannot be read.
+            ValueError: If the closure or the object cannot be read.
         """
         if self._fingerprint is None:
             self._fingerprint = function_fingerprint(self._function)

@@ -8,73 +8,93 @@ import copyreg
 import functools
 import hashlib
 import inspect
-import pickle
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from db3kd.models.weights import tensor_bytes
+from db3kd.teachers.function_code import NamedGlobals, instructions_of
+from db3kd.teachers.module import module_fingerprint
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_CONTAINERS = (tuple, list, dict, set, frozenset)
 
 
 def function_fingerprint(function: Callable[..., Any]) -> str:
     """Returns the SHA-256 digest, in hex, of what defines a function.
 
+    Of a Python function these are its code, defaults and closure, the code of the functions of its
+    module that it calls, and the globals that these name, as far as their values can be read. A
+    comment, a docstring and the place of the function in its file make no difference.
+
     A fitted scikit-learn model keeps its fingerprint after it is saved and loaded, and after
     predictions.
 
     Raises:
-        ValueError: If its source or object cannot be read.
+        ValueError: If its closure or object cannot be read.
     """
     digest = hashlib.sha256()
     try:
-        for part in _defining_parts(function):
+        for part in _defining_parts(function, []):
             digest.update(part)
             digest.update(b"\0")
     except Exception as error:  # an object's own __reduce__ may raise anything
         raise ValueError(
-            f"fingerprint: the source or state of {function!r} cannot be read ({error}); pass "
+            f"fingerprint: the state of {function!r} cannot be read ({error}); pass "
             "fingerprint=, a text that changes when the function does"
         ) from error
     return digest.hexdigest()
 
 
-def _defining_parts(function: Callable[..., Any]) -> list[bytes]:
-    """Returns bytes that change when the function does."""
-    if isinstance(function, functools.partial):
-        arguments = _value_part((function.args, sorted(function.keywords.items())))
-        return [*_defining_parts(function.func), arguments]
-    if inspect.ismethod(function):
-        return [function.__func__.__qualname__.encode(), _value_part(function.__self__)]
-    if inspect.isfunction(function):
-        closure = [cell.cell_contents for cell in function.__closure__ or ()]
-        defined = _value_part((function.__defaults__, function.__kwdefaults__))
-        parts = [function.__qualname__.encode(), inspect.getsource(function).encode(), defined]
-        for value in closure:
-            parts += _defining_parts(value) if inspect.isroutine(value) else [_value_part(value)]
-        return parts
-    return [_value_part(function)]
+def _defining_parts(function: Callable[..., Any], known: list[FunctionType]) -> list[bytes]:
+    """Returns bytes that change when the function does.
 
-
-def _value_part(value: Any) -> bytes:
-    """Returns the pickle of plain values and arrays, and the digest of all other objects.
-
-    Plain values keep their pickle, so that functions keep their fingerprints of earlier versions.
+    Args:
+        function: The function.
+        known: Functions whose parts are known, for functions that name each other; extended.
     """
-    return pickle.dumps(value) if _is_plain(value) else _ObjectDigests().of(value)
+    if isinstance(function, functools.partial):
+        arguments = _ObjectDigests().of((function.args, function.keywords))
+        return [*_defining_parts(function.func, known), arguments]
+    if inspect.ismethod(function):
+        return [function.__func__.__qualname__.encode(), _ObjectDigests().of(function.__self__)]
+    if not isinstance(function, FunctionType):
+        return [_ObjectDigests().of(function)]
+    if function in known:
+        return [function.__qualname__.encode()]
+    named = NamedGlobals.of(function)
+    parts = []
+    for each in (function, *named.functions):
+        if each not in known:
+            known.append(each)
+            parts += _own_parts(each, known)
+    digests = _GlobalDigests()
+    for name, value in named.values.items():
+        with suppress(Exception):  # its state cannot be read
+            parts.append(digests.of((name, value)))
+    return parts
 
 
-def _is_plain(value: Any) -> bool:
-    if type(value) in (tuple, list):
-        return all(map(_is_plain, value))
-    if type(value) is dict:
-        return all(_is_plain(each) for item in value.items() for each in item)
-    if type(value) is np.ndarray:
-        return value.dtype.kind in "biufcSU"
-    return type(value) in _PLAIN or inspect.isbuiltin(value)
+def _own_parts(function: FunctionType, known: list[FunctionType]) -> list[bytes]:
+    """Returns bytes that change with the code, the defaults or the closure of a function."""
+    defined = (
+        instructions_of(function.__code__),
+        function.__defaults__,
+        function.__kwdefaults__,
+    )
+    parts = [function.__qualname__.encode(), _ObjectDigests().of(defined)]
+    for cell in function.__closure__ or ():
+        value = cell.cell_contents
+        if inspect.isroutine(value):
+            parts += _defining_parts(value, known)
+        else:
+            parts.append(_ObjectDigests().of(value))
+    return parts
 
 
 class _ObjectDigests:
@@ -120,7 +140,7 @@ class _ObjectDigests:
             return "global", [_global_name(value)]
         if inspect.isfunction(value):
             importable = value.__module__ != "__main__" and "<" not in value.__qualname__
-            return "function", [_global_name(value)] if importable else _defining_parts(value)
+            return "function", [_global_name(value)] if importable else _defining_parts(value, [])
         if kind.__module__.startswith("scipy.sparse") and hasattr(value, "tocoo"):
             # Its flags, for example of sorted indices, are set when they are first needed.
             entries = value.tocoo()
@@ -159,6 +179,31 @@ class _ObjectDigests:
 
     def _tensor(self, tensor: torch.Tensor) -> list[bytes]:
         return [f"{tensor.dtype} {tuple(tensor.shape)}".encode(), tensor_bytes(tensor)]
+
+
+class _GlobalDigests(_ObjectDigests):
+    """Digests of globals; an object that may differ in each process does not count.
+
+    Such are random generators, clients, open files and objects of the user's classes. Of a value
+    that holds some of them, the others still count.
+    """
+
+    def _parts(self, value: Any) -> tuple[str, list[bytes]]:
+        kind = type(value)
+        if isinstance(value, nn.Module):
+            return "module", [module_fingerprint(value).encode()]
+        if kind.__module__.startswith(("sklearn.", "scipy.sparse")):
+            with suppress(Exception):  # a part of it may have any class
+                return "model", [_ObjectDigests().of(value)]
+        elif isinstance(value, (*_CONTAINERS, np.ndarray, np.generic, np.dtype, torch.Tensor)):
+            return super()._parts(value)
+        elif isinstance(value, type) or inspect.isfunction(value) or inspect.isbuiltin(value):
+            return "named", [value.__qualname__.encode()]
+        elif isinstance(value, functools.partial):
+            return "partial", [self.of((value.func, value.args, value.keywords))]
+        elif inspect.ismethod(value):
+            return "method", [self.of((value.__func__, value.__self__))]
+        return "left out", []
 
 
 def _global_name(value: Any, name: str | None = None) -> bytes:

@@ -118,7 +118,7 @@ class TabularTeacher(FunctionTeacher):
         """Returns the SHA-256 digest of the model, its features and class labels.
 
         Raises:
-            ValueError: If the source or the object cannot be read.
+            ValueError: If the closure or the object cannot be read.
         """
         if self._fingerprint is None:
             defined = (

@@ -1,0 +1,204 @@
+"""The fingerprint of a function covers its code and the globals that it names, and is stable."""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from db3kd.teachers.function_fingerprint import function_fingerprint
+
+MODULE = '''
+import functools
+import random
+import sys
+import threading
+import time
+
+import numpy as np
+import torch
+
+OFFSET = 1
+NAMES = {"one", "two", "three", "four"}
+TABLE = {"a": 1, "b": (2, 3.5)}
+WEIGHTS = np.arange(6.0)
+TENSOR = torch.arange(3.0)
+torch.manual_seed(0)
+NET = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+RANDOM = random.Random()
+RNG = np.random.default_rng()
+STDERR, LOCK, PLAIN = sys.stderr, threading.Lock(), object()
+MIXED = [PLAIN, 1, threading.Lock()]
+CALLS, SEEN, calls = [], {}, 0
+twice = lambda x: 2 * x
+scaled = functools.partial(np.multiply, 2)
+model = None
+
+
+class Model:
+    scale = 1
+
+    def predict(self, array):
+        return array.argmax(1) + len("method")
+
+
+MODEL = Model()
+
+
+@functools.lru_cache
+def loaded(number):
+    return number + 5
+
+
+def helper(array):
+    """Helps."""
+    return inner(array) + OFFSET
+
+
+def inner(array):
+    return array.sum() if len(array) > 3 else helper(array)
+
+
+def make(step):
+    def inside(array):
+        return array + step
+    return inside
+
+
+closed = make(4)
+
+
+def unused():
+    return "unused"
+
+
+def f(array):
+    global calls, model
+    calls += 1
+    model = object()
+    CALLS.append(calls)
+    helper(array), twice(array), closed(array), loaded(3), scaled(array), MODEL.predict(array)
+    values = [TABLE, WEIGHTS, TENSOR, NET, RANDOM, RNG, STDERR, LOCK, MIXED, __name__, time]
+    known = {word for word in ("x", "y") if word in NAMES}
+    return np.zeros(len(array), int) if "x" in {"x", "y", "z"} else known, values
+
+
+def remember(array):
+    SEEN[len(array)] = OFFSET
+    return array
+'''
+
+
+def fingerprint(text: str, function: str = "f") -> str:
+    module = types.ModuleType("fresh")
+    sys.modules["fresh"] = module
+    try:
+        exec(compile(text, "fresh.py", "exec"), module.__dict__)
+        return function_fingerprint(getattr(module, function))
+    finally:
+        del sys.modules["fresh"]
+
+
+def in_another_process(folder: Path, seed: str, run: str) -> str:
+    environment = os.environ | {
+        "PYTHONHASHSEED": seed,
+        "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
+    }
+    code = (
+        "from db3kd.teachers.function_fingerprint import function_fingerprint\n"
+        f"{run}\nprint(function_fingerprint(f))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout.strip()
+
+
+def test_processes_agree_on_an_unchanged_function(tmp_path):
+    (tmp_path / "fresh.py").write_text(MODULE)
+    started = f"exec(compile({MODULE!r}, 'script.py', 'exec'))"
+    known = {
+        in_another_process(tmp_path, "1", "from fresh import f"),
+        in_another_process(tmp_path, "2", "from fresh import f"),
+        in_another_process(tmp_path, "3", started),  # as __main__
+        fingerprint(MODULE),
+    }
+    assert len(known) == 1
+
+
+@pytest.mark.parametrize("algorithm", ["SVC", "forest"])
+def test_a_fitted_global_is_noticed_and_stable(tmp_path, algorithm):
+    pytest.importorskip("sklearn")
+    make = {"SVC": "SVC()", "forest": "RandomForestClassifier(3, random_state=0)"}[algorithm]
+    text = (
+        "from sklearn.datasets import load_digits\n"
+        "from sklearn.ensemble import RandomForestClassifier\n"
+        "from sklearn.svm import SVC\n"
+        "rows, classes = load_digits(return_X_y=True)\n"
+        f"model = {make}.fit(rows[:200], classes[:200])\n"
+        "def f(array):\n    return model.predict(array)\n"
+    )
+    (tmp_path / "fresh.py").write_text(text)
+    here = fingerprint(text)
+    assert in_another_process(tmp_path, "1", "from fresh import f") == here
+    assert in_another_process(tmp_path, "2", "from fresh import f, rows; f(rows)") == here
+    assert fingerprint(text.replace("classes[:200]", "(classes[:200] + 1) % 10")) != here
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("OFFSET = 1", "OFFSET = 2"),
+        ('"two"', '"second"'),
+        ("(2, 3.5)", "(2, 3.6)"),
+        ("np.arange(6.0)", "np.arange(7.0)"),
+        ("torch.arange(3.0)", "torch.arange(3.0) + 1"),
+        ("manual_seed(0)", "manual_seed(1)"),
+        ("[PLAIN, 1,", "[PLAIN, 2,"),
+        ("2 * x", "3 * x"),
+        ("np.multiply, 2", "np.multiply, 3"),
+        ("number + 5", "number + 6"),
+        ("inner(array) +", "inner(array) -"),
+        ("array.sum()", "array.max()"),
+        ("make(4)", "make(5)"),
+        ("array + step", "array - step"),
+        ("argmax", "argmin"),
+        ("loaded(3)", "loaded(4)"),
+        ('{"x", "y", "z"}', '{"x", "y"}'),
+    ],
+)
+def test_a_change_of_what_a_function_uses_is_noticed(before, after):
+    assert MODULE.count(before) == 1
+    assert fingerprint(MODULE.replace(before, after)) != fingerprint(MODULE)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("    return inner", "    # a comment\n\n    return inner"),
+        ('"""Helps."""', '"""Helps more."""'),
+        ('    """Helps."""\n', ""),
+        ("\nOFFSET", "\n\n\nUNNAMED = 3\nOFFSET"),
+        ('"unused"', '"not called"'),
+        ('TABLE = {"a": 1, "b": (2, 3.5)}', 'TABLE = {"b": (2, 3.5), "a": 1}'),
+        ("CALLS, SEEN, calls = [], {}, 0", "CALLS, SEEN, calls = [1], {1: 2}, 7"),
+        ("model = None", "model = 5"),
+    ],
+)
+def test_what_changes_no_answer_is_not_noticed(before, after):
+    assert MODULE.count(before) == 1
+    assert fingerprint(MODULE.replace(before, after)) == fingerprint(MODULE)
+
+
+def test_calls_do_not_change_the_fingerprint_of_a_function_that_counts_or_remembers():
+    known = fingerprint(MODULE, "remember")
+    changed = MODULE.replace("CALLS, SEEN, calls = [], {}, 0", "CALLS, SEEN, calls = [], {1: 2}, 0")
+    assert fingerprint(changed, "remember") == known
+
+
+def test_lambdas_of_one_line_have_different_fingerprints():
+    first, second = (lambda array: array.argmax(1)), (lambda array: array.argmin(1))
+    assert function_fingerprint(first) != function_fingerprint(second)
