@@ -15,7 +15,7 @@ from db3kd.cli.distill_options import (
 )
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import Resume, Seeds
+from db3kd.cli.options import AcceptChangedTeacher, Resume, Seeds
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import print_answered, print_comparison_plan
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
@@ -84,6 +84,7 @@ def compare(
         ),
     ] = None,
     resume: Resume = False,
+    accept_changed_teacher: AcceptChangedTeacher = False,
 ) -> None:
     """Compare strategies at the same budget and the same training length, in one table.
 
@@ -104,6 +105,8 @@ def compare(
         raise ValueError("out: expected a folder for the comparison, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the comparison")
+    if accept_changed_teacher and not resume:
+        raise ValueError("accept_changed_teacher: needs --resume")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.compare_strategies import run_comparison
@@ -138,7 +141,7 @@ def compare(
         )
     print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
     if spending.dry_run:
-        _print_dry_run(prepared, out if resume else None)
+        _print_dry_run(prepared, out if resume else None, any_teacher=accept_changed_teacher)
         return
     assert out is not None  # checked above
 
@@ -155,6 +158,7 @@ def compare(
                 student_folder(out, strategy, seed), settings.training
             ),
             on_student=report,
+            accept_changed_teacher=accept_changed_teacher,
         )
     print(result.table)
     for note in result.notes:
@@ -162,19 +166,20 @@ def compare(
     print(f"written to {out / REPORT_FILE}")
 
 
-def _print_dry_run(prepared: "PreparedComparison", run: Path | None) -> None:
+def _print_dry_run(prepared: "PreparedComparison", run: Path | None, *, any_teacher: bool) -> None:
     """Prints how many queries of a comparison are answered, and how long its training takes.
 
     Args:
         prepared: The comparison.
         run: The folder of the comparison to resume, or None.
+        any_teacher: Whether the comparison may have had another teacher.
     """
     from db3kd.pipelines.training_time import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
     if run is not None:
         with naming_options(images="--data"):
-            answered = prepared.count_answered(run)
+            answered = prepared.count_answered(run, any_teacher=any_teacher)
         print_answered(answered, plan.queries, prepared.price_per_1000)
     steps = settings.steps_for(prepared.budget)
     equal = replace(settings, training=replace(settings.training, steps=steps))

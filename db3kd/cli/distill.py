@@ -16,7 +16,7 @@ from db3kd.cli.distill_options import (
 )
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options
-from db3kd.cli.options import Resume
+from db3kd.cli.options import AcceptChangedTeacher, Resume
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import print_answered, print_plan, print_result, print_times
 from db3kd.cli.strategy_options import StrategyName
@@ -71,6 +71,7 @@ def distill(
         ),
     ] = None,
     resume: Resume = False,
+    accept_changed_teacher: AcceptChangedTeacher = False,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -121,6 +122,7 @@ def distill(
                 *(["patience"] if training.patience is not None else []),
                 *(["strategy"] if strategy != "auto" else []),
                 *(["resume"] if resume else []),
+                *(["accept_changed_teacher"] if accept_changed_teacher else []),
             ]
         )
         _distill_from_labels(
@@ -138,6 +140,7 @@ def distill(
         strategy=strategy,
         out=out,
         resume=resume,
+        accept_changed_teacher=accept_changed_teacher,
     )
 
 
@@ -169,6 +172,7 @@ def _distill_from_teacher(
     strategy: "Strategy",
     out: Path | None,
     resume: bool,
+    accept_changed_teacher: bool,
 ) -> None:
     if teacher.teacher is None:
         raise ValueError("teacher: expected a teacher, or --labels with the folder of a label run")
@@ -178,6 +182,8 @@ def _distill_from_teacher(
         raise ValueError("out: expected a folder for the run, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the run")
+    if accept_changed_teacher and not resume:
+        raise ValueError("accept_changed_teacher: needs --resume")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.distill_student import run_distillation
@@ -209,7 +215,9 @@ def _distill_from_teacher(
         )
     print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
     if spending.dry_run:
-        _print_dry_run(prepared, opened, out if resume else None)
+        _print_dry_run(
+            prepared, opened, out if resume else None, any_teacher=accept_changed_teacher
+        )
         return
     assert out is not None  # checked above
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
@@ -218,24 +226,28 @@ def _distill_from_teacher(
             out=out,
             resume=resume,
             callbacks=training.callbacks(out / "student", settings.training),
+            accept_changed_teacher=accept_changed_teacher,
         )
     print_result(result, prepared.price_per_1000)
 
 
-def _print_dry_run(prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None) -> None:
+def _print_dry_run(
+    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, *, any_teacher: bool
+) -> None:
     """Prints how long a run takes, and how many of its queries are answered.
 
     Args:
         prepared: The run.
         teacher: The teacher as it was opened, which may limit the rate of its queries.
         run: The folder of the run to resume, or None.
+        any_teacher: Whether the run may have had another teacher.
     """
     from db3kd.pipelines.prepared_distillation import nothing_left_to_ask
     from db3kd.pipelines.training_time import time_prepared_steps
 
     times = time_prepared_steps(prepared)
     with naming_options(images="--data"):
-        answered = 0 if run is None else prepared.count_answered(run)
+        answered = 0 if run is None else prepared.count_answered(run, any_teacher=any_teacher)
     print_times(times, prepared.plan, prepared.settings, teacher, answered)
     print_answered(
         answered,

@@ -92,7 +92,7 @@ def label(
 
     search.refuse_unused(budget)
     if not resume:
-        refuse_options(budget, "needs --resume", "accept_changes")
+        refuse_options(budget, "needs --resume", "accept_changed_teacher")
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
     check_free(out, resume)
     note_new_run(out, resume)
@@ -135,7 +135,7 @@ def label(
                     resume=True,
                     consistency_checks=checks,
                 )
-                so_far = planned.count_queries(out)
+                so_far = planned.count_queries(out, any_teacher=budget.accept_changed_teacher)
             if budget.dry_run_queries and not so_far.finished:
                 asked = counted(budget.dry_run_queries, "real query")
                 print(
@@ -168,7 +168,7 @@ def label(
                 workers=pool,
                 concurrent_chunks=workers.concurrent_chunks,
                 consistency_checks=budget.consistency_checks,
-                accept_changes=budget.accept_changes,
+                accept_changed_teacher=budget.accept_changed_teacher,
                 rare_classes=budget.rare_classes,
             ),
         )

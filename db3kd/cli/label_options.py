@@ -56,11 +56,11 @@ class BudgetOptions(OptionSet):
             help="Queries that repeat known ones, to detect a noisy or replaced teacher.",
         ),
     ] = 32
-    accept_changes: Annotated[
+    accept_changed_teacher: Annotated[
         bool,
         typer.Option(
             "--accept-changed-teacher",
-            help="Resume even if the teacher's answers have changed.",
+            help="With --resume: keep the answers of the run even if the teacher has changed.",
         ),
     ] = False
     rare_classes: Annotated[

@@ -38,6 +38,13 @@ Resume = Annotated[
         "--resume", help="Continue the run in --out and keep its answers.", rich_help_panel=COMMON
     ),
 ]
+AcceptChangedTeacher = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-teacher",
+        help="With --resume: keep the answers of the run even if the teacher has changed.",
+    ),
+]
 RareClasses = Annotated[
     bool,
     typer.Option(

@@ -7,6 +7,7 @@ import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import (
+    AcceptChangedTeacher,
     DefaultModel,
     ImageOptions,
     PlanOptions,
@@ -38,6 +39,7 @@ def surrogate(
     training: TrainingOptions,
     model: DefaultModel = None,
     resume: Resume = False,
+    accept_changed_teacher: AcceptChangedTeacher = False,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -95,6 +97,8 @@ def surrogate(
 
     trained = training.settings(teacher.device, steps=steps)
     settings = SurrogateSettings(model, queries_per_sample, training=trained, networks=networks)
+    if accept_changed_teacher and not resume:
+        raise ValueError("accept_changed_teacher: needs --resume")
     check_out(out, resume)
     if not out.exists():
         note_new_run(out, resume, decisions_folder(out))
@@ -110,14 +114,18 @@ def surrogate(
         f"{counted(len(prepared.chosen), noun)} in {counted(queries_per_sample, 'version')} each"
         f"{price_text(prepared.queries, plan.price_per_1000)}"
     )
-    finished, answered = out.exists(), prepared.count_answered()
+    finished, answered = out.exists(), prepared.count_answered(any_teacher=accept_changed_teacher)
     print_answered(answered, prepared.queries, plan.price_per_1000, finished=finished, width=13)
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
         return
     folder = decisions_folder(out)
     with hint_at_resuming(folder):
-        manifest = prepared.write(resume=resume, rare_classes=rare_classes)
+        manifest = prepared.write(
+            resume=resume,
+            rare_classes=rare_classes,
+            accept_changed_teacher=accept_changed_teacher,
+        )
     if finished:
         print("nothing to do  the surrogate was already finished")
     _print_summary(manifest, queries_paid_twice(folder), noun, plan.price_per_1000, out)

@@ -9,7 +9,7 @@ import typer
 
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_options
-from db3kd.cli.options import PlanOptions, Resume, Seed, given, parse_counts
+from db3kd.cli.options import AcceptChangedTeacher, PlanOptions, Resume, Seed, given, parse_counts
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
@@ -171,6 +171,7 @@ def synthesize(
         ),
     ] = None,
     resume: Resume = False,
+    accept_changed_teacher: AcceptChangedTeacher = False,
 ) -> None:
     """Make images for a teacher from its decisions alone.
 
@@ -189,6 +190,8 @@ def synthesize(
 
     if acquisition_model is not None and synthesis.preset != "guided":
         raise ValueError("acquisition_model: needs --preset guided")
+    if accept_changed_teacher and not resume:
+        raise ValueError("accept_changed_teacher: needs --resume")
     settings = synthesis.settings(acquisition_model or "lenet5-half")
     check_free(out, resume)
     note_new_run(out, resume)
@@ -199,7 +202,9 @@ def synthesize(
         print("dry run        no query was sent; nothing was written")
         return
     with naming_options(model="--acquisition-model"), hint_at_resuming(out):
-        totals = write_pseudo_samples(out, opened, settings, resume=resume)
+        totals = write_pseudo_samples(
+            out, opened, settings, resume=resume, accept_changed_teacher=accept_changed_teacher
+        )
     print_totals(totals, plan.price_per_1000)
     print_paid_twice(queries_paid_twice(out), 14)
     print(f"written to     {out}")

@@ -37,7 +37,7 @@ from db3kd.progress import show_progress
 from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.manifest import NAMES, make_manifest, write_manifest
 from db3kd.storage.run_comparison import compare_with_run
-from db3kd.storage.run_differences import differences
+from db3kd.storage.run_differences import SAME_TEACHER, differences
 from db3kd.storage.run_journals import count_answers
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
@@ -72,32 +72,44 @@ class PreparedSurrogate:
         """The exact number of queries."""
         return len(self.chosen) * self.settings.queries_per_sample
 
-    def count_answered(self) -> int:
+    def count_answered(self, *, any_teacher: bool = False) -> int:
         """Returns how many of these queries are answered on disk; 0 without files.
+
+        Args:
+            any_teacher: Whether the files may be of another teacher.
 
         Raises:
             ValueError: If the files belong to another surrogate, or if they are damaged.
         """
         if self.out.exists():
-            _check_equal_manifest(self.out, self.manifest)
+            _check_equal_manifest(self.out, self.manifest, any_teacher)
         folder = decisions_folder(self.out)
         if not holds_run(folder):
             return 0
-        compare_with_run(folder, AUGMENTED_DECISIONS, self.answers_manifest)
+        compare_with_run(
+            folder, AUGMENTED_DECISIONS, self.answers_manifest, any_teacher=any_teacher
+        )
         return count_answers(folder, AUGMENTED_DECISIONS)
 
-    def write(self, *, resume: bool = False, rare_classes: bool = False) -> dict[str, Any]:
+    def write(
+        self,
+        *,
+        resume: bool = False,
+        rare_classes: bool = False,
+        accept_changed_teacher: bool = False,
+    ) -> dict[str, Any]:
         """Asks the teacher, trains the surrogate and writes its files; see `write_surrogate`.
 
         Args:
             resume: Whether to continue with existing files.
             rare_classes: See `make_surrogate`.
+            accept_changed_teacher: See `make_surrogate`.
 
         Returns:
             The manifest.
         """
         if self.out.exists():
-            return _check_equal_manifest(self.out, self.manifest)
+            return _check_equal_manifest(self.out, self.manifest, accept_changed_teacher)
         decided = decide_augmented_in_folder(
             decisions_folder(self.out),
             self.answers_manifest,
@@ -105,6 +117,7 @@ class PreparedSurrogate:
             augment_samples(self.chosen, self.settings, projection_of(self.teacher, self.chosen)),
             resume,
             rare_classes,
+            accept_changed_teacher,
         )
         with show_progress("training the surrogate", self.settings.steps, "steps") as show:
             surrogate = train_surrogate(decided, self.teacher.classes, self.settings, show)
@@ -129,6 +142,7 @@ def write_surrogate(
     limit: int | None = None,
     resume: bool = False,
     rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> dict[str, Any]:
     """Makes a surrogate from the images of a source, writes it to files, and shows progress.
 
@@ -144,6 +158,7 @@ def write_surrogate(
             the network is trained, and its training settings may differ. Each time the process is
             killed, at most one call of the teacher is paid for twice.
         rare_classes: See `make_surrogate`.
+        accept_changed_teacher: See `make_surrogate`.
 
     Returns:
         The manifest, with `queries`, `agreement` and `held_out` of the `TrainedSurrogate`.
@@ -158,7 +173,11 @@ def write_surrogate(
     prepared = prepare_surrogate(
         out, teacher, source, settings, images=images, limit=limit, resume=resume
     )
-    return prepared.write(resume=resume, rare_classes=rare_classes)
+    return prepared.write(
+        resume=resume,
+        rare_classes=rare_classes,
+        accept_changed_teacher=accept_changed_teacher,
+    )
 
 
 def prepare_surrogate(
@@ -278,7 +297,9 @@ def check_out(out: Path, resume: bool = False) -> None:
     check_free(folder)
 
 
-def _check_equal_manifest(out: Path, expected: dict[str, Any]) -> dict[str, Any]:
+def _check_equal_manifest(
+    out: Path, expected: dict[str, Any], any_teacher: bool = False
+) -> dict[str, Any]:
     """Returns the manifest of a surrogate on disk, after comparing it with the expected one."""
     file = manifest_file(out)
     try:
@@ -288,7 +309,8 @@ def _check_equal_manifest(out: Path, expected: dict[str, Any]) -> dict[str, Any]
             f"{file}: the manifest of {out.name} is missing or cannot be read; delete both files "
             "to train the surrogate again from the stored answers"
         ) from error
-    found = differences(stored, expected, NAMES)
+    found = differences(stored, expected, (*NAMES, "teacher") if any_teacher else NAMES)
     if found:
-        raise ValueError(f"{out}: holds another surrogate: {'; '.join(map(str, found))}")
+        advice = SAME_TEACHER if any(each.name == "teacher" for each in found) else ""
+        raise ValueError(f"{out}: holds another surrogate: {'; '.join(map(str, found))}{advice}")
     return stored

@@ -25,6 +25,9 @@ from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.progress import Progress, adding_up
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
+from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
+from db3kd.storage.existing_runs import holds_run
+from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, describe
@@ -175,6 +178,7 @@ def decide_augmented_in_folder(
     images: AugmentedImages,
     resume: bool,
     rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> AugmentedDecisions:
     """Does what `decide_augmented` does, in a new or resumed run folder, and shows progress.
 
@@ -185,12 +189,18 @@ def decide_augmented_in_folder(
         images: See `decide_augmented`.
         resume: Whether to continue a run with an equal manifest.
         rare_classes: See `decide_augmented`.
+        accept_changed_teacher: Whether the run keeps its answers and continues even if the teacher
+            has another fingerprint. True needs `resume`.
 
     Raises:
         FileExistsError: If the folder is not empty and `resume` is False.
         ValueError: If the folder holds another run, or if the images do not fit the teacher.
         TeacherError: See `decide_augmented`.
     """
+    check_accepts_teacher(accept_changed_teacher, resume)
+    if accept_changed_teacher and holds_run(path):
+        compare_with_run(path, AUGMENTED_DECISIONS, described, any_teacher=True)
+        accept_teacher([path], described["teacher"])
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.finished:
             return decide_augmented(teacher, images, folder=folder)

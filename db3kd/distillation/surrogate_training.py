@@ -30,6 +30,7 @@ from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurr
 from db3kd.distillation.training_callbacks import StepCallback
 from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
+from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import describe
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
@@ -43,6 +44,7 @@ def make_surrogate(
     out: str | Path | None = None,
     resume: bool = False,
     rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> TrainedSurrogate:
     """Asks a teacher about augmented images, and trains a network on its decisions.
 
@@ -64,6 +66,8 @@ def make_surrogate(
             the settings must be the same.
         rare_classes: Whether to ask about all images even if the first 1,000 answers are all in one
             class.
+        accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
+            the teacher has another fingerprint. True needs `resume`.
 
     Returns:
         The network and its agreement with the teacher.
@@ -76,6 +80,7 @@ def make_surrogate(
     """
     check_flag(resume, "resume")
     check_flag(rare_classes, "rare_classes")
+    check_accepts_teacher(accept_changed_teacher, resume)
     if out is not None:
         check_path(out, "out")
     if resume and out is None:
@@ -110,7 +115,7 @@ def make_surrogate(
             data_fingerprint=source.fingerprint(),
         )
         decided = decide_augmented_in_folder(
-            Path(out), described, teacher, augmented, resume, rare_classes
+            Path(out), described, teacher, augmented, resume, rare_classes, accept_changed_teacher
         )
     return train_surrogate(decided, teacher.classes, settings)
 

@@ -93,12 +93,13 @@ class ConsistencyChecks:
     Attributes:
         folder: The folder of the run.
         checks: Maximum number of queries of all checks.
-        accept_changes: Whether to resume the run even if its teacher's answers have changed.
+        accept_changed_teacher: Whether to resume the run even if its teacher's answers have
+            changed.
     """
 
     folder: RunFolder
     checks: int = DEFAULT_CHECKS
-    accept_changes: bool = False
+    accept_changed_teacher: bool = False
     _resumed: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,8 +128,8 @@ class ConsistencyChecks:
             chunks: `[n] int64`, the samples of each remaining chunk, keyed by position.
 
         Raises:
-            ValueError: If answers have changed since the run was stopped, and `accept_changes` is
-                False.
+            ValueError: If answers have changed since the run was stopped, and
+                `accept_changed_teacher` is False.
         """
         if not self._resumed:
             chosen = _suspect_samples(labeller, min(_START_QUERIES, self.checks // 8))
@@ -147,7 +148,7 @@ class ConsistencyChecks:
             labeller, count - (0 if points is None else len(points)), refused.samples
         )
         changed, asked = self._compare("resume", labeller, samples, points)
-        if changed and not self.accept_changes:
+        if changed and not self.accept_changed_teacher:
             raise self._refusal(labeller, changed, asked)
 
     def end(self, teacher: Teacher, images: NamedImages, measure: Measure) -> None:
@@ -199,14 +200,14 @@ class ConsistencyChecks:
     def _refuse_again(self, labeller: Labeller) -> None:
         """Refuses a run that the last check refused if no queries are left to repeat the check."""
         last = self._last_resume()
-        if last is not None and last.changed and not self.accept_changes:
+        if last is not None and last.changed and not self.accept_changed_teacher:
             raise self._refusal(labeller, last.changed, last.asked)
 
     def _refusal(self, labeller: Labeller, changed: int, asked: int) -> ValueError:
         return ValueError(
             f"teacher {describe(labeller.teacher)} changed {changed} of {asked} answers since the "
             f"run in {self.folder.path} was stopped, so it was replaced or is noisy. Start a run "
-            "in another folder, or mix the answers with accept_changes=True"
+            "in another folder, or mix the answers with accept_changed_teacher=True"
         )
 
     def _neighbours_changed(
@@ -241,7 +242,7 @@ class ConsistencyChecks:
         if not len(expected):
             return 0, 0
         differs = self._ask(labeller.teacher, images) != expected
-        changed, accepted = int(differs.sum()), when != "resume" or self.accept_changes
+        changed, accepted = int(differs.sum()), when != "resume" or self.accept_changed_teacher
         of_samples = torch.arange(len(numbers)) < len(samples)
         self._record(
             CheckRecord(

@@ -21,6 +21,7 @@ from db3kd.labelling.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals
 from db3kd.progress import ProgressListener
+from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_free
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
@@ -39,6 +40,7 @@ def label(
     resume: bool = False,
     recovered: Recovered | None = None,
     rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> Labels:
     """Labels images by a teacher's decisions and its distances to the other classes.
 
@@ -76,6 +78,8 @@ def label(
         rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
             all in one class. By default this stops the labelling, because it is the usual sign of
             a wrong input range or colour order.
+        accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
+            the teacher has another fingerprint. True needs `resume`.
 
     Returns:
         The labels, in the order of `index`.
@@ -90,6 +94,7 @@ def label(
     """
     check_flag(resume, "resume")
     check_flag(rare_classes, "rare_classes")
+    check_accepts_teacher(accept_changed_teacher, resume)
     if out is not None:
         check_path(out, "out")
     if resume and out is None:
@@ -128,7 +133,13 @@ def label(
     if len(job.index.unique()) < len(job.index):
         raise ValueError("index: expected each image at most once with out=, got duplicates")
     planned = plan_run(out, job, surrogate=surrogate, resume=resume)
-    carry_out(planned, out, resume=resume, progress=shown)
+    carry_out(
+        planned,
+        out,
+        resume=resume,
+        progress=shown,
+        accept_changed_teacher=accept_changed_teacher,
+    )
     return load_labels(out)
 
 

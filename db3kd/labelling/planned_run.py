@@ -57,25 +57,28 @@ class PlannedRun:
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
 
-    def count_queries(self, folder: Path) -> "RunQueries":
+    def count_queries(self, folder: Path, *, any_teacher: bool = False) -> "RunQueries":
         """Counts the queries of the run in a folder, which it continues.
 
         The teacher is not asked.
 
         Args:
             folder: The run folder.
+            any_teacher: Whether the run may have had another teacher.
 
         Raises:
             FileNotFoundError: If the folder holds no run.
             ValueError: If the folder holds another run.
         """
-        stored = compare_with_run(folder, LABELS, self.manifest, self.known).stored
+        compared = compare_with_run(
+            folder, LABELS, self.manifest, self.known, any_teacher=any_teacher
+        )
         totals = totals_of_shards(folder)
         limits, size = self.job.limits, self.job.samples_per_chunk
         assert size is not None  # a planned run has it
         allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
         return RunQueries(
-            answered=answered_in_label_folder(folder, totals) + queries_of_checks(stored),
+            answered=answered_in_label_folder(folder, totals) + queries_of_checks(compared.stored),
             unused=allowed - totals.queries,
             # Shards may have been removed after the end of the run.
             finished=is_finished(folder) and totals.samples == len(self.job.images),

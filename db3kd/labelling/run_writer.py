@@ -20,7 +20,8 @@ from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
 from db3kd.progress import ProgressListener
-from db3kd.storage.existing_runs import check_free
+from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
+from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
 
@@ -38,7 +39,8 @@ class RunExecution:
             teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They do not
             affect the labels unless `LabelSettings.queries` is set: the checks then take up to
             1 % of that budget.
-        accept_changes: Whether to resume a run even if answers of the teacher have changed.
+        accept_changed_teacher: Whether to resume a run even if the fingerprint of the teacher or
+            its answers have changed; the manifest records it.
         rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
             all in one class.
     """
@@ -46,11 +48,11 @@ class RunExecution:
     workers: Workers | None = None
     concurrent_chunks: int | None = None
     consistency_checks: int = 0
-    accept_changes: bool = False
+    accept_changed_teacher: bool = False
     rare_classes: bool = False
 
     def __post_init__(self) -> None:
-        check_flag(self.accept_changes, "accept_changes")
+        check_flag(self.accept_changed_teacher, "accept_changed_teacher")
         check_flag(self.rare_classes, "rare_classes")
 
 
@@ -129,7 +131,7 @@ def write_run(
         folder,
         resume=resume,
         workers=execution.workers,
-        accept_changes=execution.accept_changes,
+        accept_changed_teacher=execution.accept_changed_teacher,
     )
 
 
@@ -140,7 +142,7 @@ def carry_out(
     resume: bool,
     progress: ProgressListener | bool = True,
     workers: Workers | None = None,
-    accept_changes: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> Totals:
     """Opens the folder of a planned run, and labels what is missing in it.
 
@@ -150,7 +152,7 @@ def carry_out(
         resume: See `write_run`.
         progress: A listener that receives the counts; True for a display; False for nothing.
         workers: See `RunExecution`.
-        accept_changes: See `RunExecution`.
+        accept_changed_teacher: See `RunExecution`.
 
     Returns:
         The totals of the run, as its manifest has them.
@@ -159,6 +161,10 @@ def carry_out(
         FileExistsError, ValueError, TeacherError, ChildProcessError, OSError: See `write_run`.
     """
     job = planned.job
+    check_accepts_teacher(accept_changed_teacher, resume)
+    if accept_changed_teacher and holds_run(folder):
+        planned.count_queries(Path(folder), any_teacher=True)  # checks all but the teacher
+        accept_teacher([folder], planned.manifest["teacher"])
     with RunFolder.open(
         folder, LABELS, planned.manifest, resume=resume, images=planned.known
     ) as run:
@@ -166,7 +172,7 @@ def carry_out(
             return add_up(run)
         checks = None
         if planned.checks_budget:
-            checks = ConsistencyChecks(run, planned.checks_budget, accept_changes)
+            checks = ConsistencyChecks(run, planned.checks_budget, accept_changed_teacher)
         job = job.with_surrogate(
             planned.surrogate.train_or_load(
                 run, job.teacher, job.images, job.decision_order, progress=progress is True

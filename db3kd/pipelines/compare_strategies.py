@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.pipelines.training_time import LEAST_STEPS, time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
+from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
 from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.teachers import describe
 from db3kd.wording import counted
@@ -85,6 +87,7 @@ def compare(
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
     rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> Comparison:
     """Trains students with several strategies at the same budget, and compares them.
 
@@ -121,6 +124,7 @@ def compare(
         callbacks: Returns the callbacks of a student's training from its strategy and seed.
         on_student: Called with the strategy and the results of each finished student.
         rare_classes: See `distill`.
+        accept_changed_teacher: See `distill`.
 
     Returns:
         The rows and the table.
@@ -134,6 +138,7 @@ def compare(
     """
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
+    check_accepts_teacher(accept_changed_teacher, resume)
     prepared = prepare_comparison(
         teacher,
         images,
@@ -150,7 +155,12 @@ def compare(
         rare_classes=rare_classes,
     )
     return run_comparison(
-        prepared, out=out, resume=resume, callbacks=callbacks, on_student=on_student
+        prepared,
+        out=out,
+        resume=resume,
+        callbacks=callbacks,
+        on_student=on_student,
+        accept_changed_teacher=accept_changed_teacher,
     )
 
 
@@ -161,6 +171,7 @@ def run_comparison(
     resume: bool,
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
+    accept_changed_teacher: bool = False,
 ) -> Comparison:
     """Carries out a comparison whose arguments are checked.
 
@@ -170,15 +181,18 @@ def run_comparison(
         resume: See `compare`.
         callbacks: See `compare`.
         on_student: See `compare`.
+        accept_changed_teacher: See `distill`.
 
     Raises:
         FileExistsError: As `compare`.
         TeacherError: As `compare`.
     """
-    with (
-        output_folder(out, resume) as path,
-        open_comparison(path, prepared.manifest(), resume=resume) as folder,
-    ):
+    with ExitStack() as stack:
+        path = stack.enter_context(output_folder(out, resume))
+        if accept_changed_teacher:
+            prepared.count_answered(path, any_teacher=True)  # checks all but the teacher
+            accept_teacher([path, *prepared.answer_folders(path)], prepared.teacher.fingerprint())
+        folder = stack.enter_context(open_comparison(path, prepared.manifest(), resume=resume))
         prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))
         settings, plan = prepared.settings, prepared.plan
         steps = _equal_steps(folder, prepared)

@@ -13,11 +13,12 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import check_callbacks
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.prepared_distillation import PreparedDistillation, prepare_distillation
-from db3kd.pipelines.run_layout import REPORT_FILE
+from db3kd.pipelines.run_layout import REPORT_FILE, answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy
 from db3kd.report import wilson_interval
+from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
 from db3kd.wording import InputNoun, counted
 
 
@@ -91,6 +92,7 @@ def distill(
     price_per_1000: float | None = None,
     callbacks: Sequence[TrainingCallback] = (),
     rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> DistillResult:
     """Trains the best student within a query budget.
 
@@ -129,6 +131,9 @@ def distill(
             rounds, are all in one class. By default the run then stops, because most often the
             teacher or the preprocessing of the images is wrong. A run needs it only once, even if
             it is resumed again. True needs images.
+        accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
+            the teacher has another fingerprint, as a function has after its code was edited. The
+            manifest records it. True needs `resume`.
 
     Returns:
         The student, and what it cost.
@@ -140,6 +145,7 @@ def distill(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     check_callbacks(callbacks)
+    check_accepts_teacher(accept_changed_teacher, resume)
     prepared = prepare_distillation(
         teacher,
         images,
@@ -153,7 +159,13 @@ def distill(
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
     )
-    return run_distillation(prepared, out=out, resume=resume, callbacks=callbacks)
+    return run_distillation(
+        prepared,
+        out=out,
+        resume=resume,
+        callbacks=callbacks,
+        accept_changed_teacher=accept_changed_teacher,
+    )
 
 
 def run_distillation(
@@ -162,6 +174,7 @@ def run_distillation(
     out: str | Path | None,
     resume: bool,
     callbacks: Sequence[TrainingCallback] = (),
+    accept_changed_teacher: bool = False,
 ) -> DistillResult:
     """Carries out a distillation whose arguments are checked.
 
@@ -170,12 +183,16 @@ def run_distillation(
         out: See `distill`.
         resume: See `distill`.
         callbacks: See `distill`.
+        accept_changed_teacher: See `distill`.
 
     Raises:
         FileExistsError: As `distill`.
         TeacherError: As `distill`.
     """
     with output_folder(out, resume) as folder:
+        if accept_changed_teacher:
+            prepared.count_answered(folder, any_teacher=True)  # checks all but the teacher
+            accept_teacher(answer_folders(folder), prepared.teacher.fingerprint())
         finished = DistillRun(prepared, folder, callbacks).execute(resume=resume)
     return DistillResult(
         student=finished.trained.network,

@@ -74,7 +74,7 @@ class PreparedComparison(PreparedRun):
             for folder in answer_folders(student_folder(out, strategy, seed))
         ]
 
-    def count_answered(self, out: Path) -> int:
+    def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
         """Returns how many queries of the comparison in `out` are answered; 0 without one.
 
         A call of `compare` with `resume=True` does not ask them again. The teacher is not asked.
@@ -82,13 +82,14 @@ class PreparedComparison(PreparedRun):
         Args:
             out: The folder of the comparison. Answers for strategies and seeds that this one leaves
                 out are not counted.
+            any_teacher: Whether the comparison may have had another teacher.
 
         Raises:
             ValueError: If `out` holds another comparison.
         """
         if not holds_run(out):
             return 0
-        compare_with_run(out, TEST_DECISIONS, self.manifest())
+        compare_with_run(out, TEST_DECISIONS, self.manifest(), any_teacher=any_teacher)
         runs = (
             student_folder(out, strategy, seed)
             for strategy in self.plan.plans

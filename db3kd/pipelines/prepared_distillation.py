@@ -94,7 +94,7 @@ class PreparedDistillation(PreparedRun):
         log = ChoiceLog(out)
         return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
 
-    def count_answered(self, out: Path) -> int:
+    def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
         """Returns how many queries of the run in `out` are answered; 0 without a run.
 
         A call of `distill` with `resume=True` does not ask them again. The teacher is not asked,
@@ -102,13 +102,14 @@ class PreparedDistillation(PreparedRun):
 
         Args:
             out: The run folder.
+            any_teacher: Whether the run may have had another teacher.
 
         Raises:
             ValueError: If `out` holds another run, or if it is damaged.
         """
         if not holds_run(out):
             return 0
-        compare_with_run(out, ANSWERS, self.resumed_manifest(out))
+        compare_with_run(out, ANSWERS, self.resumed_manifest(out), any_teacher=any_teacher)
         return answered_in_distill_run(out)
 
 

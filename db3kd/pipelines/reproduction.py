@@ -10,6 +10,7 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import is_own_model
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.planning import BudgetPlan
+from db3kd.storage.manifest import CHANGED_TEACHERS
 from db3kd.wording import InputNoun, counted
 
 
@@ -50,7 +51,9 @@ def reproduction(
             f"{counted(steps, 'step')} of {counted(training.batch_size, noun)}, "
             f"{training.optimizer}, {training.schedule} schedule"
         ),
-        "teacher fingerprint": str(manifest["teacher"]),
+        "teacher fingerprint": ", then ".join(
+            [manifest["teacher"], *(each["teacher"] for each in manifest.get(CHANGED_TEACHERS, []))]
+        ),
         "data fingerprint": str(manifest["data"]),
         "versions": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
     }
@@ -82,7 +85,7 @@ def command_line(arguments: Sequence[str], steps: int | None) -> str:
         if steps is not None and each.partition("=")[0] == "--time-limit":
             if "=" not in each:
                 next(rest, None)
-        elif each != "--resume":
+        elif each not in ("--resume", "--accept-changed-teacher"):
             kept.append(each)
     if steps is not None:
         kept += ["--steps", str(steps)]

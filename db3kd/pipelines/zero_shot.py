@@ -11,6 +11,7 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.budgets import divide_budget
 from db3kd.models.networks import check_model
 from db3kd.pipelines.inputs import check_test
+from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
 from db3kd.pipelines.stored_decisions import DECISIONS
 from db3kd.pipelines.transfer_set import (
     TransferSet,
@@ -21,6 +22,7 @@ from db3kd.pipelines.transfer_set import (
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS, SAMPLES_CURVE, train_students
 from db3kd.report import ZeroShotRow, write_zero_shot_report
+from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import read_manifest
 from db3kd.synthesis.sample_run import SynthesisTotals
@@ -58,6 +60,7 @@ def run_zero_shot(
     *,
     test: str | None = None,
     resume: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> ZeroShotResult:
     """Trains students with a teacher alone, and writes samples, labels, students and a report.
 
@@ -73,6 +76,8 @@ def run_zero_shot(
             baseline is trained on the train split. By default, students are not measured.
         resume: Whether to continue the run in `out`. No answer that it holds is asked for again;
             students are trained again.
+        accept_changed_teacher: Whether the run keeps its answers and continues even if the teacher
+            has another fingerprint. True needs `resume`.
 
     Returns:
         The totals, the students, the path of the report and the number of queries.
@@ -86,6 +91,7 @@ def run_zero_shot(
     """
     teacher, out = check_zero_shot(teacher, out, settings, resume)
     check_zero_shot_folder(out, resume)
+    check_accepts_teacher(accept_changed_teacher, resume)
     measured = [folder for folder in DECISION_FOLDERS.values() if holds_run(out / folder)]
     if test is None and measured:
         raise ValueError(
@@ -99,6 +105,9 @@ def run_zero_shot(
         if test is None
         else [check_test(load_data(test, split), teacher) for split in ("test", "train")]
     )
+    if accept_changed_teacher:
+        folders = (SAMPLES_FOLDER, LABELS_FOLDER, *DECISION_FOLDERS.values())
+        accept_teacher([out / folder for folder in folders], teacher.fingerprint())
     transfer = make_transfer_set(teacher, out, settings, resume=resume)
     rows = train_students(teacher, transfer, out, settings, *real)
     queries = _count_queries(transfer, out)

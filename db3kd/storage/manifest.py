@@ -28,6 +28,9 @@ SURROGATES = "surrogate"
 RENAMED = "renamed_classes"
 """Entry that lists the corrections of class names (run_names.py)."""
 
+CHANGED_TEACHERS = "changed_teachers"
+"""Entry that lists the teachers with which the run was continued (changed_teachers.py)."""
+
 _IDENTITY = ("seed", "settings", "teacher", "data")
 """Entries that identify a run; the other entries are circumstances."""
 
@@ -40,6 +43,7 @@ _LISTS = {
     "consistency": ("asked", "changed"),
     SURROGATES: ("queries",),
     RENAMED: (),
+    CHANGED_TEACHERS: (),
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
 

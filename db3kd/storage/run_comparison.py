@@ -33,7 +33,12 @@ class ComparedRun:
 
 
 def compare_with_run(
-    path: Path, kind: Kind, manifest: Mapping[str, Any], images: RunImages | None = None
+    path: Path,
+    kind: Kind,
+    manifest: Mapping[str, Any],
+    images: RunImages | None = None,
+    *,
+    any_teacher: bool = False,
 ) -> ComparedRun:
     """Compares a run with the one in a folder that it is to continue, and writes nothing.
 
@@ -42,6 +47,7 @@ def compare_with_run(
         kind: What the run must hold.
         manifest: Manifest to continue with.
         images: Images of the run; see `RunFolder.reopen`.
+        any_teacher: Whether the teacher may be another one; see `accept_teacher`.
 
     Raises:
         FileNotFoundError: The folder holds no run.
@@ -50,6 +56,8 @@ def compare_with_run(
     stored = read_manifest(path, kind.format)
     check_state(path, stored)
     current = with_current_names(stored) | {"data": current_data(stored)}
+    if any_teacher:
+        current["teacher"] = manifest["teacher"]
     found = differences(current, manifest, NAMES, kind.deciding, kind.added_later)
     differing = [each.name for each in found]
     journals = Journals(path.absolute(), kind, identity(stored), stored["started"])

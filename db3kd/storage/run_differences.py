@@ -28,9 +28,9 @@ _SOURCE = "settings.source."
 
 _ADVICE = "; pass what the run was started with, or start another run in another folder"
 
-_SAME_TEACHER = (
-    "; if the teacher is a Python object whose answers have not changed, start another run and "
-    "pass a text of your own as its fingerprint="
+SAME_TEACHER = (
+    "; if the teacher still gives the same answers, for example because only its code was edited, "
+    "keep those of the run and continue with accept_changed_teacher=True"
 )
 """Advice if the fingerprint of the teacher differs, as it does if code or state of an object do."""
 
@@ -167,7 +167,7 @@ def describe_differences(
         return "; ".join(described[name] for name in others) + _ADVICE
     listed = "; ".join(described.values())
     if "teacher" in described:
-        listed += _SAME_TEACHER
+        listed += SAME_TEACHER
     if "data" not in described:
         return listed + _ADVICE
     return (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from db3kd.storage.fingerprints import split_fingerprint
-from db3kd.storage.manifest import CLASS_NAMES, RENAMED
+from db3kd.storage.manifest import CHANGED_TEACHERS, CLASS_NAMES, RENAMED
 from db3kd.storage.run_journals import Journals
 from db3kd.storage.shards import place_of, read_shard
 from db3kd.wording import counted
@@ -28,12 +28,19 @@ _MAX_LISTED = 10
 
 
 def with_current_names(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a manifest with the current class names; the run may have begun with others."""
-    renamed = manifest.get(RENAMED)
-    if not renamed:
-        return dict(manifest)
-    settings = {**manifest["settings"], CLASS_NAMES: renamed[-1][CLASS_NAMES]}
-    return {**manifest, "settings": settings, "teacher": renamed[-1]["teacher"]}
+    """Returns a manifest with the current class names and the current fingerprint of the teacher.
+
+    The run may have begun with others.
+    """
+    renamed = manifest.get(RENAMED, [])
+    current = dict(manifest)
+    if renamed:
+        current["settings"] = {**manifest["settings"], CLASS_NAMES: renamed[-1][CLASS_NAMES]}
+    # Names are corrected only after the teacher is accepted, and have its fingerprint.
+    changes = sorted([*renamed, *manifest.get(CHANGED_TEACHERS, [])], key=lambda each: each["at"])
+    if changes:
+        current["teacher"] = changes[-1]["teacher"]
+    return current
 
 
 def current_names(manifest: Mapping[str, Any]) -> tuple[str, ...] | None:

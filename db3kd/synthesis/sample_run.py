@@ -9,9 +9,11 @@ from db3kd.argument_types import check_flag, check_path, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
+from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.existing_runs import check_free
+from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
+from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.synthesis.settings import SynthesisSettings
@@ -71,6 +73,7 @@ def write_pseudo_samples(
     settings: SynthesisSettings | None = None,
     *,
     resume: bool = False,
+    accept_changed_teacher: bool = False,
 ) -> SynthesisTotals:
     """Makes pseudo samples in a run folder, one shard at a time, and shows progress.
 
@@ -86,6 +89,8 @@ def write_pseudo_samples(
         settings: How samples are made; the defaults if None.
         resume: Continue the run in the folder, if there is one. The samples are the same as without
             an interruption. Each time the process is killed, at most one call is paid twice.
+        accept_changed_teacher: Whether the run keeps its answers and continues even if the teacher
+            has another fingerprint. True needs `resume`.
 
     Raises:
         FileExistsError: If the folder holds files, and `resume` is off.
@@ -97,6 +102,7 @@ def write_pseudo_samples(
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
     check_flag(resume, "resume")
     check_path(folder, "folder")
+    check_accepts_teacher(accept_changed_teacher, resume)
     teacher = as_teacher(teacher)
     check_free(folder, resume)
     described = make_manifest(
@@ -113,6 +119,9 @@ def write_pseudo_samples(
         classes=teacher.classes,
         data_fingerprint=None,
     )
+    if accept_changed_teacher and holds_run(folder):
+        compare_with_run(Path(folder), PSEUDO_SAMPLES, described, any_teacher=True)
+        accept_teacher([folder], described["teacher"])
     with RunFolder.open(folder, PSEUDO_SAMPLES, described, resume=resume) as run:
         if not run.finished:
             run.finish(vars(_write_shards(run, teacher, settings)))

@@ -81,7 +81,7 @@ def test_each_argument_of_the_library_has_its_option(command, called):
         ("pass channels=1 or channels=3", "pass --channels 1 or --channels 3"),
         ("split: digits has 'train', got 'x'", "--split: digits has"),
         ("image-shape: expected sizes", "--image-shape: expected sizes"),
-        ("mix the answers with accept_changes=True", "with --accept-changed-teacher"),
+        ("mix the answers with accept_changed_teacher=True", "with --accept-changed-teacher"),
         ("name them with data='hub:x'", "name them with --data 'hub:x'"),
         ("threshold: belongs to a model of 2 classes", "threshold: belongs to"),
         ("expected data: of a kind", "expected data: of a kind"),

@@ -62,10 +62,12 @@ def write(
     *,
     settings: LabelSettings = SETTINGS,
     checks: int = 32,
-    accept_changes: bool = False,
+    accept_changed_teacher: bool = False,
     resume: bool = False,
 ) -> Totals:
-    execution = RunExecution(consistency_checks=checks, accept_changes=accept_changes)
+    execution = RunExecution(
+        consistency_checks=checks, accept_changed_teacher=accept_changed_teacher
+    )
     source = Source("digits")
     return write_run(
         folder, teacher, source, settings, limit=limit, resume=resume, execution=execution
@@ -130,15 +132,15 @@ def test_a_replaced_teacher_is_refused_and_mixed_only_on_request(tmp_path, max_q
     other = MeanTeacher(model=1)
     before = {file.name for file in tmp_path.iterdir()}
 
-    with pytest.raises(ValueError, match=r"changed \d of \d answers.*accept_changes=True"):
+    with pytest.raises(ValueError, match=r"changed \d of \d answers.*accept_changed_teacher=True"):
         write(tmp_path, other, resume=True)
 
     assert other.queries <= 8, "nothing but the check was asked"
     assert {file.name for file in tmp_path.iterdir()} == before
     for _ in range(6):  # also when no query is left to check it
-        with pytest.raises(ValueError, match="accept_changes=True"):
+        with pytest.raises(ValueError, match="accept_changed_teacher=True"):
             write(tmp_path, other, resume=True)
-    write(tmp_path, other, resume=True, accept_changes=True)
+    write(tmp_path, other, resume=True, accept_changed_teacher=True)
     described = read_manifest(tmp_path)
     assert is_inconsistent(described) and queries_of_checks(described) <= 32
 
@@ -146,7 +148,7 @@ def test_a_replaced_teacher_is_refused_and_mixed_only_on_request(tmp_path, max_q
 def test_a_refused_run_resumes_with_its_original_teacher(tmp_path, uninterrupted):
     with pytest.raises(RuntimeError, match="out of service"):
         write(tmp_path, MeanTeacher(max_queries=700))
-    with pytest.raises(ValueError, match="accept_changes=True"):
+    with pytest.raises(ValueError, match="accept_changed_teacher=True"):
         write(tmp_path, MeanTeacher(model=1), resume=True)
 
     write(tmp_path, MeanTeacher(), resume=True)

@@ -1,0 +1,202 @@
+"""Runs that are continued with a teacher whose fingerprint changed, for example an edited function.
+
+They keep their answers only if the caller accepts the teacher; its answers are the same here.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_line import TEACHERS, fail, succeed
+from command_line import CountingTeacher as Counting
+from distill_cases import QUICK, SHAPE, images
+
+import db3kd
+from db3kd.distillation.train_settings import TrainSettings
+from db3kd.pipelines import ZeroShotSettings, run_zero_shot
+from db3kd.storage.manifest import read_manifest
+from db3kd.storage.run_names import with_current_names
+from db3kd.teachers import TeacherError
+
+pytest.importorskip("pyarrow")
+
+CLASSES = 3
+
+
+class Function:
+    """Counts its answers, and raises before it has given more than a limit."""
+
+    def __init__(self) -> None:
+        self.answers, self.limit = 0, 10**9
+
+    def teacher(self, fingerprint: str) -> db3kd.FunctionTeacher:
+        return db3kd.FunctionTeacher(
+            self._classes, SHAPE, CLASSES, max_batch=8, fingerprint=fingerprint
+        )
+
+    def _classes(self, array: np.ndarray) -> np.ndarray:
+        if self.answers + len(array) > self.limit:
+            raise OSError("the service is down")
+        self.answers += len(array)
+        generator = torch.Generator().manual_seed(5)
+        weights = torch.randn(array[0].size, CLASSES, generator=generator).numpy()
+        return (array.reshape(len(array), -1) @ (weights - weights.mean(0))).argmax(1)
+
+
+def distill(teacher: Any, out: Path, **options: Any) -> object:
+    return distill_by("decisions", images(), teacher, out, **options)
+
+
+def distill_distances(teacher: Any, out: Path, **options: Any) -> object:
+    return distill_by("mbd", images(), teacher, out, **options)
+
+
+def distill_pseudo_samples(teacher: Any, out: Path, **options: Any) -> object:
+    return distill_by("auto", None, teacher, out, **options)
+
+
+def distill_by(strategy: str, data: Any, teacher: Any, out: Path, **options: Any) -> object:
+    budget = 120 if strategy == "decisions" else 1500
+    return db3kd.distill(
+        teacher, data, budget=budget, strategy=strategy, student="linear", settings=QUICK,
+        out=out, **options,
+    )  # fmt: skip
+
+
+def compare(teacher: Any, out: Path, **options: Any) -> object:
+    return db3kd.compare(
+        teacher, images(), budget=60, strategies=["decisions"], student="linear", seeds=2,
+        settings=QUICK, out=out, test=images(), **options,
+    )  # fmt: skip
+
+
+def label(teacher: Any, out: Path, **options: Any) -> object:
+    settings = db3kd.LabelSettings(measure="bd", queries=1000)
+    return db3kd.label(teacher, images(), settings, out=out, **options)
+
+
+def surrogate(teacher: Any, out: Path, **options: Any) -> object:
+    settings = db3kd.SurrogateSettings(
+        "linear", 4, training=TrainSettings(steps=5, device="cpu"), networks=1
+    )
+    return db3kd.make_surrogate(teacher, images(), settings, out=out, **options)
+
+
+def synthesize(teacher: Any, out: Path, **options: Any) -> object:
+    return db3kd.write_pseudo_samples(out, teacher, db3kd.SynthesisSettings(samples=120), **options)
+
+
+def zero_shot(teacher: Any, out: Path, **options: Any) -> object:
+    settings = ZeroShotSettings(
+        synthesis=db3kd.SynthesisSettings(samples=60),
+        labelling=db3kd.LabelSettings(measure="bd", queries=1000),
+        student="linear",
+        training=TrainSettings(steps=5, batch_size=32, learning_rate=0.02, device="cpu"),
+        seeds=1,
+    )
+    return run_zero_shot(teacher, out, settings, **options)
+
+
+COMMANDS = (
+    *(distill, distill_distances, distill_pseudo_samples),
+    *(compare, label, surrogate, synthesize, zero_shot),
+)
+
+
+@pytest.mark.parametrize("run", COMMANDS)
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_an_accepted_teacher_continues_without_paying_again(
+    tmp_path: Path, run: Callable[..., object], share: float
+) -> None:
+    undisturbed, function, out = Function(), Function(), tmp_path / "run"
+    run(undisturbed.teacher("before"), tmp_path / "whole")
+    function.limit = int(share * undisturbed.answers)
+    with pytest.raises(TeacherError, match="the service is down"):
+        run(function.teacher("before"), out)
+    paid, function.limit = function.answers, 10**9
+    assert paid > undisturbed.answers // 5
+
+    with pytest.raises(ValueError, match=r'"before", is "after".*accept_changed_teacher=True'):
+        run(function.teacher("after"), out, resume=True)
+    assert function.answers == paid
+    run(function.teacher("after"), out, resume=True, accept_changed_teacher=True)
+
+    assert function.answers == undisturbed.answers
+    manifests = [read_manifest(file.parent) for file in out.rglob("_manifest.json")]
+    accepted = [entry for each in manifests for entry in each.get("changed_teachers", [])]
+    assert accepted and {entry["teacher"] for entry in accepted} == {"after"}
+    run(function.teacher("after"), out, resume=True)
+    assert function.answers == undisturbed.answers
+    with pytest.raises(ValueError, match='"after", is "before"'):
+        run(function.teacher("before"), out, resume=True)
+
+
+def test_the_report_names_each_teacher(tmp_path):
+    distill(Function().teacher("before"), tmp_path)
+    distill(Function().teacher("after"), tmp_path, resume=True, accept_changed_teacher=True)
+    assert "before, then after" in (tmp_path / "report.html").read_text()
+
+
+def test_the_latest_of_accepted_teachers_and_corrected_names_counts():
+    def at(second: int, teacher: str, **names: object) -> dict[str, object]:
+        return {"at": f"2025-01-01T00:00:0{second}+00:00", "teacher": teacher} | names
+
+    manifest = {"teacher": "first", "settings": {"class_names": ["a"]}}
+    changed = manifest | {"changed_teachers": [at(1, "second"), at(5, "fourth")]}
+    assert with_current_names(manifest)["teacher"] == "first"
+    assert with_current_names(changed)["teacher"] == "fourth"
+    for second, latest in ((3, "fourth"), (7, "third")):
+        renamed = changed | {"renamed_classes": [at(second, "third", class_names=["b"])]}
+        assert with_current_names(renamed)["teacher"] == latest
+        assert with_current_names(renamed)["settings"]["class_names"] == ["b"]
+
+
+def test_only_the_teacher_is_accepted(tmp_path):
+    function, out = Function(), tmp_path / "run"
+    distill(function.teacher("before"), out)
+    with pytest.raises(ValueError, match="seed"):
+        db3kd.distill(
+            function.teacher("after"), images(), budget=120, strategy="decisions",
+            student="linear", out=out, resume=True, accept_changed_teacher=True,
+            settings=db3kd.DistillSettings(training=TrainSettings(seed=5)),
+        )  # fmt: skip
+    assert "changed_teachers" not in read_manifest(out)
+
+
+@pytest.mark.parametrize("run", COMMANDS)
+def test_a_teacher_is_accepted_only_when_a_run_is_resumed(tmp_path, run):
+    with pytest.raises(ValueError, match="accept_changed_teacher: needs resume=True"):
+        run(Function().teacher("any"), tmp_path / "run", accept_changed_teacher=True)
+
+
+@pytest.mark.parametrize("command", ["distill", "compare", "surrogate", "synthesize", "label"])
+def test_the_command_line_names_its_option(tmp_path, monkeypatch, command):
+    out = tmp_path / ("run.safetensors" if command == "surrogate" else "run")
+    data = ("--data", "digits", "--limit", 60)
+    quick = ("--student", "linear", "--steps", 4, "--device", "cpu")
+    given = {
+        "distill": (*data, *quick, "--budget", 60),
+        "compare": (*data, *quick, "--budget", 60, "--strategies", "decisions", "--seeds", 1),
+        "surrogate": (*data, "--model", "linear", "--steps", 4, "--networks", 1),
+        "synthesize": ("--samples", 30),
+        "label": (*data, "--measure", "bd", "--budget", 600),
+    }[command]
+    options = (command, "--teacher", f"{TEACHERS}:CountingTeacher", *given, "--out", out)
+    succeed(*options)
+    monkeypatch.setattr(Counting, "fingerprint", lambda teacher: "edited", raising=False)
+    asked = Counting.asked
+
+    message = fail(*options, "--resume")
+    assert "continue with --accept-changed-teacher" in message
+    assert "--accept-changed-teacher: needs --resume" in fail(
+        *options[:-1], tmp_path / "other.safetensors", "--accept-changed-teacher"
+    )
+    if command in ("distill", "compare"):
+        planned = succeed(*options, "--resume", "--accept-changed-teacher", "--dry-run")
+        assert "answered" in planned
+        assert "--accept-changed-teacher" in fail(*options, "--resume")
+    succeed(*options, "--resume", "--accept-changed-teacher")
+    assert Counting.asked == asked
