@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_price, check_seed
-from db3kd.cli.option_sets import COMMON, OptionSet
+from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
@@ -43,6 +43,7 @@ AcceptChangedTeacher = Annotated[
     typer.Option(
         "--accept-changed-teacher",
         help="With --resume: keep the answers of the run even if the teacher has changed.",
+        rich_help_panel="Teacher",
     ),
 ]
 RareClasses = Annotated[
@@ -96,6 +97,19 @@ Seeds = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(OptionSet):
+    """Whether a command continues a run, and with which teacher."""
+
+    resume: Resume = False
+    accept_changed_teacher: AcceptChangedTeacher = False
+
+    def check(self) -> None:
+        """Raises ValueError if a changed teacher is accepted, but no run is continued."""
+        if not self.resume:
+            refuse_options(self, "needs --resume", "accept_changed_teacher")
 
 
 @dataclass(frozen=True, kw_only=True)

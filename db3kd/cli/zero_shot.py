@@ -8,7 +8,7 @@ import typer
 
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
-from db3kd.cli.options import AcceptChangedTeacher, Model, PlanOptions, Resume, Seeds
+from db3kd.cli.options import Model, PlanOptions, ResumeOptions, Seeds
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.synthesize import SynthesisOptions, at_most_text, print_totals
@@ -70,6 +70,7 @@ def zero_shot(
     synthesis: SynthesisOptions,
     distances: DistanceOptions,
     plan: PlanOptions,
+    resuming: ResumeOptions,
     test: Annotated[
         str | None,
         typer.Option(
@@ -79,8 +80,6 @@ def zero_shot(
         ),
     ] = None,
     model: Model = "lenet5-half",
-    resume: Resume = False,
-    accept_changed_teacher: AcceptChangedTeacher = False,
     seeds: Seeds = 3,
     steps: Steps = 12_000,
     batch_size: BatchSize = 128,
@@ -121,8 +120,8 @@ def zero_shot(
         ),
         seeds=seeds,
     )
-    if accept_changed_teacher and not resume:
-        raise ValueError("accept_changed_teacher: needs --resume")
+    resuming.check()
+    resume = resuming.resume
     check_zero_shot_folder(out, resume)
     folders = (SAMPLES_FOLDER, LABELS_FOLDER, *DECISION_FOLDERS.values())
     runs = [out / folder for folder in folders]
@@ -146,7 +145,7 @@ def zero_shot(
             settings,
             test=test,
             resume=resume,
-            accept_changed_teacher=accept_changed_teacher,
+            accept_changed_teacher=resuming.accept_changed_teacher,
         )
     print_totals(result.totals, plan.price_per_1000)
     if result.rows:

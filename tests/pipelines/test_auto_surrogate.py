@@ -217,7 +217,7 @@ def test_a_dry_run_states_the_decision_before_anything_is_spent():
 @pytest.mark.parametrize(
     ("surrogate", "settings", "teacher", "out", "error"),
     [
-        (AUTO, db3kd.LabelSettings("bd"), plane(), True, "only 'mbd' uses a network"),
+        (AUTO, db3kd.LabelSettings("bd"), plane(), True, "expected one only with measure 'mbd'"),
         (AUTO, SETTINGS, plane(), False, "surrogate: a surrogate that the run trains needs out="),
         (AUTO, SETTINGS, plane(bounds=(-1.0, 1.0)), True, "takes images in [0, 1], got"),
         (replace(AUTO, model="none"), SETTINGS, plane(), True, "model: expected one of"),
