@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
+import torch
+
 _READS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _ASSIGNS = ("STORE_GLOBAL", "DELETE_GLOBAL")
 _CHANGES_ENTRIES = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE")
-_CONTAINERS = (list, dict, set, deque)
+_CONTAINERS = (list, dict, set, deque, np.ndarray, torch.Tensor)
 _CHANGING_METHODS = frozenset(
     [
         "add",
@@ -72,7 +75,7 @@ class NamedGlobals:
         functions: The functions and methods of its module that it may call, without itself, in an
             order that depends on their names.
         values: The other globals by name, without those that the code assigns, and without lists,
-            dicts and sets that it may change.
+            dicts, sets, arrays and tensors that it may change.
     """
 
     functions: list[FunctionType]

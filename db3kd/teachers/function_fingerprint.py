@@ -64,15 +64,20 @@ def _defining_parts(function: Callable[..., Any], known: list[FunctionType]) -> 
     if inspect.ismethod(function):
         return [function.__func__.__qualname__.encode(), _ObjectDigests().of(function.__self__)]
     if not isinstance(function, FunctionType):
-        return [_ObjectDigests().of(function)]
+        wrapped = getattr(function, "__wrapped__", None)  # of functools.lru_cache, for example
+        parts = _defining_parts(wrapped, known) if isinstance(wrapped, FunctionType) else []
+        return [_ObjectDigests().of(function), *parts]
     if function in known:
         return [function.__qualname__.encode()]
     named = NamedGlobals.of(function)
     parts = []
-    for each in (function, *named.functions):
-        if each not in known:
-            known.append(each)
-            parts += _own_parts(each, known)
+    if function not in known:
+        known.append(function)
+        parts += _own_parts(function, known)
+    for helper in named.functions:
+        if helper not in known:
+            known.append(helper)
+            parts += _helper_parts(helper, known)
     digests = _GlobalDigests()
     for name, value in named.values.items():
         with suppress(Exception):  # its state cannot be read
@@ -94,6 +99,24 @@ def _own_parts(function: FunctionType, known: list[FunctionType]) -> list[bytes]
             parts += _defining_parts(value, known)
         else:
             parts.append(_ObjectDigests().of(value))
+    return parts
+
+
+def _helper_parts(function: FunctionType, known: list[FunctionType]) -> list[bytes]:
+    """Returns the parts of a function that the teacher's function may call.
+
+    Of its defaults and closure, what cannot be read or may differ in each process does not count.
+    """
+    parts = [
+        function.__qualname__.encode(),
+        _ObjectDigests().of(instructions_of(function.__code__)),
+    ]
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    digests = _GlobalDigests()
+    for value in (*(function.__defaults__ or ()), function.__kwdefaults__, *cells):
+        with suppress(Exception):  # its state cannot be read
+            routine = inspect.isroutine(value)
+            parts += _defining_parts(value, known) if routine else [digests.of(value)]
     return parts
 
 

@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from db3kd.teachers.function_fingerprint import function_fingerprint
@@ -202,3 +203,62 @@ def test_calls_do_not_change_the_fingerprint_of_a_function_that_counts_or_rememb
 def test_lambdas_of_one_line_have_different_fingerprints():
     first, second = (lambda array: array.argmax(1)), (lambda array: array.argmin(1))
     assert function_fingerprint(first) != function_fingerprint(second)
+
+
+HELPERS = """
+import functools, random, sys, threading, time
+import numpy as np
+
+BUFFER = np.zeros(3)
+
+
+def warn(text, stream=sys.stderr, rng=random.Random()):
+    return text
+
+
+def locked(lock):
+    def call(x):
+        with lock:
+            return x + 1
+
+    return call
+
+
+step = locked(threading.Lock())
+
+
+def teach(x):
+    warn("asked")
+    BUFFER[:] = x[0]
+    return step(x)
+
+
+@functools.lru_cache
+def cached(x):
+    return x > 1
+"""
+
+
+def defined(code: str) -> types.ModuleType:
+    module = types.ModuleType("helpers")
+    exec(code, module.__dict__)
+    return module
+
+
+def test_helpers_may_have_defaults_and_closures_that_differ_in_each_process():
+    first, second = defined(HELPERS), defined(HELPERS)
+    assert function_fingerprint(first.teach) == function_fingerprint(second.teach)
+    changed = defined(HELPERS.replace("x + 1", "x + 2"))
+    assert function_fingerprint(first.teach) != function_fingerprint(changed.teach)
+
+
+def test_an_array_that_a_function_fills_does_not_count():
+    module = defined(HELPERS)
+    before = function_fingerprint(module.teach)
+    module.teach(np.ones((1, 3)))
+    assert function_fingerprint(module.teach) == before
+
+
+def test_the_code_of_a_cached_function_counts():
+    changed = defined(HELPERS.replace("x > 1", "x > 2"))
+    assert function_fingerprint(defined(HELPERS).cached) != function_fingerprint(changed.cached)
