@@ -15,7 +15,7 @@ from db3kd.cli.distill_options import (
 )
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import AcceptChangedTeacher, Resume, Seeds
+from db3kd.cli.options import ResumeOptions, Seeds
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import print_answered, print_comparison_plan
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
@@ -67,6 +67,7 @@ class StudentBudget(SpendingOptions):
 
 @expand_option_sets
 def compare(
+    *,
     teacher: TeacherOptions,
     images: ComparisonImages,
     spending: StudentBudget,
@@ -83,8 +84,7 @@ def compare(
             rich_help_panel=COMMON,
         ),
     ] = None,
-    resume: Resume = False,
-    accept_changed_teacher: AcceptChangedTeacher = False,
+    resuming: ResumeOptions,
 ) -> None:
     """Compare strategies at the same budget and the same training length, in one table.
 
@@ -101,12 +101,12 @@ def compare(
         --price-per-1000 0.25 --dry-run
     """
     chosen = parse_strategies(strategies)
+    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     if out is None and not spending.dry_run:
         raise ValueError("out: expected a folder for the comparison, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the comparison")
-    if accept_changed_teacher and not resume:
-        raise ValueError("accept_changed_teacher: needs --resume")
+    resuming.check()
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.compare_strategies import run_comparison
@@ -141,7 +141,7 @@ def compare(
         )
     print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
     if spending.dry_run:
-        _print_dry_run(prepared, out if resume else None, any_teacher=accept_changed_teacher)
+        _print_dry_run(prepared, out if resume else None, any_teacher=any_teacher)
         return
     assert out is not None  # checked above
 
@@ -158,7 +158,7 @@ def compare(
                 student_folder(out, strategy, seed), settings.training
             ),
             on_student=report,
-            accept_changed_teacher=accept_changed_teacher,
+            accept_changed_teacher=any_teacher,
         )
     print(result.table)
     for note in result.notes:

@@ -16,7 +16,7 @@ from db3kd.cli.distill_options import (
 )
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options
-from db3kd.cli.options import AcceptChangedTeacher, Resume
+from db3kd.cli.options import ResumeOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import print_answered, print_plan, print_result, print_times
 from db3kd.cli.strategy_options import StrategyName
@@ -70,8 +70,7 @@ def distill(
             rich_help_panel=COMMON,
         ),
     ] = None,
-    resume: Resume = False,
-    accept_changed_teacher: AcceptChangedTeacher = False,
+    resuming: ResumeOptions,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -121,8 +120,7 @@ def distill(
                 *given_options(proxies),
                 *(["patience"] if training.patience is not None else []),
                 *(["strategy"] if strategy != "auto" else []),
-                *(["resume"] if resume else []),
-                *(["accept_changed_teacher"] if accept_changed_teacher else []),
+                *given_options(resuming),
             ]
         )
         _distill_from_labels(
@@ -139,8 +137,7 @@ def distill(
         student=student,
         strategy=strategy,
         out=out,
-        resume=resume,
-        accept_changed_teacher=accept_changed_teacher,
+        resuming=resuming,
     )
 
 
@@ -171,9 +168,9 @@ def _distill_from_teacher(
     student: str | None,
     strategy: "Strategy",
     out: Path | None,
-    resume: bool,
-    accept_changed_teacher: bool,
+    resuming: ResumeOptions,
 ) -> None:
+    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     if teacher.teacher is None:
         raise ValueError("teacher: expected a teacher, or --labels with the folder of a label run")
     if spending.budget is None:
@@ -182,8 +179,7 @@ def _distill_from_teacher(
         raise ValueError("out: expected a folder for the run, got none")
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the run")
-    if accept_changed_teacher and not resume:
-        raise ValueError("accept_changed_teacher: needs --resume")
+    resuming.check()
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.distill_student import run_distillation
@@ -215,9 +211,7 @@ def _distill_from_teacher(
         )
     print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
     if spending.dry_run:
-        _print_dry_run(
-            prepared, opened, out if resume else None, any_teacher=accept_changed_teacher
-        )
+        _print_dry_run(prepared, opened, out if resume else None, any_teacher=any_teacher)
         return
     assert out is not None  # checked above
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
@@ -226,7 +220,7 @@ def _distill_from_teacher(
             out=out,
             resume=resume,
             callbacks=training.callbacks(out / "student", settings.training),
-            accept_changed_teacher=accept_changed_teacher,
+            accept_changed_teacher=any_teacher,
         )
     print_result(result, prepared.price_per_1000)
 

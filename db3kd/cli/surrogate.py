@@ -7,12 +7,11 @@ import typer
 
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import (
-    AcceptChangedTeacher,
     DefaultModel,
     ImageOptions,
     PlanOptions,
     RareClasses,
-    Resume,
+    ResumeOptions,
     Split,
 )
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
@@ -38,8 +37,7 @@ def surrogate(
     rare_classes: RareClasses = False,
     training: TrainingOptions,
     model: DefaultModel = None,
-    resume: Resume = False,
-    accept_changed_teacher: AcceptChangedTeacher = False,
+    resuming: ResumeOptions,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -97,8 +95,8 @@ def surrogate(
 
     trained = training.settings(teacher.device, steps=steps)
     settings = SurrogateSettings(model, queries_per_sample, training=trained, networks=networks)
-    if accept_changed_teacher and not resume:
-        raise ValueError("accept_changed_teacher: needs --resume")
+    resuming.check()
+    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     check_out(out, resume)
     if not out.exists():
         note_new_run(out, resume, decisions_folder(out))
@@ -114,7 +112,7 @@ def surrogate(
         f"{counted(len(prepared.chosen), noun)} in {counted(queries_per_sample, 'version')} each"
         f"{price_text(prepared.queries, plan.price_per_1000)}"
     )
-    finished, answered = out.exists(), prepared.count_answered(any_teacher=accept_changed_teacher)
+    finished, answered = out.exists(), prepared.count_answered(any_teacher=any_teacher)
     print_answered(answered, prepared.queries, plan.price_per_1000, finished=finished, width=13)
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
@@ -124,7 +122,7 @@ def surrogate(
         manifest = prepared.write(
             resume=resume,
             rare_classes=rare_classes,
-            accept_changed_teacher=accept_changed_teacher,
+            accept_changed_teacher=any_teacher,
         )
     if finished:
         print("nothing to do  the surrogate was already finished")

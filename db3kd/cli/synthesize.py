@@ -9,7 +9,7 @@ import typer
 
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_options
-from db3kd.cli.options import AcceptChangedTeacher, PlanOptions, Resume, Seed, given, parse_counts
+from db3kd.cli.options import PlanOptions, ResumeOptions, Seed, given, parse_counts
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
@@ -161,6 +161,7 @@ def synthesize(
     ],
     synthesis: SynthesisOptions,
     plan: PlanOptions,
+    resuming: ResumeOptions,
     acquisition_model: Annotated[
         str | None,
         typer.Option(
@@ -170,8 +171,6 @@ def synthesize(
             rich_help_panel="Pseudo samples",
         ),
     ] = None,
-    resume: Resume = False,
-    accept_changed_teacher: AcceptChangedTeacher = False,
 ) -> None:
     """Make images for a teacher from its decisions alone.
 
@@ -190,8 +189,8 @@ def synthesize(
 
     if acquisition_model is not None and synthesis.preset != "guided":
         raise ValueError("acquisition_model: needs --preset guided")
-    if accept_changed_teacher and not resume:
-        raise ValueError("accept_changed_teacher: needs --resume")
+    resuming.check()
+    resume = resuming.resume
     settings = synthesis.settings(acquisition_model or "lenet5-half")
     check_free(out, resume)
     note_new_run(out, resume)
@@ -203,7 +202,11 @@ def synthesize(
         return
     with naming_options(model="--acquisition-model"), hint_at_resuming(out):
         totals = write_pseudo_samples(
-            out, opened, settings, resume=resume, accept_changed_teacher=accept_changed_teacher
+            out,
+            opened,
+            settings,
+            resume=resume,
+            accept_changed_teacher=resuming.accept_changed_teacher,
         )
     print_totals(totals, plan.price_per_1000)
     print_paid_twice(queries_paid_twice(out), 14)
