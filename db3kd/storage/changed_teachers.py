@@ -13,7 +13,7 @@ from db3kd.argument_types import check_flag
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import FolderLock, wait_for_workers
 from db3kd.storage.manifest import CHANGED_TEACHERS, MANIFEST, read_manifest, write_manifest
-from db3kd.storage.run_names import with_current_names
+from db3kd.storage.run_names import record_change, with_current_names
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,8 +54,7 @@ def _accept(folder: Path, fingerprint: str) -> None:
         if with_current_names(manifest)["teacher"] == fingerprint:
             return
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        accepted = {"at": now, "teacher": fingerprint}
-        manifest[CHANGED_TEACHERS] = [*manifest.get(CHANGED_TEACHERS, []), accepted]
+        record_change(manifest, CHANGED_TEACHERS, now, fingerprint)
         write_manifest(folder / MANIFEST, manifest)
     finally:
         lock.release()

@@ -23,6 +23,9 @@ _LOG = logging.getLogger(__name__)
 _DECISION = "decision"
 """The column of a shard that holds the teacher's classes."""
 
+_NUMBER = "number"
+"""The place of an entry among the entries of both lists that change the teacher's fingerprint."""
+
 _SETTING = f"settings.{CLASS_NAMES}"
 _MAX_LISTED = 10
 
@@ -36,11 +39,27 @@ def with_current_names(manifest: Mapping[str, Any]) -> dict[str, Any]:
     current = dict(manifest)
     if renamed:
         current["settings"] = {**manifest["settings"], CLASS_NAMES: renamed[-1][CLASS_NAMES]}
-    # Names are corrected only after the teacher is accepted, and have its fingerprint.
-    changes = sorted([*renamed, *manifest.get(CHANGED_TEACHERS, [])], key=lambda each: each["at"])
+    changes = _changes_of_teacher(manifest)
     if changes:
-        current["teacher"] = changes[-1]["teacher"]
+        current["teacher"] = max(changes, key=_place)["teacher"]
     return current
+
+
+def record_change(
+    manifest: dict[str, Any], name: str, when: str, teacher: str, **entries: object
+) -> None:
+    """Adds an entry with a new fingerprint of the teacher to one of the lists of such changes.
+
+    Args:
+        manifest: Updated in place.
+        name: The list, `RENAMED` or `CHANGED_TEACHERS`.
+        when: Time, for the entry.
+        teacher: The fingerprint.
+        entries: What else the entry holds.
+    """
+    number = len(_changes_of_teacher(manifest))
+    entry = {"at": when, _NUMBER: number, "teacher": teacher} | entries
+    manifest[name] = [*manifest.get(name, []), entry]
 
 
 def current_names(manifest: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -119,9 +138,21 @@ def accept_names(
         "because the teacher has not answered with these classes yet",
         _changes(renamed, manifest, wanted),
     )
-    names = wanted["settings"][CLASS_NAMES]
-    note = {"at": when, CLASS_NAMES: names, "teacher": wanted["teacher"]}
-    manifest[RENAMED] = [*manifest.get(RENAMED, []), note]
+    names = {CLASS_NAMES: wanted["settings"][CLASS_NAMES]}
+    record_change(manifest, RENAMED, when, wanted["teacher"], **names)
+
+
+def _changes_of_teacher(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*manifest.get(RENAMED, []), *manifest.get(CHANGED_TEACHERS, [])]
+
+
+def _place(change: Mapping[str, Any]) -> tuple[int, str]:
+    """Returns what sorts the changes in the order in which they were recorded.
+
+    Clocks may be set back, so their times count only among entries of earlier versions, which have
+    no numbers.
+    """
+    return change.get(_NUMBER, -1), change["at"]
 
 
 def _answered(folder: Path, manifest: Mapping[str, Any], journals: Journals) -> set[int] | None:

@@ -18,7 +18,6 @@ import db3kd
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
 from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_names import with_current_names
 from db3kd.teachers import TeacherError
 
 pytest.importorskip("pyarrow")
@@ -138,20 +137,6 @@ def test_the_report_names_each_teacher(tmp_path):
     distill(Function().teacher("before"), tmp_path)
     distill(Function().teacher("after"), tmp_path, resume=True, accept_changed_teacher=True)
     assert "before, then after" in (tmp_path / "report.html").read_text()
-
-
-def test_the_latest_of_accepted_teachers_and_corrected_names_counts():
-    def at(second: int, teacher: str, **names: object) -> dict[str, object]:
-        return {"at": f"2025-01-01T00:00:0{second}+00:00", "teacher": teacher} | names
-
-    manifest = {"teacher": "first", "settings": {"class_names": ["a"]}}
-    changed = manifest | {"changed_teachers": [at(1, "second"), at(5, "fourth")]}
-    assert with_current_names(manifest)["teacher"] == "first"
-    assert with_current_names(changed)["teacher"] == "fourth"
-    for second, latest in ((3, "fourth"), (7, "third")):
-        renamed = changed | {"renamed_classes": [at(second, "third", class_names=["b"])]}
-        assert with_current_names(renamed)["teacher"] == latest
-        assert with_current_names(renamed)["settings"]["class_names"] == ["b"]
 
 
 def test_only_the_teacher_is_accepted(tmp_path):

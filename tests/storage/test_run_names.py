@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from db3kd.storage.fingerprints import fingerprint_with_names, split_fingerprint
-from db3kd.storage.manifest import make_manifest, read_manifest
+from db3kd.storage.manifest import CHANGED_TEACHERS, RENAMED, make_manifest, read_manifest
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.run_names import current_names
+from db3kd.storage.run_names import current_names, record_change, with_current_names
 from db3kd.storage.shards import Kind, read_shards
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -119,3 +119,32 @@ def test_a_fingerprint_tells_the_model_from_its_names():
     assert len(prints) == 3
     assert {split_fingerprint(each)[0] for each in prints} == {"m"}
     assert {"".join(split_fingerprint(each)) for each in prints} == prints
+
+
+EARLY, LATE = "2025-01-01T00:00:01+00:00", "2025-01-01T00:00:05+00:00"
+BEGUN = {"teacher": "first", "settings": {"class_names": ["a"]}}
+
+
+@pytest.mark.parametrize("times", [(EARLY, LATE), (EARLY, EARLY), (LATE, EARLY)])
+@pytest.mark.parametrize("lists", [(RENAMED, CHANGED_TEACHERS), (CHANGED_TEACHERS, RENAMED)])
+def test_the_change_that_was_recorded_last_counts_whatever_the_clock_says(times, lists):
+    changed = dict(BEGUN)
+    for name, when, teacher in zip(lists, times, ("second", "third"), strict=True):
+        record_change(changed, name, when, teacher, class_names=["b"])
+        assert with_current_names(changed)["teacher"] == teacher
+    assert with_current_names(changed)["settings"]["class_names"] == ["b"]
+    assert with_current_names(BEGUN) == BEGUN
+
+
+def test_changes_of_earlier_versions_are_ordered_by_their_times():
+    def entry(when: str, teacher: str) -> dict[str, object]:
+        return {"at": when, "teacher": teacher, "class_names": ["b"]}
+
+    for times, latest in (((EARLY, LATE), "accepted"), ((LATE, EARLY), "renamed")):
+        changed = BEGUN | {
+            RENAMED: [entry(times[0], "renamed")],
+            CHANGED_TEACHERS: [entry(times[1], "accepted")],
+        }
+        assert with_current_names(changed)["teacher"] == latest
+        record_change(changed, CHANGED_TEACHERS, "2024-01-01T00:00:00+00:00", "third")
+        assert with_current_names(changed)["teacher"] == "third"
