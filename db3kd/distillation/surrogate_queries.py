@@ -25,9 +25,8 @@ from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.progress import Progress, adding_up
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
-from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
-from db3kd.storage.existing_runs import holds_run
-from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.teachers import Teacher, describe
@@ -198,9 +197,9 @@ def decide_augmented_in_folder(
         TeacherError: See `decide_augmented`.
     """
     check_accepts_teacher(accept_changed_teacher, resume)
-    if accept_changed_teacher and holds_run(path):
-        compare_with_run(path, AUGMENTED_DECISIONS, described, any_teacher=True)
-        accept_teacher([path], described["teacher"])
+    if accept_changed_teacher:
+        expected = ExpectedRun(path, AUGMENTED_DECISIONS, described)
+        check_resumed_runs([expected], accept_changed_teacher=True)
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.finished:
             return decide_augmented(teacher, images, folder=folder)

@@ -30,7 +30,7 @@ from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
 from db3kd.storage.manifest import is_finished
-from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers import Teacher
 
@@ -56,6 +56,10 @@ class PlannedRun:
     checks_budget: int
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
+
+    def expected(self, folder: str | Path) -> ExpectedRun:
+        """Returns what a run in a folder must be if this one continues it."""
+        return ExpectedRun(Path(folder), LABELS, self.manifest, self.known)
 
     def count_queries(self, folder: Path, *, any_teacher: bool = False) -> "RunQueries":
         """Counts the queries of the run in a folder, which it continues.
@@ -173,6 +177,30 @@ def plan_run(
         soft_labels=soft_labels,
         manifest=manifest,
     )
+
+
+def expected_labels(
+    folder: Path, teacher: Teacher, images: ImageSet, settings: LabelSettings
+) -> ExpectedRun:
+    """Returns the run that `db3kd.label` continues in a folder, with `resume` and these arguments.
+
+    Args:
+        folder: The run folder.
+        teacher: See `db3kd.label`.
+        images: See `db3kd.label`.
+        settings: See `db3kd.label`.
+
+    Raises:
+        ValueError: As `plan_run`.
+    """
+    job = LabelJob.prepare(
+        teacher,
+        images,
+        settings,
+        decision_order=decision_order_of(folder, resume=True, rare_classes=False),
+        check_images=False,
+    )
+    return plan_run(folder, job, resume=True).expected(folder)
 
 
 def _is_complete(folder: Path, samples: int, per_shard: int) -> bool:

@@ -20,7 +20,8 @@ from db3kd.pipelines.comparison_folder import (
 )
 from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.distill_student import DistillResult, distill
+from db3kd.pipelines.distill_student import DistillResult, run_distillation
+from db3kd.pipelines.inputs import check_callbacks
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.prepared_comparison import PreparedComparison, prepare_comparison
 from db3kd.pipelines.student_network import StudentLike
@@ -28,7 +29,7 @@ from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.pipelines.training_time import LEAST_STEPS, time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
-from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
+from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
 from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.teachers import describe
 from db3kd.wording import counted
@@ -190,17 +191,16 @@ def run_comparison(
     with ExitStack() as stack:
         path = stack.enter_context(output_folder(out, resume))
         if accept_changed_teacher:
-            prepared.count_answered(path, any_teacher=True)  # checks all but the teacher
-            accept_teacher([path, *prepared.answer_folders(path)], prepared.teacher.fingerprint())
+            check_resumed_runs(
+                prepared.expected_runs(path, students=True), accept_changed_teacher=True
+            )
         folder = stack.enter_context(open_comparison(path, prepared.manifest(), resume=resume))
         prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))
-        settings, plan = prepared.settings, prepared.plan
-        steps = _equal_steps(folder, prepared)
-        equal = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
+        plan, steps = prepared.plan, _equal_steps(folder, prepared)
         students = _Students(
             folder=folder,
             prepared=prepared,
-            settings=equal,
+            steps=steps,
             decisions=folder.decide_test(prepared.teacher, prepared.asked),
             callbacks=callbacks,
             on_student=on_student,
@@ -247,7 +247,7 @@ class _Students:
     Attributes:
         folder: Keeps what is finished.
         prepared: The checked arguments of the comparison.
-        settings: How networks are trained, with the number of steps.
+        steps: The training steps of every student.
         decisions: [n] int64, the teacher's classes of the test images; None if it was not asked.
         callbacks: See `compare`.
         on_student: See `compare`.
@@ -255,7 +255,7 @@ class _Students:
 
     folder: ComparisonFolder
     prepared: PreparedComparison
-    settings: DistillSettings
+    steps: int
     decisions: Tensor | None
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
     on_student: Callable[[str, ComparedStudent], None] | None
@@ -274,24 +274,12 @@ class _Students:
 
     def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
         """Returns the result of a run, and its seconds in all processes that worked on it."""
-        prepared = self.prepared
-        test = prepared.test
-        training = replace(self.settings.training, seed=seed)
+        out = student_folder(self.folder.path, strategy, seed)
+        callbacks = () if self.callbacks is None else self.callbacks(strategy, seed)
+        check_callbacks(callbacks)
         with self.folder.timed_student(strategy, seed):
-            result = distill(
-                prepared.teacher,
-                prepared.images,
-                budget=prepared.budget,
-                student=prepared.student_like,
-                strategy=strategy,
-                settings=replace(self.settings, training=training),
-                out=student_folder(self.folder.path, strategy, seed),
-                resume=True,
-                test=None if test is None or test.labels is None else test,
-                price_per_1000=prepared.price_per_1000,
-                callbacks=() if self.callbacks is None else self.callbacks(strategy, seed),
-                rare_classes=prepared.rare_classes,
-            )
+            student = self.prepared.distillation(strategy, seed, self.steps, out)
+            result = run_distillation(student, out=out, resume=True, callbacks=callbacks)
         return result, self.folder.student_seconds(strategy, seed)
 
     def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
@@ -326,7 +314,7 @@ def _equal_steps(folder: ComparisonFolder, prepared: PreparedComparison) -> int:
     how long the others train.
     """
     settings = prepared.settings
-    steps = settings.steps_for(prepared.budget)
+    steps = prepared.usual_steps
     if settings.time_limit is None:
         return steps
     limited = folder.steps

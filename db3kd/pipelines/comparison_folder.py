@@ -24,9 +24,27 @@ Each student has a run of its own in a subfolder.
 """
 
 
+_STEPS = "steps"
+"""The note of the training steps of every student."""
+
+
 def student_folder(path: Path, strategy: str, seed: int) -> Path:
     """Returns the run folder of a student, in the folder of a comparison."""
     return path / _student(strategy, seed)
+
+
+def stored_steps(path: Path) -> int | None:
+    """Returns the training steps of every student within the time limit; None if unknown yet.
+
+    Args:
+        path: The folder of a comparison.
+    """
+    return _noted_steps(RunNotes(path))
+
+
+def _noted_steps(notes: RunNotes) -> int | None:
+    noted = notes.get(_STEPS)
+    return None if noted is None else int(noted)
 
 
 class ComparisonFolder:
@@ -90,12 +108,11 @@ class ComparisonFolder:
     @property
     def steps(self) -> int | None:
         """The training steps of every student within the time limit; None before they are known."""
-        noted = self._notes.get("steps")
-        return None if noted is None else int(noted)
+        return _noted_steps(self._notes)
 
     def keep_steps(self, steps: int) -> None:
         """Writes the training steps of every student within the time limit."""
-        self._notes.put("steps", steps)
+        self._notes.put(_STEPS, steps)
 
     def rare_classes(self, given: bool) -> bool:
         """Returns whether the user says, or said at an earlier start, that classes are rare."""

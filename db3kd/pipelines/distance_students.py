@@ -21,6 +21,7 @@ from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_checkpoint import Checkpoint
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.planned_run import expected_labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.pipelines.distill_notes import DistillNotes
@@ -28,6 +29,7 @@ from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
 from db3kd.progress import show_progress
+from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.teachers import Teacher
 
 PAPER: str = "db3kd-paper"
@@ -48,6 +50,13 @@ def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
         targets=plan.targets,
         seed=seed,
     )
+
+
+def expected_distances(
+    teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
+) -> ExpectedRun:
+    """Returns the run that `measure_distances` makes or continues with these arguments."""
+    return expected_labels(folder, teacher, images, label_settings(plan, seed))
 
 
 def measure_distances(

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answers import Answers, augmentable_images
@@ -26,7 +26,7 @@ from db3kd.pipelines.finished_run import (
     count_trained_on,
 )
 from db3kd.pipelines.prepared_distillation import PreparedDistillation
-from db3kd.pipelines.pseudo_sample_answers import pseudo_sample_answers, shuffled
+from db3kd.pipelines.pseudo_sample_answers import pseudo_sample_answers
 from db3kd.pipelines.run_layout import (
     LABELS_FOLDER,
     NETWORKS_FOLDER,
@@ -129,7 +129,7 @@ class DistillRun:
                 return samples, None
         rare_classes = notes.rare_classes(prepared.rare_classes)
         seed, plan = prepared.settings.training.seed, prepared.plan
-        order = self._shuffled(len(prepared.images))
+        order = prepared.order()
         project = None if prepared.features is None else prepared.features.project
         augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
@@ -159,7 +159,7 @@ class DistillRun:
             with notes.timed("asking"):
                 labels = measure_distances(
                     prepared.teacher,
-                    self._training_images(),
+                    prepared.training_images(),
                     plan,
                     seed,
                     self.folder / LABELS_FOLDER,
@@ -210,7 +210,7 @@ class DistillRun:
         student = DistanceStudent(
             prepared.student.make,
             prepared.student.identity,
-            self._training_images(),
+            prepared.training_images(),
             labels,
             store,
             notes,
@@ -264,16 +264,6 @@ class DistillRun:
             }
         )
         ChoiceLog(self.folder).empty()
-
-    def _shuffled(self, count: int) -> Tensor:
-        """Returns the image of each sample, [count] int64; the last samples are held out."""
-        return shuffled(count, self.prepared.settings.training.seed)
-
-    def _training_images(self) -> ImageSet:
-        prepared = self.prepared
-        assert prepared.images is not None  # distances are measured for images
-        order = self._shuffled(len(prepared.images))
-        return prepared.images.subset(order[: prepared.plan.training_images])
 
     def _steps(
         self, answers: Answers, known: int, notes: DistillNotes, *, choosing: bool = False

@@ -13,12 +13,12 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import check_callbacks
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.prepared_distillation import PreparedDistillation, prepare_distillation
-from db3kd.pipelines.run_layout import REPORT_FILE, answer_folders
+from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy
 from db3kd.report import wilson_interval
-from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
+from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
 from db3kd.wording import InputNoun, counted
 
 
@@ -190,9 +190,10 @@ def run_distillation(
         TeacherError: As `distill`.
     """
     with output_folder(out, resume) as folder:
-        if accept_changed_teacher:
-            prepared.count_answered(folder, any_teacher=True)  # checks all but the teacher
-            accept_teacher(answer_folders(folder), prepared.teacher.fingerprint())
+        if resume:
+            check_resumed_runs(
+                prepared.expected_runs(folder), accept_changed_teacher=accept_changed_teacher
+            )
         finished = DistillRun(prepared, folder, callbacks).execute(resume=resume)
     return DistillResult(
         student=finished.trained.network,

@@ -1,14 +1,14 @@
 """A comparison before its first query: its checked arguments, and what is answered already."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
-from db3kd.pipelines.comparison_folder import TEST_DECISIONS, student_folder
+from db3kd.pipelines.comparison_folder import TEST_DECISIONS, stored_steps, student_folder
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
@@ -19,13 +19,17 @@ from db3kd.pipelines.inputs import (
     convert_inputs,
     convert_test,
 )
-from db3kd.pipelines.prepared_distillation import answered_in_distill_run
+from db3kd.pipelines.prepared_distillation import (
+    PreparedDistillation,
+    answered_in_distill_run,
+    prepare_distillation,
+)
 from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.existing_runs import holds_run
-from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import count_answers
 from db3kd.validation import check_count
 from db3kd.wording import InputNoun, input_noun
@@ -65,6 +69,60 @@ class PreparedComparison(PreparedRun):
             }
         )
 
+    def expected_runs(self, out: Path, *, students: bool) -> Iterator[ExpectedRun]:
+        """Yields the runs of the comparison that a resumed one may find in `out`.
+
+        Args:
+            out: The folder of the comparison.
+            students: Whether to yield the runs of students too, for which all images are read once
+                for each student. Apart from the teacher, what identifies them follows from the
+                comparison.
+        """
+        yield ExpectedRun(out, TEST_DECISIONS, self.manifest())
+        limited = self.settings.time_limit is not None
+        steps = stored_steps(out) if limited else self.usual_steps
+        if steps is None or not students:
+            return  # the students have not begun
+        for strategy in self.plan.plans:
+            for seed in self.used_seeds:
+                folder = student_folder(out, strategy, seed)
+                if holds_run(folder):
+                    yield from self.distillation(strategy, seed, steps, folder).expected_runs(
+                        folder
+                    )
+
+    @property
+    def usual_steps(self) -> int:
+        """The training steps of every student without a time limit."""
+        return self.settings.steps_for(self.budget)
+
+    def distillation(
+        self, strategy: Strategy, seed: int, steps: int, out: Path
+    ) -> PreparedDistillation:
+        """Returns the distillation of a student, which continues a run in `out`.
+
+        Args:
+            strategy: Its strategy.
+            seed: Its seed.
+            steps: Its training steps, the same for all students.
+            out: Its run folder.
+        """
+        training = replace(self.settings.training, steps=steps, seed=seed)
+        labelled = self.test is not None and self.test.labels is not None
+        return prepare_distillation(
+            self.teacher,
+            self.images,
+            budget=self.budget,
+            student=self.student_like,
+            strategy=strategy,
+            settings=replace(self.settings, training=training, time_limit=None),
+            out=out,
+            resume=True,
+            test=self.test if labelled else None,
+            price_per_1000=self.price_per_1000,
+            rare_classes=self.rare_classes,
+        )
+
     def answer_folders(self, out: Path) -> list[Path]:
         """Returns the folders in which the students of the comparison in `out` keep answers."""
         return [
@@ -89,7 +147,7 @@ class PreparedComparison(PreparedRun):
         """
         if not holds_run(out):
             return 0
-        compare_with_run(out, TEST_DECISIONS, self.manifest(), any_teacher=any_teacher)
+        compare_with_runs(self.expected_runs(out, students=False), any_teacher=any_teacher)
         runs = (
             student_folder(out, strategy, seed)
             for strategy in self.plan.plans

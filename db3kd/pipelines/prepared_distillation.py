@@ -1,16 +1,19 @@
 """A distillation before its first query: its checked arguments, and what is answered already."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.class_names import run_class_names
+from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
 from db3kd.pipelines.answer_run import ANSWERS
-from db3kd.pipelines.distance_students import label_settings
+from db3kd.pipelines.distance_students import expected_distances, label_settings
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
@@ -20,14 +23,16 @@ from db3kd.pipelines.inputs import (
     convert_inputs,
 )
 from db3kd.pipelines.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.pseudo_sample_answers import sample_settings, shuffled
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import begun_with, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, read_manifest
-from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import count_answers, journaled_answers
+from db3kd.synthesis.sample_run import expected_samples
 from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.base import class_names_of
@@ -90,6 +95,34 @@ class PreparedDistillation(PreparedRun):
                 manifest["settings"].pop("choosing", None)
         return manifest
 
+    def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
+        """Yields the runs of the distillation that a resumed one may find in `out`.
+
+        Args:
+            out: The run folder. The runs in its subfolders are described only if they exist,
+                because images are read for that.
+        """
+        yield ExpectedRun(out, ANSWERS, self.resumed_manifest(out))
+        _, labels, samples = answer_folders(out)
+        training, plan = self.settings.training, self.plan
+        if plan.label_queries and holds_run(labels):
+            yield expected_distances(
+                self.teacher, self.training_images(), plan, training.seed, labels
+            )
+        if plan.pseudo_samples and holds_run(samples):
+            settings = sample_settings(plan.pseudo_samples, training, samples)
+            yield expected_samples(samples, self.teacher, settings)
+
+    def order(self) -> Tensor:
+        """Returns the image of each sample, [N] int64; the last samples are held out."""
+        assert self.images is not None  # pseudo samples have their own order
+        return shuffled(len(self.images), self.settings.training.seed)
+
+    def training_images(self) -> ImageSet:
+        """Returns the images that are not held out, in the order of the samples."""
+        assert self.images is not None  # distances are measured for images
+        return self.images.subset(self.order()[: self.plan.training_images])
+
     def _images_chosen(self, out: Path) -> bool:
         log = ChoiceLog(out)
         return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
@@ -109,7 +142,7 @@ class PreparedDistillation(PreparedRun):
         """
         if not holds_run(out):
             return 0
-        compare_with_run(out, ANSWERS, self.resumed_manifest(out), any_teacher=any_teacher)
+        compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
         return answered_in_distill_run(out)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from db3kd.data.image_set import ImageSet
@@ -38,6 +38,11 @@ class PreparedRun:
     price_per_1000: float | None
     rare_classes: bool
 
+    @cached_property
+    def data_fingerprint(self) -> str | None:
+        """The fingerprint of the images, for which all of them are read once."""
+        return None if self.images is None else self.images.fingerprint()
+
     def manifest_with(self, entries: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the manifest of the run.
 
@@ -53,7 +58,7 @@ class PreparedRun:
             seed=self.settings.training.seed,
             teacher_fingerprint=self.teacher.fingerprint(),
             classes=self.teacher.classes,
-            data_fingerprint=None if self.images is None else self.images.fingerprint(),
+            data_fingerprint=self.data_fingerprint,
         )
 
 

@@ -28,20 +28,28 @@ def pseudo_sample_answers(
             must be the same.
         path: The run folder, which need not exist.
     """
-    # They are reserved before any image is made from others, which they are never part of.
-    held_out = held_out_pseudo_samples(count)
-    acquisition = AcquisitionSettings(
-        device=training.device, steps=_acquisition_steps(path, training.steps)
-    )
-    synthesis = SynthesisSettings.guided(
-        samples=count, held_out=held_out, acquisition=acquisition, seed=training.seed
-    )
+    synthesis = sample_settings(count, training, path)
+    held_out = synthesis.held_out
     write_pseudo_samples(path, teacher, synthesis, resume=True)
     samples = load_pseudo_samples(path)
     training_rows = held_out + shuffled(len(samples) - held_out, training.seed)
     order = torch.cat([training_rows, torch.arange(held_out)])
     images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
     return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
+
+
+def sample_settings(count: int, training: TrainSettings, path: Path) -> SynthesisSettings:
+    """Returns how the pseudo samples of a distillation are made; see `pseudo_sample_answers`."""
+    acquisition = AcquisitionSettings(
+        device=training.device, steps=_acquisition_steps(path, training.steps)
+    )
+    return SynthesisSettings.guided(
+        samples=count,
+        # They are reserved before any image is made from others, which they are never part of.
+        held_out=held_out_pseudo_samples(count),
+        acquisition=acquisition,
+        seed=training.seed,
+    )
 
 
 def shuffled(count: int, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ from db3kd.progress import adding_up, show_progress
 from db3kd.querying.driver import decide_all
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.manifest import make_manifest
+from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher, describe
@@ -41,6 +42,16 @@ def decide_in_folder(path: Path, teacher: Teacher, images: ImageSet, title: str)
         ValueError: If the folder holds the decisions of another teacher or other images, or if they
             are damaged.
     """
+    expected = expected_decisions(path, teacher, images)
+    with RunFolder.open(path, DECISIONS, expected.manifest, resume=True) as folder:
+        decisions = decide_once(folder, teacher, images, title)
+        if not folder.finished:
+            folder.finish({"samples": len(images), "queries": len(images)})
+    return decisions
+
+
+def expected_decisions(path: Path, teacher: Teacher, images: ImageSet) -> ExpectedRun:
+    """Returns the run that `decide_in_folder` makes or continues with these arguments."""
     manifest = make_manifest(
         {"source": {"data": images.name}, "teacher": describe(teacher)},
         seed=0,  # nothing is drawn: the fingerprint of the images says which they are
@@ -49,11 +60,7 @@ def decide_in_folder(path: Path, teacher: Teacher, images: ImageSet, title: str)
         # Decisions do not depend on labels, so corrected labels cost no query.
         data_fingerprint=images.with_labels(None).fingerprint(),
     )
-    with RunFolder.open(path, DECISIONS, manifest, resume=True) as folder:
-        decisions = decide_once(folder, teacher, images, title)
-        if not folder.finished:
-            folder.finish({"samples": len(images), "queries": len(images)})
-    return decisions
+    return ExpectedRun(path, DECISIONS, manifest)
 
 
 def decide_once(folder: RunFolder, teacher: Teacher, images: ImageSet, title: str) -> Tensor:

@@ -65,7 +65,7 @@ def make_transfer_set(
     totals = write_pseudo_samples(folder, teacher, settings.synthesis, resume=resume)
     label_run = None
     if settings.labelling is not None:
-        source = Source(str(folder.resolve()))
+        source = samples_source(out)
         # Making the samples has shown that the teacher returns several classes.
         execution = RunExecution(rare_classes=True)
         write_run(
@@ -78,6 +78,11 @@ def make_transfer_set(
         )
         label_run = open_run(out / LABELS_FOLDER, source.data)
     return TransferSet(totals, load_pseudo_samples(folder), label_run)
+
+
+def samples_source(out: Path) -> Source:
+    """Returns the pseudo samples of the zero-shot run in a folder as the source of a label run."""
+    return Source(str((out / SAMPLES_FOLDER).resolve()))
 
 
 def check_zero_shot_folder(out: Path, resume: bool) -> None:

@@ -11,7 +11,6 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.budgets import divide_budget
 from db3kd.models.networks import check_model
 from db3kd.pipelines.inputs import check_test
-from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
 from db3kd.pipelines.stored_decisions import DECISIONS
 from db3kd.pipelines.transfer_set import (
     TransferSet,
@@ -19,10 +18,11 @@ from db3kd.pipelines.transfer_set import (
     check_zero_shot_folder,
     make_transfer_set,
 )
+from db3kd.pipelines.zero_shot_runs import expected_runs
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS, SAMPLES_CURVE, train_students
 from db3kd.report import ZeroShotRow, write_zero_shot_report
-from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
+from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import read_manifest
 from db3kd.synthesis.sample_run import SynthesisTotals
@@ -105,9 +105,11 @@ def run_zero_shot(
         if test is None
         else [check_test(load_data(test, split), teacher) for split in ("test", "train")]
     )
-    if accept_changed_teacher:
-        folders = (SAMPLES_FOLDER, LABELS_FOLDER, *DECISION_FOLDERS.values())
-        accept_teacher([out / folder for folder in folders], teacher.fingerprint())
+    if resume:
+        check_resumed_runs(
+            expected_runs(teacher, out, settings, *real),
+            accept_changed_teacher=accept_changed_teacher,
+        )
     transfer = make_transfer_set(teacher, out, settings, resume=resume)
     rows = train_students(teacher, transfer, out, settings, *real)
     queries = _count_queries(transfer, out)

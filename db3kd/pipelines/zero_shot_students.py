@@ -121,6 +121,24 @@ def train_students(
     ]
 
 
+def baseline_images(
+    teacher: Teacher, count: int, seed: int, real: ImageSet | None
+) -> dict[str, ImageSet]:
+    """Returns the images of the baselines, by the names in `DECISION_FOLDERS`.
+
+    Args:
+        teacher: The teacher, for the shape of its images.
+        count: The number of pseudo samples.
+        seed: Their seed.
+        real: See `train_students`.
+    """
+    images = {"plain noise": _plain_noise(teacher, count, seed)}
+    if real is not None:
+        chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
+        images["real images"] = real.subset(chosen)
+    return images
+
+
 def _plan_rows(
     teacher: Teacher,
     transfer: TransferSet,
@@ -148,10 +166,7 @@ def _plan_rows(
         name = f"first {share:.0%} of the pseudo samples"
         row = ZeroShotRow(name, len(part), cost, curve=SAMPLES_CURVE)
         yield row, on_decisions(row.name, images.subset(part), decisions[: len(part)])
-    baselines = {"plain noise": _plain_noise(teacher, count, settings.synthesis.seed)}
-    if real is not None:
-        chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:count]
-        baselines["real images"] = real.subset(chosen)
+    baselines = baseline_images(teacher, count, settings.synthesis.seed, real)
     for name, baseline in baselines.items():
         row = ZeroShotRow(f"{name}, decisions", len(baseline), len(baseline))
         answers = _decide(teacher, baseline, out, name)

@@ -5,14 +5,15 @@ fingerprint that it was begun with, which its journals depend on, and lists the 
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 from db3kd.argument_types import check_flag
-from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import FolderLock, wait_for_workers
 from db3kd.storage.manifest import CHANGED_TEACHERS, MANIFEST, read_manifest, write_manifest
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_names import record_change, with_current_names
 
 _LOG = logging.getLogger(__name__)
@@ -30,34 +31,58 @@ def check_accepts_teacher(accept_changed_teacher: bool, resume: bool) -> None:
         raise ValueError("accept_changed_teacher: needs resume=True")
 
 
-def accept_teacher(folders: Iterable[str | Path], fingerprint: str) -> None:
-    """Lets runs continue with another teacher, and records it in their manifests.
+def check_resumed_runs(runs: Iterable[ExpectedRun], *, accept_changed_teacher: bool) -> None:
+    """Compares the runs that a command continues, and then lets them continue with its teacher.
 
     Args:
-        folders: Folders of runs; one that holds none is left as it is.
-        fingerprint: The fingerprint of the teacher.
+        runs: All runs of the command; see `compare_with_runs`.
+        accept_changed_teacher: Whether the stored runs may have had another teacher. Their
+            manifests record this one.
 
     Raises:
-        BlockingIOError: Another process is writing one of the folders.
-        ValueError: A manifest is damaged.
+        ValueError: A folder holds another run, or a damaged manifest; no folder has changed.
+        BlockingIOError: Another process is writing one of the folders; no folder has changed.
     """
-    for folder in map(Path, folders):
-        if holds_run(folder):
-            _accept(folder, fingerprint)
+    found = compare_with_runs(runs, any_teacher=accept_changed_teacher)
+    if accept_changed_teacher:
+        _accept_teacher(found)
 
 
-def _accept(folder: Path, fingerprint: str) -> None:
-    lock = FolderLock(folder)
-    try:
-        wait_for_workers(folder)
-        manifest = read_manifest(folder)
-        if with_current_names(manifest)["teacher"] == fingerprint:
-            return
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        record_change(manifest, CHANGED_TEACHERS, now, fingerprint)
-        write_manifest(folder / MANIFEST, manifest)
-    finally:
-        lock.release()
-    _LOG.warning(
-        "%s: the teacher changed since the run was started; its answers so far are kept", folder
-    )
+def _accept_teacher(runs: Sequence[ExpectedRun]) -> None:
+    """Records the teachers of expected runs in the manifests of the stored ones.
+
+    All manifests are read before the first one is written. They are written in reverse order: if
+    the process is killed in between, the first folder, which is opened first, still requires that
+    the teacher is accepted.
+    """
+    with ExitStack() as locks:
+        changed = {}
+        for run in runs:
+            locks.callback(FolderLock(run.path).release)
+            wait_for_workers(run.path)
+            manifest = read_manifest(run.path)
+            if add_accepted(manifest, run.manifest["teacher"]):
+                changed[run.path] = manifest
+        for folder, manifest in reversed(changed.items()):
+            write_manifest(folder / MANIFEST, manifest)
+    for folder in changed:
+        _LOG.warning(
+            "%s: the teacher changed since the run was started; its answers so far are kept", folder
+        )
+
+
+def add_accepted(manifest: dict[str, Any], fingerprint: str) -> bool:
+    """Adds an accepted teacher to a manifest.
+
+    Args:
+        manifest: Updated in place, unless it has this teacher already.
+        fingerprint: The fingerprint of the teacher.
+
+    Returns:
+        Whether the teacher was added.
+    """
+    if with_current_names(manifest)["teacher"] == fingerprint:
+        return False
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record_change(manifest, CHANGED_TEACHERS, now, fingerprint)
+    return True

@@ -1,12 +1,13 @@
 """Checks whether a stored run may be continued, and what may have changed since."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_images import RunImages, current_data, find_changes
@@ -30,6 +31,50 @@ class ComparedRun:
     stored: dict[str, Any]
     changed: np.ndarray | None
     renamed: list[int] | None
+
+
+@dataclass(frozen=True)
+class ExpectedRun:
+    """A run that a command makes in a folder, or continues if the folder holds one.
+
+    Attributes:
+        path: The folder.
+        kind: What the run holds.
+        manifest: From `make_manifest`.
+        images: Images of the run; see `RunFolder.reopen`.
+    """
+
+    path: Path
+    kind: Kind
+    manifest: Mapping[str, Any]
+    images: RunImages | None = None
+
+
+def compare_with_runs(
+    runs: Iterable[ExpectedRun], *, any_teacher: bool = False
+) -> list[ExpectedRun]:
+    """Compares all runs of a command with those that their folders hold, and writes nothing.
+
+    A command with several folders calls this before it opens the first one, so that no folder has
+    changed if another one holds a different run.
+
+    Args:
+        runs: The runs; folders that hold none are passed over. Each is compared before the next one
+            is requested.
+        any_teacher: See `compare_with_run`.
+
+    Returns:
+        The runs whose folders hold one.
+
+    Raises:
+        ValueError: See `RunFolder.reopen`.
+    """
+    found = []
+    for run in runs:
+        if holds_run(run.path):
+            compare_with_run(run.path, run.kind, run.manifest, run.images, any_teacher=any_teacher)
+            found.append(run)
+    return found
 
 
 def compare_with_run(

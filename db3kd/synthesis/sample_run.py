@@ -9,11 +9,11 @@ from db3kd.argument_types import check_flag, check_path, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
-from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
+from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.existing_runs import check_free, holds_run
+from db3kd.storage.existing_runs import check_free
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
-from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
 from db3kd.synthesis.settings import SynthesisSettings
@@ -105,7 +105,21 @@ def write_pseudo_samples(
     check_accepts_teacher(accept_changed_teacher, resume)
     teacher = as_teacher(teacher)
     check_free(folder, resume)
-    described = make_manifest(
+    expected = expected_samples(folder, teacher, settings)
+    if accept_changed_teacher:
+        check_resumed_runs([expected], accept_changed_teacher=True)
+    with RunFolder.open(folder, PSEUDO_SAMPLES, expected.manifest, resume=resume) as run:
+        if not run.finished:
+            run.finish(vars(_write_shards(run, teacher, settings)))
+        ChoiceLog(run.path).empty()
+        return SynthesisTotals(**run.manifest["totals"])
+
+
+def expected_samples(
+    folder: str | Path, teacher: Teacher, settings: SynthesisSettings
+) -> ExpectedRun:
+    """Returns the run that `write_pseudo_samples` makes or continues with these arguments."""
+    manifest = make_manifest(
         {
             "teacher": describe(teacher),
             "image_shape": tuple(teacher.image_shape),
@@ -119,14 +133,7 @@ def write_pseudo_samples(
         classes=teacher.classes,
         data_fingerprint=None,
     )
-    if accept_changed_teacher and holds_run(folder):
-        compare_with_run(Path(folder), PSEUDO_SAMPLES, described, any_teacher=True)
-        accept_teacher([folder], described["teacher"])
-    with RunFolder.open(folder, PSEUDO_SAMPLES, described, resume=resume) as run:
-        if not run.finished:
-            run.finish(vars(_write_shards(run, teacher, settings)))
-        ChoiceLog(run.path).empty()
-        return SynthesisTotals(**run.manifest["totals"])
+    return ExpectedRun(Path(folder), PSEUDO_SAMPLES, manifest)
 
 
 def _named(teacher: Teacher) -> dict[str, tuple[str, ...]]:

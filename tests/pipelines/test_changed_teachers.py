@@ -5,104 +5,19 @@ They keep their answers only if the caller accepts the teacher; its answers are 
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from command_line import TEACHERS, fail, succeed
 from command_line import CountingTeacher as Counting
-from distill_cases import QUICK, SHAPE, images
+from distill_cases import images
+from resumable_cases import COMMANDS, Function, distill
 
 import db3kd
 from db3kd.distillation.train_settings import TrainSettings
-from db3kd.pipelines import ZeroShotSettings, run_zero_shot
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError
 
 pytest.importorskip("pyarrow")
-
-CLASSES = 3
-
-
-class Function:
-    """Counts its answers, and raises before it has given more than a limit."""
-
-    def __init__(self) -> None:
-        self.answers, self.limit = 0, 10**9
-
-    def teacher(self, fingerprint: str) -> db3kd.FunctionTeacher:
-        return db3kd.FunctionTeacher(
-            self._classes, SHAPE, CLASSES, max_batch=8, fingerprint=fingerprint
-        )
-
-    def _classes(self, array: np.ndarray) -> np.ndarray:
-        if self.answers + len(array) > self.limit:
-            raise OSError("the service is down")
-        self.answers += len(array)
-        generator = torch.Generator().manual_seed(5)
-        weights = torch.randn(array[0].size, CLASSES, generator=generator).numpy()
-        return (array.reshape(len(array), -1) @ (weights - weights.mean(0))).argmax(1)
-
-
-def distill(teacher: Any, out: Path, **options: Any) -> object:
-    return distill_by("decisions", images(), teacher, out, **options)
-
-
-def distill_distances(teacher: Any, out: Path, **options: Any) -> object:
-    return distill_by("mbd", images(), teacher, out, **options)
-
-
-def distill_pseudo_samples(teacher: Any, out: Path, **options: Any) -> object:
-    return distill_by("auto", None, teacher, out, **options)
-
-
-def distill_by(strategy: str, data: Any, teacher: Any, out: Path, **options: Any) -> object:
-    budget = 120 if strategy == "decisions" else 1500
-    return db3kd.distill(
-        teacher, data, budget=budget, strategy=strategy, student="linear", settings=QUICK,
-        out=out, **options,
-    )  # fmt: skip
-
-
-def compare(teacher: Any, out: Path, **options: Any) -> object:
-    return db3kd.compare(
-        teacher, images(), budget=60, strategies=["decisions"], student="linear", seeds=2,
-        settings=QUICK, out=out, test=images(), **options,
-    )  # fmt: skip
-
-
-def label(teacher: Any, out: Path, **options: Any) -> object:
-    settings = db3kd.LabelSettings(measure="bd", queries=1000)
-    return db3kd.label(teacher, images(), settings, out=out, **options)
-
-
-def surrogate(teacher: Any, out: Path, **options: Any) -> object:
-    settings = db3kd.SurrogateSettings(
-        "linear", 4, training=TrainSettings(steps=5, device="cpu"), networks=1
-    )
-    return db3kd.make_surrogate(teacher, images(), settings, out=out, **options)
-
-
-def synthesize(teacher: Any, out: Path, **options: Any) -> object:
-    return db3kd.write_pseudo_samples(out, teacher, db3kd.SynthesisSettings(samples=120), **options)
-
-
-def zero_shot(teacher: Any, out: Path, **options: Any) -> object:
-    settings = ZeroShotSettings(
-        synthesis=db3kd.SynthesisSettings(samples=60),
-        labelling=db3kd.LabelSettings(measure="bd", queries=1000),
-        student="linear",
-        training=TrainSettings(steps=5, batch_size=32, learning_rate=0.02, device="cpu"),
-        seeds=1,
-    )
-    return run_zero_shot(teacher, out, settings, **options)
-
-
-COMMANDS = (
-    *(distill, distill_distances, distill_pseudo_samples),
-    *(compare, label, surrogate, synthesize, zero_shot),
-)
 
 
 @pytest.mark.parametrize("run", COMMANDS)

@@ -1,0 +1,120 @@
+"""A run that is refused, because it would differ, leaves all folders byte for byte as they were.
+
+Commands with several folders compare all of them before they open the first one.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distill_cases import images
+from resumable_cases import (
+    COMMANDS,
+    Function,
+    compare,
+    distill_distances,
+    distill_pseudo_samples,
+    label,
+    synthesize,
+    zero_shot,
+)
+
+from db3kd.storage.manifest import MANIFEST
+from db3kd.teachers import TeacherError
+
+pytest.importorskip("pyarrow")
+
+NAMES, RENAMED = ("cat", "dog", "bird"), ("cat", "hound", "bird")
+Run = Callable[..., object]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def begin(run: Run, out: Path, share: float, **options: Any) -> Function:
+    """Runs a command until a share of its queries is answered; 1 for all."""
+    function = Function()
+    names = options.pop("class_names", None)
+    if share < 1:
+        undisturbed = Function()
+        run(undisturbed.teacher("before", names), out.with_name("whole"), **options)
+        function.limit = int(share * undisturbed.answers)
+        with pytest.raises(TeacherError, match="the service is down"):
+            run(function.teacher("before", names), out, **options)
+        function.limit = 10**9
+    else:
+        run(function.teacher("before", names), out, **options)
+    return function
+
+
+def check_refusal(run: Run, function: Function, out: Path, message: str, **options: Any) -> None:
+    """Resumes a run with the same and with an accepted teacher; both have to change nothing."""
+    before, asked = contents(out), function.answers
+    names = options.pop("class_names", None)
+    for fingerprint in ("before", "after"):
+        options["accept_changed_teacher"] = fingerprint == "after"
+        with pytest.raises(ValueError, match=message):
+            run(function.teacher(fingerprint, names), out, resume=True, **options)
+        assert contents(out) == before
+    assert function.answers == asked
+
+
+@pytest.mark.parametrize("run", COMMANDS)
+@pytest.mark.parametrize("share", [0.3, 0.9, 1])
+def test_other_settings_change_nothing(tmp_path: Path, run: Run, share: float) -> None:
+    function = begin(run, tmp_path / "run", share)
+    check_refusal(run, function, tmp_path / "run", "seed: was 0, is 1", seed=1)
+
+
+@pytest.mark.parametrize("share", [0.9, 1])
+def test_other_settings_of_a_later_stage_change_nothing(tmp_path: Path, share: float) -> None:
+    function = begin(zero_shot, tmp_path / "run", share)
+    assert (tmp_path / "run" / "labels" / MANIFEST).is_file()
+    check_refusal(zero_shot, function, tmp_path / "run", "queries: was 1000, is 1001", queries=1001)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_other_images_of_the_last_stage_change_nothing(tmp_path: Path, split: str) -> None:
+    data = {"x_train": images(30).read(range(30)).numpy(), "y_train": np.arange(30) % 3}
+    data |= {"x_test": data["x_train"] / 2, "y_test": data["y_train"]}
+    np.savez(tmp_path / "real.npz", **data)
+    np.savez(tmp_path / "other.npz", **data | {f"x_{split}": 1 - data[f"x_{split}"]})
+    function = begin(zero_shot, tmp_path / "run", 1, test=str(tmp_path / "real.npz"))
+    check_refusal(
+        zero_shot, function, tmp_path / "run", "data: was", test=str(tmp_path / "other.npz")
+    )
+
+
+@pytest.mark.parametrize("share", [0.5, 1])
+@pytest.mark.parametrize(
+    "run", [label, synthesize, zero_shot, distill_distances, distill_pseudo_samples]
+)
+def test_another_name_of_a_class_with_answers_changes_nothing(
+    tmp_path: Path, run: Run, share: float
+) -> None:
+    function = begin(run, tmp_path / "run", share, class_names=NAMES)
+    check_refusal(run, function, tmp_path / "run", "was 'dog', is 'hound'", class_names=RENAMED)
+
+
+def test_a_student_with_another_name_of_a_class_changes_nothing(tmp_path: Path) -> None:
+    function = begin(compare, tmp_path / "run", 0.9, class_names=NAMES)
+    before = contents(tmp_path / "run")
+    teacher = function.teacher("after", RENAMED)
+    with pytest.raises(ValueError, match="was 'dog', is 'hound'"):
+        compare(teacher, tmp_path / "run", resume=True, accept_changed_teacher=True)
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("run", [zero_shot, compare, distill_distances])
+def test_a_damaged_manifest_of_a_later_stage_changes_nothing(tmp_path: Path, run: Run) -> None:
+    function = begin(run, tmp_path / "run", 1)
+    *_, last = sorted((tmp_path / "run").glob(f"*/{MANIFEST}"))
+    last.write_text("{}")
+    check_refusal(run, function, tmp_path / "run", "expected the manifest of a run")
