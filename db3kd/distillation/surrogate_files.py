@@ -34,11 +34,17 @@ from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
 from db3kd.progress import show_progress
+from db3kd.storage.changed_teachers import (
+    add_accepted,
+    check_accepts_teacher,
+    check_resumed_runs,
+)
 from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.manifest import NAMES, make_manifest, write_manifest
-from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_differences import SAME_TEACHER, differences
 from db3kd.storage.run_journals import count_answers
+from db3kd.storage.run_names import with_current_names
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import takes_unit_images
@@ -81,15 +87,9 @@ class PreparedSurrogate:
         Raises:
             ValueError: If the files belong to another surrogate, or if they are damaged.
         """
-        if self.out.exists():
-            _check_equal_manifest(self.out, self.manifest, any_teacher)
-        folder = decisions_folder(self.out)
-        if not holds_run(folder):
-            return 0
-        compare_with_run(
-            folder, AUGMENTED_DECISIONS, self.answers_manifest, any_teacher=any_teacher
-        )
-        return count_answers(folder, AUGMENTED_DECISIONS)
+        self._stored_manifest(any_teacher=any_teacher)
+        compare_with_runs([self._expected_answers], any_teacher=any_teacher)
+        return count_answers(decisions_folder(self.out), AUGMENTED_DECISIONS)
 
     def write(
         self,
@@ -108,8 +108,14 @@ class PreparedSurrogate:
         Returns:
             The manifest.
         """
-        if self.out.exists():
-            return _check_equal_manifest(self.out, self.manifest, accept_changed_teacher)
+        check_accepts_teacher(accept_changed_teacher, resume)
+        stored = self._stored_manifest(any_teacher=accept_changed_teacher)
+        if accept_changed_teacher:
+            check_resumed_runs([self._expected_answers], accept_changed_teacher=True)
+        if stored is not None:
+            if add_accepted(stored, self.manifest["teacher"]):
+                write_manifest(manifest_file(self.out), stored)
+            return stored
         decided = decide_augmented_in_folder(
             decisions_folder(self.out),
             self.answers_manifest,
@@ -117,7 +123,6 @@ class PreparedSurrogate:
             augment_samples(self.chosen, self.settings, projection_of(self.teacher, self.chosen)),
             resume,
             rare_classes,
-            accept_changed_teacher,
         )
         with show_progress("training the surrogate", self.settings.steps, "steps") as show:
             surrogate = train_surrogate(decided, self.teacher.classes, self.settings, show)
@@ -130,6 +135,30 @@ class PreparedSurrogate:
         write_manifest(manifest_file(self.out), made)
         save_surrogate(self.out, surrogate.network, self.settings, self.teacher, self.images)
         return made
+
+    @property
+    def _expected_answers(self) -> ExpectedRun:
+        return ExpectedRun(decisions_folder(self.out), AUGMENTED_DECISIONS, self.answers_manifest)
+
+    def _stored_manifest(self, *, any_teacher: bool) -> dict[str, Any] | None:
+        """Returns the manifest of the surrogate on disk, which must be this one; None without."""
+        if not self.out.exists():
+            return None
+        file = manifest_file(self.out)
+        try:
+            stored: dict[str, Any] = json.loads(file.read_bytes())
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(
+                f"{file}: the manifest of {self.out.name} is missing or cannot be read; delete "
+                "both files to train the surrogate again from the stored answers"
+            ) from error
+        apart_from = (*NAMES, "teacher") if any_teacher else NAMES
+        found = differences(with_current_names(stored), self.manifest, apart_from)
+        if found:
+            advice = SAME_TEACHER if any(each.name == "teacher" for each in found) else ""
+            listed = "; ".join(map(str, found))
+            raise ValueError(f"{self.out}: holds another surrogate: {listed}{advice}")
+        return stored
 
 
 def write_surrogate(
@@ -295,22 +324,3 @@ def check_out(out: Path, resume: bool = False) -> None:
         if file.exists():
             raise FileExistsError(f"{file}: already exists; pass another out= or remove the file")
     check_free(folder)
-
-
-def _check_equal_manifest(
-    out: Path, expected: dict[str, Any], any_teacher: bool = False
-) -> dict[str, Any]:
-    """Returns the manifest of a surrogate on disk, after comparing it with the expected one."""
-    file = manifest_file(out)
-    try:
-        stored = json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(
-            f"{file}: the manifest of {out.name} is missing or cannot be read; delete both files "
-            "to train the surrogate again from the stored answers"
-        ) from error
-    found = differences(stored, expected, (*NAMES, "teacher") if any_teacher else NAMES)
-    if found:
-        advice = SAME_TEACHER if any(each.name == "teacher" for each in found) else ""
-        raise ValueError(f"{out}: holds another surrogate: {'; '.join(map(str, found))}{advice}")
-    return stored

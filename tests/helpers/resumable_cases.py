@@ -10,7 +10,9 @@ import torch
 from distill_cases import QUICK, SHAPE, images
 
 import db3kd
+from db3kd.distillation.surrogate_files import write_surrogate
 from db3kd.distillation.train_settings import TrainSettings
+from db3kd.labelling.source import Source
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
 
 CLASSES = 3
@@ -90,6 +92,14 @@ def surrogate(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> obje
     return db3kd.make_surrogate(teacher, images(), surrogate_settings(seed), out=out, **options)
 
 
+def surrogate_files(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> object:
+    """Writes weights, a manifest beside them, and a folder of answers."""
+    return write_surrogate(
+        out / "surrogate.safetensors", teacher, Source("noise"), surrogate_settings(seed),
+        images=images(), **options,
+    )  # fmt: skip
+
+
 def synthesize(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> object:
     settings = db3kd.SynthesisSettings(samples=120, seed=seed)
     return db3kd.write_pseudo_samples(out, teacher, settings, **options)
@@ -111,6 +121,6 @@ def zero_shot(
 
 COMMANDS = (
     *(distill, distill_distances, distill_pseudo_samples),
-    *(compare, label, surrogate, synthesize, zero_shot),
+    *(compare, label, surrogate, surrogate_files, synthesize, zero_shot),
 )
 """All that can be resumed."""

@@ -48,6 +48,24 @@ def test_an_accepted_teacher_continues_without_paying_again(
         run(function.teacher("before"), out, resume=True)
 
 
+@pytest.mark.parametrize("run", COMMANDS)
+def test_a_finished_run_records_an_accepted_teacher(
+    tmp_path: Path, run: Callable[..., object]
+) -> None:
+    function, out = Function(), tmp_path / "run"
+    run(function.teacher("before"), out)
+    paid = function.answers
+    run(function.teacher("after"), out, resume=True, accept_changed_teacher=True)
+
+    run(function.teacher("after"), out, resume=True)
+    for weights in out.glob("surrogate.safetensors"):
+        weights.unlink()
+        run(function.teacher("after"), out, resume=True)
+    with pytest.raises(ValueError, match='"after", is "before"'):
+        run(function.teacher("before"), out, resume=True)
+    assert function.answers == paid
+
+
 def test_the_report_names_each_teacher(tmp_path):
     distill(Function().teacher("before"), tmp_path)
     distill(Function().teacher("after"), tmp_path, resume=True, accept_changed_teacher=True)
