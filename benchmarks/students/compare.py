@@ -45,7 +45,7 @@ from db3kd.distillation.methods import (
     soft_label_method,
 )
 from db3kd.distillation.scale_choice import ScaleChoice
-from db3kd.distillation.surrogate_files import write_surrogate
+from db3kd.distillation.surrogate_files import prepare_surrogate
 from db3kd.distillation.surrogate_queries import decide_augmented
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.distillation.train_settings import TrainSettings
@@ -191,9 +191,9 @@ def _surrogate(teacher: Teacher, data: str, options: argparse.Namespace) -> tupl
     settings = SurrogateSettings(
         options.surrogate, options.surrogate_queries, training=training, networks=1
     )
-    write_surrogate(
+    prepare_surrogate(
         file, teacher, Source(options.data), settings, limit=options.images, resume=True
-    )
+    ).write()
     surrogate = load_teacher(file)
     assert isinstance(surrogate, ModuleTeacher)
     return surrogate.module, options.surrogate_queries

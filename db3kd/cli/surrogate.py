@@ -119,11 +119,7 @@ def surrogate(
         return
     folder = decisions_folder(out)
     with hint_at_resuming(folder):
-        manifest = prepared.write(
-            resume=resume,
-            rare_classes=rare_classes,
-            accept_changed_teacher=any_teacher,
-        )
+        manifest = prepared.write(rare_classes=rare_classes, accept_changed_teacher=any_teacher)
     if finished:
         print("nothing to do  the surrogate was already finished")
     _print_summary(manifest, queries_paid_twice(folder), noun, plan.price_per_1000, out)

@@ -17,7 +17,7 @@ from db3kd.distillation.row_batches import RowBatches
 from db3kd.distillation.scale import choose_scale
 from db3kd.distillation.scale_choice import ScaleChoice
 from db3kd.distillation.student import train_classifier, train_student
-from db3kd.distillation.surrogate_files import write_surrogate
+from db3kd.distillation.surrogate_files import PreparedSurrogate, prepare_surrogate
 from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate
 from db3kd.distillation.surrogate_training import make_surrogate
 from db3kd.distillation.train_settings import TrainSettings
@@ -37,6 +37,7 @@ __all__ = [
     "KDLoss",
     "LabelledImages",
     "MethodResult",
+    "PreparedSurrogate",
     "RowBatches",
     "ScaleChoice",
     "SurrogateSettings",
@@ -51,9 +52,9 @@ __all__ = [
     "compare_methods",
     "evaluate",
     "make_surrogate",
+    "prepare_surrogate",
     "train_batches",
     "train_classifier",
     "train_student",
     "train_white_box",
-    "write_surrogate",
 ]

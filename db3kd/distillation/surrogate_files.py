@@ -63,6 +63,7 @@ class PreparedSurrogate:
         chosen: Those to ask about.
         manifest: The manifest of the surrogate.
         answers_manifest: The manifest of the run folder of its answers.
+        resume: Whether to continue with existing files.
     """
 
     out: Path
@@ -72,6 +73,7 @@ class PreparedSurrogate:
     chosen: ImageSet
     manifest: dict[str, Any]
     answers_manifest: dict[str, Any]
+    resume: bool
 
     @property
     def queries(self) -> int:
@@ -94,21 +96,26 @@ class PreparedSurrogate:
     def write(
         self,
         *,
-        resume: bool = False,
         rare_classes: bool = False,
         accept_changed_teacher: bool = False,
     ) -> dict[str, Any]:
-        """Asks the teacher, trains the surrogate and writes its files; see `write_surrogate`.
+        """Asks the teacher, trains the surrogate and writes its files, and shows progress.
+
+        Each time the process is killed, at most one call of the teacher is paid for twice.
 
         Args:
-            resume: Whether to continue with existing files.
             rare_classes: See `make_surrogate`.
             accept_changed_teacher: See `make_surrogate`.
 
         Returns:
-            The manifest.
+            The manifest, with `queries`, `agreement` and `held_out` of the `TrainedSurrogate`.
+
+        Raises:
+            ValueError: If the files belong to another surrogate, or if they are damaged.
+            TeacherError: As for `make_surrogate`. Paid answers are kept.
+            OSError: If a file cannot be written. Paid answers are kept.
         """
-        check_accepts_teacher(accept_changed_teacher, resume)
+        check_accepts_teacher(accept_changed_teacher, self.resume)
         stored = self._stored_manifest(any_teacher=accept_changed_teacher)
         if accept_changed_teacher:
             check_resumed_runs([self._expected_answers], accept_changed_teacher=True)
@@ -121,7 +128,7 @@ class PreparedSurrogate:
             self.answers_manifest,
             self.teacher,
             augment_samples(self.chosen, self.settings, projection_of(self.teacher, self.chosen)),
-            resume,
+            self.resume,
             rare_classes,
         )
         with show_progress("training the surrogate", self.settings.steps, "steps") as show:
@@ -161,54 +168,6 @@ class PreparedSurrogate:
         return stored
 
 
-def write_surrogate(
-    out: str | Path,
-    teacher: Teacher,
-    source: Source,
-    settings: SurrogateSettings | None = None,
-    *,
-    images: ImageSet | None = None,
-    limit: int | None = None,
-    resume: bool = False,
-    rare_classes: bool = False,
-    accept_changed_teacher: bool = False,
-) -> dict[str, Any]:
-    """Makes a surrogate from the images of a source, writes it to files, and shows progress.
-
-    Args:
-        out: The weights file, a name ending in .safetensors.
-        teacher: The teacher to ask.
-        source: The images.
-        settings: `SurrogateSettings()` by default.
-        images: The images of the source, if they are loaded already.
-        limit: Use only this many images, drawn at random.
-        resume: Whether to continue with existing files. The teacher, the images and the query
-            settings must be the same. If the weights exist, nothing is done. If they are missing,
-            the network is trained, and its training settings may differ. Each time the process is
-            killed, at most one call of the teacher is paid for twice.
-        rare_classes: See `make_surrogate`.
-        accept_changed_teacher: See `make_surrogate`.
-
-    Returns:
-        The manifest, with `queries`, `agreement` and `held_out` of the `TrainedSurrogate`.
-
-    Raises:
-        FileExistsError: If one of the files exists and `resume` is False.
-        ValueError: If images, bounds or model do not fit the teacher, or if the files belong to
-            another surrogate.
-        TeacherError: As for `make_surrogate`. Paid answers are kept.
-        OSError: If a file cannot be written. Paid answers are kept.
-    """
-    prepared = prepare_surrogate(
-        out, teacher, source, settings, images=images, limit=limit, resume=resume
-    )
-    return prepared.write(
-        resume=resume,
-        rare_classes=rare_classes,
-        accept_changed_teacher=accept_changed_teacher,
-    )
-
-
 def prepare_surrogate(
     out: str | Path,
     teacher: Teacher,
@@ -219,20 +178,27 @@ def prepare_surrogate(
     limit: int | None = None,
     resume: bool = False,
 ) -> PreparedSurrogate:
-    """Checks the arguments of `write_surrogate` without a query, and writes nothing.
+    """Plans a surrogate from the images of a source, without a query; nothing is written.
+
+    Example:
+        >>> prepared = prepare_surrogate("surrogate.safetensors", teacher, Source("digits"))
+        >>> print(f"{prepared.queries:,} queries")
+        >>> manifest = prepared.write()
 
     Args:
-        out: See `write_surrogate`.
-        teacher: See `write_surrogate`.
-        source: See `write_surrogate`.
-        settings: See `write_surrogate`.
-        images: See `write_surrogate`.
-        limit: See `write_surrogate`.
-        resume: See `write_surrogate`.
+        out: The weights file, a name ending in .safetensors.
+        teacher: The teacher to ask.
+        source: The images.
+        settings: `SurrogateSettings()` by default.
+        images: The images of the source, if they are loaded already.
+        limit: Use only this many images, drawn at random.
+        resume: Whether to continue with existing files. The teacher, the images and the query
+            settings must be the same. If the weights exist, nothing is left to do. If they are
+            missing, the network is trained, and its training settings may differ.
 
     Raises:
-        FileExistsError: As `write_surrogate`.
-        ValueError: As `write_surrogate`.
+        FileExistsError: If one of the files exists and `resume` is False.
+        ValueError: If images, bounds or model do not fit the teacher.
     """
     out, settings = Path(out), settings or SurrogateSettings()
     check_out(out, resume)
@@ -262,6 +228,7 @@ def prepare_surrogate(
         chosen,
         manifest=described({**named, "surrogate": settings}),
         answers_manifest=described({**named, **query_settings(settings)}),
+        resume=resume,
     )
 
 
@@ -309,7 +276,7 @@ def check_out(out: Path, resume: bool = False) -> None:
 
     Args:
         out: The weights file.
-        resume: Whether files of an earlier `write_surrogate` may be there.
+        resume: Whether files of an earlier run may be there.
 
     Raises:
         ValueError: If the suffix is not .safetensors.

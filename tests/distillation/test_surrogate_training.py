@@ -29,7 +29,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.distillation import sharded_decisions, surrogate_training
 from db3kd.distillation.augmented_decisions import AUGMENTED_DECISIONS
 from db3kd.distillation.evaluation import predict
-from db3kd.distillation.surrogate_files import decisions_folder, manifest_file, write_surrogate
+from db3kd.distillation.surrogate_files import decisions_folder, manifest_file, prepare_surrogate
 from db3kd.distillation.surrogate_queries import augment_samples, decide_augmented
 from db3kd.distillation.surrogate_settings import SurrogateSettings, TrainedSurrogate
 from db3kd.distillation.surrogate_training import make_surrogate, train_surrogate
@@ -343,7 +343,7 @@ def test_a_surrogate_of_rare_classes_is_trained_if_the_user_says_so(tmp_path):
 
 def write(out: Path, source: Source, teacher: Any = None, **options: Any) -> dict[str, Any]:
     teacher = centroids() if teacher is None else teacher
-    return write_surrogate(out, teacher, source, **{"settings": SETTINGS} | options)
+    return prepare_surrogate(out, teacher, source, **{"settings": SETTINGS} | options).write()
 
 
 def test_a_surrogate_is_written_as_a_teacher_that_decides_as_the_network(tmp_path, source):

@@ -10,7 +10,7 @@ import torch
 from distill_cases import QUICK, SHAPE, images
 
 import db3kd
-from db3kd.distillation.surrogate_files import write_surrogate
+from db3kd.distillation.surrogate_files import prepare_surrogate
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.source import Source
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
@@ -92,12 +92,15 @@ def surrogate(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> obje
     return db3kd.make_surrogate(teacher, images(), surrogate_settings(seed), out=out, **options)
 
 
-def surrogate_files(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> object:
+def surrogate_files(
+    teacher: Any, out: Path, *, seed: int = 0, resume: bool = False, **options: Any
+) -> object:
     """Writes weights, a manifest beside them, and a folder of answers."""
-    return write_surrogate(
+    prepared = prepare_surrogate(
         out / "surrogate.safetensors", teacher, Source("noise"), surrogate_settings(seed),
-        images=images(), **options,
+        images=images(), resume=resume,
     )  # fmt: skip
+    return prepared.write(**options)
 
 
 def synthesize(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> object:

@@ -11,7 +11,7 @@ from distill_cases import QUICK, SHAPE, images
 from teachers_analytic import CountingTeacher, RaisingTeacher
 
 import db3kd
-from db3kd.distillation.surrogate_files import write_surrogate
+from db3kd.distillation.surrogate_files import prepare_surrogate
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.labelling import run_identity
 from db3kd.labelling.run_writer import write_run
@@ -82,7 +82,7 @@ def made_a_surrogate(out: Path, asked: Any) -> None:
 def wrote_a_surrogate(out: Path, asked: Any) -> None:
     settings = SurrogateSettings("linear", 2, training=TRAINING)
     weights = out.with_suffix(".safetensors")
-    write_surrogate(weights, asked, a_file(out), settings, resume=True)
+    prepare_surrogate(weights, asked, a_file(out), settings, resume=True).write()
 
 
 RUNS = [

@@ -12,7 +12,7 @@ from teachers_analytic import LinearTeacher
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.distillation.surrogate_files import write_surrogate
+from db3kd.distillation.surrogate_files import prepare_surrogate
 from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
@@ -92,7 +92,7 @@ def test_every_stage_maps_the_images(source, tmp_path, monkeypatch):
         "db3kd.distillation.surrogate_training.build_model",
         lambda *_: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)),
     )
-    write_surrogate(tmp_path / "s.safetensors", teacher, source, surrogate)
+    prepare_surrogate(tmp_path / "s.safetensors", teacher, source, surrogate).write()
     assert 200 < highest() <= 255
     db3kd.make_surrogate(teacher, image_set(), surrogate)
     assert 200 < highest() <= 255
