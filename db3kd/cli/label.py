@@ -12,8 +12,8 @@ import typer
 from db3kd.cli.dry_run import print_estimate
 from db3kd.cli.errors import naming_options
 from db3kd.cli.label_options import BudgetOptions, SearchOptions, SoftLabelOptions, WorkerOptions
-from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
-from db3kd.cli.options import ImageOptions, Resume, Split
+from db3kd.cli.option_sets import COMMON, expand_option_sets
+from db3kd.cli.options import ImageOptions, ResumeOptions, Split
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import ModelFileOptions, TeacherOptions
@@ -44,7 +44,7 @@ def label(
     budget: BudgetOptions,
     soft_labels: SoftLabelOptions,
     workers: WorkerOptions,
-    resume: Resume = False,
+    resuming: ResumeOptions,
     split: Split = "train",
     limit: Annotated[
         int | None,
@@ -91,8 +91,8 @@ def label(
     from db3kd.storage.manifest import read_manifest
 
     search.refuse_unused(budget)
-    if not resume:
-        refuse_options(budget, "needs --resume", "accept_changed_teacher")
+    resuming.check()
+    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
     check_free(out, resume)
     note_new_run(out, resume)
@@ -135,7 +135,7 @@ def label(
                     resume=True,
                     consistency_checks=checks,
                 )
-                so_far = planned.count_queries(out, any_teacher=budget.accept_changed_teacher)
+                so_far = planned.count_queries(out, any_teacher=any_teacher)
             if budget.dry_run_queries and not so_far.finished:
                 asked = counted(budget.dry_run_queries, "real query")
                 print(
@@ -168,7 +168,7 @@ def label(
                 workers=pool,
                 concurrent_chunks=workers.concurrent_chunks,
                 consistency_checks=budget.consistency_checks,
-                accept_changed_teacher=budget.accept_changed_teacher,
+                accept_changed_teacher=any_teacher,
                 rare_classes=budget.rare_classes,
             ),
         )

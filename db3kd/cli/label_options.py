@@ -56,13 +56,6 @@ class BudgetOptions(OptionSet):
             help="Queries that repeat known ones, to detect a noisy or replaced teacher.",
         ),
     ] = 32
-    accept_changed_teacher: Annotated[
-        bool,
-        typer.Option(
-            "--accept-changed-teacher",
-            help="With --resume: keep the answers of the run even if the teacher has changed.",
-        ),
-    ] = False
     rare_classes: Annotated[
         bool,
         typer.Option(

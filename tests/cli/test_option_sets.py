@@ -115,3 +115,14 @@ def test_the_help_of_an_option_is_one_short_sentence(option):
 def test_no_command_has_more_than_twelve_parameters_of_its_own():
     for command in COMMANDS.values():
         assert len(inspect.getfullargspec(inspect.unwrap(command.callback)).args) <= 12
+
+
+def test_all_commands_that_resume_runs_offer_the_same_options_for_it():
+    def described(name: str, option: str) -> tuple[object, ...]:
+        found = [each for each in COMMANDS[name].params if option in each.opts]
+        return tuple((each.rich_help_panel, each.help, each.default) for each in found)
+
+    resumable = [name for name in COMMANDS if described(name, "--resume")]
+    assert len(resumable) == 6
+    for option in ("--resume", "--accept-changed-teacher"):
+        assert len({described(name, option) for name in resumable}) == 1
