@@ -15,10 +15,16 @@ from db3kd.cli.distill_options import (
     distill_settings,
 )
 from db3kd.cli.errors import naming_options
-from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options
+from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options, refuse_options
 from db3kd.cli.options import ResumeOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
-from db3kd.cli.plan_output import print_answered, print_plan, print_result, print_times
+from db3kd.cli.plan_output import (
+    print_answered,
+    print_checks_plan,
+    print_plan,
+    print_result,
+    print_times,
+)
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
@@ -54,6 +60,28 @@ class StoppableTrainingOptions(StudentTrainingOptions):
     ] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckedResumeOptions(ResumeOptions):
+    """Whether a run is continued, with which teacher, and how that teacher is checked."""
+
+    consistency_checks: Annotated[
+        int,
+        typer.Option(
+            "--consistency-checks",
+            min=0,
+            help="With --resume: queries beyond the budget that repeat known answers, to detect a "
+            "replaced teacher.",
+            rich_help_panel="Budget",
+        ),
+    ] = 0
+
+    def check(self) -> None:
+        """Raises ValueError if an option has no effect, because no run is continued."""
+        super().check()
+        if not self.resume:
+            refuse_options(self, "needs --resume", "consistency_checks")
+
+
 @expand_option_sets
 def distill(
     *,
@@ -70,7 +98,7 @@ def distill(
             rich_help_panel=COMMON,
         ),
     ] = None,
-    resuming: ResumeOptions,
+    resuming: CheckedResumeOptions,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -168,7 +196,7 @@ def _distill_from_teacher(
     student: str | None,
     strategy: "Strategy",
     out: Path | None,
-    resuming: ResumeOptions,
+    resuming: CheckedResumeOptions,
 ) -> None:
     resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     if teacher.teacher is None:
@@ -180,6 +208,8 @@ def _distill_from_teacher(
     if out is None and resume:
         raise ValueError("resume: needs --out, the folder of the run")
     resuming.check()
+    if images.data is None:
+        refuse_options(resuming, "needs --data", "consistency_checks")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.distill_student import run_distillation
@@ -210,6 +240,9 @@ def _distill_from_teacher(
             rare_classes=spending.rare_classes,
         )
     print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
+    if resume and out is not None:
+        checks = prepared.count_checks(out, resuming.consistency_checks)
+        print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)
     if spending.dry_run:
         _print_dry_run(prepared, opened, out if resume else None, any_teacher=any_teacher)
         return
@@ -221,6 +254,7 @@ def _distill_from_teacher(
             resume=resume,
             callbacks=training.callbacks(out / "student", settings.training),
             accept_changed_teacher=any_teacher,
+            consistency_checks=resuming.consistency_checks,
         )
     print_result(result, prepared.price_per_1000)
 

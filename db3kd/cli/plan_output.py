@@ -41,6 +41,23 @@ def print_plan(
         print(f"unused     {counted(unused, 'query')}: {reason}")
 
 
+def print_checks_plan(checks: int, queries: int, price_per_1000: float | None) -> None:
+    """Prints how many queries repeat known answers, and what the run costs with them.
+
+    Args:
+        checks: The number of these queries; 0 prints nothing.
+        queries: The maximum number of the other queries of the run.
+        price_per_1000: The price of 1,000 queries, or None.
+    """
+    if checks:
+        total = checks + queries
+        print(
+            f"checks     {counted(checks, 'more query')} to repeat known answers"
+            f"{price_text(checks, price_per_1000)}; with them at most {total:,}"
+            f"{price_text(total, price_per_1000)}"
+        )
+
+
 def print_comparison_plan(
     plan: "ComparisonPlan", price_per_1000: float | None, noun: "InputNoun" = "image"
 ) -> None:
@@ -163,6 +180,8 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
     if result.accuracy is not None:
         print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")
     print(f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}")
+    if result.check_queries:
+        print(f"checks     {result.check_queries:,} of these queries; {result.checks}")
     print_paid_twice(result.paid_twice, 10)
     if result.folder is not None:
         print(f"student    {result.folder / STUDENT_FILE}")

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.check_results import (
-    CONSISTENCY,
     ChangedImages,
     CheckRecord,
     CheckTime,
@@ -32,12 +31,13 @@ from db3kd.labelling.check_results import (
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.repeated_queries import ask_again, changed_answers_error, record_check
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import Measure
-from db3kd.querying.driver import decide_all
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
-from db3kd.teachers.base import Teacher, describe
+from db3kd.storage.run_journals import CHECKS
+from db3kd.teachers.base import Teacher
 
 DEFAULT_CHECKS = 32
 """Default maximum number of queries for all checks of a run, including its restarts."""
@@ -106,7 +106,7 @@ class ConsistencyChecks:
         self._resumed = self.folder.has_shards or any(
             self.folder.journals.read(file).calls
             for file in self.folder.journals.files()
-            if not file.name.startswith("_check-")
+            if not file.name.startswith(CHECKS)
         )
 
     @property
@@ -117,8 +117,7 @@ class ConsistencyChecks:
     def decisions_so_far(self) -> Tensor:
         """The decisions that the run has, `[n] int64`, in the order in which they were asked."""
         journals = self.folder.journals
-        calls = journals.read(journals.file(DECISIONS)).calls
-        return torch.tensor([answer for call in calls for answer in call.answers.tolist()])
+        return torch.from_numpy(journals.answers_in(journals.file(DECISIONS)))
 
     def begin(self, labeller: Labeller, chunks: Mapping[int, Tensor]) -> None:
         """Checks a run before its search, after all or some of its images are decided.
@@ -170,14 +169,15 @@ class ConsistencyChecks:
         drawn = torch.randperm(len(suspects), generator=torch.Generator().manual_seed(0))
         rest = suspects[drawn[: count - len(top)].sort().values]
         rows = torch.cat([top, rest])
-        answers = self._ask(teacher, images.read(rows))
+        answers = ask_again(self.folder, teacher, images.read(rows))
         wrong = answers != decisions[rows]
         changed, wrong_in_top = rows[wrong], int(wrong[: len(top)].sum())
         around = self._neighbours_changed(teacher, images, changed[:_MAX_NEIGHBOURHOODS], decisions)
         wrong_in_rest = int(wrong.sum()) - wrong_in_top
         low, high = clopper_pearson(wrong_in_rest, len(rest)) if len(rest) else (0.0, 0.0)
         share = wrong_in_rest / max(1, len(rest))
-        self._record(
+        record_check(
+            self.folder,
             CheckRecord(
                 when="end",
                 asked=len(rows),
@@ -189,7 +189,7 @@ class ConsistencyChecks:
                     (wrong_in_top + low * len(suspects)) / decided,
                     (wrong_in_top + high * len(suspects)) / decided,
                 ),
-            )
+            ),
         )
 
     def _last_resume(self) -> CheckRecord | None:
@@ -204,11 +204,7 @@ class ConsistencyChecks:
             raise self._refusal(labeller, last.changed, last.asked)
 
     def _refusal(self, labeller: Labeller, changed: int, asked: int) -> ValueError:
-        return ValueError(
-            f"teacher {describe(labeller.teacher)} changed {changed} of {asked} answers since the "
-            f"run in {self.folder.path} was stopped, so it was replaced or is noisy. Start a run "
-            "in another folder, or mix the answers with accept_changed_teacher=True"
-        )
+        return changed_answers_error(self.folder, labeller.teacher, changed, asked)
 
     def _neighbours_changed(
         self, teacher: Teacher, images: NamedImages, rows: Tensor, decisions: Tensor
@@ -225,7 +221,9 @@ class ConsistencyChecks:
         signs = torch.randint(0, 2, samples.shape, generator=torch.Generator().manual_seed(1))
         inside = (samples - lower >= length) & (upper - samples >= length)
         step = torch.where(inside, (2 * signs - 1) * length, 0.0)
-        answers = self._ask(teacher, torch.cat([samples + step, samples - step]), "around")
+        answers = ask_again(
+            self.folder, teacher, torch.cat([samples + step, samples - step]), "around"
+        )
         other = answers.view(2, -1) != decisions[rows]
         return bool(other.all(0).any())
 
@@ -241,10 +239,11 @@ class ConsistencyChecks:
             numbers = torch.cat([samples, points.numbers])
         if not len(expected):
             return 0, 0
-        differs = self._ask(labeller.teacher, images) != expected
+        differs = ask_again(self.folder, labeller.teacher, images) != expected
         changed, accepted = int(differs.sum()), when != "resume" or self.accept_changed_teacher
         of_samples = torch.arange(len(numbers)) < len(samples)
-        self._record(
+        record_check(
+            self.folder,
             CheckRecord(
                 when=when,
                 asked=len(expected),
@@ -254,44 +253,9 @@ class ConsistencyChecks:
                     samples=numbers[differs & of_samples].tolist(),
                     points=numbers[differs & ~of_samples].tolist(),
                 ),
-            )
+            ),
         )
         return changed, len(expected)
-
-    def _ask(self, teacher: Teacher, images: Tensor, part: str = "first") -> Tensor:
-        """Asks the teacher about images again, with a separate journal.
-
-        Args:
-            teacher: The teacher.
-            images: `[n, *image_shape]`, the images.
-            part: The name of the journal, for the queries before the next record in the manifest.
-
-        Returns:
-            `[n] int64`, their classes.
-        """
-        name = f"check-{len(checks_of(self.folder.manifest))}-{part}"
-        self._record_lost(name)
-        with self.folder.journal(name, teacher.classes) as journal:
-            return decide_all(
-                teacher,
-                images.__getitem__,
-                torch.arange(len(images)),
-                len(images),
-                journal=journal,
-            )
-
-    def _record_lost(self, name: str) -> None:
-        """Counts the answers of a check that was killed, because it is repeated."""
-        file = self.folder.journals.file(name)
-        lost = sum(len(call.answers) for call in self.folder.journals.read(file).calls)
-        if lost:
-            self._record(CheckRecord(when="lost", asked=lost, changed=0, flagged=False))
-        file.unlink(missing_ok=True)
-
-    def _record(self, check: CheckRecord) -> None:
-        self.folder.note(CONSISTENCY, check.to_entry())
-        for file in self.folder.path.glob("_check-*.journal"):
-            file.unlink()
 
 
 def _suspect_samples(labeller: Labeller, count: int, first: Sequence[int] = ()) -> Tensor:
@@ -321,10 +285,9 @@ def _stopped_search_points(
     The numbers in `first` come first, then evenly spaced numbers.
     """
     for position, index in chunks.items():
-        calls = folder.journals.read(folder.journals.file(position)).calls
-        if not calls:
+        answers = torch.from_numpy(folder.journals.answers_in(folder.journals.file(position)))
+        if not len(answers):
             continue
-        answers = torch.cat([torch.from_numpy(call.answers.astype("int64")) for call in calls])
         images = labeller.first_query(index)
         known = min(len(images), len(answers))
         evenly = torch.linspace(0, max(0, known - 1), min(count, known)).long().tolist()

@@ -11,6 +11,7 @@ from torch import Tensor
 from db3kd.distillation.answers import NUMBERS, Answers, no_answers
 from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.distillation.sharded_decisions import decide_in_shards, shard_sizes
+from db3kd.pipelines.answer_checks import AnswerChecks
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_differences import DecidingEntry
@@ -66,6 +67,7 @@ class AnswerRun:
         on_answers: Called with the number of new answers after each batch; None by default.
         while_choosing: Makes the context in which the images of a round are chosen; `nullcontext`
             by default.
+        checks: Repeats known answers before the first new query; None by default.
 
     Raises:
         ValueError: If a shard of the folder holds values that no run writes.
@@ -84,6 +86,7 @@ class AnswerRun:
         self._order = order
         self.on_answers: Callable[[int], None] | None = None
         self.while_choosing: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.checks: AnswerChecks | None = None
         self._log = ChoiceLog(folder.path)
         self._stored: dict[int, Answers] = {}
         self._stored_rounds: dict[int, int] = {}
@@ -135,8 +138,13 @@ class AnswerRun:
         first = len(self.answers)
         rows = self._stored_rows(round_number, first, count)
         if rows is None:
+            start, journaled = self._journaled(first, count)
+            if not len(journaled):
+                self.check_known()  # before networks are trained that choose
             with self.while_choosing():
                 rows = self._chosen_rows(round_number, count, choose)
+            if len(journaled):
+                self.check_known(rows[start : start + len(journaled)], journaled)
         earlier = self.answers.decisions
         decisions = decide_in_shards(
             self.teacher,
@@ -152,6 +160,35 @@ class AnswerRun:
         answers = no_answers(self.answers.images).add(rows, decisions)
         self.answers = self.answers.add(answers.rows, answers.decisions)
         return answers
+
+    def check_known(self, rows: Tensor | None = None, decisions: Tensor | None = None) -> None:
+        """Repeats known answers, if `checks` is set and has not been used yet.
+
+        Args:
+            rows: [n] int64, images whose answers are not in shards, but elsewhere in the folder.
+            decisions: [n] int64, these answers.
+
+        Raises:
+            ValueError: As `AnswerChecks.repeat`.
+            TeacherError: If the teacher fails.
+        """
+        if self.checks is None:
+            return
+        known = no_answers(self.answers.images)
+        for shard in self._stored.values():
+            known = known.add(shard.rows, shard.decisions)
+        if rows is not None and decisions is not None:
+            known = known.add(rows, decisions)
+        self.checks.repeat(known.images, known.rows, known.decisions)
+
+    def _journaled(self, first: int, count: int) -> tuple[int, Tensor]:
+        """Returns the place of the first missing shard in a round, and its answers in a journal."""
+        for start in shard_sizes(count):
+            if first + start not in self._stored:
+                journals = self.folder.journals
+                answers = journals.answers_in(journals.file(first + start))
+                return start, torch.from_numpy(answers)
+        return count, torch.empty(0, dtype=torch.int64)
 
     def _stored_decisions(self, round_number: int, position: int, rows: Tensor) -> Tensor | None:
         """Returns the decisions of an earlier process for a shard of a round; None without one."""

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.label_scale import choose_label_scale
@@ -20,8 +21,9 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.distillation.training_checkpoint import Checkpoint
 from db3kd.labelling.label_images import label
-from db3kd.labelling.labels import Labels
+from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.planned_run import expected_labels
+from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.pipelines.distill_notes import DistillNotes
@@ -29,7 +31,9 @@ from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
 from db3kd.progress import show_progress
+from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.run_comparison import ExpectedRun
+from db3kd.storage.run_journals import Journals
 from db3kd.teachers import Teacher
 
 PAPER: str = "db3kd-paper"
@@ -57,6 +61,22 @@ def expected_distances(
 ) -> ExpectedRun:
     """Returns the run that `measure_distances` makes or continues with these arguments."""
     return expected_labels(folder, teacher, images, label_settings(plan, seed))
+
+
+def decisions_before_distances(expected: ExpectedRun) -> tuple[Tensor, Tensor]:
+    """Returns the decisions that a stopped run of `measure_distances` has for its images.
+
+    Args:
+        expected: From `expected_distances`; its folder holds a run.
+
+    Returns:
+        [n] int64, the numbers of the images, and [n] int64, their classes.
+    """
+    assert expected.images is not None  # distances are measured for image sets
+    stored = read_manifest(expected.path)
+    journals = Journals(expected.path.absolute(), LABELS, identity(stored), stored["started"])
+    decisions = torch.from_numpy(journals.answers_in(journals.file(DECISIONS)))
+    return torch.from_numpy(expected.images.order)[: len(decisions)], decisions
 
 
 def measure_distances(

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from db3kd.distillation.answer_batches import mean_probabilities
+from db3kd.labelling.check_results import describe_checks
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.finished_run import FinishedRun
 from db3kd.pipelines.reproduction import reproduction
@@ -114,6 +115,16 @@ def _stages(run: FinishedRun, noun: InputNoun) -> list[ReportStage]:
             queries = run.queries
         seconds = run.seconds["asking"] * stage.queries / asked
         stages.append(ReportStage(stage.name, counted(queries, noun), stage.why, queries, seconds))
+    if run.check_queries:
+        stages.append(
+            ReportStage(
+                "consistency checks",
+                counted(run.check_queries, noun),
+                describe_checks(run.manifest),
+                run.check_queries,
+                0,
+            )
+        )
     if run.curve:  # one point for each round that proxies chose
         stages.append(
             ReportStage(

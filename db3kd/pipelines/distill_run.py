@@ -7,12 +7,14 @@ from pathlib import Path
 from torch import nn
 
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.answers import Answers, augmentable_images
+from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images
 from db3kd.distillation.evaluation import predict
 from db3kd.distillation.network_store import NetworkStore
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.repeated_queries import record_lost
 from db3kd.models.weights import STUDENT_FILE
+from db3kd.pipelines.answer_checks import AnswerChecks
 from db3kd.pipelines.answer_run import ANSWERS, AnswerRun
 from db3kd.pipelines.asking import ask_rounds
 from db3kd.pipelines.distance_students import DistanceStudent, measure_distances
@@ -39,7 +41,7 @@ from db3kd.pipelines.training_time import steps_within
 from db3kd.progress import Progress, adding_up
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice
-from db3kd.storage.manifest import identity
+from db3kd.storage.manifest import identity, is_finished
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import describe
 from db3kd.wording import counted, plural
@@ -58,6 +60,8 @@ class DistillRun:
         prepared: The checked arguments of the distillation.
         folder: The run folder.
         callbacks: Further callbacks of the student's training.
+        consistency_checks: See `distill`.
+        accept_changed_teacher: See `distill`.
     """
 
     def __init__(
@@ -65,9 +69,14 @@ class DistillRun:
         prepared: PreparedDistillation,
         folder: Path,
         callbacks: Sequence[TrainingCallback] = (),
+        *,
+        consistency_checks: int = 0,
+        accept_changed_teacher: bool = False,
     ) -> None:
         self.prepared, self.folder = prepared, folder
         self._callbacks = callbacks
+        self._consistency_checks = consistency_checks
+        self._accept_changed_teacher = accept_changed_teacher
 
     def execute(self, *, resume: bool) -> FinishedRun:
         """Carries out the run, or the rest of it, and writes the student and the report.
@@ -134,6 +143,10 @@ class DistillRun:
         augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
         run = AnswerRun(folder, prepared.teacher, augmented, order)
+        record_lost(folder)
+        run.checks = AnswerChecks(
+            folder, prepared.teacher, self._consistency_checks, self._accept_changed_teacher
+        )
         with Progress(
             asked,
             asked,
@@ -156,6 +169,9 @@ class DistillRun:
             )
         labels = None
         if plan.label_queries:
+            if not is_finished(self.folder / LABELS_FOLDER):
+                numbers, decisions = prepared.decisions_before_distances(self.folder)
+                run.check_known(numbers * NUMBERS, decisions)
             with notes.timed("asking"):
                 labels = measure_distances(
                     prepared.teacher,

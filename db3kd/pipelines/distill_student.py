@@ -8,9 +8,10 @@ from torch import nn
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.distillation.training_callbacks import TrainingCallback
+from db3kd.labelling.check_results import describe_checks
 from db3kd.pipelines.distill_run import DistillRun
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.inputs import check_callbacks
+from db3kd.pipelines.inputs import check_callbacks, check_consistency_checks
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.prepared_distillation import PreparedDistillation, prepare_distillation
 from db3kd.pipelines.run_layout import REPORT_FILE
@@ -35,7 +36,7 @@ class DistillResult:
         held_out: Number of held-out images.
         validation: Number of validation images, by which training was chosen and may stop early:
             the held-out images, and augmented versions of them.
-        queries: All queries of the run.
+        queries: All queries of the run, with those of `check_queries`.
         plan: How the budget was divided.
         choices: What was chosen by validation agreement.
         taught_by: Who taught the student: decisions alone, or decisions and proxies or soft labels.
@@ -49,6 +50,8 @@ class DistillResult:
         noun: What messages call an image: "image", or "row" for tables.
         paid_twice: At most how many queries were paid twice, because a process of the run stopped
             before their answers arrived. `queries` counts them once.
+        check_queries: Queries that repeated known answers, in addition to the budget.
+        checks: What the check of each resumption found, in one sentence; empty without checks.
     """
 
     student: nn.Module
@@ -66,6 +69,8 @@ class DistillResult:
     report: Path | None
     noun: InputNoun = "image"
     paid_twice: int = 0
+    check_queries: int = 0
+    checks: str = ""
 
     def __repr__(self) -> str:
         low, high = self.interval
@@ -93,6 +98,7 @@ def distill(
     callbacks: Sequence[TrainingCallback] = (),
     rare_classes: bool = False,
     accept_changed_teacher: bool = False,
+    consistency_checks: int = 0,
 ) -> DistillResult:
     """Trains the best student within a query budget.
 
@@ -134,6 +140,11 @@ def distill(
         accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
             the teacher has another fingerprint, as a function has after its code was edited. The
             manifest records it. True needs `resume`.
+        consistency_checks: Maximum number of queries that repeat known answers of the run in `out`
+            before it asks anything new, in addition to the budget. If an answer has changed, the
+            teacher was replaced or is noisy, which a fingerprint need not show, and the run is not
+            resumed unless `accept_changed_teacher` is True. A number above 0 needs `resume` and
+            images.
 
     Returns:
         The student, and what it cost.
@@ -146,6 +157,7 @@ def distill(
     """
     check_callbacks(callbacks)
     check_accepts_teacher(accept_changed_teacher, resume)
+    check_consistency_checks(consistency_checks, images, resume)
     prepared = prepare_distillation(
         teacher,
         images,
@@ -165,6 +177,7 @@ def distill(
         resume=resume,
         callbacks=callbacks,
         accept_changed_teacher=accept_changed_teacher,
+        consistency_checks=consistency_checks,
     )
 
 
@@ -175,6 +188,7 @@ def run_distillation(
     resume: bool,
     callbacks: Sequence[TrainingCallback] = (),
     accept_changed_teacher: bool = False,
+    consistency_checks: int = 0,
 ) -> DistillResult:
     """Carries out a distillation whose arguments are checked.
 
@@ -184,8 +198,10 @@ def run_distillation(
         resume: See `distill`.
         callbacks: See `distill`.
         accept_changed_teacher: See `distill`.
+        consistency_checks: See `distill`.
 
     Raises:
+        ValueError: If the folder holds another run, or if answers of the teacher have changed.
         FileExistsError: As `distill`.
         TeacherError: As `distill`.
     """
@@ -194,14 +210,21 @@ def run_distillation(
             check_resumed_runs(
                 prepared.expected_runs(folder), accept_changed_teacher=accept_changed_teacher
             )
-        finished = DistillRun(prepared, folder, callbacks).execute(resume=resume)
+        run = DistillRun(
+            prepared,
+            folder,
+            callbacks,
+            consistency_checks=consistency_checks,
+            accept_changed_teacher=accept_changed_teacher,
+        )
+        finished = run.execute(resume=resume)
     return DistillResult(
         student=finished.trained.network,
         agreement=finished.matches / finished.held_out,
         interval=wilson_interval(finished.matches, finished.held_out),
         held_out=finished.held_out,
         validation=finished.validation,
-        queries=finished.queries,
+        queries=finished.queries + finished.check_queries,
         plan=prepared.plan,
         choices=finished.trained.choices,
         taught_by=finished.trained.taught_by,
@@ -211,4 +234,6 @@ def run_distillation(
         report=None if out is None else folder / REPORT_FILE,
         noun=prepared.noun,
         paid_twice=finished.paid_twice,
+        check_queries=finished.check_queries,
+        checks=describe_checks(finished.manifest),
     )

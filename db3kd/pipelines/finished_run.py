@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.distillation.answers import Answers
+from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -91,8 +92,13 @@ class FinishedRun:
 
     @property
     def queries(self) -> int:
-        """All queries."""
+        """The queries of the plan, without those of checks."""
         return len(self.answers) + self.label_queries
+
+    @property
+    def check_queries(self) -> int:
+        """Queries that repeated known answers."""
+        return queries_of_checks(self.manifest)
 
     @property
     def warnings(self) -> list[str]:

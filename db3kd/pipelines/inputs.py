@@ -26,7 +26,7 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.tables.checks import OutOfBoundsError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
-from db3kd.validation import check_shape_of_images
+from db3kd.validation import check_count, check_shape_of_images
 from db3kd.wording import input_noun
 
 _LOG = logging.getLogger(__name__)
@@ -165,6 +165,29 @@ def check_rare_classes(rare_classes: bool, images: object) -> None:
     if check_flag(rare_classes, "rare_classes") and images is None:
         raise ValueError(
             "rare_classes: needs images; it has no effect on pseudo samples, so leave it out"
+        )
+
+
+def check_consistency_checks(checks: int, images: object, resume: bool) -> None:
+    """Checks the argument `consistency_checks` of `distill`.
+
+    Args:
+        checks: The argument.
+        images: The images, or None.
+        resume: Whether a run is resumed.
+
+    Raises:
+        ValueError: If it is not an integer of at least 0, or if no answers could be repeated.
+    """
+    if check_count(checks, "consistency_checks", least=0) and not resume:
+        raise ValueError(
+            "consistency_checks: needs resume=True; only the answers of a run that is resumed are "
+            "repeated"
+        )
+    if checks and images is None:
+        raise ValueError(
+            "consistency_checks: needs images; the answers about pseudo samples are not repeated, "
+            "so leave it out"
         )
 
 

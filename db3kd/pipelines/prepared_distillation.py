@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
@@ -13,7 +14,11 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
 from db3kd.pipelines.answer_run import ANSWERS
-from db3kd.pipelines.distance_students import expected_distances, label_settings
+from db3kd.pipelines.distance_students import (
+    decisions_before_distances,
+    expected_distances,
+    label_settings,
+)
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
@@ -95,6 +100,18 @@ class PreparedDistillation(PreparedRun):
                 manifest["settings"].pop("choosing", None)
         return manifest
 
+    def count_checks(self, out: Path, checks: int) -> int:
+        """Returns how many queries of a resumed run repeat known answers.
+
+        Args:
+            out: The run folder.
+            checks: The argument `consistency_checks` of `distill`.
+        """
+        if not holds_run(out) or nothing_left_to_ask(out, answered_in_distill_run(out)):
+            return 0
+        numbers, _ = self.decisions_before_distances(out)
+        return min(checks, count_answers(out, ANSWERS) + len(numbers))
+
     def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
         """Yields the runs of the distillation that a resumed one may find in `out`.
 
@@ -106,12 +123,29 @@ class PreparedDistillation(PreparedRun):
         _, labels, samples = answer_folders(out)
         training, plan = self.settings.training, self.plan
         if plan.label_queries and holds_run(labels):
-            yield expected_distances(
-                self.teacher, self.training_images(), plan, training.seed, labels
-            )
+            yield self._expected_distances(labels)
         if plan.pseudo_samples and holds_run(samples):
             settings = sample_settings(plan.pseudo_samples, training, samples)
             yield expected_samples(samples, self.teacher, settings)
+
+    def _expected_distances(self, labels: Path) -> ExpectedRun:
+        seed = self.settings.training.seed
+        return expected_distances(self.teacher, self.training_images(), self.plan, seed, labels)
+
+    def decisions_before_distances(self, out: Path) -> tuple[Tensor, Tensor]:
+        """Returns what the run in `out` knows of the images whose distances it measures.
+
+        Args:
+            out: The run folder.
+
+        Returns:
+            [n] int64, the numbers of the training images, and [n] int64, their classes; none
+            before distances are measured, and none afterwards.
+        """
+        _, labels, _ = answer_folders(out)
+        if not self.plan.label_queries or not holds_run(labels) or is_finished(labels):
+            return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+        return decisions_before_distances(self._expected_distances(labels))
 
     def order(self) -> Tensor:
         """Returns the image of each sample, [N] int64; the last samples are held out."""

@@ -81,8 +81,9 @@ def command_line(arguments: Sequence[str], steps: int | None) -> str:
         return ""
     kept = ["db3kd"]
     rest = iter(arguments[1:])
+    left_out = {"--consistency-checks"} | ({"--time-limit"} if steps is not None else set())
     for each in rest:
-        if steps is not None and each.partition("=")[0] == "--time-limit":
+        if each.partition("=")[0] in left_out:
             if "=" not in each:
                 next(rest, None)
         elif each not in ("--resume", "--accept-changed-teacher"):

@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from db3kd.storage.filesystem import truncate
 from db3kd.storage.journal import Journal
 from db3kd.storage.journal_format import Contents, read_journal
 from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.shards import Kind, read_shards
+
+CHECKS = "_check-"
+"""How the names of the journals of checks begin, which repeat queries of other journals."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,15 @@ class Journals:
             stage: Name of the stage.
         """
         first = self.file(stage)
-        later = [file for file in self.files() if not file.name.startswith("_check-")]
+        later = [file for file in self.files() if not file.name.startswith(CHECKS)]
         if self.kind.shards(self.folder) or any(file != first for file in later):
             return None
-        return sum(len(call.answers) for call in self.read(first).calls)
+        return len(self.answers_in(first))
+
+    def answers_in(self, file: Path) -> np.ndarray:
+        """Returns the answers in one of the files, `[n] int64`, in the order of the queries."""
+        answers = [call.answers for call in self.read(file).calls]
+        return np.concatenate(answers or [np.empty(0)]).astype(np.int64)
 
 
 def queries_unanswered(path: str | Path) -> int:
@@ -84,7 +94,7 @@ def queries_unanswered(path: str | Path) -> int:
     return sum(found.in_flight for found in _read_all(Path(path)).values())
 
 
-def journaled_answers(path: str | Path) -> int:
+def journaled_answers(path: str | Path, *, checks: bool = True) -> int:
     """Returns the number of answers in the journals of a run.
 
     The journal of a shard is deleted after the shard is written, so it is not counted if both are
@@ -92,6 +102,7 @@ def journaled_answers(path: str | Path) -> int:
 
     Args:
         path: Run folder; one without a run has none.
+        checks: Whether to count those of an interrupted check.
 
     Raises:
         ValueError: The manifest or a journal is damaged.
@@ -100,13 +111,14 @@ def journaled_answers(path: str | Path) -> int:
     return sum(
         len(call.answers)
         for file, found in _read_all(path).items()
-        if not any(path.glob(f"{file.stem.removeprefix('_')}-*.parquet"))
+        if (checks or not file.name.startswith(CHECKS))
+        and not any(path.glob(f"{file.stem.removeprefix('_')}-*.parquet"))
         for call in found.calls
     )
 
 
 def count_answers(path: str | Path, kind: Kind) -> int:
-    """Returns the number of answers of a run whose shards hold one in each row.
+    """Returns the number of answers of a run whose shards hold one in each row, without checks.
 
     Args:
         path: Run folder, without its subfolders; one without a run has none.
@@ -116,7 +128,7 @@ def count_answers(path: str | Path, kind: Kind) -> int:
         ValueError: The run is of another kind, or it is damaged.
     """
     shards = read_shards(path, kind, missing_ok=True)
-    return journaled_answers(path) + sum(len(table) for _, table in shards)
+    return journaled_answers(path, checks=False) + sum(len(table) for _, table in shards)
 
 
 def discard_unanswered(file: Path, found: Contents) -> None:

@@ -29,6 +29,8 @@ MANIFEST = {
         ("db3kd distill --resume --time-limit 60 --out r", "db3kd distill --out r --steps 900"),
         ("db3kd distill --time-limit=60", "db3kd distill --steps 900"),
         ("db3kd distill --resume --accept-changed-teacher", "db3kd distill"),
+        ("db3kd distill --resume --consistency-checks 9 --out r", "db3kd distill --out r"),
+        ("db3kd distill --resume --consistency-checks=9", "db3kd distill"),
         ("python script.py", ""),
         ("db3kd compare --out r", "db3kd compare --out r"),
         ("", ""),
