@@ -19,7 +19,9 @@ from forked import forked_processes
 import db3kd
 from db3kd.labelling.check_results import is_inconsistent, queries_of_checks
 from db3kd.pipelines import DistillResult
+from db3kd.pipelines.answer_run import ANSWERS
 from db3kd.storage.manifest import queries_in_flight, read_manifest
+from db3kd.storage.run_journals import count_answers
 from db3kd.teachers import TeacherError
 
 pytest.importorskip("pyarrow")
@@ -152,6 +154,7 @@ def test_answers_of_a_check_that_fails_are_counted(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="the service is down"):
         distill(served, tmp_path, 3 * BATCH, resume=True)
     served.limit = 10**9
+    assert count_answers(tmp_path, ANSWERS) == paid, "those of checks are no answers of the run"
 
     result = distill(served, tmp_path, resume=True)
 
