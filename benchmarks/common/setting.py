@@ -78,11 +78,15 @@ def load_network(options: argparse.Namespace, train: ImageSet) -> nn.Module:
     make = partial(build_model, model, shape, classes)
     if options.teacher is not None and options.teacher.exists():
         saved = read_saved_model(options.teacher)
-        if saved.model != model or saved.image_shape != shape or saved.classes != classes:
+        metadata = saved.metadata
+        found = None if metadata is None else (metadata.image_shape, metadata.classes)
+        if saved.model != model or found != (shape, classes):
+            described = "weights only"
+            if metadata is not None:
+                described = f"{saved.model} for {metadata.classes} of {metadata.image_shape}"
             raise SystemExit(
-                f"--teacher: expected {model} for {classes} classes of {shape}, got {saved.model} "
-                f"for {saved.classes} of {saved.image_shape} in {options.teacher}; pass "
-                "--teacher-model, or another file"
+                f"--teacher: expected {model} for {classes} classes of {shape}, got {described} "
+                f"in {options.teacher}; pass --teacher-model, or another file"
             )
         network = make()
         network.load_state_dict(saved.state)

@@ -24,27 +24,17 @@ STUDENT_FILE = "student.safetensors"
 class SavedModel:
     """The content of a `.safetensors` file.
 
-    A file that `save_model` did not write has weights only: every other field is None.
+    A file that `save_model` did not write has weights only: the other fields are None.
 
     Attributes:
         state: The weights, as `module.state_dict()` names them.
         model: The name that `build_model` takes; None if the file does not know it.
-        image_shape: Shape of one image.
-        classes: Number of classes.
-        bounds: Lowest and highest pixel value that the network takes.
-        class_names: Class names in the order of the class numbers.
-        threshold: For a network that returns one score per image: class 1 begins here.
-        features: The features of the table whose encoded rows the network takes.
+        metadata: What else the file says of the network, or None.
     """
 
     state: dict[str, Tensor]
     model: str | None = None
-    image_shape: tuple[int, ...] | None = None
-    classes: int | None = None
-    bounds: tuple[float, float] | None = None
-    class_names: tuple[str, ...] | None = None
-    threshold: float | None = None
-    features: Features | None = None
+    metadata: ModelMetadata | None = None
 
 
 def save_model(
@@ -135,9 +125,8 @@ def read_saved_model(path: str | Path) -> SavedModel:
         header = file.metadata() or {}
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     metadata = ModelMetadata.from_header(header)
-    if metadata is None:
-        return SavedModel(state)
-    return SavedModel(state, header.get("model"), **vars(metadata))
+    # The name means nothing in a file of another program.
+    return SavedModel(state, None if metadata is None else header.get("model"), metadata)
 
 
 def student_in_folder(folder: Path, argument: str) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from db3kd.models.metadata import ModelMetadata
-from db3kd.models.weights import SavedModel
 from db3kd.tables import Features
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.class_numbers import Numbering
@@ -99,9 +98,7 @@ class ModelOverrides:
             check_bounds(self.bounds or (0.0, 1.0)),
         )
 
-    def completed(
-        self, declared: ModelMetadata | SavedModel | None, file: str | Path
-    ) -> "ModelOverrides":
+    def completed(self, declared: ModelMetadata | None, file: str | Path) -> "ModelOverrides":
         """Returns these declarations, completed with what a model's file declares.
 
         Args:

@@ -113,7 +113,7 @@ def _open_weights(
             f"{path}: declares the model {saved.model!r}; a file cannot choose which code runs, so "
             "repeat the name as model="
         )
-    overrides = overrides.completed(saved, path)
+    overrides = overrides.completed(saved.metadata, path)
     return TorchFile(_build(path, model or saved.model, overrides, saved.state), overrides)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from db3kd.models import SavedModel, build_model, read_saved_model, save_model
+from db3kd.models import ModelMetadata, SavedModel, build_model, read_saved_model, save_model
 
 SHAPE = (1, 8, 8)
 DECLARED = {"model": "linear", "image_shape": SHAPE, "classes": 2}
@@ -22,8 +22,11 @@ def test_a_saved_model_is_read_back(tmp_path):
     )
     saved = read_saved_model(path)
     state = saved.state
+    declared = {name: value for name, value in DECLARED.items() if name != "model"}
     assert saved == SavedModel(
-        state, **DECLARED, bounds=(0.0, 255.0), class_names=("cat", "ox"), threshold=0.5
+        state,
+        DECLARED["model"],
+        ModelMetadata(**declared, bounds=(0.0, 255.0), class_names=("cat", "ox"), threshold=0.5),
     )
     assert all(state[key].equal(value) for key, value in network.state_dict().items())
     assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
@@ -33,7 +36,7 @@ def test_a_file_of_another_writer_has_weights_only(tmp_path):
     weights = {"weight": torch.ones(2)}
     save_file(weights, tmp_path / "m.safetensors", {"format": "pt", "model": "linear"})
     saved = read_saved_model(tmp_path / "m.safetensors")
-    assert (saved.model, saved.classes) == (None, None)
+    assert (saved.model, saved.metadata) == (None, None)
     assert saved.state["weight"].equal(weights["weight"])
 
 
