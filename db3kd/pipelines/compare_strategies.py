@@ -23,9 +23,10 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distill_student import DistillResult, distill
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.prepared_comparison import PreparedComparison, prepare_comparison
+from db3kd.pipelines.step_times import trained_equally
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_warnings import time_limit_warning
-from db3kd.pipelines.training_time import LEAST_STEPS, time_prepared_steps
+from db3kd.pipelines.training_time import time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.changed_teachers import accept_teacher, check_accepts_teacher
@@ -196,7 +197,7 @@ def run_comparison(
         prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))
         settings, plan = prepared.settings, prepared.plan
         steps = _equal_steps(folder, prepared)
-        equal = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
+        equal = trained_equally(settings, steps)
         students = _Students(
             folder=folder,
             prepared=prepared,
@@ -331,11 +332,8 @@ def _equal_steps(folder: ComparisonFolder, prepared: PreparedComparison) -> int:
         return steps
     limited = folder.steps
     if limited is None:
-        whole = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
-        times = time_prepared_steps(replace(prepared, settings=whole))
-        seconds = times.of_comparison(prepared.plan, whole)
-        shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
-        limited = min(steps, shorter)
+        times = time_prepared_steps(prepared, prepared.plan.plans.values())
+        limited = times.steps_of_comparison(prepared.plan, settings, prepared.budget)
         folder.keep_steps(limited)
         warning = time_limit_warning(settings.time_limit, limited, steps, _LONGER)
         if warning is not None:

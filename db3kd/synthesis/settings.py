@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from db3kd.argument_types import check_seed
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
 from db3kd.validation import check_count
