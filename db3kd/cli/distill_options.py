@@ -79,12 +79,11 @@ class TransferOptions(ImageOptions):
 
     def load(self, seed: int) -> "ImageSet | None":
         """Loads the images to query; None without --data."""
-        from db3kd.labelling.sample_choice import draw_samples
+        from db3kd.labelling.sample_choice import draw_images
 
         if self.data is None:
             return None
-        loaded = self._load_perhaps_without_labels()
-        return loaded.subset(draw_samples(len(loaded), self.limit, seed))
+        return draw_images(self._load_perhaps_without_labels(), self.limit, seed)
 
     def _load_perhaps_without_labels(self) -> "ImageSet":
         """Loads the images of --data, which need no labels: --label-column may refer to --test."""

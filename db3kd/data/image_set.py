@@ -34,6 +34,21 @@ class _State:
     checked: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which images of a set, as it was made or loaded, a view has.
+
+    Attributes:
+        numbers: int64 [N], their numbers in that set.
+        total: The number of images in that set.
+        how: How they were chosen, if the caller said so; otherwise empty.
+    """
+
+    numbers: np.ndarray
+    total: int
+    how: str = ""
+
+
 class ImageSet:
     """Images in [0, 1] with or without labels, read when they are needed.
 
@@ -65,6 +80,7 @@ class ImageSet:
         classes: The number of classes; None if it is unknown.
         class_names: The name of each class, or None.
         name: What messages call the set.
+        selection: Which images of the set it was made from it has; all, unless it is a subset.
         bounds: Lowest and highest value of an image, always (0, 1). A teacher with other bounds is
             asked through `db3kd.RescaledTeacher`.
 
@@ -100,6 +116,7 @@ class ImageSet:
         self.class_names: tuple[str, ...] | None = names
         self.name = name
         self.features = features
+        self.selection = Selection(np.arange(len(self._rows)), len(self._rows))
         self._state = _State()
 
     @classmethod
@@ -251,14 +268,20 @@ class ImageSet:
         """Returns what error messages call the image at `index`: its file, or its row."""
         return self._pixels.name_of(int(self._rows[index]))
 
-    def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageSet":
-        """Returns a view of the images at `indices`, in that order."""
+    def subset(self, indices: Sequence[int] | Tensor | np.ndarray, how: str = "") -> "ImageSet":
+        """Returns a view of the images at `indices`, in that order.
+
+        Args:
+            indices: Their numbers in this set.
+            how: How they were chosen, in a few words for the report of a run.
+        """
         chosen = self._checked(indices)
         labels = None if self.labels is None else self.labels[torch.from_numpy(chosen)]
         rows = self._rows[chosen]
         part = ImageSet(
             self._pixels, labels, self.classes, self.name, rows, self.class_names, self.features
         )
+        part.selection = Selection(self.selection.numbers[chosen], self.selection.total, how)
         part._state = _State(self._state.checked)
         return part
 
@@ -274,6 +297,7 @@ class ImageSet:
         view = ImageSet(
             self._pixels, labels, None, self.name, self._rows, class_names, self.features
         )
+        view.selection = self.selection
         view._state = self._state  # The views share their images, so one check is enough.
         return view
 

@@ -23,6 +23,7 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distill_student import DistillResult, distill
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.prepared_comparison import PreparedComparison, prepare_comparison
+from db3kd.pipelines.reproduction import described_data
 from db3kd.pipelines.step_times import trained_equally
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_warnings import time_limit_warning
@@ -217,6 +218,7 @@ def run_comparison(
         summary = ComparisonSummary(
             teacher=describe(prepared.teacher),
             data=None if prepared.images is None else prepared.images.name,
+            drawn=None if prepared.images is None else described_data(prepared.images),
             student=prepared.student.title,
             test=None if prepared.test is None else prepared.test.name,
             budget=prepared.budget,

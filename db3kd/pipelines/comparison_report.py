@@ -28,6 +28,7 @@ class ComparisonSummary:
     Attributes:
         teacher: What the report calls the teacher.
         data: What it calls the images; None without images.
+        drawn: Which of them these are, from `described_data`; None without images.
         student: What it calls the students.
         test: What it calls the test images; None without test images.
         teacher_accuracy: Share of the test images, in [0, 1], that the teacher puts in their class;
@@ -44,6 +45,7 @@ class ComparisonSummary:
 
     teacher: str
     data: str | None
+    drawn: str | None
     student: str
     test: str | None
     budget: int
@@ -103,7 +105,6 @@ class ComparisonSummary:
 
     def notes(self) -> list[str]:
         """Returns sentences on how the numbers were made and what they cost."""
-        data = "pseudo samples" if self.data is None else self.data
         measured = "Accuracy and agreement" if self.plan.test_images else "Accuracies"
         seeds = (
             f"seed {self.seeds[0]}"
@@ -114,8 +115,9 @@ class ComparisonSummary:
         notes = [
             *(f"Not used: {row.strategy}. {row.refused}." for row in self.rows if row.refused),
             f"Students: {self.student}, {counted(self.steps, 'training step')} each, {seeds}, "
-            f"trained on decisions of the teacher {self.teacher} about {data}, at most "
+            f"trained on decisions of the teacher {self.teacher}, at most "
             f"{counted(self.budget, 'query')} each.",
+            f"Data: {'pseudo samples' if self.drawn is None else self.drawn}.",
             "Queries, price and seconds are means per student. Held-out agreement counts the "
             f"held-out {noun}s of all seeds together; its interval is Wilson's."
             + (

@@ -192,12 +192,16 @@ def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
             f"{name}: {error.problem}; declare wider bounds, as in db3kd.TabularTeacher(model, "
             "db3kd.Features.infer(table, bounds={column: (lower, upper)})), or leave the row out"
         ) from None
-    if isinstance(converted, ImageSet):
-        return converted
     if isinstance(converted, Tensor):
-        return ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
-    raise TypeError(
-        f"{name}: expected an image set, an array or a data set, got {type(images).__name__}"
+        converted = ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
+    elif not isinstance(converted, ImageSet):
+        raise TypeError(
+            f"{name}: expected an image set, an array or a data set, got {type(images).__name__}"
+        )
+    if converted is images:
+        return converted
+    return converted.subset(
+        range(len(converted)), f"passed in Python, of type {type(images).__name__}"
     )
 
 
