@@ -14,6 +14,7 @@ from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.storage.image_digests import ImageDigests
 from db3kd.tables import Features, Table
 from db3kd.tables.checks import OutOfBoundsError
+from db3kd.tables.places import naming
 from db3kd.validation import (
     UNIT_BOUNDS,
     check_bounds,
@@ -193,12 +194,15 @@ class ImageSet:
             TypeError: See `Features.infer` and `Features.encode`.
             ValueError: See `Features.infer` and `Features.encode`, or if the labels do not fit.
         """
-        features = Features.infer(table) if features is None else features
+        if features is None:
+            with naming(name):
+                features = Features.infer(table)
         try:
-            encoded = features.encode(table)
+            with naming(name):
+                encoded = features.encode(table)
         except OutOfBoundsError as error:
             raise OutOfBoundsError(
-                f"{name}: {error.problem}", "pass features= with wider bounds, or leave the row out"
+                error.problem, "pass features= with wider bounds, or leave the row out"
             ) from None
         pixels = ArrayPixels(encoded.numpy(), name)
         if labels is not None:

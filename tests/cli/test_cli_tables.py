@@ -93,8 +93,11 @@ def test_a_test_row_outside_the_bounds_names_the_file_and_what_to_do(table):
     others.loc[34, "alcohol"] = 99.5
     others.to_csv("others.csv", index=False)
     message = fail("distill", *asked(table), "--budget", 150, "--test", "others.csv", "--dry-run")
-    assert "error: --test: others.csv: column 'alcohol': expected " in message
-    assert ", got 99.5 in row 34, counted from 0; the bounds are those of --data " in message
+    assert "error: --test: others.csv, column 'alcohol': expected " in message
+    assert (
+        ", got 99.5 in row 35, counted from 1 without the header; the bounds are those of --data "
+        in message
+    )
     assert "unless --features FILE declares them" in message and "clip" not in message
 
 
