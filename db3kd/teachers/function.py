@@ -1,6 +1,7 @@
 """A teacher made of a Python function on NumPy arrays."""
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.answer_arrays import as_answer_array, check_answer_range
-from db3kd.teachers.base import TeacherError, teacher_repr
+from db3kd.teachers.base import TeacherError, failure, teacher_repr
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.decide import check_decisions
@@ -17,6 +18,9 @@ from db3kd.teachers.function_fingerprint import function_fingerprint
 from db3kd.teachers.generator import GeneratorStream
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
+
+_ABOUT_SHAPES = re.compile(r"dim|shape", re.IGNORECASE)
+"""What models of rows say about images: "Found array with dim 4", "must be 2 dimensional"."""
 
 
 class FunctionTeacher:
@@ -93,14 +97,13 @@ class FunctionTeacher:
         """Returns the function's class of each image; see `Teacher.decide`.
 
         Raises:
-            TeacherError: If the function returns anything but a class for each image.
+            TeacherError: If the function returns anything but a class for each image, or fails
+                because of their shape.
         """
         if inspect.isgeneratorfunction(self._function):
             return self._decide_one_by_one(as_images(images, self))
         images = as_images(images, self)
-        answer = torch.tensor(
-            self._as_numbers(self._function(self._as_array(images))), device=images.device
-        )
+        answer = torch.tensor(self._as_numbers(self._call(images)), device=images.device)
         check_decisions(answer, len(images), self.classes, f"teacher {self.name}")
         return answer.long()
 
@@ -146,6 +149,20 @@ class FunctionTeacher:
         if values.dtype.kind not in "bfc":
             raise TeacherError(f"{expected}, got {values.dtype}; return class numbers as integers")
         return values
+
+    def _call(self, images: Tensor) -> Any:
+        try:
+            return self._function(self._as_array(images))
+        except Exception as error:
+            are_images = images.ndim > 2 and not self._flatten
+            if are_images and _ABOUT_SHAPES.search(str(error)):
+                problem = str(failure(self.name, len(images), error)).rstrip(".")
+                raise TeacherError(
+                    f"{problem}; if it takes rows of numbers, pass flatten=True (on the command "
+                    'line, describe the function in a .toml file with layout = "flat" under '
+                    "[preprocessing])"
+                ) from error
+            raise
 
     def _as_array(self, images: Tensor) -> np.ndarray:
         array = images.detach().to("cpu", torch.float32, copy=True).numpy()

@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
 from teachers_analytic import (
     AnalyticTeacher,
     BallTeacher,
@@ -413,3 +415,30 @@ def test_a_teacher_shows_what_it_is(module, rescaled):
         f"{kind}Teacher('digits', image_shape=(1, 8, 8), classes=10, bounds={bounds}, device='cpu')"
     )
     assert "brightness" in repr(FunctionTeacher(brightness, SHAPE, 2))
+
+
+def test_a_model_of_rows_that_gets_images_is_told_to_flatten_them():
+    digits = load_digits()
+    machine = SVC().fit(digits.data / 16, digits.target)
+    images = torch.from_numpy(digits.images[:5, None] / 16).float()
+    teacher = FunctionTeacher(machine.predict, SHAPE, 10)
+    for decide in (teacher.decide, lambda given: decide_checked(teacher, given)):
+        with pytest.raises(
+            TeacherError, match=r"dim 4.* SVC; if it .* flatten=True .*\"flat\""
+        ) as e:
+            decide(images)
+        assert isinstance(e.value.__cause__, ValueError) and "dim 4" in str(e.value.__cause__)
+    flat = FunctionTeacher(machine.predict, SHAPE, 10, flatten=True)
+    assert flat.decide(images).tolist() == machine.predict(digits.data[:5] / 16).tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "flatten", "message"),
+    [(SHAPE, False, "no connection"), ((64,), False, "dim 1"), (SHAPE, True, "dim 1")],
+)
+def test_other_errors_of_a_function_are_left_as_they_are(shape, flatten, message):
+    def fails(images):
+        raise ConnectionError(message)
+
+    with pytest.raises(ConnectionError, match=f"^{message}$"):
+        FunctionTeacher(fails, shape, 10, flatten=flatten).decide(torch.zeros(2, *shape))
