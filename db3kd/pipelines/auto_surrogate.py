@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_type
+from db3kd.argument_types import check_type, suggests_arguments
 from db3kd.data.image_source import NamedImages, SelectedImages
 from db3kd.data.table_rows import projection_of
 from db3kd.distillation.augmented_decisions import AugmentedDecisions
@@ -43,6 +43,7 @@ _ASKING = "asking for the surrogate"
 """The title of the display while the teacher is asked."""
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class AutoSurrogate:
     """Trains a surrogate inside a label run, on a part of the run's budget, if that pays.

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+from db3kd.argument_types import suggests_arguments
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.validation import check_count
 
@@ -11,6 +12,7 @@ _LEAST_STEPS = 300
 """Training steps of a student in a round with few answers, unless `steps` is smaller."""
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class AcquisitionSettings:
     """How students choose the images that the teacher decides.
