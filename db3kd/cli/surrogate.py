@@ -18,7 +18,7 @@ from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import agreement_text, price_text, print_answered, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import Steps, TrainingOptions
-from db3kd.wording import counted, input_noun
+from db3kd.wording import also_paid, counted, input_noun
 
 if TYPE_CHECKING:
     from db3kd.wording import InputNoun
@@ -134,7 +134,10 @@ def _print_summary(
 ) -> None:
     queries, agreement = manifest["queries"], manifest["agreement"]
     per_sample = manifest["settings"]["surrogate"]["queries_per_sample"]
-    print(f"queries        {queries:,}, {per_sample:,} per sample{price_text(queries, price)}")
+    print(
+        f"queries        {queries:,}, {per_sample:,} per sample{price_text(queries, price)}"
+        f"{also_paid(paid_twice)}"
+    )
     print_paid_twice(paid_twice, 14)
     if held_out := manifest.get("held_out"):  # missing in files of earlier versions
         measured = agreement_text(round(agreement * held_out), held_out, f"held-out {noun}")

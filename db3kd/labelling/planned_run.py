@@ -57,6 +57,11 @@ class PlannedRun:
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
 
+    @property
+    def max_queries(self) -> int:
+        """Maximum number of queries of the run, with those of its surrogate and its checks."""
+        return self.job.max_queries + self.surrogate.queries + self.checks_budget
+
     def count_queries(self, folder: Path, *, any_teacher: bool = False) -> "RunQueries":
         """Counts the queries of the run in a folder, which it continues.
 

@@ -27,7 +27,6 @@ from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import module_fingerprint
-from db3kd.wording import counted
 
 WEIGHTS = "_surrogate.safetensors"
 """The weights of a run's own surrogate, in its folder."""
@@ -67,7 +66,7 @@ class PlannedSurrogate(Protocol):
         weights: Path,
         *,
         progress: bool,
-    ) -> float | None:
+    ) -> tuple[float, int] | None:
         """Asks the teacher, trains the surrogate and writes its weights.
 
         Args:
@@ -80,7 +79,8 @@ class PlannedSurrogate(Protocol):
             progress: Whether to show the progress.
 
         Returns:
-            Its agreement with the teacher on held-out images, in [0, 1]; None if it is unknown.
+            Its agreement with the teacher on held-out images, in [0, 1], and their number,
+            augmented ones included; None if it is unknown.
         """
         ...
 
@@ -201,7 +201,7 @@ class RunSurrogate:
         decisions = _decide(run, teacher, images, self.settings, order, progress)
         log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
-            agreement = self.planned.train(
+            measured = self.planned.train(
                 teacher, images, decisions, journal, log, file, progress=progress
             )
         network = self.planned.load(file)
@@ -210,7 +210,8 @@ class RunSurrogate:
             SURROGATES,
             {
                 "queries": self.planned.queries,
-                "agreement": agreement,
+                "agreement": None if measured is None else measured[0],
+                "held_out": 0 if measured is None else measured[1],
                 "why": self.why,
                 "weights": module_fingerprint(network),
             },
@@ -260,18 +261,6 @@ def plan_surrogate(
 def queries_of_surrogate(manifest: Mapping[str, Any]) -> int:
     """The queries that trained a run's own surrogate, on top of those of its labels."""
     return sum(note["queries"] for note in manifest.get(SURROGATES, ()))
-
-
-def describe_surrogate(manifest: Mapping[str, Any]) -> str:
-    """Describes the surrogate that a run trained, or why none; empty if it need not decide."""
-    notes = manifest.get(SURROGATES, ())
-    if not notes:
-        return ""
-    queries, agreement = queries_of_surrogate(manifest), notes[-1].get("agreement")
-    if not queries:
-        return f"none: {notes[-1]['why']}"
-    known = "" if agreement is None else f", agrees on {agreement:.1%} of held-out samples"
-    return f"{counted(queries, 'more query')}{known}: {notes[-1]['why']}"
 
 
 def _decide(

@@ -166,7 +166,7 @@ class PlannedAutoSurrogate:
         weights: Path,
         *,
         progress: bool,
-    ) -> float | None:
+    ) -> tuple[float, int] | None:
         """Asks the teacher, trains the surrogate and writes its weights.
 
         Args:
@@ -179,7 +179,8 @@ class PlannedAutoSurrogate:
             progress: Whether to show the progress.
 
         Returns:
-            Its agreement with the teacher on held-out images, in [0, 1].
+            Its agreement with the teacher on held-out images, in [0, 1], and their number,
+            augmented ones included.
         """
         generator = torch.Generator().manual_seed(self.settings.training.seed)
         order = torch.randperm(len(images), generator=generator)
@@ -205,7 +206,8 @@ class PlannedAutoSurrogate:
         ) as show:
             surrogate = train_surrogate(decided, teacher.classes, self.settings, show, points)
         save_surrogate(weights, surrogate.network, self.settings, teacher, images)
-        return surrogate.agreement
+        agreement = surrogate.agreement
+        return None if agreement is None else (agreement, surrogate.held_out)
 
     def load(self, weights: Path) -> nn.Module:
         """Returns the network of a weights file that `train` wrote, in eval mode on the CPU."""

@@ -16,7 +16,7 @@ from db3kd.report.comparison import comparison_block
 from db3kd.report.intervals import interval_of
 from db3kd.report.student_blocks import Section
 from db3kd.storage.filesystem import write_atomically
-from db3kd.wording import InputNoun, counted, money
+from db3kd.wording import InputNoun, also_paid, counted, money
 
 DATA_FILE = "compare.json"
 
@@ -206,7 +206,10 @@ def _page(summary: ComparisonSummary) -> Summary:
         key_figures=[
             (f"{summary.budget:,}", "maximum number of queries of each student"),
             (f"{summary.steps:,}", "training steps of each student"),
-            (f"{summary.queries:,}", f"queries of all students{with_test}"),
+            (
+                f"{summary.queries:,}",
+                f"queries of all students{with_test}{also_paid(summary.paid_twice)}",
+            ),
         ],
         links=[
             (

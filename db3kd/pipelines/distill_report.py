@@ -68,6 +68,7 @@ def write_distill_report(
         accuracy=run.correct,
         price_per_1000=price_per_1000,
         curve=_curve(run),
+        paid_twice=run.paid_twice,
         validation=run.validation,
         choices=[
             PlanChoice(choice.question, choice.chosen, choice.options)

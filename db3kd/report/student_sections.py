@@ -28,7 +28,7 @@ from db3kd.report.student_blocks import (
 from db3kd.report.student_report import StudentReport
 from db3kd.report.text import shown_name
 from db3kd.tables import Feature
-from db3kd.wording import counted, money, plain_number
+from db3kd.wording import also_paid, counted, money, plain_number
 
 MAX_CLASSES = 20
 """With more classes, only the most frequent ones and the most frequent confusions are shown."""
@@ -74,7 +74,7 @@ def key_figures(report: StudentReport) -> list[tuple[str, str]]:
             interval = f"({interval_of(matches, total)}) of {counted(total, f'test {report.noun}')}"
             found.append((percent(matches / total), f"{what} {interval}"))
     if report.queries is not None:
-        found.append((f"{report.queries:,}", "queries in total"))
+        found.append((f"{report.queries:,}", f"queries in total{also_paid(report.paid_twice)}"))
         price = report.price(report.queries)
         if price is not None:
             rate = money(report.price_per_1000 or 0)
