@@ -52,16 +52,16 @@ def label(
         typer.Option(
             "--limit",
             min=1,
-            help="Label only this many images, drawn at random.",
+            help="Label only this many images or rows, drawn at random.",
             rich_help_panel=COMMON,
         ),
     ] = None,
 ) -> None:
-    """Label images with their distances to a teacher's other classes, from its decisions alone.
+    """Label images or rows with their distances to a teacher's other classes.
 
-    A query is one image that the teacher classifies. The budget is never exceeded. Query only
-    teachers that you are allowed to query. The exit status is 3 if the run finished but the teacher
-    is noisy or was replaced.
+    A query is one image or row that the teacher classifies; nothing but its class is needed. The
+    budget is never exceeded. Query only teachers that you are allowed to query. The exit status is
+    3 if the run finished but the teacher is noisy or was replaced.
 
     For example:
 
@@ -236,8 +236,8 @@ def _report(
         )
     if is_inconsistent(after) or totals.statuses["contradictory"]:
         print(
-            "error: the teacher gave different answers to the same images; "
-            f"{out / MANIFEST} states how many",
+            "error: the teacher gave different answers to the same "
+            f"{noun}s; {out / MANIFEST} states how many",
             file=sys.stderr,
         )
         raise typer.Exit(INCONSISTENT)

@@ -43,7 +43,7 @@ def surrogate(
         typer.Option(
             "--limit",
             min=2,
-            help="Use only this many images, drawn at random.",
+            help="Use only this many images or rows, drawn at random.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -52,7 +52,7 @@ def surrogate(
         typer.Option(
             "--queries-per-sample",
             min=1,
-            help="Number of queries per sample: the image itself and augmented versions of it.",
+            help="Number of queries per sample: the image or row itself and augmented versions.",
             rich_help_panel=COMMON,
         ),
     ] = 10,
@@ -71,11 +71,11 @@ def surrogate(
 ) -> None:
     """Train a network on a teacher's decisions, to predict where the teacher's boundaries run.
 
-    The queries are the images, and mixed, shifted and noisy versions of them. Their number is
-    printed before the first one; --dry-run stops there. Query only teachers that you are allowed to
-    query. Some images are held out, to measure how often the surrogate
-    agrees with the teacher. Several networks trained on the same answers propose nearer boundary
-    points than one, but take longer.
+    The queries are the images or rows, and mixed, shifted and noisy versions of them. Their number
+    is printed before the first one; --dry-run stops there. Query only teachers that you are allowed
+    to query. Some images or rows are held out, to measure how often the surrogate agrees with the
+    teacher. Several networks trained on the same answers propose nearer boundary points than one,
+    but take longer.
 
     A .json file next to the weights records how they were made, and a .decisions folder keeps the
     answers. To train another network on the same answers without a query, remove the weights and

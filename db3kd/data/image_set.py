@@ -108,7 +108,9 @@ class ImageSet:
         self._pixels = pixels
         self._rows = np.arange(len(pixels)) if rows is None else rows
         if len(self._rows) == 0:
-            raise ValueError(f"{name}: the set is empty, expected at least one image")
+            raise ValueError(
+                f"{name}: the set is empty, expected at least one {input_noun(pixels.image_shape)}"
+            )
         if labels is not None:
             classes = int(labels.max()) + 1 if classes is None else classes
             labels = check_classes(labels, len(self._rows), classes, f"{name} labels")

@@ -93,6 +93,6 @@ class TrainedSurrogate:
     def __repr__(self) -> str:
         agreement = "unknown"
         if self.agreement is not None:
-            agreement = f"{self.agreement:.1%} on {counted(self.held_out, 'held-out image')}"
+            agreement = f"{self.agreement:.1%} on {counted(self.held_out, 'held-out sample')}"
         name = type(self.network).__name__
         return f"TrainedSurrogate({name}, agreement {agreement}, {counted(self.queries, 'query')})"

@@ -268,7 +268,7 @@ def _journal(
 def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, NamedImages]:
     """The teacher for the images' bounds, and the images with labels in its numbering."""
     if len(images) == 0:
-        raise ValueError("images: expected at least one image, got none")
+        raise ValueError("images: expected at least one, got none")
     if isinstance(images, Tensor):
         check_images(images, teacher.image_shape, teacher.bounds)
         check_scaled(images, teacher)

@@ -27,6 +27,7 @@ from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import module_fingerprint
+from db3kd.wording import input_noun, plural
 
 WEIGHTS = "_surrogate.safetensors"
 """The weights of a run's own surrogate, in its folder."""
@@ -273,7 +274,8 @@ def _decide(
 ) -> Tensor:
     """Decides the images of a run, which its labelling then need not ask about again."""
     limits = divide_budget(settings, len(images), teacher.classes)
-    shown = show_progress_if(progress, "deciding the images", int((limits > 0).sum()), "images")
+    noun = plural(input_noun(images.image_shape))
+    shown = show_progress_if(progress, f"deciding the {noun}", int((limits > 0).sum()), noun)
     with shown as show, run.journal(DECISIONS, teacher.classes) as journal:
         decisions, _ = decide_images(
             teacher,

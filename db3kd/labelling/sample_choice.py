@@ -24,7 +24,7 @@ def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
     if limit is None or limit >= count:
         return torch.arange(count)
     if limit < 1:
-        raise ValueError(f"limit: expected at least 1 image, got {limit}")
+        raise ValueError(f"limit: expected at least 1, got {limit}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[:limit].sort().values
 

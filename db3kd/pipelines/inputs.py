@@ -164,7 +164,8 @@ def check_rare_classes(rare_classes: bool, images: object) -> None:
     """
     if check_flag(rare_classes, "rare_classes") and images is None:
         raise ValueError(
-            "rare_classes: needs images; it has no effect on pseudo samples, so leave it out"
+            "rare_classes: needs images or rows; it has no effect on pseudo samples, so leave it "
+            "out"
         )
 
 
