@@ -28,6 +28,7 @@ from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.training_display import show_training
 from db3kd.progress import show_progress
 from db3kd.report import ComparedStudent, ComparisonRow
+from db3kd.report.extras import check_report_packages
 from db3kd.storage.existing_runs import check_free
 from db3kd.teachers import ModuleTeacher
 
@@ -46,6 +47,7 @@ def run_demo(settings: DemoSettings, out: str | Path) -> DemoResult:
     Returns:
         What the demo measured, and the path of its report.
     """
+    check_report_packages()
     check_type(settings, DemoSettings, "settings", "DemoSettings")
     out = check_path(out, "out")
     # The teacher of an existing demo must not be replaced.
