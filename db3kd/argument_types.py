@@ -1,11 +1,17 @@
 """Checks of plain arguments: each error names the argument, what was expected and what came."""
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable
+from functools import wraps
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
+
+from db3kd.wording import did_you_mean
+
+Settings = TypeVar("Settings")
 
 SEED_BITS = 63
 """All generators take seeds below 2^63."""
@@ -118,3 +124,42 @@ def brief(value: Any) -> str:
         return f"the class {value.__name__}"
     plain = value is None or isinstance(value, bool | int | float | str)
     return repr(value) if plain and len(repr(value)) <= 60 else type(value).__name__
+
+
+def suggests_arguments(cls: type[Settings]) -> type[Settings]:
+    """Lets a dataclass of settings answer an unknown argument with the one that was meant.
+
+    If a field of the dataclass holds other settings that have the argument, the error says so.
+
+    Example:
+        >>> DistillSettings(steps=100)
+        TypeError: steps: DistillSettings has no such argument; pass
+        training=TrainSettings(steps=...)
+
+    Args:
+        cls: The dataclass.
+    """
+    make = cls.__init__
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+    @wraps(make)
+    def initialise(self: Settings, *arguments: Any, **named: Any) -> None:
+        for name in named:
+            if name not in fields:
+                raise TypeError(
+                    f"{name}: {cls.__name__} has no such argument{_instead(name, fields)}"
+                )
+        make(self, *arguments, **named)
+
+    cls.__init__ = initialise  # type: ignore[assignment]
+    return cls
+
+
+def _instead(name: str, fields: dict[str, Any]) -> str:
+    """Returns the end of an error that says which of the fields of settings was meant."""
+    for field, hint in fields.items():
+        for kind in get_args(hint) or (hint,):
+            inner = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+            if any(name == each.name for each in inner):
+                return f"; pass {field}={kind.__name__}({name}=...)"
+    return did_you_mean(name, fields) or f"; expected one of {', '.join(fields)}"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.wording import counted, did_you_mean
+from db3kd.wording import counted, did_you_mean, input_noun
 
 UNIT_BOUNDS = (0.0, 1.0)
 """The bounds of every image set: the lowest and the highest value of an image."""
@@ -351,18 +351,21 @@ def _check_values(
     if smallest >= lower and largest <= upper:
         return
     expected = f"{name}: expected finite values in {interval_text(bounds)}"
+    noun = input_noun(images.shape[1:])
     values = images.flatten(1)
     broken = ~values.isfinite().all(1)
     if broken.any():
         row = int(broken.nonzero()[0])
         kind = "NaN" if values[row].isnan().any() else "an infinite value"
         row = row if rows is None else int(rows[row])
-        raise ValueError(f"{expected}, got {kind} at row {row}; remove or repair that image")
+        raise ValueError(f"{expected}, got {kind} at row {row}; remove or repair that {noun}")
     outside = (values < lower) | (values > upper)
     row = int(outside.any(1).nonzero()[0])
     value = float(values[row][outside[row]][0])
-    hint = "scale or clamp the images"
-    if bounds == (0.0, 1.0) and smallest >= 0 and 1.5 < largest <= 255:
+    hint = f"scale or clamp the {noun}s"
+    if noun == "row" and bounds == UNIT_BOUNDS:
+        hint = "encode rows of a table by features.encode, and scale others"
+    elif bounds == UNIT_BOUNDS and smallest >= 0 and 1.5 < largest <= 255:
         hint = "divide by 255, or by the largest value that a pixel can have"
     row = row if rows is None else int(rows[row])
     raise ValueError(f"{expected}, got {number_text(value)} at row {row}; {hint}")
@@ -381,7 +384,7 @@ def _shape_fix(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
         return hint
     if len(found) == 2 and found[1] == math.prod(shape):
         return f"reshape to [N, {_sizes(shape)}]"
-    return f"pass images of shape [{_sizes(shape)}]"
+    return f"pass {input_noun(shape)}s of shape [{_sizes(shape)}]"
 
 
 def _channels_hint(found: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -74,6 +74,19 @@ def money(price: float) -> str:
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
+def also_paid(paid_twice: int) -> str:
+    """Returns the end of a number of queries that some of them may have been paid twice.
+
+    Example:
+        >>> also_paid(16), also_paid(0)
+        (', plus at most 16 paid twice', '')
+
+    Args:
+        paid_twice: At most how many queries were paid twice, because a process stopped.
+    """
+    return f", plus at most {paid_twice:,} paid twice" if paid_twice else ""
+
+
 def plain_number(value: float) -> str:
     """Writes a measured number without an exponent, unless it is very small or very large.
 

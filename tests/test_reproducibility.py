@@ -28,7 +28,7 @@ from db3kd.distillation.surrogate_queries import decide_augmented
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers.base import TeacherError

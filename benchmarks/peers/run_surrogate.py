@@ -72,7 +72,8 @@ def train_run_surrogate(
         weights = Path(folder) / "surrogate.safetensors"
         with Journal(Path(folder) / "journal", teacher.classes, "surrogate") as journal:
             log = ChoiceLog(Path(folder))
-            agreement = planned.train(
+            measured = planned.train(
                 teacher, images, decisions, journal, log, weights, progress=False
             )
+        agreement = None if measured is None else measured[0]
         return TrainedRunSurrogate(planned.load(weights), agreement, plan.queries)

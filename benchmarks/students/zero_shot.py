@@ -35,7 +35,7 @@ from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.querying import decide_all
 from db3kd.report import ZeroShotRow, zero_shot_table
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
 from db3kd.synthesis.synthesis import Synthesis, SynthesisSettings

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from db3kd.argument_types import suggests_arguments
 from db3kd.boundary.probes import Directions
 from db3kd.ops import Noise
 from db3kd.validation import check_count
@@ -19,6 +20,7 @@ _MIN_SMOOTH_SIDE = 16
 """Minimum height and width of images for which "auto" starts with low frequencies."""
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class SignOptSettings:
     """How Sign-OPT estimates normals and follows them.

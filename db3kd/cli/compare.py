@@ -1,6 +1,6 @@
 """The `db3kd compare` command."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,8 +37,8 @@ class ComparisonImages(TransferOptions):
         str | None,
         typer.Option(
             "--test",
-            help="Images to measure all students on; the teacher is asked about each of them once, "
-            "in addition to --budget.",
+            help="Images or rows to measure all students on; the teacher is asked about each of "
+            "them once, in addition to --budget.",
             show_default="the labelled test split of --data, for accuracy alone and without a "
             "query",
             rich_help_panel=COMMON,
@@ -181,10 +181,6 @@ def _print_dry_run(prepared: "PreparedComparison", run: Path | None, *, any_teac
         with naming_options(images="--data"):
             answered = prepared.count_answered(run, any_teacher=any_teacher)
         print_answered(answered, plan.queries, prepared.price_per_1000)
-    steps = settings.steps_for(prepared.budget)
-    equal = replace(settings, training=replace(settings.training, steps=steps))
-    times = time_prepared_steps(replace(prepared, settings=equal))
-    seconds = times.of_comparison(plan, equal)
-    if settings.time_limit is not None:
-        seconds = min(seconds, settings.time_limit)
+    times = time_prepared_steps(prepared, plan.plans.values())
+    seconds = times.of_comparison(plan, settings, prepared.budget)
     print(f"training   about {duration(seconds)} on this machine; no query was sent")

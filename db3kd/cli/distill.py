@@ -273,7 +273,7 @@ def _print_dry_run(
     from db3kd.pipelines.prepared_distillation import nothing_left_to_ask
     from db3kd.pipelines.training_time import time_prepared_steps
 
-    times = time_prepared_steps(prepared)
+    times = time_prepared_steps(prepared, [prepared.plan])
     with naming_options(images="--data"):
         answered = 0 if run is None else prepared.count_answered(run, any_teacher=any_teacher)
     print_times(times, prepared.plan, prepared.settings, teacher, answered)

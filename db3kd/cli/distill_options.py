@@ -15,6 +15,7 @@ from db3kd.cli.options import (
     load_test_or_all,
 )
 from db3kd.cli.training_options import StudentTrainingOptions
+from db3kd.wording import input_noun
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
@@ -28,7 +29,7 @@ Student = Annotated[
         "--model",
         help="Network to train: lenet5-half, alexnet-half, resnet18, mlp, … or "
         "package.module:factory.",
-        show_default="a small one for the images",
+        show_default="a small one for the data",
         rich_help_panel=COMMON,
     ),
 ]
@@ -42,20 +43,21 @@ class TransferOptions(ImageOptions):
         str | None,
         typer.Option(
             "--data",
-            help="Images to query, as for db3kd label; without any, db3kd makes pseudo samples.",
+            help="Images or rows to query, as for db3kd label; without any, db3kd makes pseudo "
+            "samples.",
             rich_help_panel=COMMON,
         ),
     ] = None  # type: ignore[assignment]  # images are optional here
     split: Split = "train"
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, help="Use only this many images, drawn at random."),
+        typer.Option("--limit", min=1, help="Use only this many images or rows, drawn at random."),
     ] = None
     test: Annotated[
         str | None,
         typer.Option(
             "--test",
-            help="Labelled images to measure the student's accuracy on; costs no query.",
+            help="Labelled images or rows to measure the student's accuracy on; costs no query.",
             show_default="the test split of --data",
         ),
     ] = None
@@ -75,16 +77,15 @@ class TransferOptions(ImageOptions):
                 spending, "needs --data; pseudo samples need no such option", "rare_classes"
             )
             if self.test is None:
-                refuse_options(self, "needs --data, or --test with images", *READING)
+                refuse_options(self, "needs --data, or --test with images or rows", *READING)
 
     def load(self, seed: int) -> "ImageSet | None":
         """Loads the images to query; None without --data."""
-        from db3kd.labelling.sample_choice import draw_samples
+        from db3kd.labelling.sample_choice import draw_images
 
         if self.data is None:
             return None
-        loaded = self._load_perhaps_without_labels()
-        return loaded.subset(draw_samples(len(loaded), self.limit, seed))
+        return draw_images(self._load_perhaps_without_labels(), self.limit, seed)
 
     def _load_perhaps_without_labels(self) -> "ImageSet":
         """Loads the images of --data, which need no labels: --label-column may refer to --test."""
@@ -128,8 +129,9 @@ class TransferOptions(ImageOptions):
         try:
             images = self.test_images(transfer)
             if images.labels is None and self.test is not None:
+                noun = input_noun(images.image_shape)
                 raise ValueError(
-                    f"test: expected labelled images, got {images.name} without labels; use a "
+                    f"test: expected labelled {noun}s, got {images.name} without labels; use a "
                     "folder with a folder for each class, a .npz file with labels, or a table "
                     "with --label-column"
                 )

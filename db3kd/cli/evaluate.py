@@ -42,7 +42,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--agree-with",
-            help="Teacher to compare decisions with; costs one query per image.",
+            help="Teacher to compare decisions with; costs one query per image or row.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -51,7 +51,7 @@ def evaluate(
         typer.Option(
             "--limit",
             min=1,
-            help="Use only this many images, drawn at random.",
+            help="Use only this many images or rows, drawn at random.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -63,7 +63,8 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of a student or teacher, and its agreement with another model.
 
-    Each model is asked one query per image. The number of queries is printed before the first one.
+    Each model is asked one query per image or row. The number of queries is printed before the
+    first one.
 
     For example:
 
@@ -80,10 +81,10 @@ def evaluate(
     loaded, part = load_split_or_all(images.source(split))
     if loaded.labels is None and agree_with is None:
         raise ValueError(
-            f"data: accuracy needs images with true classes, got none in {loaded.name}; use a "
-            "folder with a folder for each class, a .npz file with labels, or a table with "
-            "--label-column. The agreement of a student with its teacher needs none: pass "
-            "--agree-with"
+            f"data: accuracy needs {input_noun(loaded.image_shape)}s with true classes, got none "
+            f"in {loaded.name}; use a folder with a folder for each class, a .npz file with "
+            "labels, or a table with --label-column. The agreement of a student with its teacher "
+            "needs none: pass --agree-with"
         )
     whole = len(loaded)
     loaded = loaded.subset(draw_samples(whole, limit, seed))

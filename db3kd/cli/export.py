@@ -49,8 +49,8 @@ class CheckOptions(ImageOptions):
         str | None,
         typer.Option(
             "--data",
-            help="Images to check the file on, as for db3kd evaluate.",
-            show_default="random images",
+            help="Images or rows to check the file on, as for db3kd evaluate.",
+            show_default="random ones",
             rich_help_panel=COMMON,
         ),
     ] = None  # type: ignore[assignment]  # images are optional here
@@ -99,9 +99,9 @@ def export(
 ) -> None:
     """Write a student as one file for deployment: ONNX, TorchScript, an exported program, weights.
 
-    The file declares the shape and bounds of its images, the class names and the threshold. It
-    accepts batches of any size. It is written only if its decisions on 1,000 images equal those of
-    the student.
+    The file declares the shape and bounds of its inputs, the class names and the threshold. It
+    accepts batches of any size. It is written only if its decisions on 1,000 images or rows equal
+    those of the student.
 
     For example:
 

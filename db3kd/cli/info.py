@@ -58,8 +58,8 @@ def info(
         typer.Option(
             "--time",
             min=2,
-            help="Send this many random images to the teacher, at one paid query each, and show "
-            "the time per query.",
+            help="Send this many random images or rows to the teacher, at one paid query each, and "
+            "show the time per query.",
             rich_help_panel=COMMON,
         ),
     ] = None,

@@ -15,14 +15,15 @@ from db3kd.cli.label_options import BudgetOptions, SearchOptions, SoftLabelOptio
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import ImageOptions, ResumeOptions, Split
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
-from db3kd.cli.plan_output import price_text, print_paid_twice
+from db3kd.cli.plan_output import price_text, print_answered, print_paid_twice, surrogate_text
 from db3kd.cli.teacher_options import ModelFileOptions, TeacherOptions
-from db3kd.wording import counted, input_noun
+from db3kd.wording import also_paid, counted, input_noun
 
 if TYPE_CHECKING:
     from torch import nn
 
     from db3kd.data.image_set import ImageSet
+    from db3kd.labelling.planned_run import PlannedRun, RunQueries
     from db3kd.labelling.totals import Totals
     from db3kd.pipelines.auto_surrogate import AutoSurrogate
     from db3kd.teachers import Teacher
@@ -51,16 +52,16 @@ def label(
         typer.Option(
             "--limit",
             min=1,
-            help="Label only this many images, drawn at random.",
+            help="Label only this many images or rows, drawn at random.",
             rich_help_panel=COMMON,
         ),
     ] = None,
 ) -> None:
-    """Label images with their distances to a teacher's other classes, from its decisions alone.
+    """Label images or rows with their distances to a teacher's other classes.
 
-    A query is one image that the teacher classifies. The budget is never exceeded. Query only
-    teachers that you are allowed to query. The exit status is 3 if the run finished but the teacher
-    is noisy or was replaced.
+    A query is one image or row that the teacher classifies; nothing but its class is needed. The
+    budget is never exceeded. Query only teachers that you are allowed to query. The exit status is
+    3 if the run finished but the teacher is noisy or was replaced.
 
     For example:
 
@@ -85,7 +86,8 @@ def label(
     from db3kd.labelling.chunk_search import chunk_size
     from db3kd.labelling.dry_run import estimate_run
     from db3kd.labelling.planned_run import RunQueries, plan_source_run
-    from db3kd.labelling.run_writer import RunExecution, write_run
+    from db3kd.labelling.ray_cluster import import_ray
+    from db3kd.labelling.run_writer import carry_out
     from db3kd.labelling.sample_choice import draw_samples
     from db3kd.storage.existing_runs import check_free, holds_run
     from db3kd.storage.manifest import read_manifest
@@ -157,22 +159,48 @@ def label(
         print_estimate(estimate, parallel, budget.price, so_far)
         return
     with naming_options(address="--ray-address", **of_surrogate), hint_at_resuming(out):
-        totals = write_run(
+        if pool is not None:
+            import_ray()
+        planned = plan_source_run(
             out,
             opened,
             source,
             settings,
             **described,
             resume=resume,
-            execution=RunExecution(
-                workers=pool,
-                concurrent_chunks=workers.concurrent_chunks,
-                consistency_checks=budget.consistency_checks,
-                accept_changed_teacher=any_teacher,
-                rare_classes=budget.rare_classes,
-            ),
+            concurrent_chunks=workers.concurrent_chunks,
+            consistency_checks=budget.consistency_checks,
+            rare_classes=budget.rare_classes,
+        )
+        so_far = RunQueries()
+        if resume and holds_run(out):
+            so_far = planned.count_queries(out, any_teacher=any_teacher)
+        _print_plan(planned, so_far, budget.price)
+        totals = carry_out(
+            planned, out, resume=resume, workers=pool, accept_changed_teacher=any_teacher
         )
     _report(totals, before, out, budget.price, input_noun(loaded.image_shape))
+
+
+def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None) -> None:
+    """Prints the maximum number of queries of a run and their price, before the first of them.
+
+    Nothing is printed if nothing is left to do.
+
+    Args:
+        planned: The run.
+        so_far: The queries of the run if it is continued.
+        price: The price of 1,000 queries, or None.
+    """
+    if so_far.finished:
+        return
+    queries = planned.max_queries
+    print(
+        f"plan           at most {counted(queries, 'query')} for "
+        f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}"
+    )
+    print_answered(so_far.answered, queries, price, unused=so_far.unused, width=13)
+    sys.stdout.flush()  # progress is written to stderr
 
 
 def _report(
@@ -192,14 +220,13 @@ def _report(
         noun: What messages call an image.
     """
     from db3kd.labelling.check_results import describe_checks, is_inconsistent, queries_of_checks
-    from db3kd.labelling.run_surrogate import describe_surrogate
     from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 
     after = read_manifest(out)
     if after == before:
         print("nothing to do  the run was already finished")
     _print_summary(totals, price, queries_in_flight(after), noun, out)
-    if described := describe_surrogate(after):
+    if described := surrogate_text(after, noun):
         print(f"surrogate      {described}")
     if check_queries := queries_of_checks(after):
         print(
@@ -208,8 +235,8 @@ def _report(
         )
     if is_inconsistent(after) or totals.statuses["contradictory"]:
         print(
-            "error: the teacher gave different answers to the same images; "
-            f"{out / MANIFEST} states how many",
+            "error: the teacher gave different answers to the same "
+            f"{noun}s; {out / MANIFEST} states how many",
             file=sys.stderr,
         )
         raise typer.Exit(INCONSISTENT)
@@ -253,7 +280,7 @@ def _print_summary(
     print(f"samples        {totals.samples:,}: {statuses}")
     print(
         f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} per sample"
-        f"{price_text(totals.queries, price)}"
+        f"{price_text(totals.queries, price)}{also_paid(paid_twice)}"
     )
     print_paid_twice(paid_twice, 14)
     if without := totals.statuses["budget"]:

@@ -60,7 +60,8 @@ class BudgetOptions(OptionSet):
         bool,
         typer.Option(
             "--rare-classes",
-            help="Continue even if the first 1,000 images, spread over the set, are in one class.",
+            help="Continue even if the first 1,000 images or rows, spread over the set, are in one "
+            "class.",
         ),
     ] = False
     dry_run: Annotated[
@@ -101,7 +102,7 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--starting-points",
             min=1,
-            help="Number of images per class towards which rays lead.",
+            help="Number of images or rows per class towards which rays lead.",
             show_default="by budget, up to 10 for mbd, 20 for bd; with --preset paper: 201, or 21 "
             "for sd",
         ),
@@ -119,7 +120,7 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--candidate-pool",
             min=1,
-            help="Maximum number of images from which starting points are chosen.",
+            help="Maximum number of images or rows from which starting points are chosen.",
             show_default="20000",
         ),
     ] = None

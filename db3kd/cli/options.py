@@ -8,12 +8,13 @@ import typer
 
 from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_price, check_seed
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
+from db3kd.wording import input_noun
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
     from db3kd.labelling.source import Source
 
-MOVED_DATA_HELP = "Where the labelled images are now, as for db3kd label, if they have moved."
+MOVED_DATA_HELP = "Where the labelled data are now, as for db3kd label, if they have moved."
 DEVICE_HELP = "auto (CUDA if there is a GPU), cpu, cuda or cuda:N."
 
 
@@ -30,7 +31,7 @@ Seed = Annotated[
     int, typer.Option("--seed", callback=_check_seed, help="Seed of all random numbers.")
 ]
 Split = Annotated[
-    str, typer.Option("--split", help="Part of the data set.", rich_help_panel="Images")
+    str, typer.Option("--split", help="Part of the data set.", rich_help_panel="Data")
 ]
 Resume = Annotated[
     bool,
@@ -130,7 +131,7 @@ READING = ("size", "channels", "features", "label_column")
 class ImageOptions(OptionSet):
     """Which images a command uses."""
 
-    panel = "Images"
+    panel = "Data"
 
     data: Annotated[
         str,
@@ -204,7 +205,8 @@ def load_split_or_all(source: "Source") -> "tuple[ImageSet, str]":
         except MissingSplitError as error:
             if error.splits != ("train",):
                 raise
-    return replace(source, split="train").load(), "all images, there is no test split,"
+    loaded = replace(source, split="train").load()
+    return loaded, f"all {input_noun(loaded.image_shape)}s, there is no test split,"
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Prints the plans of distillations and comparisons, and the result of a distillation."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from db3kd.progress import duration
-from db3kd.wording import counted, money
+from db3kd.wording import also_paid, counted, money
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from db3kd.pipelines import DistillResult
     from db3kd.pipelines.distill_settings import DistillSettings
-    from db3kd.pipelines.training_time import StepTimes
+    from db3kd.pipelines.step_times import StepTimes
     from db3kd.planning import BudgetPlan, ComparisonPlan
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
@@ -179,7 +181,10 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         print(f"warning    {warning}")
     if result.accuracy is not None:
         print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")
-    print(f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}")
+    print(
+        f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}"
+        f"{also_paid(result.paid_twice)}"
+    )
     if result.check_queries:
         print(f"checks     {result.check_queries:,} of these queries; {result.checks}")
     print_paid_twice(result.paid_twice, 10)
@@ -203,6 +208,31 @@ def agreement_text(matches: int, total: int, noun: str) -> str:
     return (
         f"{matches / total:.1%} (95 % interval {low:.1%} to {high:.1%}) of {counted(total, noun)}"
     )
+
+
+def surrogate_text(manifest: "Mapping[str, Any]", noun: "InputNoun") -> str:
+    """Describes the surrogate that a run of labels trained, or why none; may be empty.
+
+    Args:
+        manifest: The manifest of the run.
+        noun: What the text calls an image.
+    """
+    from db3kd.labelling.run_surrogate import queries_of_surrogate
+    from db3kd.storage.manifest import SURROGATES
+
+    notes, queries = manifest.get(SURROGATES, ()), queries_of_surrogate(manifest)
+    if not notes:
+        return ""
+    last = notes[-1]
+    if not queries:
+        return f"none: {last['why']}"
+    known, agreement = "", last.get("agreement")
+    if held_out := last.get("held_out"):  # missing in runs of earlier versions
+        measured = agreement_text(round(agreement * held_out), held_out, f"held-out {noun}")
+        known = f", agreement {measured}, augmented versions included"
+    elif agreement is not None:
+        known = f", agreement {agreement:.1%} of held-out {noun}s"
+    return f"{counted(queries, 'more query')}{known}: {last['why']}"
 
 
 def print_paid_twice(queries: int, width: int) -> None:

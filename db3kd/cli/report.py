@@ -7,6 +7,7 @@ import typer
 
 from db3kd.cli.options import MOVED_DATA_HELP
 from db3kd.cli.outputs import refuse_existing
+from db3kd.cli.plan_output import surrogate_text
 from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ def report(
 
 def _notes(run: "LabelRun") -> list[str]:
     from db3kd.labelling.check_results import describe_checks
-    from db3kd.labelling.run_surrogate import describe_surrogate
     from db3kd.labelling.totals import Totals
 
     noun = input_noun(run.images.image_shape)
@@ -94,7 +94,7 @@ def _notes(run: "LabelRun") -> list[str]:
             "of such a sample is 0, and its soft label divides the probability equally between "
             "these classes."
         )
-    if described := describe_surrogate(run.manifest):
+    if described := surrogate_text(run.manifest, noun):
         notes.append(f"Surrogate of the run: {described}.")
     if checked := describe_checks(run.manifest):
         notes.append(f"Consistency: {checked}.")

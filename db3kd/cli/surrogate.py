@@ -18,7 +18,7 @@ from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import agreement_text, price_text, print_answered, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import Steps, TrainingOptions
-from db3kd.wording import counted, input_noun
+from db3kd.wording import also_paid, counted, input_noun
 
 if TYPE_CHECKING:
     from db3kd.wording import InputNoun
@@ -43,7 +43,7 @@ def surrogate(
         typer.Option(
             "--limit",
             min=2,
-            help="Use only this many images, drawn at random.",
+            help="Use only this many images or rows, drawn at random.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -52,7 +52,7 @@ def surrogate(
         typer.Option(
             "--queries-per-sample",
             min=1,
-            help="Number of queries per sample: the image itself and augmented versions of it.",
+            help="Number of queries per sample: the image or row itself and augmented versions.",
             rich_help_panel=COMMON,
         ),
     ] = 10,
@@ -71,11 +71,11 @@ def surrogate(
 ) -> None:
     """Train a network on a teacher's decisions, to predict where the teacher's boundaries run.
 
-    The queries are the images, and mixed, shifted and noisy versions of them. Their number is
-    printed before the first one; --dry-run stops there. Query only teachers that you are allowed to
-    query. Some images are held out, to measure how often the surrogate
-    agrees with the teacher. Several networks trained on the same answers propose nearer boundary
-    points than one, but take longer.
+    The queries are the images or rows, and mixed, shifted and noisy versions of them. Their number
+    is printed before the first one; --dry-run stops there. Query only teachers that you are allowed
+    to query. Some images or rows are held out, to measure how often the surrogate agrees with the
+    teacher. Several networks trained on the same answers propose nearer boundary points than one,
+    but take longer.
 
     A .json file next to the weights records how they were made, and a .decisions folder keeps the
     answers. To train another network on the same answers without a query, remove the weights and
@@ -130,7 +130,10 @@ def _print_summary(
 ) -> None:
     queries, agreement = manifest["queries"], manifest["agreement"]
     per_sample = manifest["settings"]["surrogate"]["queries_per_sample"]
-    print(f"queries        {queries:,}, {per_sample:,} per sample{price_text(queries, price)}")
+    print(
+        f"queries        {queries:,}, {per_sample:,} per sample{price_text(queries, price)}"
+        f"{also_paid(paid_twice)}"
+    )
     print_paid_twice(paid_twice, 14)
     if held_out := manifest.get("held_out"):  # missing in files of earlier versions
         measured = agreement_text(round(agreement * held_out), held_out, f"held-out {noun}")

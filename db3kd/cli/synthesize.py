@@ -13,7 +13,7 @@ from db3kd.cli.options import PlanOptions, ResumeOptions, Seed, given, parse_cou
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
-from db3kd.wording import counted
+from db3kd.wording import also_paid, counted
 
 if TYPE_CHECKING:
     from db3kd.synthesis.sample_run import SynthesisTotals
@@ -208,8 +208,9 @@ def synthesize(
             resume=resume,
             accept_changed_teacher=resuming.accept_changed_teacher,
         )
-    print_totals(totals, plan.price_per_1000)
-    print_paid_twice(queries_paid_twice(out), 14)
+    paid_twice = queries_paid_twice(out)
+    print_totals(totals, plan.price_per_1000, paid_twice)
+    print_paid_twice(paid_twice, 14)
     print(f"written to     {out}")
 
 
@@ -225,13 +226,21 @@ def at_most_text(queries: int | None, price_per_1000: float | None) -> str:
     return f"at most {counted(queries, 'query')}{price_text(queries, price_per_1000)}"
 
 
-def print_totals(totals: "SynthesisTotals", price_per_1000: float | None) -> None:
-    """Prints what a run of pseudo samples made and what it cost."""
+def print_totals(
+    totals: "SynthesisTotals", price_per_1000: float | None, paid_twice: int = 0
+) -> None:
+    """Prints what a run of pseudo samples made and what it cost.
+
+    Args:
+        totals: The totals of the run.
+        price_per_1000: The price of 1,000 queries, or None.
+        paid_twice: From `queries_paid_twice`.
+    """
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.items())
     print(f"pseudo samples {totals.samples:,}: {statuses}")
     print(
         f"queries        {totals.queries:,}, of which {totals.start_queries:,} for starts"
-        f"{price_text(totals.queries, price_per_1000)}"
+        f"{price_text(totals.queries, price_per_1000)}{also_paid(paid_twice)}"
     )
     print(f"by class       {', '.join(f'{count:,}' for count in totals.kept)}")
     if totals.mean_distance is not None:

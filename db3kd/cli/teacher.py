@@ -24,7 +24,7 @@ def teacher(
         typer.Option(
             "--epochs",
             min=1,
-            help="Passes over the training images.",
+            help="Passes over the training data.",
             rich_help_panel="Training",
         ),
     ] = 10,

@@ -29,7 +29,7 @@ class ModelFileOptions(OptionSet):
         str | None,
         typer.Option(
             "--image-shape",
-            help="Shape of an image, such as 1,28,28, if neither model nor images declare it.",
+            help="Shape of an image, such as 1,28,28, if neither model nor data declare it.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -38,7 +38,7 @@ class ModelFileOptions(OptionSet):
         typer.Option(
             "--classes",
             min=2,
-            help="Number of classes, if neither model nor images declare it.",
+            help="Number of classes, if neither model nor data declare it.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -112,7 +112,7 @@ class TeacherOptions(ModelFileOptions, TeacherSource):
         typer.Option(
             "--max-batch",
             min=1,
-            help="Maximum number of images per call of the teacher.",
+            help="Maximum number of images or rows per call of the teacher.",
             show_default="chosen for the model",
         ),
     ] = None

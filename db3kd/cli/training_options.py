@@ -27,7 +27,7 @@ BatchSize = Annotated[
     typer.Option(
         "--batch-size",
         min=1,
-        help="Maximum number of images per step.",
+        help="Maximum number of images or rows per step.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -94,7 +94,7 @@ class StudentTrainingOptions(OptionSet):
     epochs: Annotated[
         int | None,
         typer.Option(
-            "--epochs", min=1, help="With --labels: passes over the images, instead of --steps."
+            "--epochs", min=1, help="With --labels: passes over the data, instead of --steps."
         ),
     ] = None
     batch_size: Annotated[
@@ -102,7 +102,7 @@ class StudentTrainingOptions(OptionSet):
         typer.Option(
             "--batch-size",
             min=1,
-            help="Maximum number of images per step.",
+            help="Maximum number of images or rows per step.",
             show_default="128; with --preset paper: 512",
         ),
     ] = None

@@ -14,6 +14,7 @@ from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.synthesize import SynthesisOptions, at_most_text, print_totals
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import BatchSize, LearningRate, Steps
+from db3kd.wording import also_paid
 
 if TYPE_CHECKING:
     from db3kd.labelling.settings import LabelSettings
@@ -150,6 +151,10 @@ def zero_shot(
     print_totals(result.totals, plan.price_per_1000)
     if result.rows:
         print(zero_shot_table(result.rows))
-    print(f"all queries    {result.queries:,}{price_text(result.queries, plan.price_per_1000)}")
-    print_paid_twice(queries_paid_twice(*runs), 14)
+    paid_twice = queries_paid_twice(*runs)
+    print(
+        f"all queries    {result.queries:,}{price_text(result.queries, plan.price_per_1000)}"
+        f"{also_paid(paid_twice)}"
+    )
+    print_paid_twice(paid_twice, 14)
     print(f"written to     {result.report}")

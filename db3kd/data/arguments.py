@@ -25,6 +25,7 @@ from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.tabular import TabularTeacher
 from db3kd.validation import check_dense
+from db3kd.wording import input_noun
 
 
 class TableLike(Protocol):
@@ -172,9 +173,11 @@ def with_labels(images: ImagesLike, labels: Tensor | None) -> tuple[Tensor | Ima
     source = as_images(images)
     found = None if isinstance(source, Tensor) else source.labels
     if found is None:
+        noun = input_noun(source.shape[1:] if isinstance(source, Tensor) else source.image_shape)
+        made = "from_arrays(images" if noun == "image" else "from_table(table"
         raise ValueError(
-            "labels: expected the class of each image, got images without labels; pass labels=, "
-            "or db3kd.ImageSet.from_arrays(images, labels)"
+            f"labels: expected the class of each {noun}, got {noun}s without labels; pass labels=, "
+            f"or db3kd.ImageSet.{made}, labels)"
         )
     return source, found
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.tables.checks import first_missing
+from db3kd.tables.places import row_numbered
 from db3kd.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def as_labels(
         ValueError: If there is more than one label per image, if a number does not fit into 64
             bits, or if a name is unknown.
     """
-    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    values = _as_array(labels, name)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     names = None if class_names is None else tuple(class_names)
@@ -90,7 +92,7 @@ def as_table_labels(
         TypeError: See `as_labels`.
         ValueError: See `as_labels`.
     """
-    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    values = _as_array(labels, name)
     whole = values.dtype.kind == "f" and np.array_equal(values, np.rint(values))
     if whole or (values.dtype.kind == "b" and class_names is not None):
         values = values.astype(np.int64)
@@ -99,6 +101,18 @@ def as_table_labels(
         return as_labels(values, name, class_names)
     distinct, places = np.unique(values, return_inverse=True)
     return torch.from_numpy(places), tuple(str(value) for value in distinct.tolist())
+
+
+def _as_array(labels: Any, name: str) -> np.ndarray:
+    """Returns labels as an array, none of which is missing."""
+    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    row = first_missing(values.tolist()) if values.ndim == 1 and values.dtype.kind in "fO" else None
+    if row is not None:
+        raise ValueError(
+            f"{name}: expected a class in each row, got none in {row_numbered(row)}; leave the row "
+            "out, or all classes if none is needed"
+        )
+    return values
 
 
 def class_count(labels: Sequence[np.ndarray]) -> int | None:

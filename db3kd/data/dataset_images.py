@@ -212,7 +212,7 @@ def hugging_face_image_set(dataset: HuggingFaceDataset, with_labels: bool = True
     labels, names, label = None, None, label_column(table)
     if label is not None and with_labels:
         names = getattr(table.features[label], "names", None)
-        labels, names = as_labels(stored_cells(table, label), f"{name}, column {label}", names)
+        labels, names = as_labels(stored_cells(table, label), f"{name}, column {label!r}", names)
     return ImageSet(pixels, labels, None, name, class_names=names)
 
 

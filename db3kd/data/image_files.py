@@ -14,6 +14,7 @@ from db3kd.data.decoded_images import DecodedImages
 from db3kd.data.extras import import_data_package
 from db3kd.data.image_decoding import DecodeOptions, ImageConverter, as_unit, decode_image
 from db3kd.storage.image_digests import DIGEST_BYTES
+from db3kd.tables.places import TableSource
 
 
 class EncodedImages(Protocol):
@@ -64,14 +65,22 @@ class TableImages:
         dataset: The table.
         column: The column.
         trusted: Folders whose files may be read, such as the cache of the library.
+        source: What error messages call the rows.
     """
 
-    def __init__(self, dataset: Any, column: str, trusted: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        column: str,
+        trusted: Sequence[Path] = (),
+        source: TableSource | None = None,
+    ) -> None:
         datasets = import_data_package("datasets")
         self._dataset = dataset.select_columns([column]).cast_column(
             column, datasets.Image(decode=False)
         )
         self._column, self._trusted = column, [folder.resolve() for folder in trusted]
+        self._source = TableSource() if source is None else source
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -85,7 +94,8 @@ class TableImages:
         cell = self._dataset[row][self._column]
         if cell is None or (cell["bytes"] is None and cell["path"] is None):
             raise ValueError(
-                f"row {row}, column {self._column}: expected the bytes of an image, got none"
+                f"column {self._column!r}: expected the bytes of an image, got none in "
+                f"{self._source.row(row)}"
             )
         if cell["bytes"] is not None:
             return cell["bytes"]
@@ -93,14 +103,14 @@ class TableImages:
         if path.is_file() and any(path.is_relative_to(folder) for folder in self._trusted):
             return path.read_bytes()
         raise ValueError(
-            f"row {row}, column {self._column}: expected the bytes of an image, got the name of a "
-            f"file or an address ({cell['path']}), which is not opened; write the images' bytes "
-            "into the table (datasets: dataset.to_parquet embeds them)"
+            f"column {self._column!r}: expected the bytes of an image, got the name of a file or "
+            f"an address ({cell['path']}) in {self._source.row(row)}, which is not opened; write "
+            "the images' bytes into the table (datasets: dataset.to_parquet embeds them)"
         )
 
     def name(self, row: int) -> str:
         """Returns what error messages call the image at `row`."""
-        return f"image {row}"
+        return f"image in {self._source.row(row)}"
 
 
 class EncodedPixels:

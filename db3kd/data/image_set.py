@@ -14,6 +14,7 @@ from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.storage.image_digests import ImageDigests
 from db3kd.tables import Features, Table
 from db3kd.tables.checks import OutOfBoundsError
+from db3kd.tables.places import naming
 from db3kd.validation import (
     UNIT_BOUNDS,
     check_bounds,
@@ -32,6 +33,21 @@ class _State:
     """What is known of the images of a set, shared by views of the same images."""
 
     checked: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which images of a set, as it was made or loaded, a view has.
+
+    Attributes:
+        numbers: int64 [N], their numbers in that set.
+        total: The number of images in that set.
+        how: How they were chosen, if the caller said so; otherwise empty.
+    """
+
+    numbers: np.ndarray
+    total: int
+    how: str = ""
 
 
 class ImageSet:
@@ -65,6 +81,7 @@ class ImageSet:
         classes: The number of classes; None if it is unknown.
         class_names: The name of each class, or None.
         name: What messages call the set.
+        selection: Which images of the set it was made from it has; all, unless it is a subset.
         bounds: Lowest and highest value of an image, always (0, 1). A teacher with other bounds is
             asked through `db3kd.RescaledTeacher`.
 
@@ -91,7 +108,9 @@ class ImageSet:
         self._pixels = pixels
         self._rows = np.arange(len(pixels)) if rows is None else rows
         if len(self._rows) == 0:
-            raise ValueError(f"{name}: the set is empty, expected at least one image")
+            raise ValueError(
+                f"{name}: the set is empty, expected at least one {input_noun(pixels.image_shape)}"
+            )
         if labels is not None:
             classes = int(labels.max()) + 1 if classes is None else classes
             labels = check_classes(labels, len(self._rows), classes, f"{name} labels")
@@ -100,6 +119,7 @@ class ImageSet:
         self.class_names: tuple[str, ...] | None = names
         self.name = name
         self.features = features
+        self.selection = Selection(np.arange(len(self._rows)), len(self._rows))
         self._state = _State()
 
     @classmethod
@@ -176,12 +196,15 @@ class ImageSet:
             TypeError: See `Features.infer` and `Features.encode`.
             ValueError: See `Features.infer` and `Features.encode`, or if the labels do not fit.
         """
-        features = Features.infer(table) if features is None else features
+        if features is None:
+            with naming(name):
+                features = Features.infer(table)
         try:
-            encoded = features.encode(table)
+            with naming(name):
+                encoded = features.encode(table)
         except OutOfBoundsError as error:
             raise OutOfBoundsError(
-                f"{name}: {error.problem}", "pass features= with wider bounds, or leave the row out"
+                error.problem, "pass features= with wider bounds, or leave the row out"
             ) from None
         pixels = ArrayPixels(encoded.numpy(), name)
         if labels is not None:
@@ -251,14 +274,20 @@ class ImageSet:
         """Returns what error messages call the image at `index`: its file, or its row."""
         return self._pixels.name_of(int(self._rows[index]))
 
-    def subset(self, indices: Sequence[int] | Tensor | np.ndarray) -> "ImageSet":
-        """Returns a view of the images at `indices`, in that order."""
+    def subset(self, indices: Sequence[int] | Tensor | np.ndarray, how: str = "") -> "ImageSet":
+        """Returns a view of the images at `indices`, in that order.
+
+        Args:
+            indices: Their numbers in this set.
+            how: How they were chosen, in a few words for the report of a run.
+        """
         chosen = self._checked(indices)
         labels = None if self.labels is None else self.labels[torch.from_numpy(chosen)]
         rows = self._rows[chosen]
         part = ImageSet(
             self._pixels, labels, self.classes, self.name, rows, self.class_names, self.features
         )
+        part.selection = Selection(self.selection.numbers[chosen], self.selection.total, how)
         part._state = _State(self._state.checked)
         return part
 
@@ -274,6 +303,7 @@ class ImageSet:
         view = ImageSet(
             self._pixels, labels, None, self.name, self._rows, class_names, self.features
         )
+        view.selection = self.selection
         view._state = self._state  # The views share their images, so one check is enough.
         return view
 

@@ -14,6 +14,7 @@ from db3kd.data.image_files import EncodedPixels, TableImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.parquet_size import check_parquet_size
 from db3kd.data.splits import require_split, split_set_name
+from db3kd.tables.places import TableSource, reading
 
 IMAGE_COLUMNS = ("image", "img")
 """The names of a column of encoded images that is not declared as such."""
@@ -44,9 +45,11 @@ def load_parquet(
         for path in split_files:
             check_parquet_size(path)
     paths = {part: [str(path) for path in split_files] for part, split_files in files.items()}
+    metadata = import_data_package("pyarrow.parquet").read_metadata
+    source = TableSource(name, [(path, metadata(path).num_rows) for path in files[split]])
     with _without_progress_bars(datasets):
         parts = datasets.load_dataset("parquet", data_files=paths)
-    return _load(parts, split, name, classes, options, trusted=())
+    return _load(parts, split, name, classes, options, source, trusted=())
 
 
 def load_hub(
@@ -70,7 +73,7 @@ def load_hub(
     downloads = import_data_package("huggingface_hub.constants").HF_HUB_CACHE
     # These two folders only: their parent also holds the user's access token.
     trusted = (Path(datasets.config.HF_DATASETS_CACHE), Path(downloads))
-    return _load(parts, split, name, classes, options, trusted)
+    return _load(parts, split, name, classes, options, TableSource(), trusted)
 
 
 def image_column(dataset: Any, name: str) -> str:
@@ -116,12 +119,13 @@ def _load(
     name: str,
     classes: int | None,
     options: DecodeOptions,
+    source: TableSource,
     trusted: Sequence[Path],
 ) -> ImageSet:
     dataset = parts[split]
     if len(dataset) == 0:
         raise ValueError(f"{name}: the split {split!r} is empty, expected at least one image")
-    images = TableImages(dataset, image_column(dataset, name), trusted)
+    images = TableImages(dataset, image_column(dataset, name), trusted, source)
     set_name, column = split_set_name(name, split, parts), label_column(dataset)
     if column is None:
         return ImageSet(EncodedPixels(images, name, options), None, classes, set_name)
@@ -131,7 +135,8 @@ def _load(
     }
     if class_names is None and all(isinstance(label, str) for label in columns[split]):
         class_names = sorted({label for labels in columns.values() for label in labels})
-    labels, names = as_labels(columns[split], f"{name}, column {column}", class_names)
+    with reading(source):
+        labels, names = as_labels(columns[split], f"{name}, column {column!r}", class_names)
     counted = class_count([np.asarray(part) for part in columns.values()])
     count = classes or (len(names) if names else counted)
     pixels = EncodedPixels(images, name, options)

@@ -1,12 +1,10 @@
 """Tables in `.csv` and `.parquet` files."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from db3kd.data.class_labels import as_table_labels, class_count
 from db3kd.data.extras import import_data_package
@@ -15,6 +13,7 @@ from db3kd.data.image_tables import IMAGE_COLUMNS
 from db3kd.data.parquet_size import check_parquet_size
 from db3kd.data.splits import require_split, split_set_name
 from db3kd.tables import Features
+from db3kd.tables.places import TableSource, column_named, reading
 from db3kd.wording import did_you_mean
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -95,32 +94,35 @@ def load_table(
     """
     require_split(split, files, name)
     pandas = import_data_package("pandas")
+    read = {part: [(path, _read(pandas, path)) for path in paths] for part, paths in files.items()}
     frames = {
-        part: pandas.concat([_read(pandas, path) for path in paths], ignore_index=True)
-        for part, paths in files.items()
+        part: pandas.concat([frame for _, frame in parts], ignore_index=True)
+        for part, parts in read.items()
     }
+    sources = {part: _source(name, parts) for part, parts in read.items()}
     features = options.load_features()
     column = _label_column(frames, features, options.label_column, name)
     if features is None:
         used = [each for each in frames[split].columns if each != column]
-        features = Features.infer(
-            pandas.concat([_columns(frame, used, name) for frame in frames.values()]), names=used
-        )
+        with reading(_joined(sources.values())):
+            features = Features.infer(
+                pandas.concat([_columns(frame, used, name) for frame in frames.values()]),
+                names=used,
+            )
     frame, set_name = frames[split], split_set_name(name, split, frames)
-    if column is None or column not in frame.columns:
-        return ImageSet.from_table(frame, None, features, set_name, classes)
-    labelled = [part for part in frames.values() if column in part.columns]
-    for part in labelled:
-        _check_labels(part[column], column, name)
-    # All splits number their classes alike, also those that lack one.
-    every, names = as_table_labels(
-        pandas.concat([part[column] for part in labelled]).to_numpy(), f"{name}, column {column}"
-    )
-    first = sum(len(part) for part in labelled[: [part is frame for part in labelled].index(True)])
-    count = classes or (len(names) if names else class_count([every.numpy()]))
-    return ImageSet.from_table(
-        frame, every[first : first + len(frame)], features, set_name, count, names
-    )
+    labels, count, names = None, classes, None
+    if column is not None and column in frame.columns:
+        labelled = [part for part in frames if column in frames[part].columns]
+        with reading(_joined(sources[part] for part in labelled)):
+            # All splits number their classes alike, also those that lack one.
+            every, names = as_table_labels(
+                pandas.concat([frames[part][column] for part in labelled]), column_named(column)
+            )
+        first = sum(len(frames[part]) for part in labelled[: labelled.index(split)])
+        labels = every[first : first + len(frame)]
+        count = classes or (len(names) if names else class_count([every.numpy()]))
+    with reading(sources[split]):
+        return ImageSet.from_table(frame, labels, features, set_name, count, names)
 
 
 def _read(pandas: Any, path: Path) -> Any:
@@ -172,10 +174,17 @@ def _columns(frame: Any, used: Sequence[str], name: str) -> Any:
     return frame[list(used)]
 
 
-def _check_labels(labels: Any, column: str, name: str) -> None:
-    missing = np.flatnonzero(labels.isna())
-    if len(missing):
-        raise ValueError(
-            f"{name}, column {column!r}: expected a class in each row, got none in row "
-            f"{missing[0]}; leave the row out, or the column if no row needs a class"
-        )
+def _source(name: str, parts: Sequence[tuple[Path, Any]]) -> TableSource:
+    """Returns what errors call the rows of some files of a set.
+
+    Args:
+        name: The name of the set, which is that of its file if it has only one.
+        parts: The files, and the table in each.
+    """
+    return TableSource(name, [(path, len(frame)) for path, frame in parts])
+
+
+def _joined(sources: Iterable[TableSource]) -> TableSource:
+    """Returns what errors call the rows of several splits of a set, one after the other."""
+    sources = list(sources)
+    return TableSource(sources[0].name, [part for each in sources for part in each.parts])

@@ -10,6 +10,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.tables import Features, Projection, Table
 from db3kd.tables.checks import check_numbers
 from db3kd.tables.columns import read_columns
+from db3kd.tables.places import column_named, row_numbered
 from db3kd.teachers.base import Teacher, describe
 
 
@@ -99,9 +100,11 @@ def is_model(value: Any) -> bool:
 
 
 def _only_numbers(name: str, column: np.ndarray) -> np.ndarray:
-    texts = [value for value in column.tolist() if isinstance(value, str)]
-    if texts:
-        raise TypeError(f"column {name!r}: expected numbers, got {texts[0]!r}")
+    for row, value in enumerate(column.tolist()):
+        if isinstance(value, str):  # also "1", which check_numbers would convert
+            raise TypeError(
+                f"{column_named(name)}: expected numbers, got {value!r} in {row_numbered(row)}"
+            )
     return check_numbers(name, column)
 
 

@@ -45,13 +45,13 @@ class HeldOutAgreement(TrainingCallback):
         self._images = as_image_source(images)
         if decisions.dtype != torch.int64 or decisions.shape != (len(self._images),):
             raise ValueError(
-                f"decisions: expected [{len(self._images)}] int64, one for each image, "
+                f"decisions: expected [{len(self._images)}] int64, one for each sample, "
                 f"got {list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}"
             )
         decisions = decisions.cpu()
         self._rows = (decisions >= 0).nonzero().flatten()
         if len(self._rows) == 0:
-            raise ValueError("decisions: expected at least one answered image, got none")
+            raise ValueError("decisions: expected at least one answer, got none")
         self._decisions = decisions[self._rows]
         self._read: Callable[[Tensor], Tensor] | None = None
         self.name = name

@@ -172,7 +172,7 @@ def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> 
     """
     if expected.shape != predicted.shape or len(expected) == 0:
         raise ValueError(
-            f"{name}: expected a class for each of {counted(len(predicted), 'image')}, "
+            f"{name}: expected a class for each of {counted(len(predicted), 'sample')}, "
             f"got {list(expected.shape)}"
         )
     return (predicted.cpu() == expected.cpu()).double().mean().item()

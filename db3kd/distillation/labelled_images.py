@@ -47,8 +47,8 @@ class LabelledImages(Dataset[LabelledImage]):
             )
         if len(labels) != len(self._images):
             raise ValueError(
-                f"labels: expected {counted(len(self._images), 'row')}, one for each image, got "
-                f"{len(labels)}; if only some images were labelled, pass "
+                f"labels: expected {counted(len(self._images), 'row')}, one for each sample, got "
+                f"{len(labels)}; if only some were labelled, pass "
                 "images.subset(labels.index)"
             )
         self.rows = (labels.decision >= 0).nonzero().flatten().cpu()

@@ -83,6 +83,17 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
     )
 
 
+def scale_steps(settings: TrainSettings, rows: int) -> int:
+    """Returns the steps of all students that choose the scale if the best one is not at an edge.
+
+    Args:
+        settings: See `scale_training`.
+        rows: See `scale_training`.
+    """
+    each = scale_training(settings, rows).total_steps(rows)
+    return len(RELATIVE_SCALES) * SHORT_TRAINING_STUDENTS * each
+
+
 def choose_scale(
     model: Model,
     images: ImagesLike,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from db3kd.argument_types import RUN_SEED_BITS, check_seed
+from db3kd.argument_types import RUN_SEED_BITS, check_seed, suggests_arguments
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import default_model
@@ -12,6 +12,7 @@ from db3kd.validation import check_count
 from db3kd.wording import counted
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class SurrogateSettings:
     """How a surrogate is trained, and how many queries its training data cost.
@@ -92,6 +93,6 @@ class TrainedSurrogate:
     def __repr__(self) -> str:
         agreement = "unknown"
         if self.agreement is not None:
-            agreement = f"{self.agreement:.1%} on {counted(self.held_out, 'held-out image')}"
+            agreement = f"{self.agreement:.1%} on {counted(self.held_out, 'held-out sample')}"
         name = type(self.network).__name__
         return f"TrainedSurrogate({name}, agreement {agreement}, {counted(self.queries, 'query')})"

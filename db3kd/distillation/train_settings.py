@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from db3kd.argument_types import check_flag, check_number, check_seed, check_type
+from db3kd.argument_types import (
+    check_flag,
+    check_number,
+    check_seed,
+    check_type,
+    suggests_arguments,
+)
 from db3kd.validation import check_count
 from db3kd.wording import did_you_mean
 
@@ -15,6 +21,7 @@ _OPTIMIZERS = ("adam", "adamw", "sgd")
 _DEFAULT_RATE = 1e-3
 
 
+@suggests_arguments
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a network is trained.

@@ -106,14 +106,14 @@ class _CheckedLoss:
 def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -> None:
     if decisions.dtype != torch.int64 or decisions.shape != (images,):
         raise ValueError(
-            f"decisions: expected [{images}] int64, one for each image, "
+            f"decisions: expected [{images}] int64, one for each sample, "
             f"got {list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}"
         )
     if soft_labels is None:
         return
     if soft_labels.ndim != 2 or len(soft_labels) != images:
         raise ValueError(
-            f"soft_labels: expected [{images}, C], one row for each image, "
+            f"soft_labels: expected [{images}, C], one row for each sample, "
             f"got {list(soft_labels.shape)}"
         )
     answered = soft_labels[decisions >= 0]
@@ -123,7 +123,7 @@ def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -
     if wrong.any():
         row = int((decisions >= 0).nonzero()[wrong][0])
         raise ValueError(
-            f"soft_labels: expected probabilities that sum to 1, or zeros for images without "
+            f"soft_labels: expected probabilities that sum to 1, or zeros for samples without "
             f"a soft label, got {soft_labels[row].tolist()} in row {row}"
         )
 

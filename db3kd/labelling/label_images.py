@@ -131,7 +131,7 @@ def label(
     if out is None:
         return _label_in_memory(job, recovered, shown)
     if len(job.index.unique()) < len(job.index):
-        raise ValueError("index: expected each image at most once with out=, got duplicates")
+        raise ValueError("index: expected each number at most once with out=, got duplicates")
     planned = plan_run(out, job, surrogate=surrogate, resume=resume)
     carry_out(
         planned,

@@ -133,6 +133,13 @@ class LabelJob:
         return replace(self, network=network, surrogate=surrogate)
 
     @property
+    def max_queries(self) -> int:
+        """Maximum number of queries: a decision of each image, and distances of some of them."""
+        limits = self.limits
+        distances = (limits[self.index] - 1).clamp_min(0)
+        return int((limits > 0).sum() + distances.sum())
+
+    @property
     def limits(self) -> Tensor:
         """The maximum number of queries for each image, including its decision, `[N] int64`."""
         return divide_budget(self.settings, len(self.images), self.teacher.classes)
@@ -243,11 +250,9 @@ class LabelJob:
             before: The totals of an earlier process; its decisions are counted when replayed.
         """
         before = before or Totals()
-        limits = self.limits
-        for_distances = (limits[self.index] - 1).clamp_min(0)
         return Progress(
             len(self.index),
-            int((limits > 0).sum() + for_distances.sum()),
+            self.max_queries,
             title=f"labelling ({self.settings.measure})",
             samples_before=before.samples,
             queries_before=before.queries - before.decided,
@@ -263,7 +268,7 @@ def _journal(
 def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, NamedImages]:
     """The teacher for the images' bounds, and the images with labels in its numbering."""
     if len(images) == 0:
-        raise ValueError("images: expected at least one image, got none")
+        raise ValueError("images: expected at least one, got none")
     if isinstance(images, Tensor):
         check_images(images, teacher.image_shape, teacher.bounds)
         check_scaled(images, teacher)

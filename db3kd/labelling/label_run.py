@@ -17,7 +17,7 @@ from db3kd.labelling.source import Source, stored_source
 from db3kd.storage.manifest import check_state, read_manifest
 from db3kd.storage.run_images import current_data
 from db3kd.storage.run_names import current_names
-from db3kd.wording import counted
+from db3kd.wording import counted, input_noun
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,19 +100,19 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         if data is not None:
             raise
         raise ValueError(
-            f"{folder}: its images, {source.data!r}, were not found; pass their location as data="
+            f"{folder}: its data, {source.data!r}, were not found; pass their location as data="
         ) from error
     rows = draw_samples(len(images), settings.get("limit"), manifest["seed"])
     if images.subset(rows).fingerprint() != current_data(manifest):
         raise ValueError(
-            f"data: expected the images that {folder} was labelled from, got other images or "
-            f"labels in {source.data!r} ({source.split}); pass the original data as data="
+            f"data: expected the data that {folder} was labelled from, got other values or labels "
+            f"in {source.data!r} ({source.split}); pass the original data as data="
         )
     labels = load_labels(folder)
     if int(labels.index.max()) >= len(images):
         raise ValueError(
-            f"{folder}: column index: expected numbers in [0, {len(images)}) for {len(images)} "
-            f"images, got {int(labels.index.max())}"
+            f"{folder}: column index: expected numbers in [0, {len(images)}) for "
+            f"{counted(len(images), input_noun(images.image_shape))}, got {int(labels.index.max())}"
         )
     run = LabelRun(labels, images.subset(labels.index), manifest, source, measure, teacher)
     return dataclasses.replace(run, images=run.match(run.images))

@@ -61,6 +61,11 @@ class PlannedRun:
         """Returns what a run in a folder must be if this one continues it."""
         return ExpectedRun(Path(folder), LABELS, self.manifest, self.known)
 
+    @property
+    def max_queries(self) -> int:
+        """Maximum number of queries of the run, with those of its surrogate and its checks."""
+        return self.job.max_queries + self.surrogate.queries + self.checks_budget
+
     def count_queries(self, folder: Path, *, any_teacher: bool = False) -> "RunQueries":
         """Counts the queries of the run in a folder, which it continues.
 

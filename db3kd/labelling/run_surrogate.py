@@ -27,7 +27,7 @@ from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.module import module_fingerprint
-from db3kd.wording import counted
+from db3kd.wording import input_noun, plural
 
 WEIGHTS = "_surrogate.safetensors"
 """The weights of a run's own surrogate, in its folder."""
@@ -67,7 +67,7 @@ class PlannedSurrogate(Protocol):
         weights: Path,
         *,
         progress: bool,
-    ) -> float | None:
+    ) -> tuple[float, int] | None:
         """Asks the teacher, trains the surrogate and writes its weights.
 
         Args:
@@ -80,7 +80,8 @@ class PlannedSurrogate(Protocol):
             progress: Whether to show the progress.
 
         Returns:
-            Its agreement with the teacher on held-out images, in [0, 1]; None if it is unknown.
+            Its agreement with the teacher on held-out images, in [0, 1], and their number,
+            augmented ones included; None if it is unknown.
         """
         ...
 
@@ -201,7 +202,7 @@ class RunSurrogate:
         decisions = _decide(run, teacher, images, self.settings, order, progress)
         log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
-            agreement = self.planned.train(
+            measured = self.planned.train(
                 teacher, images, decisions, journal, log, file, progress=progress
             )
         network = self.planned.load(file)
@@ -210,7 +211,8 @@ class RunSurrogate:
             SURROGATES,
             {
                 "queries": self.planned.queries,
-                "agreement": agreement,
+                "agreement": None if measured is None else measured[0],
+                "held_out": 0 if measured is None else measured[1],
                 "why": self.why,
                 "weights": module_fingerprint(network),
             },
@@ -262,18 +264,6 @@ def queries_of_surrogate(manifest: Mapping[str, Any]) -> int:
     return sum(note["queries"] for note in manifest.get(SURROGATES, ()))
 
 
-def describe_surrogate(manifest: Mapping[str, Any]) -> str:
-    """Describes the surrogate that a run trained, or why none; empty if it need not decide."""
-    notes = manifest.get(SURROGATES, ())
-    if not notes:
-        return ""
-    queries, agreement = queries_of_surrogate(manifest), notes[-1].get("agreement")
-    if not queries:
-        return f"none: {notes[-1]['why']}"
-    known = "" if agreement is None else f", agrees on {agreement:.1%} of held-out samples"
-    return f"{counted(queries, 'more query')}{known}: {notes[-1]['why']}"
-
-
 def _decide(
     run: RunFolder,
     teacher: Teacher,
@@ -284,7 +274,8 @@ def _decide(
 ) -> Tensor:
     """Decides the images of a run, which its labelling then need not ask about again."""
     limits = divide_budget(settings, len(images), teacher.classes)
-    shown = show_progress_if(progress, "deciding the images", int((limits > 0).sum()), "images")
+    noun = plural(input_noun(images.image_shape))
+    shown = show_progress_if(progress, f"deciding the {noun}", int((limits > 0).sum()), noun)
     with shown as show, run.journal(DECISIONS, teacher.classes) as journal:
         decisions, _ = decide_images(
             teacher,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from db3kd.argument_types import check_flag
+from db3kd.argument_types import check_flag, suggests_arguments
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.consistency import ConsistencyChecks
 from db3kd.labelling.label_job import LabelJob
@@ -26,6 +26,7 @@ from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class RunExecution:
     """How a run is carried out, as opposed to what it labels.

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from db3kd.data.image_set import ImageSet
 from db3kd.querying.search import UNANSWERED
 
 
@@ -23,9 +24,26 @@ def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
     if limit is None or limit >= count:
         return torch.arange(count)
     if limit < 1:
-        raise ValueError(f"limit: expected at least 1 image, got {limit}")
+        raise ValueError(f"limit: expected at least 1, got {limit}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[:limit].sort().values
+
+
+def draw_images(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
+    """Draws images at random as `draw_samples` does, and notes this for the report of a run.
+
+    Args:
+        images: The images.
+        limit: How many to draw; None for all.
+        seed: The seed of the draw.
+
+    Raises:
+        ValueError: If `limit` is less than 1.
+    """
+    rows = draw_samples(len(images), limit, seed)
+    if len(rows) == len(images):
+        return images
+    return images.subset(rows, f"drawn at random as by --limit {limit} with seed {seed}")
 
 
 def spread_over_classes(decisions: Tensor, count: int) -> Tensor:

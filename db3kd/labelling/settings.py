@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_seed
+from db3kd.argument_types import check_seed, suggests_arguments
 from db3kd.boundary import SignOptSettings
 from db3kd.boundary.starting_points import Order
 from db3kd.validation import check_count
@@ -28,6 +28,7 @@ which more do not help. Without a surrogate, the result is within 3 % of the bes
 surrogate, more starting points help a little, at the price of a forward pass each."""
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class LabelSettings:
     """How distances are measured, and the query budgets.

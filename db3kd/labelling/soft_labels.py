@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
+from db3kd.argument_types import suggests_arguments
 from db3kd.labelling.labels import Labels
 from db3kd.ops import Normalisation
 from db3kd.querying.search import UNANSWERED
@@ -21,6 +22,7 @@ _ZERO = 1e-30
 """A smaller distance counts as 0, because its inverse may overflow float32."""
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class SoftLabelSettings:
     """How distances become soft labels: the arguments of `with_soft_labels`.

@@ -13,7 +13,8 @@ from db3kd.pipelines.demo import run_demo
 from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distill_student import DistillResult, distill
-from db3kd.pipelines.training_time import StepTimes, time_steps
+from db3kd.pipelines.step_times import StepTimes
+from db3kd.pipelines.training_time import time_steps
 from db3kd.pipelines.transfer_set import TransferSet, make_transfer_set
 from db3kd.pipelines.zero_shot import ZeroShotResult, run_zero_shot
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_type
+from db3kd.argument_types import check_type, suggests_arguments
 from db3kd.data.image_source import NamedImages, SelectedImages
 from db3kd.data.table_rows import projection_of
 from db3kd.distillation.augmented_decisions import AugmentedDecisions
@@ -43,6 +43,7 @@ _ASKING = "asking for the surrogate"
 """The title of the display while the teacher is asked."""
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class AutoSurrogate:
     """Trains a surrogate inside a label run, on a part of the run's budget, if that pays.
@@ -165,7 +166,7 @@ class PlannedAutoSurrogate:
         weights: Path,
         *,
         progress: bool,
-    ) -> float | None:
+    ) -> tuple[float, int] | None:
         """Asks the teacher, trains the surrogate and writes its weights.
 
         Args:
@@ -178,7 +179,8 @@ class PlannedAutoSurrogate:
             progress: Whether to show the progress.
 
         Returns:
-            Its agreement with the teacher on held-out images, in [0, 1].
+            Its agreement with the teacher on held-out images, in [0, 1], and their number,
+            augmented ones included.
         """
         generator = torch.Generator().manual_seed(self.settings.training.seed)
         order = torch.randperm(len(images), generator=generator)
@@ -204,7 +206,8 @@ class PlannedAutoSurrogate:
         ) as show:
             surrogate = train_surrogate(decided, teacher.classes, self.settings, show, points)
         save_surrogate(weights, surrogate.network, self.settings, teacher, images)
-        return surrogate.agreement
+        agreement = surrogate.agreement
+        return None if agreement is None else (agreement, surrogate.held_out)
 
     def load(self, weights: Path) -> nn.Module:
         """Returns the network of a weights file that `train` wrote, in eval mode on the CPU."""

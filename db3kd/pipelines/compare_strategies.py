@@ -24,9 +24,10 @@ from db3kd.pipelines.distill_student import DistillResult, run_distillation
 from db3kd.pipelines.inputs import check_callbacks
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.prepared_comparison import PreparedComparison, prepare_comparison
+from db3kd.pipelines.reproduction import described_data
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_warnings import time_limit_warning
-from db3kd.pipelines.training_time import LEAST_STEPS, time_prepared_steps
+from db3kd.pipelines.training_time import time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
@@ -216,6 +217,7 @@ def run_comparison(
         summary = ComparisonSummary(
             teacher=describe(prepared.teacher),
             data=None if prepared.images is None else prepared.images.name,
+            drawn=None if prepared.images is None else described_data(prepared.images),
             student=prepared.student.title,
             test=None if prepared.test is None else prepared.test.name,
             budget=prepared.budget,
@@ -319,11 +321,8 @@ def _equal_steps(folder: ComparisonFolder, prepared: PreparedComparison) -> int:
         return steps
     limited = folder.steps
     if limited is None:
-        whole = replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
-        times = time_prepared_steps(replace(prepared, settings=whole))
-        seconds = times.of_comparison(prepared.plan, whole)
-        shorter = max(LEAST_STEPS, int(steps * settings.time_limit / seconds))
-        limited = min(steps, shorter)
+        times = time_prepared_steps(prepared, prepared.plan.plans.values())
+        limited = times.steps_of_comparison(prepared.plan, settings, prepared.budget)
         folder.keep_steps(limited)
         warning = time_limit_warning(settings.time_limit, limited, steps, _LONGER)
         if warning is not None:

@@ -16,7 +16,7 @@ from db3kd.report.comparison import comparison_block
 from db3kd.report.intervals import interval_of
 from db3kd.report.student_blocks import Section
 from db3kd.storage.filesystem import write_atomically
-from db3kd.wording import InputNoun, counted, money
+from db3kd.wording import InputNoun, also_paid, counted, money
 
 DATA_FILE = "compare.json"
 
@@ -28,6 +28,7 @@ class ComparisonSummary:
     Attributes:
         teacher: What the report calls the teacher.
         data: What it calls the images; None without images.
+        drawn: Which of them these are, from `described_data`; None without images.
         student: What it calls the students.
         test: What it calls the test images; None without test images.
         teacher_accuracy: Share of the test images, in [0, 1], that the teacher puts in their class;
@@ -44,6 +45,7 @@ class ComparisonSummary:
 
     teacher: str
     data: str | None
+    drawn: str | None
     student: str
     test: str | None
     budget: int
@@ -103,7 +105,6 @@ class ComparisonSummary:
 
     def notes(self) -> list[str]:
         """Returns sentences on how the numbers were made and what they cost."""
-        data = "pseudo samples" if self.data is None else self.data
         measured = "Accuracy and agreement" if self.plan.test_images else "Accuracies"
         seeds = (
             f"seed {self.seeds[0]}"
@@ -114,8 +115,9 @@ class ComparisonSummary:
         notes = [
             *(f"Not used: {row.strategy}. {row.refused}." for row in self.rows if row.refused),
             f"Students: {self.student}, {counted(self.steps, 'training step')} each, {seeds}, "
-            f"trained on decisions of the teacher {self.teacher} about {data}, at most "
+            f"trained on decisions of the teacher {self.teacher}, at most "
             f"{counted(self.budget, 'query')} each.",
+            f"Data: {'pseudo samples' if self.drawn is None else self.drawn}.",
             "Queries, price and seconds are means per student. Held-out agreement counts the "
             f"held-out {noun}s of all seeds together; its interval is Wilson's."
             + (
@@ -204,7 +206,10 @@ def _page(summary: ComparisonSummary) -> Summary:
         key_figures=[
             (f"{summary.budget:,}", "maximum number of queries of each student"),
             (f"{summary.steps:,}", "training steps of each student"),
-            (f"{summary.queries:,}", f"queries of all students{with_test}"),
+            (
+                f"{summary.queries:,}",
+                f"queries of all students{with_test}{also_paid(summary.paid_twice)}",
+            ),
         ],
         links=[
             (

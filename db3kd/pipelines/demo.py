@@ -13,7 +13,7 @@ from db3kd.distillation.evaluation import evaluate, predict, share_equal
 from db3kd.distillation.student import train_classifier
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.white_box import train_white_box
-from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.sample_choice import draw_images
 from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
@@ -28,6 +28,7 @@ from db3kd.pipelines.demo_settings import DemoSettings
 from db3kd.pipelines.training_display import show_training
 from db3kd.progress import show_progress
 from db3kd.report import ComparedStudent, ComparisonRow
+from db3kd.report.extras import check_report_packages
 from db3kd.storage.existing_runs import check_free
 from db3kd.teachers import ModuleTeacher
 
@@ -46,6 +47,7 @@ def run_demo(settings: DemoSettings, out: str | Path) -> DemoResult:
     Returns:
         What the demo measured, and the path of its report.
     """
+    check_report_packages()
     check_type(settings, DemoSettings, "settings", "DemoSettings")
     out = check_path(out, "out")
     # The teacher of an existing demo must not be replaced.
@@ -53,8 +55,7 @@ def run_demo(settings: DemoSettings, out: str | Path) -> DemoResult:
     train, test = (Source(settings.data, split).load() for split in ("train", "test"))
     out.mkdir(parents=True, exist_ok=True)
     network = _train_teacher(settings, train, out / TEACHER_FILE)
-    chosen = draw_samples(len(train), settings.images, settings.seed)
-    images = train.subset(chosen).with_labels(None, None)
+    images = draw_images(train, settings.images, settings.seed).with_labels(None, None)
     teacher = ModuleTeacher(network, train.image_shape, true_classes(train)[1], name=TEACHER_FILE)
     comparison = compare(
         teacher,

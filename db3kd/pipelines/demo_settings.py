@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_seed
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_seed, suggests_arguments
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.planning import Strategy
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class DemoSettings:
     """Sizes of the demo.

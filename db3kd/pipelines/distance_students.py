@@ -79,6 +79,15 @@ def decisions_before_distances(expected: ExpectedRun) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(expected.images.order)[: len(decisions)], decisions
 
 
+def chooses_scale(plan: BudgetPlan) -> bool:
+    """Returns whether short training runs choose the scale of the soft labels of a plan."""
+    return (
+        plan.label_queries > 0
+        and plan.strategy != PAPER
+        and plan.training_images >= _LEAST_CHOICE_SAMPLES
+    )
+
+
 def measure_distances(
     teacher: Teacher,
     images: ImageSet,

@@ -69,6 +69,7 @@ def write_distill_report(
         accuracy=run.correct,
         price_per_1000=price_per_1000,
         curve=_curve(run),
+        paid_twice=run.paid_twice,
         validation=run.validation,
         choices=[
             PlanChoice(choice.question, choice.chosen, choice.options)
@@ -86,8 +87,8 @@ def write_distill_report(
             run.settings,
             run.trained.steps,
             run.manifest,
-            run.correct is not None,
-            run.noun,
+            run.images,
+            run.test,
         ),
         warnings=run.warnings,
         notes=_notes(run),

@@ -112,6 +112,8 @@ class DistillRun:
                 correct=correct,
                 curve=notes.curve,
                 seconds=notes.seconds,
+                images=prepared.images,
+                test=prepared.test,
                 class_names=prepared.class_names,
                 features=prepared.features,
                 manifest=folder.manifest,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from types import NoneType
 
-from db3kd.argument_types import check_number, check_type
+from db3kd.argument_types import check_number, check_type, suggests_arguments
 from db3kd.distillation.train_settings import TrainSettings, check_positive
 from db3kd.models.networks import check_model
 from db3kd.validation import check_count
@@ -21,6 +21,7 @@ _EPOCHS = 6
 _SMALL_SIDE = 64
 
 
+@suggests_arguments
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings:
     """How proxies and the student are trained.

@@ -20,7 +20,7 @@ from db3kd.pipelines.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy
 from db3kd.report import wilson_interval
 from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
-from db3kd.wording import InputNoun, counted
+from db3kd.wording import InputNoun, also_paid, counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,7 +78,7 @@ class DistillResult:
         return (
             f"DistillResult(agreement {self.agreement:.1%} ({low:.1%} to {high:.1%}) on "
             f"{counted(self.held_out, f'held-out {self.noun}')}{accuracy}, "
-            f"{counted(self.queries, 'query')}, "
+            f"{counted(self.queries, 'query')}{also_paid(self.paid_twice)}, "
             f"strategy {self.plan.strategy!r}{', see warnings' if self.warnings else ''})"
         )
 

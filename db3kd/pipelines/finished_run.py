@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answers import Answers
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.labels import Labels
@@ -57,6 +58,8 @@ class FinishedRun:
             images; None without them.
         curve: Numbers of queries, and the agreement of proxies trained on their answers.
         seconds: Time by part of the run.
+        images: The images; None without images.
+        test: The labelled images that the student was measured on; None without them.
         class_names: Names of the classes, or None.
         features: The features of a table, or None.
         manifest: The manifest of the run.
@@ -75,6 +78,8 @@ class FinishedRun:
     correct: tuple[int, int] | None
     curve: Sequence[tuple[int, float]]
     seconds: Mapping[TimedPart, float]
+    images: ImageSet | None
+    test: ImageSet | None
     class_names: Sequence[str] | None
     features: Features | None
     manifest: Mapping[str, Any]

@@ -23,6 +23,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.report.extras import check_report_packages
 from db3kd.tables.checks import OutOfBoundsError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
@@ -130,6 +131,7 @@ def check_plain_arguments(
 
     Raises:
         TypeError: If an argument has another type.
+        ImportError: If a package that reports need is missing.
         ValueError: If the price is not a number of at least 0, if the seed is too large, or if a
             launcher started several processes, each of which would ask the teacher.
     """
@@ -139,6 +141,7 @@ def check_plain_arguments(
             "launcher, each of which would query the teacher; start the program without the "
             "launcher, or train on existing labels with train_student"
         )
+    check_report_packages()
     settings = DistillSettings() if settings is None else settings
     advice = "use DistillSettings(training=TrainSettings(...))"
     check_type(settings, DistillSettings, "settings", "DistillSettings", advice)
@@ -164,7 +167,8 @@ def check_rare_classes(rare_classes: bool, images: object) -> None:
     """
     if check_flag(rare_classes, "rare_classes") and images is None:
         raise ValueError(
-            "rare_classes: needs images; it has no effect on pseudo samples, so leave it out"
+            "rare_classes: needs images or rows; it has no effect on pseudo samples, so leave it "
+            "out"
         )
 
 
@@ -215,12 +219,16 @@ def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
             f"{name}: {error.problem}; declare wider bounds, as in db3kd.TabularTeacher(model, "
             "db3kd.Features.infer(table, bounds={column: (lower, upper)})), or leave the row out"
         ) from None
-    if isinstance(converted, ImageSet):
-        return converted
     if isinstance(converted, Tensor):
-        return ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
-    raise TypeError(
-        f"{name}: expected an image set, an array or a data set, got {type(images).__name__}"
+        converted = ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
+    elif not isinstance(converted, ImageSet):
+        raise TypeError(
+            f"{name}: expected an image set, an array or a data set, got {type(images).__name__}"
+        )
+    if converted is images:
+        return converted
+    return converted.subset(
+        range(len(converted)), f"passed in Python, of type {type(images).__name__}"
     )
 
 

@@ -1,5 +1,6 @@
 """The images of a distillation without images: pseudo samples, and the teacher's decisions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.planning.budget_plan import held_out_pseudo_samples
 from db3kd.storage.existing_runs import begun_with
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import Teacher
@@ -40,14 +41,12 @@ def pseudo_sample_answers(
 
 def sample_settings(count: int, training: TrainSettings, path: Path) -> SynthesisSettings:
     """Returns how the pseudo samples of a distillation are made; see `pseudo_sample_answers`."""
-    acquisition = AcquisitionSettings(
-        device=training.device, steps=_acquisition_steps(path, training.steps)
-    )
+    acquisition = acquisition_settings(training)
     return SynthesisSettings.guided(
         samples=count,
         # They are reserved before any image is made from others, which they are never part of.
         held_out=held_out_pseudo_samples(count),
-        acquisition=acquisition,
+        acquisition=replace(acquisition, steps=_begun_steps(path) or acquisition.steps),
         seed=training.seed,
     )
 
@@ -57,20 +56,28 @@ def shuffled(count: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-def _acquisition_steps(path: Path, steps: int | None) -> int:
-    """Returns the training steps of the students that choose pseudo samples.
+def acquisition_settings(training: TrainSettings) -> AcquisitionSettings:
+    """Returns how the students that choose pseudo samples are trained: no longer than the student.
 
-    If the student trains for fewer steps, so do they. A run of samples that has begun keeps its own
-    number of steps, so that it can be resumed with other training settings for the student.
+    Args:
+        training: How the student is trained; `steps` None if they follow from the answers.
+    """
+    most = AcquisitionSettings.steps
+    return AcquisitionSettings(
+        device=training.device,
+        steps=most if training.steps is None else min(most, training.steps),
+    )
+
+
+def _begun_steps(path: Path) -> int | None:
+    """Returns the training steps with which a run of samples has begun; None if it has not.
+
+    It keeps them, so that it can be resumed with other training settings for the student.
 
     Args:
         path: The run folder of the samples.
-        steps: The training steps of the student; None if they follow from the answers.
     """
     begun = begun_with(path, PSEUDO_SAMPLES.format).get("synthesis")
     acquisition = begun.get("acquisition") if isinstance(begun, dict) else None
     stored = acquisition.get("steps") if isinstance(acquisition, dict) else None
-    if type(stored) is int and stored > 0:
-        return stored
-    most = AcquisitionSettings.steps
-    return most if steps is None else min(most, steps)
+    return stored if type(stored) is int and stored > 0 else None

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+
+from db3kd.data.image_set import ImageSet
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import is_own_model
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.planning import BudgetPlan
 from db3kd.storage.manifest import CHANGED_TEACHERS
-from db3kd.wording import InputNoun, counted
+from db3kd.wording import counted, input_noun
 
 
 def reproduction(
@@ -20,8 +23,8 @@ def reproduction(
     settings: DistillSettings,
     steps: int,
     manifest: Mapping[str, Any],
-    tested: bool,
-    noun: InputNoun = "image",
+    images: ImageSet | None,
+    test: ImageSet | None,
 ) -> dict[str, str]:
     """Returns what a report states under this heading, by name.
 
@@ -33,9 +36,10 @@ def reproduction(
         settings: How networks were trained.
         steps: Training steps of the student.
         manifest: The manifest of the run.
-        tested: Whether the student was measured on test images.
-        noun: What the report calls an image.
+        images: The images; None without images.
+        test: The labelled images that the student was measured on; None without them.
     """
+    noun = "image" if images is None else input_noun(images.image_shape)
     training = settings.training
     fixed = settings
     if settings.time_limit is not None:
@@ -43,9 +47,14 @@ def reproduction(
     known = {
         "command": command_line(sys.argv, None if settings.time_limit is None else steps),
         "Python": "\n".join(
-            [*_names(plan, student, manifest, tested, noun), _call(plan, student, fixed, tested)]
+            [
+                *_names(student, manifest, images, test),
+                _call(plan, student, fixed, tested=test is not None),
+            ]
         ),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
+        "data": "none: pseudo samples" if images is None else described_data(images),
+        "test data": "" if test is None else described_data(test),
         "seed": str(training.seed),
         "training": (
             f"{counted(steps, 'step')} of {counted(training.batch_size, noun)}, "
@@ -93,18 +102,48 @@ def command_line(arguments: Sequence[str], steps: int | None) -> str:
     return shlex.join(kept)
 
 
+def described_data(images: ImageSet) -> str:
+    """Returns where images come from, and which of the images there they are.
+
+    Example:
+        >>> described_data(db3kd.load_data("digits").subset(range(400)))
+        'digits, split train: 400 of 1,438 images, numbers 0 to 399, counted from 0'
+
+    Args:
+        images: The images.
+    """
+    noun, selection = input_noun(images.image_shape), images.selection
+    numbers, total = selection.numbers, selection.total
+    first = int(numbers[0])
+    in_order = np.array_equal(numbers, np.arange(first, first + len(numbers)))
+    whole = in_order and len(numbers) == total
+    part = "all" if whole else f"{len(numbers):,} of"
+    how = selection.how
+    if not how and not whole:
+        shown = f"{first:,} to {int(numbers[-1]):,}"
+        if not in_order:
+            shown = ", ".join(map(str, numbers[:_SHOWN_NUMBERS].tolist()))
+            shown += ", \N{HORIZONTAL ELLIPSIS}" if len(numbers) > _SHOWN_NUMBERS else ""
+        how = f"numbers {shown}, counted from 0"
+        if len(numbers) == 1:
+            how = f"number {first:,}, counted from 0"
+    return f"{images.name}: {part} {counted(total, noun)}{', ' if how else ''}{how}"
+
+
+_SHOWN_NUMBERS = 10
+
+
 def _names(
-    plan: BudgetPlan, student: str, manifest: Mapping[str, Any], tested: bool, noun: InputNoun
+    student: str, manifest: Mapping[str, Any], images: ImageSet | None, test: ImageSet | None
 ) -> list[str]:
     """Returns a comment for each name that the call takes for granted."""
-    settings = manifest["settings"]
-    found = ["import db3kd", f"# teacher: the teacher {settings['teacher']}"]
-    if plan.images is not None:
-        found.append(f"# images: the {counted(plan.images, noun)} of {settings['source']['data']}")
+    found = ["import db3kd", f"# teacher: the teacher {manifest['settings']['teacher']}"]
+    if images is not None:
+        found.append(f"# images: {described_data(images)}")
     if not _has_name(student):
         found.append(f"# student: the network, or the function that makes it: {student}")
-    if tested:
-        found.append(f"# test: the labelled test {noun}s")
+    if test is not None:
+        found.append(f"# test: {described_data(test)}, with labels")
     return [" ".join(line.split()) for line in found]
 
 
@@ -112,7 +151,7 @@ def _has_name(student: str) -> bool:
     return is_own_model(student) or ":" in student
 
 
-def _call(plan: BudgetPlan, student: str, settings: DistillSettings, tested: bool) -> str:
+def _call(plan: BudgetPlan, student: str, settings: DistillSettings, *, tested: bool) -> str:
     arguments = [
         "teacher",
         *(["images"] if plan.images is not None else []),

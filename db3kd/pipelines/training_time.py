@@ -1,9 +1,7 @@
-"""Fits the training of a distillation into a time limit."""
+"""Measures training steps, and fits the training of a distillation into a time limit."""
 
 import logging
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -13,158 +11,27 @@ from db3kd.argument_types import check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.distillation.scale import scale_training
 from db3kd.distillation.train_settings import TrainSettings
-from db3kd.pipelines.asking import ROUND_SHARE, Proxies
-from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings
+from db3kd.models.networks import build_model
+from db3kd.pipelines.asking import Proxies
+from db3kd.pipelines.distance_students import chooses_scale
+from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import check_images, convert_inputs
 from db3kd.pipelines.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.step_times import LEAST_STEPS, StepTimes
 from db3kd.pipelines.step_timing import seconds_per_step
 from db3kd.pipelines.student_network import StudentLike
-from db3kd.pipelines.teaching_rules import (
-    CHOICE_SHARE,
-    LEAST_STEPS_OF_A_CHOICE,
-    can_choose,
-    learns_from_new_mixtures,
-    proxies_usually_help,
-    trains_proxies,
-)
-from db3kd.planning import BudgetPlan, ComparisonPlan
-from db3kd.planning.budget_plan import held_out_pseudo_samples
+from db3kd.pipelines.teaching_rules import learns_from_new_mixtures
+from db3kd.planning import BudgetPlan
 from db3kd.progress import duration
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
+from db3kd.teachers import Teacher
 
 _LOG = logging.getLogger(__name__)
 
-LEAST_STEPS = 50
-"""A time limit does not shorten training below this number of steps."""
-
-_ANSWER_SHARE = 1 / 6
-"""Share of a proxy's training step that its answers to the new images of a student's batch take.
-The rest of the step reads and mixes images, goes backward and updates weights. It is 0.18 for
-LeNet-5 on one CPU core."""
-
 _TIMED_IMAGES = 30
 """Number of images that `time_steps` draws its batches from."""
-
-
-@dataclass(frozen=True)
-class StepTimes:
-    """Seconds of a training step on this machine, and estimates of whole runs from them.
-
-    Attributes:
-        student: Of the student.
-        proxy: Of a proxy.
-        new_mixtures: From `learns_from_new_mixtures`, for the student.
-    """
-
-    student: float
-    proxy: float
-    new_mixtures: bool = True
-
-    def seconds_per_full_step(
-        self,
-        plan: BudgetPlan,
-        settings: DistillSettings,
-        steps: int,
-        *,
-        images_chosen: bool = False,
-    ) -> float:
-        """Returns the seconds that all training of a run takes for each step of full training.
-
-        If proxies are trained, they are taken to teach the student, although it may turn out that
-        they do not.
-
-        Args:
-            plan: The plan of the run, some of whose rounds need proxies.
-            settings: The number of proxies, and the options to choose from.
-            steps: The number of steps of full training; with few, nothing is chosen.
-            images_chosen: Whether all images are chosen, so that no proxy chooses any more.
-        """
-        if plan.label_queries:
-            return self.student
-        proxies = settings.proxies if plan.uses_proxies else 0
-        rounds = 0 if images_chosen else max(0, len(plan.rounds) - 1)
-        choosing = rounds * proxies * self.proxy / ROUND_SHARE
-        held_out = plan.held_out + plan.held_out_augmented
-        if plan.pseudo_samples:
-            held_out = held_out_pseudo_samples(plan.pseudo_samples)
-        chooses = can_choose(steps, held_out)
-        prefer_proxies = not plan.pseudo_samples and proxies_usually_help(
-            sum(plan.rounds), plan.training_images, steps, self.new_mixtures
-        )
-        if not trains_proxies(preferred=prefer_proxies, compared=chooses):
-            proxies = 0
-        taught_step = self.student + proxies * self.proxy * _ANSWER_SHARE
-        choices = 0.0
-        if chooses:
-            rates = len(settings.learning_rates)
-            choices = (rates if rates > 1 else 0) * self.student
-            if proxies:
-                choices += self.student + taught_step
-        return choosing + choices / CHOICE_SHARE + proxies * self.proxy + taught_step
-
-    def most_steps(
-        self,
-        limit: float,
-        plan: BudgetPlan,
-        settings: DistillSettings,
-        *,
-        images_chosen: bool = False,
-    ) -> int:
-        """Returns the largest number of steps of full training whose total time is within a limit.
-
-        The time of a step changes at the numbers of steps from which on options are compared or
-        proxies teach.
-
-        Args:
-            limit: Seconds.
-            plan: See `seconds_per_full_step`.
-            settings: See `seconds_per_full_step`.
-            images_chosen: See `seconds_per_full_step`.
-        """
-        seconds = partial(self.seconds_per_full_step, plan, settings, images_chosen=images_chosen)
-        upper = math.inf
-        for lower in (LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE):
-            steps = min(limit / seconds(lower), upper)
-            if steps >= lower:
-                return int(steps)
-            upper = lower - 1
-        return int(min(limit / seconds(0), upper))
-
-    def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
-        """Estimates the seconds of all training of a run, at most its time limit.
-
-        Networks that make pseudo samples or choose the scale of soft labels are not counted.
-
-        Args:
-            plan: The plan of the run.
-            settings: How networks are trained.
-        """
-        steps, _ = self.steps_of_run(plan, settings)
-        seconds = steps * self.seconds_per_full_step(plan, settings, steps)
-        return seconds if settings.time_limit is None else min(seconds, settings.time_limit)
-
-    def steps_of_run(self, plan: BudgetPlan, settings: DistillSettings) -> tuple[int, int]:
-        """Estimates the steps of the student of a run, with and without its time limit.
-
-        Args:
-            plan: The plan of the run.
-            settings: How networks are trained.
-        """
-        full = _full_steps(plan, settings)
-        if settings.time_limit is None:
-            return full, full
-        return min(
-            full, max(LEAST_STEPS, self.most_steps(settings.time_limit, plan, settings))
-        ), full
-
-    def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings) -> float:
-        """Estimates the seconds of all training of a comparison; see `of_run`.
-
-        Args:
-            plan: The plan of the comparison.
-            settings: How networks are trained.
-        """
-        return plan.seeds * sum(self.of_run(each, settings) for each in plan.plans.values())
 
 
 def steps_within(
@@ -231,47 +98,73 @@ def time_steps(
         image_set = check_images(image_set, asked)
     made, proxies = make_networks(student, asked, settings, settings.training.batch_size)
     return _time_steps(
-        made.make, proxies.make, tuple(asked.image_shape), image_set, settings.training
+        made.make,
+        proxies.make,
+        asked,
+        image_set,
+        settings.training,
+        makes_images=len(asked.image_shape) == 3,
+        scales=image_set is not None,
     )
 
 
-def time_prepared_steps(prepared: PreparedRun) -> StepTimes:
+def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> StepTimes:
     """Measures training steps of a run whose arguments are checked, as `time_steps` does.
 
     Args:
         prepared: The run.
+        plans: Its plans. Networks that none of them needs are not timed.
     """
+    plans = list(plans)
     return _time_steps(
         prepared.student.make,
         prepared.proxies.make,
-        tuple(prepared.teacher.image_shape),
+        prepared.teacher,
         prepared.images,
         prepared.settings.training,
+        makes_images=any(plan.pseudo_samples for plan in plans),
+        scales=any(map(chooses_scale, plans)),
     )
 
 
 def _time_steps(
     make_student: Callable[[], nn.Module],
     make_proxy: Callable[[], nn.Module],
-    image_shape: tuple[int, ...],
+    teacher: Teacher,
     images: ImageSet | None,
     training: TrainSettings,
+    *,
+    makes_images: bool,
+    scales: bool,
 ) -> StepTimes:
+    """Measures training steps of a run.
+
+    Args:
+        make_student: Makes the student.
+        make_proxy: Makes a proxy.
+        teacher: The teacher, for the shape of its images and its classes.
+        images: The images; None without images.
+        training: How networks are trained.
+        makes_images: Whether students choose pseudo samples.
+        scales: Whether students choose the scale of soft labels.
+    """
+    shape = tuple(teacher.image_shape)
     some = (
-        torch.zeros(_TIMED_IMAGES, *image_shape)
+        torch.zeros(_TIMED_IMAGES, *shape)
         if images is None
         else images.subset(range(min(len(images), _TIMED_IMAGES)))
     )
     order = torch.arange(len(some))
     known = no_answers(augmentable_images(some, order, 0, 0))
     known = known.add(order * NUMBERS + 1, torch.zeros_like(order))
+    make_choosing = partial(build_model, AcquisitionSettings.model, shape, teacher.classes)
+    scaling = scale_training(training, len(some))
     return StepTimes(
         seconds_per_step(make_student, known, training),
         seconds_per_step(make_proxy, known, training),
-        learns_from_new_mixtures(make_student, make_proxy, image_shape),
+        learns_from_new_mixtures(make_student, make_proxy, shape),
+        seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
+        if makes_images
+        else 0.0,
+        seconds_per_step(make_student, known, scaling) if scales else 0.0,
     )
-
-
-def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
-    answers = plan.queries - plan.held_out - plan.held_out_augmented
-    return settings.steps_for(plan.training_images if plan.label_queries else answers)

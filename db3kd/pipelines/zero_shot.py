@@ -22,6 +22,7 @@ from db3kd.pipelines.zero_shot_runs import expected_runs
 from db3kd.pipelines.zero_shot_settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS, SAMPLES_CURVE, train_students
 from db3kd.report import ZeroShotRow, write_zero_shot_report
+from db3kd.report.extras import check_report_packages
 from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import read_manifest
@@ -89,6 +90,7 @@ def run_zero_shot(
         FileExistsError: If `out` holds anything else, or a zero-shot run and `resume` is false.
         TeacherError: As for `make_transfer_set`.
     """
+    check_report_packages()
     teacher, out = check_zero_shot(teacher, out, settings, resume)
     check_zero_shot_folder(out, resume)
     check_accepts_teacher(accept_changed_teacher, resume)

@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 from types import NoneType
 
-from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_number, check_seed, check_type
+from db3kd.argument_types import (
+    SEVERAL_RUNS_SEED_BITS,
+    check_number,
+    check_seed,
+    check_type,
+    suggests_arguments,
+)
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
@@ -11,6 +17,7 @@ from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.validation import check_count
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class ZeroShotSettings:
     """How pseudo samples are made and labelled, and how students are trained on them.

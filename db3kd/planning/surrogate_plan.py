@@ -87,7 +87,7 @@ def plan_surrogate_training(
     distances = max(0, budget - images)
     each = distances / pairs
     if images < _LEAST_IMAGES:
-        return _none(f"a surrogate learns too little from fewer than {_LEAST_IMAGES} images")
+        return _none(f"a surrogate learns too little from fewer than {_LEAST_IMAGES} samples")
     if each >= _MOST_PER_PAIR:
         return _none(f"with {each:,.0f} queries a pair gets as near without a surrogate")
     most = min(int(distances * _MOST_SHARE), distances - _LEAST_PER_PAIR * pairs)

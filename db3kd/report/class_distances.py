@@ -3,16 +3,16 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from db3kd.report.plot_style import class_labels, rotation, save
+from db3kd.report.plot_style import class_labels, make_figure, rotation, save
 from db3kd.wording import counted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _MAX_NUMBERED_CLASSES = 20
 """With more classes, the cells of the heat map have no numbers."""
@@ -83,7 +83,9 @@ def class_distance_matrix(
     classes = len(means)
     names = class_labels(class_names, classes)
     side = min(9.0, 3.2 + 0.42 * classes)
-    figure = Figure(figsize=(side + 1.0, side), layout="constrained")
+    from matplotlib.patches import Rectangle
+
+    figure = make_figure((side + 1.0, side))
     axes = figure.subplots()
     axes.set_facecolor("#D9D9D9")
     heat = axes.imshow(means, cmap="cividis", interpolation="nearest")
@@ -104,7 +106,7 @@ def class_distance_matrix(
     save(figure, path)
 
 
-def _write_numbers(axes: Axes, means: NDArray[np.float64]) -> None:
+def _write_numbers(axes: "Axes", means: NDArray[np.float64]) -> None:
     """Writes the means into the cells, in black on light cells and in white on dark ones."""
     if not np.isfinite(means).any():
         return
@@ -124,8 +126,10 @@ def _write_numbers(axes: Axes, means: NDArray[np.float64]) -> None:
         )
 
 
-def _label_classes(axes: Axes, names: list[str]) -> None:
+def _label_classes(axes: "Axes", names: list[str]) -> None:
     if len(names) > _MAX_NAMED_CLASSES:
+        from matplotlib.ticker import MaxNLocator
+
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(10, integer=True))
         return

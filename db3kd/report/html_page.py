@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
-from jinja2.runtime import Context
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from db3kd.report.plot_style import COLOURS, inline_svg
 from db3kd.report.student_blocks import Section
 from db3kd.report.text import clean_text
 from db3kd.report.thumbnails import data_url
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from jinja2.runtime import Context
 
 
 def render_page(
@@ -48,7 +48,10 @@ def render_page(
 
 
 @cache  # It keeps the compiled templates; compiling them takes longer than a page.
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+    from markupsafe import Markup
+
     environment = Environment(
         loader=PackageLoader("db3kd.report"),
         autoescape=True,
@@ -58,17 +61,18 @@ def _environment() -> Environment:
         finalize=_clean,
     )
     environment.filters |= {
-        "embedded": _embedded,
+        "embedded": pass_context(_embedded),
         "unbroken": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
         "svg": lambda plot: Markup(inline_svg(plot.draw(), plot.label)),
     }
     return environment
 
 
-@pass_context
-def _embedded(context: Context, file: str) -> str:
+def _embedded(context: "Context", file: str) -> str:
     return data_url((context["folder"] / file).read_bytes())
 
 
 def _clean(value: Any) -> Any:
+    from markupsafe import Markup
+
     return clean_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -3,11 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from db3kd.report.plot_style import (
@@ -15,11 +13,15 @@ from db3kd.report.plot_style import (
     class_labels,
     curve_style,
     draw_image,
+    make_figure,
     plot_axes,
     rotation,
     save,
     use_query_axis,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _PREDICTED, _OTHER = COLOURS[1], COLOURS[0]
 _GREY = "#767676"
@@ -66,7 +68,7 @@ def sample_grid(
     names = class_labels(class_names, soft_labels.shape[1])
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.75 * columns, 2.55 * rows + 0.35), layout="constrained")
+    figure = make_figure((1.75 * columns, 2.55 * rows + 0.35))
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1.5, 1] * rows)
     limit = math.ceil(10 * soft_labels.max()) / 10
     for place in range(rows * columns):
@@ -98,6 +100,8 @@ def distance_curve(
         path: The PNG file to write.
         ylabel: What the distances are, for example a ratio to an optimum.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure, axes = plot_axes("queries per pair of sample and class", ylabel)
     use_query_axis(axes)
     for number, (name, points) in enumerate(curves.items()):
@@ -113,7 +117,7 @@ def distance_curve(
 
 
 def _draw_bars(
-    axes: Axes, soft_label: NDArray[np.floating], decision: int, names: list[str], limit: float
+    axes: "Axes", soft_label: NDArray[np.floating], decision: int, names: list[str], limit: float
 ) -> None:
     colours = [_PREDICTED if number == decision else _OTHER for number in range(len(names))]
     axes.bar(range(len(names)), soft_label, color=colours, width=0.8)
@@ -124,7 +128,7 @@ def _draw_bars(
 
 
 def _draw_top_classes(
-    axes: Axes, soft_label: NDArray[np.floating], decision: int, names: list[str], limit: float
+    axes: "Axes", soft_label: NDArray[np.floating], decision: int, names: list[str], limit: float
 ) -> None:
     top = np.argsort(-soft_label, kind="stable")[:_TOP_CLASSES]
     axes.barh(
@@ -140,7 +144,7 @@ def _draw_top_classes(
     _lighten(axes)
 
 
-def _lighten(axes: Axes) -> None:
+def _lighten(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#BBBBBB")
     axes.tick_params(length=0, pad=2)

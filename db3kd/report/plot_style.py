@@ -5,14 +5,14 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """The colours of Okabe and Ito, which colour-blind readers can distinguish, without the palest."""
@@ -30,11 +30,19 @@ _INK = "#000000"
 _SVG_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
+def make_figure(size: tuple[float, float]) -> "Figure":
+    """Returns an empty figure; its size in inches."""
+    # Importing matplotlib takes longer than most of db3kd, and most programs draw nothing.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
 def plot_axes(
     xlabel: str, ylabel: str, size: tuple[float, float] = (6.4, 4.2)
-) -> tuple[Figure, Axes]:
+) -> "tuple[Figure, Axes]":
     """Returns a figure with one plot that has light grid lines and no frame; its size in inches."""
-    figure = Figure(figsize=size, layout="constrained")
+    figure = make_figure(size)
     axes = figure.subplots()
     axes.set_xlabel(xlabel, fontsize=_FONT_SIZE)
     axes.set_ylabel(ylabel, fontsize=_FONT_SIZE)
@@ -64,13 +72,15 @@ def curve_style(number: int, group: int | None = None) -> dict[str, Any]:
     }
 
 
-def use_query_axis(axes: Axes) -> None:
+def use_query_axis(axes: "Axes") -> None:
     """Makes the x axis logarithmic, with numbers of queries such as 10,000."""
+    from matplotlib.ticker import FuncFormatter
+
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def draw_image(axes: Axes, image: NDArray[np.floating]) -> None:
+def draw_image(axes: "Axes", image: NDArray[np.floating]) -> None:
     """Draws an image [1 or 3, height, width] with values in [0, 1]."""
     if len(image) == 1:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
@@ -78,12 +88,12 @@ def draw_image(axes: Axes, image: NDArray[np.floating]) -> None:
         axes.imshow(np.moveaxis(image, 0, -1).clip(0, 1))
 
 
-def save(figure: Figure, path: str | Path) -> None:
+def save(figure: "Figure", path: str | Path) -> None:
     """Writes a figure as PNG."""
     figure.savefig(path, dpi=_DPI)
 
 
-def inline_svg(figure: Figure, label: str) -> str:
+def inline_svg(figure: "Figure", label: str) -> str:
     """Returns a figure as an SVG element for a page of HTML.
 
     Its text is text in the font of the page. Ink and grid have the colours of the page
@@ -93,6 +103,8 @@ def inline_svg(figure: Figure, label: str) -> str:
         figure: A figure of black ink, such as that of `plot_axes`.
         label: What the figure shows, for readers who do not see it.
     """
+    import matplotlib
+
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from db3kd.data.uint8_pixels import MAX_PIXEL
 from db3kd.report.plot_style import (
     class_labels,
     curve_style,
+    make_figure,
     plot_axes,
     save,
     use_query_axis,
@@ -151,7 +151,7 @@ class _ImageGrid:
     ) -> None:
         """Writes the picture, with a name for each row and for some columns."""
         size = (_CELL_INCHES * self._columns + 1.0, _CELL_INCHES * self._rows + 0.7)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = make_figure(size)
         axes = figure.subplots()
         # Colours are drawn as they are; the range and the colour map are for one channel.
         axes.imshow(self._picture.squeeze(), cmap="gray", vmin=0, vmax=MAX_PIXEL)

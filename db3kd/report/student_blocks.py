@@ -6,10 +6,12 @@ template that shows a block.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from matplotlib.figure import Figure
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Plot:
     """A figure, drawn when it is needed; its file; and what it shows, in words."""
 
     kind: ClassVar = "plot"
-    draw: Callable[[], Figure]
+    draw: "Callable[[], Figure]"
     file: str
     label: str
 

@@ -105,6 +105,7 @@ class StudentReport:
         stages: The stages in the order of the run. Their queries are the total.
         curve: (queries, agreement) after each round of acquisition; queries in ascending order,
             agreement in [0, 1] on the held-out images.
+        paid_twice: At most how many of the queries were paid twice, because a process stopped.
         validation: Number of images by which the choices were made: the held-out images, and
             augmented versions of them. None if nothing is known about it.
         choices: The choices of the plan.
@@ -133,6 +134,7 @@ class StudentReport:
     price_per_1000: float | None = None
     stages: Sequence[ReportStage] = ()
     curve: Sequence[tuple[int, float]] = ()
+    paid_twice: int = 0
     validation: int | None = None
     choices: Sequence[PlanChoice] = ()
     class_names: Sequence[str] | None = None

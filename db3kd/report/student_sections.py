@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from db3kd.progress import duration
@@ -28,7 +26,10 @@ from db3kd.report.student_blocks import (
 from db3kd.report.student_report import StudentReport
 from db3kd.report.text import shown_name
 from db3kd.tables import Feature
-from db3kd.wording import counted, money, plain_number
+from db3kd.wording import also_paid, counted, money, plain_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_CLASSES = 20
 """With more classes, only the most frequent ones and the most frequent confusions are shown."""
@@ -74,7 +75,7 @@ def key_figures(report: StudentReport) -> list[tuple[str, str]]:
             interval = f"({interval_of(matches, total)}) of {counted(total, f'test {report.noun}')}"
             found.append((percent(matches / total), f"{what} {interval}"))
     if report.queries is not None:
-        found.append((f"{report.queries:,}", "queries in total"))
+        found.append((f"{report.queries:,}", f"queries in total{also_paid(report.paid_twice)}"))
         price = report.price(report.queries)
         if price is not None:
             rate = money(report.price_per_1000 or 0)
@@ -113,7 +114,9 @@ def _curve(report: StudentReport) -> Section | None:
     return Section("Agreement against queries", text, [plot])
 
 
-def _draw_curve(curve: Sequence[tuple[int, float]]) -> Figure:
+def _draw_curve(curve: Sequence[tuple[int, float]]) -> "Figure":
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
     queries = [point[0] for point in curve]
     shares = [100 * point[1] for point in curve]
     figure, axes = plot_axes("queries", "agreement (%)", size=(4.8, 3.0))

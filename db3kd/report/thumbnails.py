@@ -4,7 +4,6 @@ import base64
 import io
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 _SMALLEST, _LARGEST = 112, 224
@@ -19,6 +18,8 @@ def image_png(image: Tensor) -> bytes:
     Args:
         image: `[1 or 3, height, width]` in [0, 1].
     """
+    from PIL import Image
+
     pixels = (image.detach().cpu().double().numpy() * 255).round().clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
     longest = max(picture.size)

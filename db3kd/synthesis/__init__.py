@@ -5,7 +5,7 @@ it, moves them away from the decision boundary. `write_pseudo_samples` does so i
 can be resumed. `make_starts` draws the random images alone.
 """
 
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings

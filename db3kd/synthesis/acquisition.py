@@ -7,7 +7,6 @@ The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994. Co
 their answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,16 +24,14 @@ from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
 from db3kd.querying.search import UNANSWERED, Search, fitting_batch_size
 from db3kd.storage.choice_log import ChoiceLog
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.collection import Collected, CollectionTask
 from db3kd.synthesis.starts import Starts, make_masks
-from db3kd.validation import are_equal, check_count
+from db3kd.validation import are_equal
 
 _BLOCK = 2048
 """Proposals that are drawn and ranked at once, and fewer if they are large. The parts of this many
 mixes are drawn at a time, whatever the size of an image."""
-
-_LEAST_STEPS = 300
-"""Training steps of a student in a round with few answers, unless `steps` is smaller."""
 
 _LEAST_MIXING_SHARE = 0.5
 """What the weight of a class is raised to, relative to an equal share of all known classes."""
@@ -48,52 +45,6 @@ _MOST_FOR_RARE_CLASSES = 0.5
 
 _MAX_OF_ONE_CLASS = 2048
 """If this many starts are all of one class, the collection ends."""
-
-
-@dataclass(frozen=True)
-class AcquisitionSettings:
-    """How students choose the images that the teacher decides.
-
-    Example:
-        >>> chooses = AcquisitionSettings("lenet5-half", rounds=8)
-        >>> settings = db3kd.SynthesisSettings(samples=50_000, acquisition=chooses)
-
-    Attributes:
-        model: The architecture of the students, a name for `build_model`.
-        rounds: Number of rounds, with equal numbers of samples. The first round takes starts in
-            order.
-        pool: Proposals per sample. Half of them are new starts, and half are masked mixes: one
-            image shown in another through a soft shape.
-        students: Number of students that choose.
-        steps: Most training steps of each student in a round.
-        epochs: Passes over the answers so far that a student makes in a round, within 300 and
-            `steps` steps. So the time of a run grows with its number of samples.
-        learning_rate: Initial learning rate of the students.
-        device: As in `TrainSettings`.
-
-    Raises:
-        ValueError: If a number is not above 0.
-    """
-
-    model: str = "lenet5-half"
-    rounds: int = 5
-    pool: int = 8
-    students: int = 2
-    steps: int = 1500
-    epochs: int = 10
-    learning_rate: float = 3e-3
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "pool", "students", "steps", "epochs"):
-            check_count(getattr(self, name), name)
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
-
-    def steps_for(self, answers: int) -> int:
-        """Returns the training steps of a student that learns this number of answers."""
-        wanted = math.ceil(self.epochs * answers / TrainSettings.batch_size)
-        return min(self.steps, max(_LEAST_STEPS, wanted))
 
 
 @dataclass(frozen=True)
@@ -143,7 +94,7 @@ def collect_actively(
     decisions = torch.empty(0, dtype=torch.int64)
     drawn = 0
     for round_number in range(acquisition.rounds):
-        last = task.samples * (round_number + 1) // acquisition.rounds
+        last = acquisition.samples_before(round_number + 1, task.samples)
         count = min(last - len(decisions), int(task.budget.remaining[0]))
         if count < 1:
             continue

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import suggests_arguments
 from db3kd.boundary import (
     Boundary,
     Pairs,
@@ -24,6 +25,7 @@ _DIRECTIONS = 20
 """Random directions that are tried from a sample without a boundary point, as in the paper."""
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class Moves:
     """How often and how far samples are moved, and what that may cost.

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from db3kd.argument_types import check_seed
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.argument_types import check_seed, suggests_arguments
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
 from db3kd.validation import check_count
@@ -15,6 +15,7 @@ STILL_SHARD, MOVED_SHARD = 4096, 256
 """Samples per shard, without and with moves. A search keeps its moved samples in memory."""
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class SynthesisSettings:
     """How pseudo samples are made and what that may cost.

@@ -1,8 +1,11 @@
 """Checks of the values of a column."""
 
+from numbers import Number
 from typing import Any
 
 import numpy as np
+
+from db3kd.tables.places import column_named, row_numbered
 
 
 class OutOfBoundsError(ValueError):
@@ -30,17 +33,14 @@ def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
     """
     if column.dtype.kind == "O":
         check_no_missing(name, list(column))
-        try:
-            column = np.array([float(value) for value in column])
-        except (TypeError, ValueError):
-            raise TypeError(f"column {name!r}: expected numbers, got other values") from None
+        column = np.array([_number(name, row, value) for row, value in enumerate(column)])
     if column.dtype.kind in "mM":
         raise TypeError(
-            f"column {name!r}: expected numbers, got {column.dtype}; convert it, for example to "
-            "days since a date"
+            f"{column_named(name)}: expected numbers, got {column.dtype}; convert it, for example "
+            "to days since a date"
         )
     if column.dtype.kind not in "biuf":
-        raise TypeError(f"column {name!r}: expected numbers, got {column.dtype}")
+        raise TypeError(f"{column_named(name)}: expected numbers, got {column.dtype}")
     numbers = column.astype(np.float64)
     broken = ~np.isfinite(numbers)
     if broken.any():
@@ -48,17 +48,36 @@ def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
         if np.isnan(numbers[row]):
             raise _missing(name, row)
         raise ValueError(
-            f"column {name!r}: expected finite numbers, got {numbers[row]} in row {row}; replace "
-            "infinite values, or leave their rows out"
+            f"{column_named(name)}: expected finite numbers, got {numbers[row]} in "
+            f"{row_numbered(row)}; replace infinite values, or leave their rows out"
         )
     return numbers
 
 
+def _number(name: str, row: int, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{column_named(name)}: expected numbers, got {value!r:.80} in {row_numbered(row)}"
+        ) from None
+
+
 def check_no_missing(name: str, values: list[Any]) -> None:
     """Raises ValueError with the first row if a value of a column is missing."""
+    row = first_missing(values)
+    if row is not None:
+        raise _missing(name, row)
+
+
+def first_missing(values: list[Any]) -> int | None:
+    """Returns the place of the first missing value, such as None, NaN or `pandas.NA`, if any."""
     for row, value in enumerate(values):
-        if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
-            raise _missing(name, row)
+        if value is None or type(value).__name__ in ("NAType", "NaTType"):
+            return row
+        if isinstance(value, Number | np.generic) and value != value:
+            return row
+    return None
 
 
 def check_whole(name: str, numbers: np.ndarray) -> None:
@@ -67,14 +86,14 @@ def check_whole(name: str, numbers: np.ndarray) -> None:
     if fractions.any():
         row = int(np.flatnonzero(fractions)[0])
         raise ValueError(
-            f"column {name!r}: expected whole numbers, got {numbers[row]} in row {row}; declare "
-            "the feature continuous"
+            f"{column_named(name)}: expected whole numbers, got {numbers[row]} in "
+            f"{row_numbered(row)}; declare the feature continuous"
         )
 
 
 def _missing(name: str, row: int) -> ValueError:
     return ValueError(
-        f"column {name!r}: expected a value in each row, got none in row {row}; fill missing "
-        "values before encoding, and put them back in the teacher's function if the model needs "
-        "them"
+        f"{column_named(name)}: expected a value in each row, got none in "
+        f"{row_numbered(row)}; fill missing values before encoding, and put them back in the "
+        "teacher's function if the model needs them"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY
+from db3kd.tables.places import table_named
 from db3kd.wording import counted
 
 Table = Any
@@ -80,13 +81,15 @@ def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
     known = [str(name) for name in table.columns]
     if len(set(known)) < len(known):
         repeated = next(name for name in known if known.count(name) > 1)
-        raise ValueError(f"table: expected distinct column names, got {repeated!r} twice")
+        raise ValueError(
+            f"{table_named('table')}: expected distinct column names, got {repeated!r} twice"
+        )
     names = known if names is None else names
     missing = [name for name in names if name not in known]
     if missing:
         raise ValueError(
-            f"table: expected the columns {', '.join(names)}, got none named {missing[0]!r} among "
-            f"{', '.join(known)}"
+            f"{table_named('table')}: expected the columns {', '.join(names)}, got none named "
+            f"{missing[0]!r} among {', '.join(known)}"
         )
     arrays, dtypes, categories = [], [], []
     for name in names:

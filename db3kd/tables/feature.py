@@ -165,8 +165,13 @@ class Feature:
         return "float64" if kinds <= {int, float} else "object"
 
 
-def plain_value(value: Any, where: str) -> Value:
+def plain_value(value: Any, where: str, row: str = "") -> Value:
     """Returns a value of a categorical feature as a plain Python value.
+
+    Args:
+        value: The value.
+        where: What errors call the feature or column.
+        row: The end of an error's message that says in which row the value is.
 
     Raises:
         TypeError: If its type cannot be used.
@@ -177,10 +182,10 @@ def plain_value(value: Any, where: str) -> Value:
     if not isinstance(value, bool | int | float | str):
         raise TypeError(
             f"{where}: expected strings, numbers or booleans as values, got "
-            f"{type(value).__name__} {value!r}"
+            f"{type(value).__name__} {value!r}{row}"
         )
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number, got {value}")
+        raise ValueError(f"{where}: expected a finite number, got {value}{row}")
     return value
 
 

@@ -20,6 +20,7 @@ from db3kd.tables.feature_files import (
     write_features,
 )
 from db3kd.tables.inference import infer_features
+from db3kd.tables.places import column_named, row_numbered, table_named
 from db3kd.tables.projection import Projection
 from db3kd.validation import UNIT_BOUNDS, check_images
 from db3kd.wording import counted
@@ -73,7 +74,8 @@ class Features:
         if not self.unit_names:
             constants = ", ".join(self.names) or "none"
             raise ValueError(
-                f"features: expected at least one that varies, got only constants: {constants}"
+                f"{table_named('features')}: expected at least one feature that varies, got only "
+                f"constants: {constants}"
             )
         self.unit_shape = (len(self.unit_names),)
         self.project = Projection(self._features)
@@ -295,8 +297,8 @@ def _encode(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise OutOfBoundsError(
-            f"column {feature.name!r}: expected {feature.lower:,.10g} to "
-            f"{feature.upper:,.10g}, got {numbers[row]:,.10g} in row {row}, counted from 0",
+            f"{column_named(feature.name)}: expected {feature.lower:,.10g} to "
+            f"{feature.upper:,.10g}, got {numbers[row]:,.10g} in {row_numbered(row)}",
             "infer the features from all rows, declare wider bounds, or pass clip=True",
         )
     if not feature.width:
@@ -318,8 +320,8 @@ def _one_hot(feature: Feature, column: np.ndarray) -> np.ndarray:
             shown = ", ".join(map(repr, feature.values[:10]))
             more = ", …" if len(feature.values) > 10 else ""
             raise ValueError(
-                f"column {feature.name!r}: expected one of {shown}{more}, got {value!r} in row "
-                f"{row}; declare it as a value of the feature, or leave the row out"
+                f"{column_named(feature.name)}: expected one of {shown}{more}, got {value!r} in "
+                f"{row_numbered(row)}; declare it as a value of the feature, or leave the row out"
             ) from None
     unit = np.zeros((len(found), len(place)), np.float32)
     unit[np.arange(len(found)), places] = 1

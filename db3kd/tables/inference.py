@@ -19,6 +19,7 @@ from db3kd.tables.feature import (
     large_integers_error,
     plain_value,
 )
+from db3kd.tables.places import column_named, row_numbered, table_named
 from db3kd.wording import counted, did_you_mean
 
 _FREE_CATEGORIES = 20
@@ -41,7 +42,9 @@ def infer_features(
         for name in given:
             check_known(name, columns.names, argument)
     if not columns.arrays or not len(columns.arrays[0]):
-        raise ValueError("table: expected at least one row and one column, got none")
+        raise ValueError(
+            f"{table_named('table')}: expected at least one row and one column, got none"
+        )
     features = []
     for number, name in enumerate(columns.names):
         column, dtype = columns.arrays[number], columns.dtypes[number]
@@ -87,7 +90,7 @@ def _kind(name: str, column: np.ndarray, declared: Sequence[Any] | None) -> Kind
     large = np.abs(numbers) > MAX_WHOLE
     if column.dtype.kind in "iu" and large.any():
         row = int(large.argmax())
-        raise large_integers_error(f"column {name!r}", f"{column[row]} in row {row}")
+        raise large_integers_error(column_named(name), f"{column[row]} in {row_numbered(row)}")
     return "continuous" if large.any() else "integer"
 
 
@@ -115,13 +118,13 @@ def _numeric(
 def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> list[Value]:
     check_no_missing(name, found)
     different: dict[Value, Value] = {}
-    for each in found:
-        value = plain_value(each, f"column {name!r}")
+    for row, each in enumerate(found):
+        value = plain_value(each, column_named(name), f" in {row_numbered(row)}")
         equal = different.setdefault(value, value)
         if type(value) is not type(equal):  # the decoded table would have only one of them
             raise TypeError(
-                f"column {name!r}: expected equal values to have the same type, got {equal!r} and "
-                f"{value!r}; convert the column"
+                f"{column_named(name)}: expected equal values to have the same type, got "
+                f"{equal!r} and {value!r} in {row_numbered(row)}; convert the column"
             )
     if declared is not None:
         values = [plain_value(value, f"values[{name!r}]") for value in declared]
@@ -134,9 +137,9 @@ def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> 
         return values
     if len(different) > max(_FREE_CATEGORIES, len(found) // 2):
         raise ValueError(
-            f"column {name!r}: expected categories that repeat, got {len(different):,} different "
-            f"values in {counted(len(found), 'row')}; leave the column out, group its values, or "
-            f"declare values={{{name!r}: ...}}"
+            f"{column_named(name)}: expected categories that repeat, got {len(different):,} "
+            f"different values in {counted(len(found), 'row')}; leave the column out, group its "
+            f"values, or declare values={{{name!r}: ...}}"
         )
     return sorted(different, key=lambda value: (isinstance(value, str), value))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from db3kd.validation import check_class_names, interval_text
-from db3kd.wording import counted
+from db3kd.wording import InputNoun, counted
 
 UNANSWERED = -1
 """Takes the place of a class number if an image has no decision."""
@@ -249,8 +249,8 @@ def class_names_of(teacher: Teacher) -> tuple[str, ...] | None:
     return check_class_names(names, teacher.classes, f"teacher {describe(teacher)}")
 
 
-def failure(name: str, count: int, error: BaseException) -> TeacherError:
-    """Returns the TeacherError to raise if the named teacher raised `error` on `count` images."""
+def failure(name: str, count: int, error: BaseException, noun: InputNoun = "image") -> TeacherError:
+    """Returns the TeacherError to raise if the named teacher raised `error` on `count` inputs."""
     return TeacherError(
-        f"teacher {name} raised {type(error).__name__} on {counted(count, 'image')}: {error}"
+        f"teacher {name} raised {type(error).__name__} on {counted(count, noun)}: {error}"
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from db3kd.teachers.base import TeacherError, UnknownClassError
 from db3kd.validation import check_count
-from db3kd.wording import counted
+from db3kd.wording import InputNoun, counted
 
 NEXT_BEST = "next best"
 """The background rule that ignores the scores of other classes."""
@@ -82,12 +82,20 @@ class ClassNames:
         source: Where the user declares the names, for errors.
         quote: Whether errors may repeat an unknown name. A server that received a secret may send
             it back.
+        noun: What errors call an image.
     """
 
-    def __init__(self, names: Sequence[str] | None, source: str, *, quote: bool) -> None:
+    def __init__(
+        self,
+        names: Sequence[str] | None,
+        source: str,
+        *,
+        quote: bool,
+        noun: InputNoun = "image",
+    ) -> None:
         self._numbers = {name: number for number, name in enumerate(names or ())}
         self._source = source
-        self._quote = quote
+        self._quote, self._noun = quote, noun
 
     def number(self, answer: object, image: int, expected: str) -> int:
         """Returns the class number of a name.
@@ -101,18 +109,19 @@ class ClassNames:
             UnknownClassError: If the answer is not one of the names.
             TeacherError: If it is not a text.
         """
+        whose = f"{self._noun} {image}"
         text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
         if not isinstance(text, str):
-            raise TeacherError(f"{expected}, got {type(answer).__name__} for image {image}")
+            raise TeacherError(f"{expected}, got {type(answer).__name__} for {whose}")
         name = "a class name (withheld: the server received a secret)"
         if self._quote:
             name = f"the class name {textwrap.shorten(text, 100, placeholder='…')!r}"
         if not self._numbers:
-            raise TeacherError(f"{expected}, got {name} for image {image}; pass {self._source}")
+            raise TeacherError(f"{expected}, got {name} for {whose}; pass {self._source}")
         number = self._numbers.get(text.strip())
         if number is None:
             raise UnknownClassError(
-                f"{expected}, got {name} for image {image}, which is not one of the known class "
+                f"{expected}, got {name} for {whose}, which is not one of the known class "
                 f"names, {self._known()}; correct {self._source}. If a name was misspelt, and no "
                 "answer had that class yet, a run continues with the corrected list; if a class "
                 "is missing from the list, start another run"

@@ -19,7 +19,7 @@ from db3kd.teachers.base import (
     failure,
 )
 from db3kd.validation import INTEGER_DTYPES
-from db3kd.wording import counted
+from db3kd.wording import counted, input_noun
 
 
 def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
@@ -83,7 +83,9 @@ class _ErrorsAsTeacherError:
         if isinstance(error, TeacherError) or error is None:
             return
         if isinstance(error, Exception | GeneratorExit | asyncio.CancelledError):
-            raise failure(describe(self._teacher), self._count, error) from error
+            raise failure(
+                describe(self._teacher), self._count, error, input_noun(self._teacher.image_shape)
+            ) from error
 
 
 def _check_shape(teacher: Teacher, images: Tensor) -> None:
@@ -135,11 +137,11 @@ def check_decisions(decisions: object, count: int, classes: int, who: str) -> No
     if decisions.ndim == 2 and len(decisions) == count and decisions.shape[1] == classes:
         raise TeacherError(f"{expected}, got scores {got}; return scores.argmax(1)")
     if decisions.ndim != 1:
-        raise TeacherError(f"{expected}, got {got}; return one class per image")
+        raise TeacherError(f"{expected}, got {got}; return one class for each")
     if len(decisions) != count:
         raise TeacherError(
-            f"{expected}, got {counted(len(decisions), 'decision')}; return one class per image, "
-            "in order"
+            f"{expected}, got {counted(len(decisions), 'decision')}; return one class for each, in "
+            "order"
         )
     if not count:
         return

@@ -1,6 +1,7 @@
 """A teacher made of a Python function on NumPy arrays."""
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.answer_arrays import as_answer_array, check_answer_range
-from db3kd.teachers.base import TeacherError, teacher_repr
+from db3kd.teachers.base import TeacherError, failure, teacher_repr
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.decide import check_decisions
@@ -17,6 +18,10 @@ from db3kd.teachers.function_fingerprint import function_fingerprint
 from db3kd.teachers.generator import GeneratorStream
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
+from db3kd.wording import input_noun
+
+_ABOUT_SHAPES = re.compile(r"dim|shape", re.IGNORECASE)
+"""What models of rows say about images: "Found array with dim 4", "must be 2 dimensional"."""
 
 
 class FunctionTeacher:
@@ -64,6 +69,7 @@ class FunctionTeacher:
             raise TypeError(f"function: expected a function, got {type(function).__name__}{hint}")
         _check_takes_one_array(function)
         self.image_shape = check_image_shape(image_shape)
+        self._noun = input_noun(self.image_shape)
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
         if max_batch is None:
@@ -79,6 +85,7 @@ class FunctionTeacher:
             "class_names=, in the order of the class numbers (on the command line, describe the "
             "function in a .toml file with the keys function and labels)",
             quote=True,
+            noun=self._noun,
         )
         self._function = function
         self._flatten = flatten
@@ -93,14 +100,13 @@ class FunctionTeacher:
         """Returns the function's class of each image; see `Teacher.decide`.
 
         Raises:
-            TeacherError: If the function returns anything but a class for each image.
+            TeacherError: If the function returns anything but a class for each image, or fails
+                because of their shape.
         """
         if inspect.isgeneratorfunction(self._function):
             return self._decide_one_by_one(as_images(images, self))
         images = as_images(images, self)
-        answer = torch.tensor(
-            self._as_numbers(self._function(self._as_array(images))), device=images.device
-        )
+        answer = torch.tensor(self._as_numbers(self._call(images)), device=images.device)
         check_decisions(answer, len(images), self.classes, f"teacher {self.name}")
         return answer.long()
 
@@ -119,13 +125,13 @@ class FunctionTeacher:
 
     def _as_numbers(self, answer: Any) -> np.ndarray:
         """Returns the function's answer as an array, with class numbers instead of names."""
-        expected = f"teacher {self.name}: expected one class per image from the function"
+        expected = f"teacher {self.name}: expected one class per {self._noun} from the function"
         if answer is None:
             raise TeacherError(f"{expected}, got None; does it return its result?")
         if np.ma.is_masked(answer):
             row = int(np.flatnonzero(np.ma.getmaskarray(answer))[0])
             raise TeacherError(
-                f"{expected}, got a masked array that hides the class of image {row}"
+                f"{expected}, got a masked array that hides the class of {self._noun} {row}"
             )
         values = as_answer_array(answer, expected)
         if values.dtype.kind in "iu":
@@ -133,7 +139,7 @@ class FunctionTeacher:
             return np.asarray(values, np.int64)
         if values.dtype.kind == "f" and np.isnan(values).any():
             row = int(np.argwhere(np.isnan(values))[0][0])
-            raise TeacherError(f"{expected}, got NaN for image {row}")
+            raise TeacherError(f"{expected}, got NaN for {self._noun} {row}")
         if values.dtype.kind in "OSU":
             numbers = [
                 int(entry)
@@ -146,6 +152,20 @@ class FunctionTeacher:
         if values.dtype.kind not in "bfc":
             raise TeacherError(f"{expected}, got {values.dtype}; return class numbers as integers")
         return values
+
+    def _call(self, images: Tensor) -> Any:
+        try:
+            return self._function(self._as_array(images))
+        except Exception as error:
+            are_images = images.ndim > 2 and not self._flatten
+            if are_images and _ABOUT_SHAPES.search(str(error)):
+                problem = str(failure(self.name, len(images), error)).rstrip(".")
+                raise TeacherError(
+                    f"{problem}; if it takes rows of numbers, pass flatten=True (on the command "
+                    'line, describe the function in a .toml file with layout = "flat" under '
+                    "[preprocessing])"
+                ) from error
+            raise
 
     def _as_array(self, images: Tensor) -> np.ndarray:
         array = images.detach().to("cpu", torch.float32, copy=True).numpy()
@@ -160,7 +180,9 @@ class FunctionTeacher:
     def _stream(self, images: Tensor) -> GeneratorStream:
         """`StreamingTeacher.stream`, which only the teacher of a generator function has."""
         batches = [self._as_array(batch) for batch in images.split(self.max_batch)]
-        return GeneratorStream(self._function, batches, self.classes, self._names, self.name)
+        return GeneratorStream(
+            self._function, batches, self.classes, self._names, self.name, self._noun
+        )
 
 
 def _check_takes_one_array(function: Callable[..., Any]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from db3kd.teachers.answer_arrays import as_answer_array, out_of_range
 from db3kd.teachers.base import TeacherError, failure
 from db3kd.teachers.class_numbers import ClassNames
-from db3kd.wording import counted
+from db3kd.wording import InputNoun, counted
 
 GeneratorFunction = Callable[[np.ndarray], Generator[Any, None, Any]]
 
@@ -24,6 +24,7 @@ class GeneratorStream:
         classes: Number of classes.
         names: Converts class names.
         name: The teacher's name, for errors.
+        noun: What errors call an image.
     """
 
     window = 1
@@ -35,12 +36,13 @@ class GeneratorStream:
         classes: int,
         names: ClassNames,
         name: str,
+        noun: InputNoun = "image",
     ) -> None:
         self.maybe_paid = 0
         self._count = sum(map(len, batches))
         self._classes = classes
         self._names = names
-        self._name = name
+        self._name, self._noun = name, noun
         self._answers = _answers(function, batches)
         self._decisions: list[int] = []
 
@@ -58,7 +60,7 @@ class GeneratorStream:
             # Python reports a StopIteration in a generator as a RuntimeError.
             hidden = error.__cause__ if isinstance(error, RuntimeError) else None
             shown = hidden if isinstance(hidden, StopIteration) else error
-            teacher_error = failure(self._name, 1, shown)
+            teacher_error = failure(self._name, 1, shown, self._noun)
             teacher_error.answered = self._all()
             raise teacher_error from error
         self.maybe_paid = 0
@@ -80,7 +82,7 @@ class GeneratorStream:
         row = len(self._decisions)
         if answer is None and row == self._count:
             return None
-        expected = f"teacher {self._name}: expected one class per image from the generator"
+        expected = f"teacher {self._name}: expected one class per {self._noun} from the generator"
         if isinstance(answer, str | bytes):
             return self._names.number(answer, row, expected)
         try:
@@ -90,8 +92,8 @@ class GeneratorStream:
             is_integer = False
         if not is_integer and (not isinstance(answer, int) or isinstance(answer, bool)):
             raise TeacherError(
-                f"{expected}, got {type(answer).__name__} for image {row}; yield each image's "
-                "class once, in order"
+                f"{expected}, got {type(answer).__name__} for {self._noun} {row}; yield each "
+                f"{self._noun}'s class once, in order"
             )
         if not 0 <= int(value) < self._classes:
             raise out_of_range(int(value), self._classes, f"teacher {self._name}")

@@ -35,6 +35,7 @@ from db3kd.validation import (
     check_image_shape,
     check_threshold,
 )
+from db3kd.wording import input_noun
 
 
 class ModuleTeacher:
@@ -172,7 +173,7 @@ class ModuleTeacher:
                 error = (
                     cause
                     if isinstance(cause, TeacherError)
-                    else failure(self.name, stop.count, cause)
+                    else failure(self.name, stop.count, cause, input_noun(self.image_shape))
                 )
                 error.answered = ModuleDecisions(
                     stop.decisions, images.device, nan_message

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from db3kd.argument_types import suggests_arguments
 from db3kd.validation import check_bounds, check_count, interval_text, number_text
 from db3kd.wording import did_you_mean
 
@@ -17,6 +18,7 @@ ChannelOrder = Literal["RGB", "BGR"]
 DTYPES = ("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64")
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class Preprocessing:
     """The steps that convert images [N, C, H, W] inside `bounds` to a model's input.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from db3kd.argument_types import suggests_arguments
 from db3kd.models.metadata import ModelMetadata
 from db3kd.tables import Features
 from db3kd.teachers.answers import AnswerReader
@@ -40,6 +41,7 @@ class TensorSpec:
     shape: tuple[int, ...] | None
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class ModelOverrides:
     """What the user declares about a model. None means: as the model declares it.

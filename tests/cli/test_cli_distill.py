@@ -299,6 +299,11 @@ def test_the_summary_says_how_many_queries_may_have_been_paid_twice(tmp_path):
 
     assert "paid twice" not in first
     assert "paid twice at most 7 queries, unanswered when a process stopped" in resumed
+    *_, line = (line for line in resumed.splitlines() if line.startswith("queries "))
+    assert line.endswith(", plus at most 7 paid twice")
+    page, markdown = ((out / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert "** queries in total, plus at most 7 paid twice\n" in markdown
+    assert "queries in total, plus at most 7 paid twice" in page
     assert "At most 7 queries, which a process had sent" in (out / "report.md").read_text()
 
 

@@ -21,7 +21,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.label_files import load_labels
-from db3kd.storage.manifest import read_manifest
+from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
 
 
 def test_a_run_folder_holds_labels_and_a_manifest(run):
@@ -33,6 +33,19 @@ def test_a_run_folder_holds_labels_and_a_manifest(run):
     assert manifest["totals"]["statuses"] == {"ok": 40}
     assert manifest["settings"]["labelling"]["measure"] == "bd"
     assert manifest["state"] == "finished"
+
+
+def test_the_summary_line_counts_queries_that_were_paid_twice(teacher, tmp_path):
+    out = tmp_path / "run"
+    first = label(teacher, out, "--budget", 400)
+    stop = {"at": "2026-01-01T00:00:00+00:00", "queries_in_flight": 9}
+    write_manifest(out / MANIFEST, read_manifest(out) | {"resumed": [stop]})
+
+    resumed = label(teacher, out, "--budget", 400, "--resume", "--price-per-1000", 10)
+
+    assert "paid twice" not in first
+    line = next(line for line in resumed.splitlines() if line.startswith("queries "))
+    assert line.endswith(" at 10.00 per 1,000, plus at most 9 paid twice")
 
 
 def test_the_summary_states_the_queries(teacher, tmp_path):
@@ -136,6 +149,44 @@ def test_a_dry_run_says_before_its_first_query_that_it_sends_some(tmp_path):
     assert stopped.code == 1 and stopped.err.startswith(note)
     none_sent = Result(*arguments, "--budget", 900, "--dry-run", "--dry-run-queries", 0)
     assert none_sent.code == 0 and "note" not in none_sent.err
+
+
+@pytest.mark.parametrize(
+    ("options", "queries"),
+    [
+        (("--budget", 2_000), 2_000),
+        (("--queries-per-pair", 5, "--consistency-checks", 0), 40 * (1 + 9 * 5)),
+        (("--queries-per-pair", 5, "--consistency-checks", 30), 40 * (1 + 9 * 5) + 30),
+    ],
+)
+def test_the_maximum_of_queries_and_its_price_are_printed_before_the_first_query(
+    tmp_path, options, queries
+):
+    arguments = label_arguments(f"{TEACHERS}:failing", tmp_path / "run")
+    shape = ("--image-shape", "1,8,8", "--classes", 10)
+
+    stopped = Result(*arguments, *options, *shape, "--price-per-1000", 2)
+
+    price = f"{queries * 2 / 1000:.2f}"
+    plan = f"plan           at most {queries:,} queries for 40 samples"
+    assert stopped.out == f"{plan}, price {price} at 2.00 per 1,000\n"
+    assert "out of service" in stopped.err
+    assert f"{plan}\n" in Result(*arguments, *options, *shape).out
+
+
+def test_the_plan_of_a_resumed_run_says_what_is_answered(tmp_path):
+    arguments = label_arguments(f"{TEACHERS}:TiringTeacher", tmp_path / "run")
+    before = CountingTeacher.asked
+    Result(*arguments, "--budget", 2_000)
+    answered = CountingTeacher.asked - before
+
+    resumed = Result(*arguments, "--budget", 2_000, "--resume").out
+
+    assert answered and resumed.splitlines() == [
+        "plan           at most 2,000 queries for 40 samples",
+        f"answered       {answered} of these queries, which are not sent again; at most "
+        f"{2_000 - answered:,} are left",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +312,7 @@ def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
 
     line = re.search(r"surrogate trained on ([\d,]+) of these queries: (a pair .*)", planned)
     assert "queries   at most 12,000\n" in planned
-    assert f"surrogate      {line[1]} more queries, agrees on" in out and line[2] in out
+    assert f"surrogate      {line[1]} more queries, agreement " in out and line[2] in out
     manifest = read_manifest(tmp_path / "run")
     assert manifest["settings"]["surrogate"]["networks"] == networks
     totals, checks = manifest["totals"], queries_of_checks(manifest)
@@ -276,6 +327,12 @@ def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
     assert CountingTeacher.asked == asked
     page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
     assert f"Surrogate of the run: {line[1]} more queries" in page
+    held_out = read_manifest(tmp_path / "run")["surrogate"][-1]["held_out"]
+    agreement = (
+        r"agreement [\d.]+% \(95 % interval [\d.]+% to [\d.]+%\) of ([\d,]+) held-out images"
+    )
+    for text in (out, page):
+        assert re.search(agreement, text)[1] == f"{held_out:,}"
 
 
 def test_a_run_says_why_it_trains_no_surrogate(tmp_path):

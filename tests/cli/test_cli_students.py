@@ -61,7 +61,7 @@ def test_images_that_were_not_labelled_are_refused(run, tmp_path):
         "distill", "--labels", run, "--data", "mnist5k", "--out", tmp_path / "s.safetensors"
     )
 
-    assert "expected the images that" in message
+    assert "expected the data that" in message
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Commands on tables: a fitted model as the teacher, students, and features in files."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,11 @@ def test_a_test_row_outside_the_bounds_names_the_file_and_what_to_do(table):
     others.loc[34, "alcohol"] = 99.5
     others.to_csv("others.csv", index=False)
     message = fail("distill", *asked(table), "--budget", 150, "--test", "others.csv", "--dry-run")
-    assert "error: --test: others.csv: column 'alcohol': expected " in message
-    assert ", got 99.5 in row 34, counted from 0; the bounds are those of --data " in message
+    assert "error: --test: others.csv, column 'alcohol': expected " in message
+    assert (
+        ", got 99.5 in row 35, counted from 1 without the header; the bounds are those of --data "
+        in message
+    )
     assert "unless --features FILE declares them" in message and "clip" not in message
 
 
@@ -166,3 +170,23 @@ def test_commands_call_rows_of_a_table_rows(table):
         text = Path(page).read_text().replace("# images: ", "").replace("(teacher, images, ", "")
         assert "image" not in text, "apart from the name of the argument"
     assert "choosing rows to query, round 2 of 4" in shown[0].err
+
+
+@pytest.mark.parametrize("command", ["label", "distill", "compare", "surrogate", "evaluate"])
+def test_the_help_of_commands_that_take_tables_speaks_of_rows_too(command):
+    text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", succeed(command, "--help")).split())
+    alone = re.findall(r"(?:only|of|per|first 1,000) (?:this many )?images?(?! or row)\b.{9}", text)
+    assert alone == [] and "images or rows" in text
+    assert "Data " in succeed(command, "--help") and "Images ─" not in succeed(command, "--help")
+
+
+def test_errors_about_tables_speak_of_rows(table):
+    frame = wine_frame(40).drop(columns="quality", errors="ignore")
+    frame.to_csv("rows.csv", index=False)
+    where = ("--teacher", asked(table)[1], "--device", "cpu", "--budget", 150, "--dry-run")
+    message = fail("distill", *where, "--data", "rows.csv", "--test", "rows.csv")
+    assert "error: --test: expected labelled rows, got rows.csv without labels" in message
+    save_model = ("evaluate", asked(table)[1], "--data", "rows.csv")
+    assert "--data: accuracy needs rows with true classes, got none in rows.csv" in fail(
+        *save_model
+    )

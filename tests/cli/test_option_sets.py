@@ -17,7 +17,7 @@ PANELS = (
     "Arguments",
     "Options",
     "Teacher",
-    "Images",
+    "Data",
     "Search",
     "Pseudo samples",
     "Labels",

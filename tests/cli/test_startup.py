@@ -10,7 +10,16 @@ from db3kd.cli.app import app
 
 HEAVY = (
     *("torch", "numpy", "accelerate", "datasets", "pandas", "pyarrow", "PIL", "sklearn"),
-    *("matplotlib", "ray", "onnxruntime", "tritonclient", "aiohttp", "safetensors"),
+    *(
+        "matplotlib",
+        "jinja2",
+        "markupsafe",
+        "ray",
+        "onnxruntime",
+        "tritonclient",
+        "aiohttp",
+        "safetensors",
+    ),
 )
 OF_EXTRAS = (*(set(HEAVY) - {"torch", "numpy", "safetensors"}), "rich", "tenacity", "typer")
 COMMANDS = [command.callback.__name__.replace("_", "-") for command in app.registered_commands]
@@ -80,7 +89,7 @@ def test_the_version_is_that_of_the_package():
 def test_modules_import_no_extra_before_they_use_it():
     modules = (
         "db3kd.labelling, db3kd.labelling.dry_run, db3kd.labelling.worker_pool, "
-        "db3kd.distillation, db3kd.synthesis"
+        "db3kd.distillation, db3kd.synthesis, db3kd.report, db3kd.pipelines"
     )
     printed = python(
         f"import sys, {modules}\ndb3kd.label\nprint([m for m in {OF_EXTRAS} if m in sys.modules])"

@@ -205,7 +205,11 @@ def test_names_are_labels(tmp_path):
         (np.eye(12, dtype=int), ValueError, r"got shape \[12, 12\]; take argmax"),
         (np.full(12, 2**63, np.uint64), ValueError, r"below 2\^63, got 9223372036854775808"),
         (np.array([]), TypeError, "expected class names, or class numbers as int64, got float64"),
-        (np.array([None] * 12), TypeError, "class numbers as int64, got object"),
+        (
+            np.array([None] * 12),
+            ValueError,
+            "expected a class in each row, got none in row 0, count",
+        ),
         (np.ones(12, bool), TypeError, "class numbers as int64, got bool"),
     ],
 )

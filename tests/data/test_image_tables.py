@@ -86,7 +86,10 @@ def test_a_cell_that_names_a_file_or_an_address_is_refused_and_nothing_is_opened
     monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("a host was asked"))
     assert data.read([0]).shape == (1, 1, 6, 5)
     for read in (data.check, data.fingerprint, lambda: data.read([1])):
-        with pytest.raises(ValueError, match=r"row 1, column image: expected .*not opened"):
+        with pytest.raises(
+            ValueError,
+            match=r"column 'image': expected .* in row [12], counted from [01], .*not opened",
+        ):
             read()
 
 
@@ -99,7 +102,7 @@ def test_a_label_column_that_declares_images_is_not_decoded(tmp_path, cache, mon
     table.cast_column("label", datasets.Image()).to_parquet(tmp_path / "set.parquet")
     opened = lambda *_, **__: pytest.fail("a cell was decoded")  # noqa: E731
     monkeypatch.setattr(datasets.Image, "decode_example", opened)
-    with pytest.raises(TypeError, match=r"column label: expected class names, .*, got object"):
+    with pytest.raises(TypeError, match=r"column 'label': expected class names, .*, got object"):
         load_data(tmp_path / "set.parquet")
 
 
@@ -180,5 +183,8 @@ def test_a_set_of_the_hub_reads_files_that_were_downloaded_and_no_others(tmp_pat
     monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": part})
     data = load_data("hub:me/set")
     assert data.read([0]).shape == (1, 1, 6, 5)
-    with pytest.raises(ValueError, match=r"row 1, column image: expected .*not opened"):
+    with pytest.raises(
+        ValueError,
+        match=r"column 'image': expected .* in row [12], counted from [01], .*not opened",
+    ):
         data.read([1])

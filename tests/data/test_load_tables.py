@@ -220,6 +220,80 @@ def test_missing_values_are_refused_with_their_column(tmp_path, text):
         load_data(tmp_path / "rows.csv")
 
 
+@pytest.mark.parametrize(
+    ("row", "column", "value", "message"),
+    [
+        (40, "a", "", "column 'a': expected a value in each row, got none in {}"),
+        (40, "a", "inf", "column 'a': expected finite numbers, got inf in {}"),
+        (40, "colour", "", "column 'colour': expected a value in each row, got none in {}"),
+        (40, "label", "", "column 'label': expected a class in each row, got none in {}"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("several", [False, True])
+def test_errors_name_the_file_the_column_and_the_row(
+    tmp_path, row, column, value, message, kind, several
+):
+    frame = pd.DataFrame({"a": np.arange(60) / 7, "colour": ["red", "blue"] * 30, "label": "x"})
+    text = frame.astype(str)
+    text.loc[row, column] = value
+    text.to_csv(tmp_path / "rows.csv", index=False)
+    broken = pd.read_csv(tmp_path / "rows.csv")
+    (tmp_path / "rows.csv").unlink()
+    folder = tmp_path / "set"
+    folder.mkdir()
+    parts = {"a": broken[:30], "b": broken[30:]} if several else {"a": broken}
+    for name, part in parts.items():
+        path = folder / f"{name}.{kind}"
+        part.to_csv(path, index=False) if kind == "csv" else part.to_parquet(path)
+    spec = folder if several else folder / f"a.{kind}"
+
+    with pytest.raises(ValueError) as error:
+        load_data(spec)
+
+    number, file = (11, f" of {folder / f'b.{kind}'}") if several else (41, "")
+    where = f"row {number}{file}, counted from 1{' without the header' if kind == 'csv' else ''}"
+    known = "set" if several else str(spec)
+    assert str(error.value).startswith(f"{known}, {message.format(where)}; ")
+
+
+def test_rows_outside_declared_features_are_named_in_their_split(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        FRAME.to_csv(tmp_path / split / "rows.csv", index=False)
+    wrong = FRAME.assign(alcohol=99.0)
+    wrong[:1].to_csv(tmp_path / "test" / "rows.csv", index=False)
+    features = Features.infer(FRAME)
+
+    with pytest.raises(
+        ValueError, match=r"column 'alcohol': expected .* in row 1, counted from 1 wi"
+    ):
+        load_data(tmp_path, "test", features=features)
+    with pytest.raises(ValueError, match=f"^{tmp_path.name}: expected the columns .* none named"):
+        FRAME.drop(columns="alcohol").to_csv(tmp_path / "test" / "rows.csv", index=False)
+        load_data(tmp_path, "test", features=features)
+    load_data(tmp_path, "train", features=features)
+    with pytest.raises(
+        ValueError, match=r"^table, column 'alcohol': expected .* row 0, counted from 0"
+    ):
+        ImageSet.from_table(wrong, features=features)
+
+
+@pytest.mark.parametrize("labels", ["boolean", "Int64", "Float64", "string", "category", "object"])
+def test_labels_of_nullable_dtypes_need_no_missing_value(labels):
+    values = ["0", "1"] if labels in ("string", "category", "object") else [False, True]
+    whole = pd.Series(values * 15).astype(int if labels in ("Int64", "Float64") else object)
+    whole = whole.astype(labels)
+    plain = ImageSet.from_table(FRAME, pd.Series(values * 15))
+    found = ImageSet.from_table(FRAME, whole)
+    assert found.labels.equal(plain.labels) and found.classes == 2
+
+    with pytest.raises(
+        ValueError, match=r"table labels: expected a class in .* row 7, counted from 0"
+    ):
+        ImageSet.from_table(FRAME, whole.where(whole.index != 7))
+
+
 def test_the_text_none_is_a_category(tmp_path):
     (tmp_path / "rows.csv").write_text("alley\nNone\nPave\nNone\n")
     assert load_data(tmp_path / "rows.csv").features["alley"].values == ("None", "Pave")
@@ -231,7 +305,10 @@ def test_the_text_none_is_a_category(tmp_path):
         ("", "expected a table, which pandas could not read"),
         ("a,b\n", "expected at least one row and one column"),
         (",a\n0,1\n1,2\n", r"got none for number 0; .*to_csv\(index=False\)"),
-        ("a,label\n1,x\n2,\n", "column 'label': expected a class in each row, got none in row 1"),
+        (
+            "a,label\n1,x\n2,\n",
+            "column 'label': expected a class in each row, got none in row 2, counted from 1 w",
+        ),
         ("a\n1\n1\n", "got only constants: a"),
     ],
 )

@@ -175,5 +175,5 @@ def test_held_out_images_need_decisions():
     images = HELD_OUT[0]
     with pytest.raises(ValueError, match=r"decisions: expected \[60\] int64.*got \[3\]"):
         HeldOutAgreement(images, torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="decisions: expected at least one answered image"):
+    with pytest.raises(ValueError, match="decisions: expected at least one answer"):
         HeldOutAgreement(images, torch.full((60,), -1))

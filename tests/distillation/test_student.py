@@ -400,7 +400,7 @@ def test_agreement_leaves_unanswered_images_out():
 
 
 def test_too_few_labels_are_refused():
-    with pytest.raises(ValueError, match="labels: expected a class for each of 4 images"):
+    with pytest.raises(ValueError, match="labels: expected a class for each of 4 samples"):
         evaluate(network(), blobs(4)[0], torch.zeros(3, dtype=torch.int64))
 
 

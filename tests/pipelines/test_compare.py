@@ -284,8 +284,9 @@ def summary_of(*matches: int, images: int = 30) -> ComparisonSummary:
         for name, count in zip(strategies, matches, strict=True)
     ]
     return ComparisonSummary(
-        teacher="t", data="d", student="s", test=None, budget=400, seeds=[0], steps=12,
-        price_per_1000=None, plan=plan_comparison(400, 4, 120, strategies, seeds=1), rows=rows,
+        teacher="t", data="d", drawn="d: all", student="s", test=None, budget=400, seeds=[0],
+        steps=12, price_per_1000=None, plan=plan_comparison(400, 4, 120, strategies, seeds=1),
+        rows=rows,
     )  # fmt: skip
 
 

@@ -1,7 +1,9 @@
 """What `distill` refuses before the first query, and what few images are enough for."""
 
 import math
+import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -210,3 +212,18 @@ def test_a_shape_without_channels_is_answered_with_one_that_has_them():
 
     with pytest.raises(ValueError, match=r"lacks the channels; did you mean \(1, 8, 8\)"):
         db3kd.distill(teacher, db3kd.load_data("digits"), budget=1_000)
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("matplotlib", "matplotlib"), ("jinja2", "Jinja2")]
+)
+def test_a_package_that_the_report_needs_is_missed_before_the_first_query(
+    monkeypatch, tmp_path, module, package
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    counting = CountingTeacher(teacher())
+    given = {"budget": 60, "student": "linear", "settings": QUICK, "out": tmp_path / "run"}
+    for run in (db3kd.distill, partial(db3kd.compare, strategies=["decisions"])):
+        with pytest.raises(ModuleNotFoundError, match=rf"{package}: pip install .db3kd\[cli\]"):
+            run(counting, images(), **given)
+    assert counting.total == 0 and not (tmp_path / "run").exists()

@@ -108,7 +108,9 @@ def test_a_table_for_a_teacher_without_features_must_hold_numbers():
     labels = db3kd.label(network, numbers, SD)
     assert labels.decision.equal(db3kd.label(network, numbers.to_numpy(np.float32), SD).decision)
 
-    message = r"images: column 'b': expected numbers, got 'x', .* db3kd.TabularTeacher\(model"
+    message = (
+        r"images: column 'b': expected numbers, got 'x' in row 0, .* db3kd.TabularTeacher\(model"
+    )
     with pytest.raises(TypeError, match=message):
         db3kd.label(network, numbers.assign(b="x"), SD)
     with pytest.raises(ValueError, match=r"column 'a': expected a value in each row, got none"):
@@ -138,10 +140,10 @@ def test_test_rows_must_be_encoded_by_the_same_features():
 
 def test_a_test_row_outside_the_bounds_names_the_argument():
     outside = wine_frame(5).assign(alcohol=[9, 10, 99.5, 11, 12])
-    message = r"^test: table: column 'alcohol': expected 8 to 16, got 99.5 in row 2, .*wider bounds"
+    message = r"^test: table, column 'alcohol': expected 8 to 16, got 99.5 in row 2, .*wider bounds"
     with pytest.raises(ValueError, match=message):
         distil(Taster(), test=outside)
-    with pytest.raises(ValueError, match=r"^wines: column 'alcohol': .*pass features= with wider"):
+    with pytest.raises(ValueError, match=r"^wines, column 'alcohol': .*pass features= with wider"):
         db3kd.ImageSet.from_table(outside, features=WINES, name="wines")
 
 

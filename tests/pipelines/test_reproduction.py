@@ -4,13 +4,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from command_line import TEACHERS, succeed
+from distill_cases import QUICK, teacher
+from distill_cases import images as noise
 from torch import Tensor, nn
 
 import db3kd
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.sample_choice import draw_images
 from db3kd.pipelines import distill_report
-from db3kd.pipelines.reproduction import command_line, reproduction
+from db3kd.pipelines.reproduction import command_line, described_data, reproduction
 from db3kd.planning import plan_budget
 
 PLAN = plan_budget(1000, 10, 100)
@@ -20,6 +26,72 @@ MANIFEST = {
     "versions": {"db3kd": "1"},
     "settings": {"teacher": "my_model:predict", "source": {"data": "photos, split train"}},
 }
+
+
+def photos() -> ImageSet:
+    pixels = np.zeros((100, 4, 4), np.uint8)
+    return ImageSet.from_arrays(pixels, np.arange(100) % 10, "photos, split train")
+
+
+@pytest.mark.parametrize(
+    ("images", "selected"),
+    [
+        (photos(), "photos, split train: all 100 images"),
+        (photos()[20:60][10:20], "10 of 100 images, numbers 30 to 39, counted from 0"),
+        (photos().subset([5]), "1 of 100 images, number 5, counted from 0"),
+        (photos().subset([9, 5]).with_labels(None), "2 of 100 images, numbers 9, 5, counted from"),
+        (photos().subset([*range(90, 0, -1)]), "90 of 100 images, numbers 90, 89, 88, 87, 86, 85,"),
+        (photos().subset([*range(90, 0, -1)]), "82, 81, \N{HORIZONTAL ELLIPSIS}, counted from 0"),
+        (photos().subset([3], "the best"), "photos, split train: 1 of 100 images, the best"),
+        (draw_images(photos(), 7, 4), "7 of 100 images, drawn at random as by --limit 7 with seed"),
+        (draw_images(photos(), 100, 4), "photos, split train: all 100 images"),
+    ],
+)
+def test_the_selection_of_images_can_be_made_again(images, selected):
+    assert selected in described_data(images)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (torch.zeros(120, 1, 6, 6), "images: all 120 images, passed in Python, of type Tensor"),
+        (noise().subset(range(60)), "noise: 60 of 120 images, numbers 0 to 59, counted from 0"),
+    ],
+)
+def test_a_report_states_which_images_a_run_had(given, shown, tmp_path):
+    if isinstance(given, Tensor):
+        given = noise().read(range(120))
+    test = noise().with_labels(torch.arange(120) % 4)[30:120]
+    db3kd.distill(
+        teacher(), given, budget=50, student="linear", settings=QUICK, out=tmp_path / "r",
+        test=test,
+    )  # fmt: skip
+    rows = {
+        "data": shown,
+        "test data": "noise: 90 of 120 images, numbers 30 to 119, counted from 0",
+    }
+    settings = (tmp_path / "r" / "report.md").read_text().split("## Settings")[1]
+    page = (tmp_path / "r" / "report.html").read_text().split("Settings</h2>")[1]
+    for name, text in rows.items():
+        assert f"| {name} | `{text}` |" in settings
+        assert text in page
+
+
+def test_a_report_states_how_the_command_line_drew_its_images(tmp_path):
+    run, comparison = tmp_path / "run", tmp_path / "comparison"
+    options = ("--teacher", f"{TEACHERS}:CountingTeacher", "--data", "digits", "--limit", 60,
+               "--seed", 3, "--budget", 60, "--student", "linear", "--steps", 3)  # fmt: skip
+    drawn = "digits, split train: 60 of 1,438 images, drawn at random as by --limit 60 with seed 3"
+
+    succeed("distill", *options, "--out", run)
+    printed = succeed(
+        "compare", *options, "--strategies", "decisions", "--seeds", 2, "--out", comparison
+    )
+
+    assert f"| data | `{drawn}` |" in (run / "report.md").read_text()
+    assert f"Data: {drawn}." in printed
+    second = comparison / "decisions-4" / "report.md"
+    assert f"| data | `{drawn}` |" in second.read_text(), "its own seed is another one"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +124,7 @@ def test_the_call_has_the_settings_that_the_run_had():
     training = db3kd.TrainSettings(optimizer="adamw", seed=3)
     settings = db3kd.DistillSettings(training=training, proxies=1, time_limit=60)
 
-    call = reproduction(PLAN, "mlp", settings, 900, MANIFEST, tested=True)["Python"]
+    call = reproduction(PLAN, "mlp", settings, 900, MANIFEST, photos(), photos())["Python"]
 
     def distill(*arguments, settings, **others):
         assert arguments == ("t", "i")
@@ -68,8 +140,8 @@ def test_the_call_has_the_settings_that_the_run_had():
     assert comments == [
         "import db3kd",
         "# teacher: the teacher my_model:predict",
-        "# images: the 100 images of photos, split train",
-        "# test: the labelled test images",
+        "# images: photos, split train: all 100 images",
+        "# test: photos, split train: all 100 images, with labels",
     ]
     made = eval(call, names)
     assert made == replace(
@@ -78,7 +150,7 @@ def test_the_call_has_the_settings_that_the_run_had():
 
 
 def test_what_is_usual_is_left_out():
-    usual = reproduction(PLAN, "Net", db3kd.DistillSettings(), 6000, MANIFEST, tested=False)
+    usual = reproduction(PLAN, "Net", db3kd.DistillSettings(), 6000, MANIFEST, photos(), None)
     *comments, call = usual["Python"].splitlines()
     assert call == "db3kd.distill(teacher, images, budget=1000, student=student, strategy='auto')"
     assert "# student: the network, or the function that makes it: Net" in comments

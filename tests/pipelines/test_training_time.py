@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from distill_cases import CLASSES, QUICK, TRAINING, images, teacher
+from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher
 from torch import Tensor, nn
 
 import db3kd
+from db3kd.distillation import scale
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.distillation.training_loop import _Training
-from db3kd.pipelines import DistillSettings, step_timing, teaching_rules, training_time
+from db3kd.models.networks import build_model
+from db3kd.pipelines import DistillSettings, step_times, step_timing, teaching_rules, training_time
 from db3kd.pipelines.asking import Proxies
-from db3kd.pipelines.training_time import LEAST_STEPS, StepTimes
+from db3kd.pipelines.prepared_comparison import prepare_comparison
+from db3kd.pipelines.step_times import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
+from db3kd.synthesis import acquisition
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 
 STUDENT, PROXY = 1.0, 100.0
 """Seconds of a step; far apart, so that a sum shows how many steps of each kind it has."""
@@ -127,6 +132,93 @@ def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
     assert times.of_run(plan, limited) == whole / 3
     assert times.steps_of_run(plan, limited) == (pytest.approx(2000, abs=1), 6000)
     assert times.steps_of_run(plan, chosen) == (6000, 6000)
+
+
+def weights_of_students_that_choose() -> int:
+    network = build_model(AcquisitionSettings.model, SHAPE, CLASSES)
+    return sum(each.numel() for each in network.parameters())
+
+
+@pytest.mark.parametrize(("budget", "changes"), [(401, {}), (1000, {"steps": 400})])
+def test_the_steps_without_images_are_those_of_a_run(monkeypatch, budget, changes):
+    chosen = settings(proxy="mlp-quarter", **changes)
+    plan = plan_budget(budget, CLASSES, None)
+    counts: Counter[int] = Counter()
+    original, logits = _Training._step, acquisition.predict_logits
+    ranked = 0
+
+    def counted(training: _Training, *arguments: Any) -> None:
+        counts[sum(each.numel() for each in training.network.parameters())] += 1
+        original(training, *arguments)
+
+    def counted_logits(network: nn.Module, images: Tensor) -> Tensor:
+        nonlocal ranked
+        ranked += len(images)
+        return logits(network, images)
+
+    monkeypatch.setattr(_Training, "_step", counted)
+    monkeypatch.setattr(acquisition, "predict_logits", counted_logits)
+    monkeypatch.setattr(step_times, "_RANKING_SHARE", 128.0)  # a step for each ranked image
+    db3kd.distill(teacher(), None, budget=budget, student="linear", settings=chosen)
+
+    times = StepTimes(0.0, 0.0, acquisition=1.0)
+    steps = counts[weights_of_students_that_choose()]
+    assert times.of_run(plan, chosen) == pytest.approx(steps + ranked)
+    assert steps and ranked
+
+
+def test_the_steps_that_choose_a_scale_are_those_of_a_run(monkeypatch):
+    chosen = settings(steps=250)
+    plan = plan_budget(120, CLASSES, 120, "sd")
+    batches: Counter[int] = Counter()
+    original = _Training._step
+
+    def counted(training: _Training, *arguments: Any) -> None:
+        batches[training.settings.batch_size] += 1
+        original(training, *arguments)
+
+    monkeypatch.setattr(_Training, "_step", counted)
+    monkeypatch.setattr(scale, "_MAX_EXTENSIONS", 0)  # what is best at an edge is not foreseen
+    db3kd.distill(teacher(), images(), budget=120, student="linear", strategy="sd", settings=chosen)
+
+    assert batches[4] == StepTimes(0.0, 0.0, scale=1.0).of_run(plan, chosen) == 2 * 3 * 41
+    paper = replace(plan, strategy="db3kd-paper")
+    assert StepTimes(0.0, 0.0, scale=1.0).of_run(paper, chosen) == 0
+
+
+def test_a_time_limit_leaves_what_it_does_not_hold_for(monkeypatch):
+    times = StepTimes(1.0, 1.0, acquisition=1.0, scale=1.0)
+    plan, chosen = plan_budget(1000, CLASSES, None), settings(steps=6000)
+    beyond = times.of_run(plan, chosen) - replace(times, acquisition=0.0).of_run(plan, chosen)
+    assert beyond > 0
+    assert times.of_run(plan, replace(chosen, time_limit=600)) == pytest.approx(600 + beyond)
+
+
+@pytest.mark.parametrize("strategies", [("auto", "zero-shot"), ("auto", "sd")])
+def test_networks_that_a_plan_needs_are_timed(monkeypatch, strategies):
+    monkeypatch.setattr(training_time, "seconds_per_step", lambda *_: 0.01)
+    prepared = prepare_comparison(
+        teacher(),
+        images(),
+        budget=400,
+        strategies=strategies,
+        student="linear",
+        seeds=1,
+        settings=settings(),
+        out=None,
+        resume=False,
+        test=None,
+        ask_about_test=False,
+    )
+    times = training_time.time_prepared_steps(prepared, prepared.plan.plans.values())
+    made = "zero-shot" in strategies
+    assert (times.acquisition, times.scale) == ((0.01, 0.0) if made else (0.0, 0.01))
+    plain = replace(times, acquisition=0.0, scale=0.0)
+    limited = settings(steps=6000, time_limit=20.0)
+    steps = times.steps_of_comparison(prepared.plan, limited, 400)
+    assert LEAST_STEPS < steps == plain.steps_of_comparison(prepared.plan, limited, 400) < 6000
+    assert plain.of_comparison(prepared.plan, limited, 400) == pytest.approx(20, rel=0.02)
+    assert times.of_comparison(prepared.plan, limited, 400) > 20.5
 
 
 def known() -> Answers:

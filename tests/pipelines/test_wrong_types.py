@@ -1,8 +1,9 @@
 """A value of the wrong type is named with its argument, what was expected and what came."""
 
 import inspect
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from teachers_analytic import CountingTeacher
 
 import db3kd
 from db3kd import pipelines
+from db3kd.labelling import RunExecution
 from db3kd.pipelines import DemoSettings, DistillSettings, TransferSet, ZeroShotSettings
+from db3kd.teachers import ModelOverrides, Preprocessing
 
 FOR_DISTILL = {"images": images(), "budget": 60, "student": "linear", "settings": QUICK}
 FOR_ZERO_SHOT = {"out": "run", "settings": ZeroShotSettings()}
@@ -150,6 +153,44 @@ SETTINGS: list[tuple[type, str, Any]] = [
 def test_a_wrong_type_of_a_setting_is_named(kind, name, value):
     with pytest.raises((TypeError, ValueError), match=f"^{name}: expected .*, got "):
         kind(**{name: value})
+
+
+STAGES_OF_SETTINGS = ("boundary", "distillation", "labelling", "pipelines", "synthesis", "teachers")
+
+
+def public_settings() -> list[type]:
+    modules = [db3kd, *(import_module(f"db3kd.{stage}") for stage in STAGES_OF_SETTINGS)]
+    found = {name: getattr(module, name) for module in modules for name in module.__all__}
+    others = (db3kd.AutoSurrogate, db3kd.Moves, Preprocessing, RunExecution, ModelOverrides)
+    return [*(kind for name, kind in found.items() if name.endswith("Settings")), *others]
+
+
+@pytest.mark.parametrize("kind", public_settings())
+def test_an_argument_that_settings_lack_is_answered_with_theirs(kind):
+    names = [field.name for field in fields(kind)]
+    with pytest.raises(TypeError, match=f"^zzz: {kind.__name__} has .*; expected one of ") as error:
+        kind(zzz=1)
+    assert str(error.value).endswith(", ".join(names))
+    longest = max(names, key=len)
+    with pytest.raises(TypeError, match=f"; did you mean '{longest}'\\?$"):
+        kind(**{f"{longest}x": 1})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: DistillSettings(steps=3),
+            r"steps: .*; pass training=TrainSettings\(steps=\.\.\.\)$",
+        ),
+        (lambda: db3kd.LabelSettings(noise=1), r"; pass sign_opt=SignOptSettings\(noise=\.\.\.\)$"),
+        (lambda: db3kd.SynthesisSettings(pool=3), r"acquisition=AcquisitionSettings\(pool="),
+        (lambda: replace(QUICK, proxis=3), r"proxis: DistillSettings .*did you mean 'proxies'\?"),
+    ],
+)
+def test_an_argument_of_inner_settings_is_shown_with_them(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
 
 
 def test_the_name_of_an_unknown_network_is_that_of_its_argument():

@@ -7,8 +7,8 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, R
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.querying.ledger import Ledger
 from db3kd.storage.manifest import read_manifest
-from db3kd.synthesis import acquisition
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis import acquisition, acquisition_settings
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.collection import CollectionTask
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings
@@ -73,7 +73,7 @@ def test_each_round_trains_by_the_answers_it_has(monkeypatch):
         return train(make, images, decisions, settings, **rest)
 
     monkeypatch.setattr(acquisition, "train_classifier", note)
-    monkeypatch.setattr(acquisition, "_LEAST_STEPS", 1)
+    monkeypatch.setattr(acquisition_settings, "_LEAST_STEPS", 1)
     chooses = AcquisitionSettings("linear", pool=2, students=1, epochs=2, device="cpu")
     synthesize(linear(), SynthesisSettings(samples=1000, acquisition=chooses))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.synthesis import acquisition, synthesis
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import Starts, make_starts

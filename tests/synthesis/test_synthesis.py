@@ -22,7 +22,7 @@ from torch import Tensor
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.synthesis import acquisition, collection
 from db3kd.synthesis import settings as module
-from db3kd.synthesis.acquisition import AcquisitionSettings
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.synthesis import synthesize

@@ -160,7 +160,7 @@ def test_invalid_values_are_refused(row, message):
 
 
 def test_text_in_a_column_of_numbers_is_refused():
-    with pytest.raises(TypeError, match="column 'size': expected numbers, got other values"):
+    with pytest.raises(TypeError, match="column 'size': expected numbers, got 'tall' in row 0, c"):
         MIXED.encode([["tall", 2, "red", 7]])
 
 
@@ -205,7 +205,7 @@ def test_equal_features_have_equal_fingerprints():
 @pytest.mark.parametrize(
     ("features", "error", "message"),
     [
-        ([Feature.integer("a", 1, 1)], ValueError, "expected at least one that varies"),
+        ([Feature.integer("a", 1, 1)], ValueError, "expected at least one feature that varies"),
         ([Feature.integer("a", 1, 2)] * 2, ValueError, "expected different names, got 'a' twice"),
         (["a"], TypeError, "expected Feature objects, got 'a'"),
     ],

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -214,3 +216,44 @@ def test_sparse_columns_are_read_like_dense_ones():
         ValueError, match="'price': expected a value in each row, got none in row 1"
     ):
         features.encode(sparse)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([True, False], "boolean"),
+        ([True, False], "bool[pyarrow]"),
+        ([3, 5], "Int64"),
+        ([3, 5], "UInt8"),
+        ([1.5, 2.25], "Float64"),
+        (["a", "b"], "string"),
+    ],
+)
+@pytest.mark.parametrize("category", [False, True])
+def test_nullable_columns_are_read_as_plain_ones_and_decoded_to_their_dtype(
+    values, dtype, category
+):
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow")
+    nullable = pd.Series(values * 5, dtype=dtype)
+    plain = pd.Series(values * 5)
+    if category:
+        nullable, plain = nullable.astype("category"), plain.astype("category")
+    frame = pd.DataFrame({"a": nullable, "b": np.arange(10) / 7})
+
+    features = Features.infer(frame)
+    expected = Features.infer(frame.assign(a=plain))
+
+    assert replace(features["a"], dtype="x") == replace(expected["a"], dtype="x")
+    unit = features.encode(frame)
+    assert unit.equal(expected.encode(frame.assign(a=plain)))
+    decoded = features.decode(unit)["a"]
+    assert decoded.tolist() == nullable.tolist()
+    if not category:
+        assert decoded.dtype == nullable.dtype
+    missing = frame.assign(a=nullable.where(nullable.index != 4))
+    for read in (Features.infer, features.encode, expected.encode):
+        with pytest.raises(
+            ValueError, match="'a': expected a value in each row, got none in row 4"
+        ):
+            read(missing)

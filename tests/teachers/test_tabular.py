@@ -14,7 +14,14 @@ from sklearn.tree import DecisionTreeClassifier
 from table_cases import is_valid, mixed_frame
 
 from db3kd.tables import Feature, Features
-from db3kd.teachers import TabularTeacher, Teacher, TeacherError, decide_checked, load_teacher
+from db3kd.teachers import (
+    FunctionTeacher,
+    TabularTeacher,
+    Teacher,
+    TeacherError,
+    decide_checked,
+    load_teacher,
+)
 
 IRIS = load_iris()
 FEATURES = Features.infer(IRIS)
@@ -303,3 +310,19 @@ def test_a_frame_is_decided_and_rows_of_an_array_are_to_be_encoded():
     assert teacher.decide(data.data).tolist() == tree.predict(data.data).tolist()
     with pytest.raises(TypeError, match=r"got ndarray; encode rows .*teacher\.features\.encode"):
         teacher.decide(data.data.to_numpy())
+
+
+@pytest.mark.parametrize("shape", [(13,), (1, 4, 4)])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda inputs: None, "expected one class per {} from the function, got None"),
+        (lambda inputs: np.full(len(inputs), np.nan), "got NaN for {} 0"),
+        (lambda inputs: 1 / 0, "raised ZeroDivisionError on 5 {}s"),
+    ],
+)
+def test_errors_of_functions_call_their_inputs_rows_or_images(shape, answer, message):
+    teacher = FunctionTeacher(answer, shape, 3, fingerprint="f")
+    noun = "row" if len(shape) == 1 else "image"
+    with pytest.raises(TeacherError, match=message.format(noun)):
+        decide_checked(teacher, torch.zeros(5, *shape))

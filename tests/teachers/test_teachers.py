@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
 from teachers_analytic import (
     AnalyticTeacher,
     BallTeacher,
@@ -80,13 +82,13 @@ def test_an_interrupt_is_not_a_failure(linear, images):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (one_short, "got 6 decisions; return one class per image"),
+        (one_short, "got 6 decisions; return one class for each"),
         (as_float, r"got \[7\] float32; return class numbers as integers"),
         (lambda d: d.bool(), r"got \[7\] bool"),
         (beyond_range, r"returned class 100\d, expected \[0, 4\)"),
         (lambda d: d - 4, r"returned class -\d, expected \[0, 4\)"),
         (lambda d: torch.eye(4)[d], r"got scores \[7, 4\] float32; return scores\.argmax\(1\)"),
-        (lambda d: d[:, None], r"got \[7, 1\] int64; return one class per image"),
+        (lambda d: d[:, None], r"got \[7, 1\] int64; return one class for each"),
         (lambda d: d.tolist(), "got list; return a tensor"),
     ],
 )
@@ -331,15 +333,15 @@ def test_teachers_do_not_depend_on_the_searches():
         (None, "got None; does it return its result"),
         (
             np.ma.masked_array([0, 1, 2], [0, 1, 0]),
-            "a masked array that hides .* image 1",
+            "a masked array that hides .* row 1",
         ),
         (
             np.array(["cat", "dog", "cat"]),
-            "class name 'cat' for image 0; pass class_names=",
+            "class name 'cat' for row 0; pass class_names=",
         ),
         (["cat", None, "cat"], "got the class name 'cat'"),
-        ([0, None, 1], "got NoneType for image 1"),
-        (np.array([0.0, np.nan, 1.0]), "got NaN for image 1"),
+        ([0, None, 1], "got NoneType for row 1"),
+        (np.array([0.0, np.nan, 1.0]), "got NaN for row 1"),
         ([[0], [1, 2], [1]], "got rows of different lengths"),
         (np.array(["2020"] * 3, "M8[D]"), r"got datetime64\[D\]"),
         (torch.zeros(3, dtype=torch.int64, device="meta"), "got a tensor: .*no data"),
@@ -347,7 +349,7 @@ def test_teachers_do_not_depend_on_the_searches():
 )
 def test_an_answer_that_is_no_class_is_explained(answer, message):
     teacher = FunctionTeacher(lambda _: answer, (2,), 3, name="mine", fingerprint="f")
-    with pytest.raises(TeacherError, match=rf"mine: expected one class per image .*{message}"):
+    with pytest.raises(TeacherError, match=rf"mine: expected one class per row .*{message}"):
         decide_checked(teacher, torch.zeros(3, 2))
 
 
@@ -387,7 +389,7 @@ def test_names_are_answers_if_the_classes_have_names():
     unmasked = FunctionTeacher(lambda _: np.ma.masked_array([1, 2, 0]), (2,), 3, fingerprint="f")
     assert decide_checked(unmasked, torch.zeros(3, 2)).tolist() == [1, 2, 0]
     unknown = FunctionTeacher(lambda _: ["eel"], (2,), 3, fingerprint="f", class_names=names)
-    with pytest.raises(TeacherError, match="'eel' for image 0, which is not one of the known"):
+    with pytest.raises(TeacherError, match="'eel' for row 0, which is not one of the known"):
         decide_checked(unknown, torch.zeros(1, 2))
 
 
@@ -400,7 +402,7 @@ def test_a_generator_yields_names_or_numbers():
     teacher = FunctionTeacher(name, (2,), 3, fingerprint="f", class_names=("ant", "bee", "cat"))
     assert decide_checked(teacher, torch.zeros(3, 2)).tolist() == [1, 2, 0]
     teacher = FunctionTeacher(name, (2,), 3, fingerprint="f")
-    with pytest.raises(TeacherError, match="class name 'bee' for image 0; pass class_names="):
+    with pytest.raises(TeacherError, match="class name 'bee' for row 0; pass class_names="):
         decide_checked(teacher, torch.zeros(3, 2))
 
 
@@ -413,3 +415,30 @@ def test_a_teacher_shows_what_it_is(module, rescaled):
         f"{kind}Teacher('digits', image_shape=(1, 8, 8), classes=10, bounds={bounds}, device='cpu')"
     )
     assert "brightness" in repr(FunctionTeacher(brightness, SHAPE, 2))
+
+
+def test_a_model_of_rows_that_gets_images_is_told_to_flatten_them():
+    digits = load_digits()
+    machine = SVC().fit(digits.data / 16, digits.target)
+    images = torch.from_numpy(digits.images[:5, None] / 16).float()
+    teacher = FunctionTeacher(machine.predict, SHAPE, 10)
+    for decide in (teacher.decide, lambda given: decide_checked(teacher, given)):
+        with pytest.raises(
+            TeacherError, match=r"dim 4.* SVC; if it .* flatten=True .*\"flat\""
+        ) as e:
+            decide(images)
+        assert isinstance(e.value.__cause__, ValueError) and "dim 4" in str(e.value.__cause__)
+    flat = FunctionTeacher(machine.predict, SHAPE, 10, flatten=True)
+    assert flat.decide(images).tolist() == machine.predict(digits.data[:5] / 16).tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "flatten", "message"),
+    [(SHAPE, False, "no connection"), ((64,), False, "dim 1"), (SHAPE, True, "dim 1")],
+)
+def test_other_errors_of_a_function_are_left_as_they_are(shape, flatten, message):
+    def fails(images):
+        raise ConnectionError(message)
+
+    with pytest.raises(ConnectionError, match=f"^{message}$"):
+        FunctionTeacher(fails, shape, 10, flatten=flatten).decide(torch.zeros(2, *shape))

@@ -3,9 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 
+from db3kd.argument_types import suggests_arguments
 from db3kd.validation import check_count
 
 
+@suggests_arguments
 @dataclass(frozen=True)
 class RequestSettings:
     """How requests to a remote teacher are sent. No setting changes a decision.
