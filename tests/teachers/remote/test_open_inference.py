@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2: model declarations and the encoding of tensors."""
 
+import dataclasses
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -238,12 +239,29 @@ def test_over_grpc_answers_are_the_same(truth, images, serve, monkeypatch):
     teacher.close()
 
 
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
-def test_over_grpc_a_busy_server_is_retried(truth, images, serve, code):
+@pytest.mark.parametrize(
+    "code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "ABORTED", "CANCELLED"]
+)
+def test_over_grpc_a_busy_or_failing_server_is_retried(truth, images, serve, code):
     service = Service(truth, [grpc.StatusCode[code]] * 2)
     teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), requests=BRISK)
     assert teacher.decide(images).equal(truth.decide(images))
     assert service.answered == len(images)
+    teacher.close()
+
+
+@pytest.mark.parametrize(("code", "attempts"), [("INTERNAL", 1), ("RESOURCE_EXHAUSTED", 3)])
+def test_over_grpc_a_failure_that_may_be_charged_is_not_retried_without_ambiguous_retries(
+    truth, images, serve, code, attempts
+):
+    service = Service(truth, [grpc.StatusCode[code]] * 9)
+    requests = dataclasses.replace(BRISK, max_attempts=3, retry_ambiguous=False)
+    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), requests=requests)
+    words = f"no answer in {attempts} attempts?; the server answered with status {code}: "
+    with pytest.raises(TeacherError, match=words) as raised:
+        teacher.decide(images[:8])
+    assert len(service.failures) == 9 - attempts
+    assert raised.value.maybe_paid == (8 if attempts == 1 else 0)
     teacher.close()
 
 
