@@ -12,7 +12,13 @@ HEAVY = (
     *("torch", "numpy", "accelerate", "datasets", "pandas", "pyarrow", "PIL", "sklearn"),
     *("matplotlib", "ray", "onnxruntime", "tritonclient", "aiohttp", "safetensors"),
 )
-OF_EXTRAS = (*(set(HEAVY) - {"torch", "numpy", "safetensors"}), "rich", "tenacity", "typer")
+OF_EXTRAS = (
+    *(set(HEAVY) - {"torch", "numpy", "safetensors"}),
+    "orjson",
+    "rich",
+    "tenacity",
+    "typer",
+)
 COMMANDS = [command.callback.__name__.replace("_", "-") for command in app.registered_commands]
 
 RUN = f"""

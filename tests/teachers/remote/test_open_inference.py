@@ -1,6 +1,7 @@
 """The Open Inference Protocol v2: model declarations and the encoding of tensors."""
 
 import dataclasses
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -127,6 +128,23 @@ def test_tensors_are_encoded_as_requested_or_as_the_server_supports(
         assert ("Inference-Header-Content-Length" in server.asked[-1].headers) == as_bytes
         assert dict(teacher.details())["tensors"] == f"{'bytes' if as_bytes else 'JSON'}, over HTTP"
         teacher.close()
+
+
+def test_tensors_as_json_are_those_of_the_protocol_and_keep_their_bits(truth, images):
+    with ModelServer(truth, ()) as server:
+        requests = dataclasses.replace(BRISK, in_flight=1)
+        teacher = open_inference_teacher(
+            server.model, ModelOverrides(classes=10), requests=requests
+        )
+        teacher.decide(images[:8])
+        teacher.close()
+    body = server.asked[-1].body
+    sent = json.loads(body)
+    (tensor,), (output,) = sent["inputs"], sent["outputs"]
+    assert np.array(tensor.pop("data"), np.float32).tobytes() == images[:8].numpy().tobytes()
+    assert tensor == {"name": "images", "shape": [8, *SHAPE], "datatype": "FP32"}
+    assert output == {"name": "label", "parameters": {"binary_data": False}}
+    assert len(body) < 13 * images[:8].numel() and sent["id"]
 
 
 def test_the_metadata_declares_shape_and_classes(truth):
@@ -309,7 +327,7 @@ def test_grpc_rejects_json():
         open_inference_teacher("grpc://127.0.0.1:1/digits", binary=False)
 
 
-@pytest.mark.parametrize("module", ["tenacity", "tritonclient.http", "aiohttp"])
+@pytest.mark.parametrize("module", ["tenacity", "tritonclient.http", "aiohttp", "orjson"])
 def test_a_missing_package_is_reported_with_its_extra(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "db3kd\[remote\]"'):
