@@ -244,11 +244,13 @@ def check_class_names(names: Sequence[str], classes: int | None, name: str) -> t
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise TypeError(f"{expected}, got {type(names).__name__}")
     stripped = tuple(each.strip() if isinstance(each, str) else each for each in names)
+    before = set[str]()
     for number, each in enumerate(stripped):
         if not isinstance(each, str) or not each:
             raise ValueError(f"{expected}, got {each!r} for class {number}")
-        if each in stripped[:number]:
+        if each in before:
             raise ValueError(f"{expected}, got {each!r} twice")
+        before.add(each)
     if classes is not None and len(stripped) != classes:
         raise ValueError(f"{expected}, got {len(stripped)}")
     return stripped

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from counting_names import CountingName, counting_names
 
 from db3kd.validation import (
     check_bounds,
+    check_class_names,
     check_classes,
     check_count,
     check_image_shape,
@@ -161,3 +163,11 @@ def test_an_object_is_imported():
 def test_a_reference_that_cannot_be_imported_says_why(reference, message):
     with pytest.raises(ValueError, match=f"teacher: .*{message}"):
         import_named(reference, "teacher")
+
+
+def test_the_check_of_class_names_does_not_compare_each_with_all_others():
+    names = counting_names(2_000)
+    assert check_class_names(names, 2_000, "teacher") == tuple(names)
+    assert CountingName.comparisons < 10_000
+    with pytest.raises(ValueError, match="got 'name 7' twice"):
+        check_class_names([*names, names[7]], None, "teacher")

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from db3kd.cli.compare import compare
 from db3kd.cli.demo import demo
 from db3kd.cli.distill import distill
-from db3kd.cli.errors import is_expected, one_line, options_of, with_suggestion
+from db3kd.cli.errors import fits_one_line, one_line, options_of, with_suggestion
 from db3kd.cli.evaluate import evaluate
 from db3kd.cli.export import export
 from db3kd.cli.info import info
@@ -59,7 +59,7 @@ class _OneLineErrors(TyperGroup):
             raise
         except Exception as error:
             cut_off = isinstance(error, BrokenPipeError) and _is_closed_pipe(sys.stdout)
-            if cut_off or ctx.params.get("debug") or not is_expected(error):
+            if cut_off or ctx.params.get("debug") or not fits_one_line(error):
                 raise
             command = self.commands.get(ctx.invoked_subcommand or "")
             options = {} if command is None else options_of(command.params)

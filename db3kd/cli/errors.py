@@ -3,8 +3,12 @@
 A library error begins with an argument (`queries: expected …`), and mentions others as `classes=`.
 The fields of option sets have the same names as these arguments, so the parameters of a command say
 which option stands for which argument. If names differ, wrap the call in `naming_options`.
+
+Only errors that db3kd raised itself are treated so. The messages of other libraries are printed as
+they are, because they may contain `data=` for reasons of their own.
 """
 
+import opcode
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,29 +17,59 @@ from typing import Protocol
 
 from db3kd.wording import did_you_mean
 
-_EXPECTED = (ValueError, TypeError, OSError, ImportError, ArithmeticError)
-"""Errors that a user can cause. Any other error is a bug, and keeps its traceback."""
+_OF_SYSTEM = (OSError, ImportError)
+"""Errors that a user can cause wherever they are raised."""
+
+_OF_CHECKS = (ValueError, TypeError, ArithmeticError)
+"""Errors that a user has caused if a check of db3kd raised them."""
+
+_RAISE = opcode.opmap["RAISE_VARARGS"]
 
 
 class CommandError(ValueError):
     """An error whose message already names options."""
 
 
-def is_expected(error: Exception) -> bool:
-    """Returns whether a user can cause the error, so that one line is enough."""
+def fits_one_line(error: Exception) -> bool:
+    """Returns whether one line is enough for an error. Any other error keeps its traceback."""
     teachers = sys.modules.get("db3kd.teachers.base")  # loaded by any code that raises TeacherError
-    known = _EXPECTED if teachers is None else (*_EXPECTED, teachers.TeacherError)
-    return isinstance(error, known)
+    of_teachers = () if teachers is None else (teachers.TeacherError,)
+    return isinstance(error, (*_OF_SYSTEM, *_OF_CHECKS, *of_teachers))
+
+
+def is_own(error: BaseException) -> bool:
+    """Returns whether a `raise` statement of db3kd raised the error, as its checks do.
+
+    Errors of native ops are not its own: what a user passes is checked before an op is called.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__"))
+    if module.partition(".")[0] != "db3kd" or module == "db3kd.extension":
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
 
 
 def one_line(error: Exception, options: Mapping[str, str]) -> str:
     """Returns the message of an error as one line.
 
+    A ValueError, TypeError or ArithmeticError that db3kd did not raise is called unexpected: it may
+    be a bug as well as a wrong input.
+
     Args:
         error: Any exception.
         options: The option that stands for each argument, as from `options_of`.
     """
-    text = as_options(" ".join(str(error).split()), options) or type(error).__name__
+    text = " ".join(str(error).split())
+    if is_own(error):
+        text = as_options(text, options, _quoted(error))
+    elif isinstance(error, _OF_CHECKS):
+        kind = type(error).__name__
+        return f"unexpected {kind}: {text or 'no message'}; db3kd --debug shows its traceback"
+    text = text or type(error).__name__
     if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
         text += '; pip install "db3kd[all]"'
     return text
@@ -76,12 +110,13 @@ def options_of(parameters: Iterable[Parameter]) -> dict[str, str]:
     return {each.name: each.opts[0] for each in parameters if each.name is not None}
 
 
-def as_options(text: str, options: Mapping[str, str]) -> str:
+def as_options(text: str, options: Mapping[str, str], quoted: Iterable[str] = ()) -> str:
     """Replaces the arguments in an error's message by options.
 
     Args:
         text: A message that begins with `argument: `, or mentions arguments as `argument=`.
         options: The option that stands for each argument.
+        quoted: Messages of others that the message may hold, which stay as they are.
 
     Example:
         >>> as_options("queries: expected at least 1, got 0", {"queries": "--budget"})
@@ -99,7 +134,25 @@ def as_options(text: str, options: Mapping[str, str]) -> str:
 
     text = re.sub(rf"^(?P<name>{names})(?=: )", option, text)
     value = r"(?:True\b|(?P<value>(?=['\"\w]))|)"
-    return re.sub(rf"(?<![\w.?&-])(?P<name>{names})={value}", option, text)
+    argument = rf"(?<![\w.?&/'\"-])(?P<name>{names})={value}"
+    of_others = "|".join(map(re.escape, quoted))
+    parts = re.split(f"({of_others})", text) if of_others else [text]
+    parts[::2] = [re.sub(argument, option, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _quoted(error: BaseException) -> list[str]:
+    """Returns the messages of the errors that led to one of db3kd, and that db3kd did not raise."""
+    found = []
+    seen: list[BaseException] = []
+    cause = error.__cause__ or error.__context__
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        text = " ".join(str(cause).split())
+        if text and not is_own(cause):
+            found.append(text)
+        cause = cause.__cause__ or cause.__context__
+    return found
 
 
 @contextmanager
@@ -113,12 +166,12 @@ def naming_options(**options: str) -> Iterator[None]:
         options: The option that stands for each argument.
 
     Raises:
-        CommandError: If the call fails in a way that a user can cause.
+        CommandError: If a check of db3kd fails in the call.
     """
     try:
         yield
     except Exception as error:
-        text = as_options(str(error), options)
-        if not is_expected(error) or text == str(error):
+        text = as_options(" ".join(str(error).split()), options, _quoted(error))
+        if not (is_own(error) and fits_one_line(error)) or text == " ".join(str(error).split()):
             raise
         raise CommandError(text) from error

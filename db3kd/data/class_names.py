@@ -179,24 +179,33 @@ def _match_unnamed(
 
 def _difference(names: Sequence[str], others: Sequence[str], who: str, other: str) -> str:
     these, those = [name.strip() for name in names], [name.strip() for name in others]
-    left = [name for name in these if name not in set(those)]
-    right = [name for name in those if name not in set(these)]
+    known, other_known = set(these), set(those)
+    left = [name for name in these if name not in other_known]
+    right = [name for name in those if name not in known]
     text = (
         f"class names: expected those of {who} among those of {other}, got others. Only in {who}: "
         f"{_listed(left)}. Only in {other}: {_listed(right)}"
     )
-    similar = [(name, match) for name in left if (match := _similar(name, right)) is not None]
-    if similar:
-        pairs = (f"{_quoted(name)} is {_quoted(match)}" for name, match in similar[:_MAX_LISTED])
+    if similar := _similar_names(left, right):
+        pairs = (f"{_quoted(name)} is {_quoted(match)}" for name, match in similar)
         text += f". Perhaps {', '.join(pairs)}: names must be equal, case and spelling included"
     return text + ". Rename the classes of the data, or correct the teacher's class names"
 
 
-def _similar(name: str, others: Sequence[str]) -> str | None:
-    """Returns another name that is likely to mean the same, if there is one."""
+def _similar_names(names: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns names with other names that are likely to mean the same, at most ten.
+
+    All names are looked up, but only the listed ones are compared with each of the others, because
+    that takes half a second per name if there are tens of thousands.
+    """
     plain = {_plain(other): other for other in others}
-    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.8)
-    return plain[found[0]] if found else None
+    found = []
+    for number, name in enumerate(names):
+        near = [_plain(name)] if _plain(name) in plain else []
+        if not near and number < _MAX_LISTED:
+            near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.8)
+        found += [(name, plain[match]) for match in near]
+    return found[:_MAX_LISTED]
 
 
 def _plain(name: str) -> str:

@@ -26,7 +26,7 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
-from db3kd.teachers.module import module_fingerprint
+from db3kd.teachers.module_fingerprint import weights_fingerprint
 from db3kd.wording import input_noun, plural
 
 WEIGHTS = "_surrogate.safetensors"
@@ -160,7 +160,7 @@ class RunSurrogate:
         """
         if self.planned is not None:
             return self.planned.entries
-        return None if self.network is None else module_fingerprint(self.network)
+        return None if self.network is None else weights_fingerprint(self.network)
 
     def train_or_load(
         self,
@@ -214,7 +214,7 @@ class RunSurrogate:
                 "agreement": None if measured is None else measured[0],
                 "held_out": 0 if measured is None else measured[1],
                 "why": self.why,
-                "weights": module_fingerprint(network),
+                "weights": weights_fingerprint(network),
             },
         )
         log.empty()  # the weights are stored, so no round is asked again
@@ -295,6 +295,6 @@ def _searched_with(planned: PlannedSurrogate, file: Path, note: Mapping[str, Any
     if not file.is_file():
         raise ValueError(f"{file}: the weights of the run's surrogate are missing; {advice}")
     network = planned.load(file)
-    if module_fingerprint(network) != note.get("weights"):
+    if weights_fingerprint(network) != note.get("weights"):
         raise ValueError(f"{file}: expected the weights that the run began with; {advice}")
     return network

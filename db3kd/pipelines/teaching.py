@@ -35,7 +35,7 @@ from db3kd.pipelines.teaching_rules import (
     trains_proxies,
 )
 from db3kd.pipelines.training_display import shown_training
-from db3kd.teachers.module import module_fingerprint
+from db3kd.teachers.module_fingerprint import weights_fingerprint
 
 VALIDATION = "validation agreement"
 """The share of the held-out images, and of augmented versions of them, for which a network predicts
@@ -207,7 +207,7 @@ class Teaching:
         loss: Callable[..., Tensor]
         depends_on: dict[str, Any] = {}
         if proxies:
-            depends_on["taught_by"] = [module_fingerprint(proxy) for proxy in proxies]
+            depends_on["taught_by"] = [weights_fingerprint(proxy) for proxy in proxies]
             share = answered_share(self.make, answers.training)
             if share != ANSWERED_SHARE:
                 depends_on["answered_share"] = share

@@ -1,6 +1,7 @@
 """Tables as callers pass them, split into columns."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,12 +81,13 @@ def is_table(value: Any) -> bool:
 def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
     known = [str(name) for name in table.columns]
     if len(set(known)) < len(known):
-        repeated = next(name for name in known if known.count(name) > 1)
+        repeated = next(name for name, count in Counter(known).items() if count > 1)
         raise ValueError(
             f"{table_named('table')}: expected distinct column names, got {repeated!r} twice"
         )
     names = known if names is None else names
-    missing = [name for name in names if name not in known]
+    place = {name: number for number, name in enumerate(known)}
+    missing = [name for name in names if name not in place]
     if missing:
         raise ValueError(
             f"{table_named('table')}: expected the columns {', '.join(names)}, got none named "
@@ -93,7 +95,7 @@ def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
         )
     arrays, dtypes, categories = [], [], []
     for name in names:
-        column = _dense(table.iloc[:, known.index(name)])
+        column = _dense(table.iloc[:, place[name]])
         found = getattr(column.dtype, "categories", None)
         dtypes.append(str(column.dtype) if found is None else _category(column.dtype))
         categories.append(None if found is None else found.tolist())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
@@ -67,7 +68,7 @@ class Features:
                 raise TypeError(f"features: expected Feature objects, got {feature!r}")
         self.names = tuple(feature.name for feature in self._features)
         if len(set(self.names)) < len(self.names):
-            repeated = next(name for name in self.names if self.names.count(name) > 1)
+            repeated = next(name for name, count in Counter(self.names).items() if count > 1)
             raise ValueError(f"features: expected different names, got {repeated!r} twice")
         self.as_frame = as_frame
         self.unit_names = tuple(name for each in self._features for name in each.unit_names)

@@ -1,6 +1,7 @@
 """How a model names and numbers its classes."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,6 @@ def read_names(path: str | Path) -> tuple[str, ...]:
             f"{path}: expected two or more class names, one per line, and no empty line"
         )
     if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
         raise ValueError(f"{path}: expected each class name once, got {repeated!r} again")
     return names

@@ -5,7 +5,6 @@ The code is read from its instructions, which have neither comments nor line num
 
 import dis
 import inspect
-import itertools
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-_READS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+from db3kd.teachers.changed_globals import READS, Change, changes_of
+
 _ASSIGNS = ("STORE_GLOBAL", "DELETE_GLOBAL")
-_CHANGES_ENTRIES = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE")
-_CONTAINERS = (list, dict, set, deque, np.ndarray, torch.Tensor)
+_CONTAINERS = (list, dict, set, deque)
 _CHANGING_METHODS = frozenset(
     [
         "add",
@@ -39,6 +38,8 @@ _CHANGING_METHODS = frozenset(
         "update",
     ]
 )
+_CHANGING_ARRAY_METHODS = frozenset(["fill", "partition", "put", "resize", "sort"])
+_CHANGING_TENSOR_METHODS = frozenset(["copy_", "fill_", "zero_"])
 _SIGNATURE_FLAGS = (
     inspect.CO_VARARGS
     | inspect.CO_VARKEYWORDS
@@ -75,7 +76,7 @@ class NamedGlobals:
         functions: The functions and methods of its module that it may call, without itself, in an
             order that depends on their names.
         values: The other globals by name, without those that the code assigns, and without lists,
-            dicts, sets, arrays and tensors that it may change.
+            dicts, sets, arrays and tensors that it changes.
     """
 
     functions: list[FunctionType]
@@ -86,12 +87,12 @@ class NamedGlobals:
         """Finds what a function names, and what the functions name that it may call."""
         module = function.__globals__
         reached, values = [function], dict[str, Any]()
-        assigned, changed = set[str](), set[str]()
+        assigned, changes = set[str](), set[Change]()
         for each in reached:  # it grows meanwhile
             for code in _nested(each.__code__):
                 uses = _Uses.of(code)
                 assigned |= uses.assigned
-                changed |= uses.changed
+                changes |= changes_of(code)
                 # A name such as __name__ depends on how the module was started.
                 named = {name for name in uses.read if name in module and name[:2] != "__"}
                 for name in sorted(named):
@@ -102,32 +103,43 @@ class NamedGlobals:
                     if not called:
                         values[name] = module[name]
         left_out = assigned | {
-            name for name in changed & values.keys() if isinstance(values[name], _CONTAINERS)
+            each.name
+            for each in changes
+            if each.name in values and _is_changed(values[each.name], each)
         }
         return cls(reached[1:], {name: values[name] for name in sorted(values.keys() - left_out)})
 
 
 @dataclass(frozen=True)
 class _Uses:
-    """The names of globals that code reads, that it assigns, and whose entries it may change."""
+    """The names of globals that code reads, and that it assigns."""
 
     read: set[str]
     assigned: set[str]
-    changed: set[str]
 
     @classmethod
     def of(cls, code: CodeType) -> "_Uses":
         steps = list(dis.get_instructions(code))
-        read = {step.argval for step in steps if step.opname in _READS}
-        assigned = {step.argval for step in steps if step.opname in _ASSIGNS}
-        if any(step.opname in _CHANGES_ENTRIES for step in steps):
-            return cls(read, assigned, read)
-        changed = {
-            step.argval
-            for step, after in itertools.pairwise(steps)
-            if step.opname in _READS and after.argval in _CHANGING_METHODS
-        }
-        return cls(read, assigned, changed)
+        read = {step.argval for step in steps if step.opname in READS}
+        return cls(read, {step.argval for step in steps if step.opname in _ASSIGNS})
+
+
+def _is_changed(value: Any, change: Change) -> bool:
+    """Returns whether a change that code may make to a global changes this value.
+
+    In case of doubt it does not. A value that counts although it changes only keeps a run from
+    being resumed without `accept_changed_teacher`; one that is left out although the answers depend
+    on it mixes the answers of two teachers.
+    """
+    if isinstance(value, _CONTAINERS):
+        farthest, methods = 1, _CHANGING_METHODS
+    elif isinstance(value, np.ndarray):
+        farthest, methods = 0, _CHANGING_ARRAY_METHODS  # `row = TABLE[codes]` may be a copy
+    elif isinstance(value, torch.Tensor):
+        farthest, methods = 0, _CHANGING_TENSOR_METHODS
+    else:
+        return False
+    return change.held <= farthest and (not change.method or change.method in methods)
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

@@ -19,7 +19,7 @@ from torch import nn
 
 from db3kd.models.weights import tensor_bytes
 from db3kd.teachers.function_code import NamedGlobals, instructions_of
-from db3kd.teachers.module import module_fingerprint
+from db3kd.teachers.module_state import defining_values, forward_functions, weights_digest
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _CONTAINERS = (tuple, list, dict, set, frozenset)
@@ -51,6 +51,38 @@ def function_fingerprint(function: Callable[..., Any]) -> str:
     return digest.hexdigest()
 
 
+def module_digest(
+    module: nn.Module,
+    autocast: torch.dtype | None = None,
+    digests: "_GlobalDigests | None" = None,
+) -> str:
+    """Returns the digest of `db3kd.teachers.module_fingerprint.module_fingerprint`.
+
+    Args:
+        module: The module.
+        autocast: The dtype of `torch.autocast`, or None.
+        digests: Knows what is being read, if the module is part of something else.
+
+    Raises:
+        ValueError: If its extra state cannot be read.
+    """
+    weights = weights_digest(module, autocast, object_digest)
+    digests = digests or _GlobalDigests([], module)
+    parts = []
+    for name, value in defining_values(module):
+        with suppress(Exception):  # its state cannot be read
+            parts.append(digests.of((name, value)))
+    for function in forward_functions(module):
+        if function not in digests.functions:
+            parts += _reached_parts(function, digests.functions, _helper_parts)
+    return _hashed(weights, parts).hex() if parts else weights
+
+
+def object_digest(value: Any) -> bytes:
+    """Returns the digest of an object by the state that it would pickle, 32 bytes."""
+    return _ObjectDigests().of(value)
+
+
 def _defining_parts(function: Callable[..., Any], known: list[FunctionType]) -> list[bytes]:
     """Returns bytes that change when the function does.
 
@@ -69,16 +101,23 @@ def _defining_parts(function: Callable[..., Any], known: list[FunctionType]) -> 
         return [_ObjectDigests().of(function), *parts]
     if function in known:
         return [function.__qualname__.encode()]
+    return _reached_parts(function, known, _own_parts)
+
+
+def _reached_parts(
+    function: FunctionType,
+    known: list[FunctionType],
+    parts_of: Callable[[FunctionType, list[FunctionType]], list[bytes]],
+) -> list[bytes]:
+    """Returns the parts of a function, and of the functions and globals of its module it names."""
     named = NamedGlobals.of(function)
-    parts = []
-    if function not in known:
-        known.append(function)
-        parts += _own_parts(function, known)
+    known.append(function)
+    parts = parts_of(function, known)
     for helper in named.functions:
         if helper not in known:
             known.append(helper)
             parts += _helper_parts(helper, known)
-    digests = _GlobalDigests()
+    digests = _GlobalDigests(known)
     for name, value in named.values.items():
         with suppress(Exception):  # its state cannot be read
             parts.append(digests.of((name, value)))
@@ -112,7 +151,7 @@ def _helper_parts(function: FunctionType, known: list[FunctionType]) -> list[byt
         _ObjectDigests().of(instructions_of(function.__code__)),
     ]
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    digests = _GlobalDigests()
+    digests = _GlobalDigests(known)
     for value in (*(function.__defaults__ or ()), function.__kwdefaults__, *cells):
         with suppress(Exception):  # its state cannot be read
             routine = inspect.isroutine(value)
@@ -201,7 +240,10 @@ class _ObjectDigests:
         return [header, array.tobytes()]
 
     def _tensor(self, tensor: torch.Tensor) -> list[bytes]:
-        return [f"{tensor.dtype} {tuple(tensor.shape)}".encode(), tensor_bytes(tensor)]
+        header = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+        if not tensor.is_quantized:
+            return [header, tensor_bytes(tensor)]
+        return [header, tensor_bytes(tensor.int_repr()), tensor_bytes(tensor.dequantize())]
 
 
 class _GlobalDigests(_ObjectDigests):
@@ -209,12 +251,22 @@ class _GlobalDigests(_ObjectDigests):
 
     Such are random generators, clients, open files and objects of the user's classes. Of a value
     that holds some of them, the others still count.
+
+    Args:
+        functions: Functions whose parts are known; extended.
+        module: A module that is being read.
     """
+
+    def __init__(self, functions: list[FunctionType], module: nn.Module | None = None) -> None:
+        super().__init__()
+        self.functions = functions
+        if module is not None:
+            self._open[id(module)] = 0
 
     def _parts(self, value: Any) -> tuple[str, list[bytes]]:
         kind = type(value)
         if isinstance(value, nn.Module):
-            return "module", [module_fingerprint(value).encode()]
+            return "module", [module_digest(value, None, self).encode()]
         if kind.__module__.startswith(("sklearn.", "scipy.sparse")):
             with suppress(Exception):  # a part of it may have any class
                 return "model", [_ObjectDigests().of(value)]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
-from db3kd.models.weights import tensor_bytes
 from db3kd.tables import Features
 from db3kd.teachers.base import (
     UNANSWERED,
@@ -25,6 +24,7 @@ from db3kd.teachers.batching import BatchError, Batches, batch_on_cuda
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
 from db3kd.teachers.given_images import as_images
+from db3kd.teachers.module_fingerprint import module_fingerprint
 from db3kd.teachers.pending import ModuleDecisions
 from db3kd.teachers.preprocessing import PreprocessedModule, Preprocessing
 from db3kd.teachers.staging import Staging
@@ -58,7 +58,7 @@ class ModuleTeacher:
         cuda_graphs: On CUDA, replay forward passes as CUDA graphs, one for each power of two of
             images. This is faster for small batches.
         name: The name in errors; by default the module's class.
-        fingerprint: SHA-256 hex digest; by default of the module's architecture and weights.
+        fingerprint: A text that changes when the module does, if `fingerprint()` cannot find out.
         class_names: Class names in the order of the class numbers.
         threshold: For a module that returns one score per image: class 1 begins at this score, for
             example 0.5 for a sigmoid or 0 for a logit. `classes` must be 2.
@@ -182,7 +182,14 @@ class ModuleTeacher:
             return ModuleDecisions(decisions, images.device, nan_message)
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 digest of architecture, weights, precision, mean, std, threshold."""
+        """Returns the SHA-256 digest of module, precision, mean, std and threshold.
+
+        Of the module these are its architecture, weights, other state, attributes and code; see
+        `module_fingerprint`.
+
+        Raises:
+            ValueError: If the module's extra state cannot be read.
+        """
         if self._fingerprint is None:
             self._fingerprint = module_fingerprint(self._module, self.autocast)
         known = self._fingerprint
@@ -307,15 +314,3 @@ def _check_options(
         raise ValueError(
             f"cuda_graphs: expected a CUDA device, got {device}; pass device= or omit cuda_graphs"
         )
-
-
-def module_fingerprint(module: nn.Module, autocast: torch.dtype | None = None) -> str:
-    """Returns the SHA-256 hex digest of a module's architecture, weights and precision."""
-    kind = type(module)
-    digest = hashlib.sha256(
-        f"{kind.__module__}.{kind.__qualname__}\n{module}\n{autocast}\n".encode()
-    )
-    for key, value in sorted(module.state_dict().items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(tensor_bytes(value))
-    return digest.hexdigest()

@@ -3,11 +3,16 @@
 import dataclasses
 import inspect
 
+import numpy as np
 import pytest
+import torch
 import typer.main
+from command_line import TEACHERS, Result, fail
+from torch import nn
 
+from db3kd import ops
 from db3kd.cli.app import app
-from db3kd.cli.errors import CommandError, as_options, naming_options, options_of
+from db3kd.cli.errors import CommandError, as_options, naming_options, one_line, options_of
 from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.distillation.train_settings import TrainSettings
@@ -15,12 +20,14 @@ from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
+from db3kd.models import build_model
 from db3kd.pipelines import DistillSettings, run_zero_shot
 from db3kd.pipelines import compare as run_comparison
 from db3kd.pipelines import distill as run_distillation
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
-from db3kd.teachers import load_teacher
+from db3kd.teachers import ModuleTeacher, load_teacher
+from db3kd.wording import counted
 
 TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "mixtures"}
 OPTIMIZATION = {"optimizer", "schedule", "weight_decay", "ema", "gradient_clip"}
@@ -86,6 +93,8 @@ def test_each_argument_of_the_library_has_its_option(command, called):
         ("threshold: belongs to a model of 2 classes", "threshold: belongs to"),
         ("expected data: of a kind", "expected data: of a kind"),
         ("http://host/infer?seed=1 failed", "http://host/infer?seed=1 failed"),
+        ("parts/split=train/data=3: no image", "parts/split=train/data=3: no image"),
+        ("got 'data=3'; pass data=", "got 'data=3'; pass --data"),
     ],
 )
 def test_arguments_are_shown_as_options(text, shown):
@@ -101,11 +110,58 @@ def test_a_call_may_name_its_own_options():
         pytest.raises(CommandError, match=r"^--architecture: expected one of"),
         naming_options(model="--architecture"),
     ):
-        raise ValueError("model: expected one of lenet5")
+        build_model("lenet", (1, 28, 28), 10)
 
 
-@pytest.mark.parametrize("error", [OSError("disk: full"), KeyError("model: ")])
+@pytest.mark.parametrize(
+    "error", [OSError("disk: full"), KeyError("model: "), ValueError("model: 3, model=x.raw")]
+)
 def test_other_errors_keep_their_type(error):
     with pytest.raises(type(error)) as raised, naming_options(model="--architecture"):
         raise error
     assert raised.value is error
+
+
+def raised(call) -> Exception:
+    with pytest.raises(Exception) as caught:
+        call()
+    return caught.value
+
+
+def test_an_error_of_another_library_is_shown_as_it_is_with_its_type():
+    error = raised(lambda: np.fromstring("1 2", sep=" ").reshape(3, 3))
+    assert one_line(error, {}) == (
+        "unexpected ValueError: cannot reshape array of size 2 into shape (3,3); db3kd --debug "
+        "shows its traceback"
+    )
+
+    def failing():
+        raise TypeError("cannot reshape, data=x.raw size=12")
+
+    assert "cannot reshape, data=x.raw size=12;" in one_line(raised(failing), options("label"))
+
+
+def test_a_mistake_inside_db3kd_is_called_unexpected():
+    own = raised(lambda: counted(None, "image"))
+    assert one_line(own, {}).startswith("unexpected TypeError: unsupported format")
+    distances, predicted = torch.full((1, 3), torch.nan), torch.tensor([0])
+    native = raised(lambda: ops.soft_labels(distances, predicted, normalisation="margin"))
+    assert one_line(native, {}).startswith("unexpected ValueError: ")
+
+
+def test_a_message_that_an_error_quotes_is_shown_as_it_is():
+    class Failing(nn.Module):
+        def forward(self, images):
+            raise ValueError("cannot reshape,\n  data=x.raw classes=3")
+
+    teacher = ModuleTeacher(Failing(), (1, 8, 8), 10, max_batch=4)
+    error = raised(lambda: teacher.decide(torch.rand(2, 1, 8, 8)))
+    assert one_line(error, options("label")).endswith(": cannot reshape, data=x.raw classes=3")
+
+
+def test_an_unexpected_error_of_a_command_names_its_type_and_how_to_see_more(tmp_path):
+    named = f"{TEACHERS}:reshaping"
+    text = fail("label", "--teacher", named, "--data", "digits", "--out", tmp_path / "run")
+    words = "cannot reshape array of size 3 into shape (2,2)"
+    assert text == f"error: unexpected ValueError: {words}; db3kd --debug shows its traceback"
+    assert Result("--debug", "info", "--teacher", named).exception.args == (words,)

@@ -21,7 +21,13 @@ HEAVY = (
         "safetensors",
     ),
 )
-OF_EXTRAS = (*(set(HEAVY) - {"torch", "numpy", "safetensors"}), "rich", "tenacity", "typer")
+OF_EXTRAS = (
+    *(set(HEAVY) - {"torch", "numpy", "safetensors"}),
+    "orjson",
+    "rich",
+    "tenacity",
+    "typer",
+)
 COMMANDS = [command.callback.__name__.replace("_", "-") for command in app.registered_commands]
 
 RUN = f"""

@@ -241,6 +241,18 @@ def test_names_that_differ_are_listed_on_both_sides():
     assert 'Perhaps "Ant" is "ant", "polar bear" is "polar_bear"' in text
 
 
+def test_only_listed_names_are_compared_with_each_of_the_others(monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        class_names.difflib, "get_close_matches", lambda name, *_, **__: compared.append(name) or []
+    )
+    names = [f"Klasse {number}" for number in range(50)] + ["polar bear"]
+    others = [f"number {number}" for number in range(50)] + ["Polar_Bear"]
+    with pytest.raises(ValueError, match='Perhaps "polar bear" is "Polar_Bear"'):
+        class_names.class_table(names, others, torch.arange(51), "data", "teacher")
+    assert len(compared) == 10
+
+
 def test_other_names_are_refused_before_the_first_query(folder, tmp_path):
     teacher = tmp_path / "t.safetensors"
     save_model(

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from counting_names import CountingName, counting_names
 from sklearn.datasets import load_wine
 from table_cases import mixed_frame
 
@@ -150,6 +151,12 @@ def test_columns_of_equal_names_are_refused():
     frame = pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
     with pytest.raises(ValueError, match="distinct column names, got 'a' twice"):
         Features.infer(frame)
+
+
+def test_columns_are_found_without_comparing_each_name_with_all_others():
+    names = counting_names(1_000)
+    features = Features.infer(pd.DataFrame(np.eye(2, 1_000), columns=pd.Index(names, dtype=object)))
+    assert len(features) == 1_000 and CountingName.comparisons < 50_000
 
 
 @pytest.mark.parametrize("ordered", [False, True])

@@ -259,6 +259,76 @@ def test_an_array_that_a_function_fills_does_not_count():
     assert function_fingerprint(module.teach) == before
 
 
+GLOBALS = """
+import numpy as np
+import torch
+W = np.full((4, 4), {value})
+T = torch.full((4, 4), {value})
+ROWS = [[{value}], [2.0]]
+TABLE = {{"a": {{"n": {value}}}}}
+
+
+def f(x):
+"""
+
+
+def notices(body: str) -> bool:
+    """Returns whether the fingerprint of a function notices another value of its globals."""
+    lines = "".join(f"    {line}\n" for line in body.split("\n"))
+    first, second = (defined(GLOBALS.format(value=value) + lines).f for value in (1.0, 3.0))
+    return function_fingerprint(first) != function_fingerprint(second)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "out = np.zeros(9, int)\nfor i in x: out[i] = (x[i] @ W).argmax()\nreturn out",
+        "scores = {}\nscores['a'] = x @ W",
+        "w = W.copy()\nw[0] = x",
+        "w = W[x]\nw[0] = 1",
+        "w = W\nw = w * 2\nw[0] = x",
+        "rows = ROWS[:]\nrows[0] = x",
+        "for w in ROWS:\n    x = x @ w\n    x[x < 0] = 0",
+        "x[0 if len(x) else ROWS[0][0]] = W",
+        "x[ROWS[0][0]:] = (W if len(x) else T)",
+        "del x[TABLE['a']['n']]",
+        "x.update(TABLE)",
+        "return T.add(x), T.sort()",
+        "try:\n    out = x.copy()\nexcept ValueError:\n    out[0] = W",
+    ],
+)
+def test_a_global_that_is_only_read_counts_whatever_else_the_function_changes(body):
+    assert notices(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "W[0] = x",
+        "W[0][1] += x",
+        "W.T[0] = x",
+        "W.fill(x)",
+        "T.copy_(x)",
+        "T[x if len(x) else 0] = 1 if x else 2",
+        "(W if len(x) else x)[0] = 1",
+        "del ROWS[0]",
+        "ROWS[:1] = x",
+        "ROWS[0].append(x)\nROWS[0][0] = x",
+        "w = W\nw += x",
+        "rows = ROWS\nrows[0] = x",
+        "rows = ROWS\nrows.append(x)",
+        "row = ROWS[0]\nrow[0] = x",
+        "for row in ROWS: row[0] = x",
+        "first, second = ROWS\nfirst[0] = x",
+        "entry = TABLE['a']\nentry['n'] += 1",
+        "cache = TABLE if len(x) else {}\ncache['b'] = x",
+        "cache = TABLE\ntry:\n    return cache['b']\nexcept KeyError:\n    cache['b'] = x",
+    ],
+)
+def test_a_global_that_the_function_changes_does_not_count(body):
+    assert not notices(body)
+
+
 def test_the_code_of_a_cached_function_counts():
     changed = defined(HELPERS.replace("x > 1", "x > 2"))
     assert function_fingerprint(defined(HELPERS).cached) != function_fingerprint(changed.cached)

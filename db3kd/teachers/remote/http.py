@@ -22,6 +22,12 @@ from db3kd.teachers.remote.secret_header import SecretHeader
 _MAX_QUOTED_BYTES = 200
 """Maximum number of bytes of an answer that an error quotes."""
 
+_REJECTED = (425, 429, 503)
+"""Statuses of requests that were not answered, and may be repeated."""
+
+_PERMANENT = (501, 505, 511)
+"""The statuses from 500 on that a repeated request would get again."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -160,7 +166,7 @@ class HttpClient:
                 f"; the secret in {self._secret.variable} was sent in the header "
                 f"{self._secret.name} (name in [header])"
             )
-        return f"; the request held {sent}" if sent and status in (400, 422) else ""
+        return f"; the request held {sent}" if sent and status in (400, 422, 500) else ""
 
 
 def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
@@ -228,17 +234,16 @@ async def _read_beginning(response: Any) -> bytes:
 
 
 def _raise_for_status(status: int, headers: Mapping[str, str], words: str, who: str) -> None:
-    """Raises the error that stands for any status but 200; `words` end one without a retry."""
+    """Raises the error that stands for any status but 200, and ends with `words`."""
     if status == 200:
         return
-    if status in (429, 503):
+    # A model that runs out of memory and a gateway that waited too long may have charged.
+    failed = status == 408 or (500 <= status < 600 and status not in _PERMANENT)
+    if status in _REJECTED or failed:
         wait = _retry_after(headers.get("Retry-After"))
         request = f" and asks for a wait of {wait:g} s" if wait else ""
-        raise RetryableError(
-            f"the server answered with status {status}{request}", maybe_paid=False, wait=wait
-        )
-    if status in (502, 504):
-        raise RetryableError(f"the server answered with status {status}", maybe_paid=True)
+        message = f"the server answered with status {status}{request}{words}"
+        raise RetryableError(message, maybe_paid=status not in _REJECTED, wait=wait)
     if 300 <= status < 400:
         raise TeacherError(
             f"{who}: the server redirects (status {status}), and redirects are not followed; use "

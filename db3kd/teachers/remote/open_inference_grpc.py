@@ -16,6 +16,9 @@ from db3kd.teachers.remote.retry import RetryableError
 from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelSignature
 
+_FAILED = ("ABORTED", "CANCELLED", "INTERNAL", "UNKNOWN")
+"""Statuses of failures on the server that may be over when the request is repeated."""
+
 _MANY_CLASSES = 10_000
 """The limit on answers allows for so many classes, because it is set before they are known."""
 
@@ -115,11 +118,14 @@ class GrpcTransport:
         quotation = "" if self._secret else f": {' '.join(str(error.message()).split())[:200]}"
         if status == "UNAVAILABLE" and "failed to connect" in str(error.message()):
             return RetryableError(no_connection(), maybe_paid=False)
-        if status == "UNAVAILABLE":
-            return RetryableError("connection lost", maybe_paid=True)
         if status == "DEADLINE_EXCEEDED":
             return RetryableError(f"no complete answer within {self._timeout:g} s", maybe_paid=True)
+        answered = f"the server answered with status {status}{quotation}"
         # The client itself reports this status if an answer is too long; a retry cannot help.
         if status == "RESOURCE_EXHAUSTED" and "larger than max" not in str(error.message()):
-            return RetryableError(f"the server answered with status {status}", maybe_paid=False)
-        return TeacherError(f"{who}: the server answered with status {status}{quotation}")
+            return RetryableError(answered, maybe_paid=False)
+        if status == "UNAVAILABLE":
+            return RetryableError(f"connection lost, or {answered}", maybe_paid=True)
+        if status in _FAILED:
+            return RetryableError(answered, maybe_paid=True)
+        return TeacherError(f"{who}: {answered}")

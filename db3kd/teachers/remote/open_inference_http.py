@@ -11,7 +11,13 @@ import numpy as np
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, unreadable
-from db3kd.teachers.remote.open_inference_tensors import ModelAddress, input_tensor, output_array
+from db3kd.teachers.remote.json_body import json_encoder
+from db3kd.teachers.remote.open_inference_tensors import (
+    ModelAddress,
+    input_tensor,
+    json_request,
+    output_array,
+)
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelSignature
@@ -42,6 +48,7 @@ class HttpTransport:
     ) -> None:
         self._triton = import_extra("tritonclient.http", "remote")
         self._http = HttpClient(requests.in_flight, requests.timeout, secret)
+        self._encode = json_encoder()
         self._binary = binary
         self._server = f"{address.base}/v2"
         version = f"/versions/{quote(address.version)}" if address.version else ""
@@ -77,14 +84,14 @@ class HttpTransport:
         self, array: np.ndarray, signature: ModelSignature, request_id: str
     ) -> tuple[bytes, dict[str, str]]:
         """Returns the body and the headers of a request."""
-        name = signature.output.name
+        if not self._binary:
+            content = self._encode(json_request(array, signature, request_id))
+            return content, {"Content-Type": "application/json"}
         content, header_length = self._triton.InferenceServerClient.generate_request_body(
-            [input_tensor(self._triton, array, signature, binary_data=self._binary)],
-            [self._triton.InferRequestedOutput(name, binary_data=self._binary)],
+            [input_tensor(self._triton, array, signature)],
+            [self._triton.InferRequestedOutput(signature.output.name)],
             request_id,
         )
-        if header_length is None:
-            return content, {"Content-Type": "application/json"}
         lengths = {_HEADER_LENGTH: str(header_length)}
         return content, {"Content-Type": "application/octet-stream", **lengths}
 

@@ -86,19 +86,36 @@ class ModelAddress:
         return f"{self.model}{version} at {self.scheme}://{self.host}"
 
 
-def input_tensor(triton: Any, array: np.ndarray, signature: ModelSignature, **options: Any) -> Any:
-    """Returns a tritonclient input tensor.
+def json_request(array: np.ndarray, signature: ModelSignature, request_id: str) -> dict[str, Any]:
+    """Returns a request without bytes, to be written as JSON.
+
+    Args:
+        array: The model's input, with the batch first.
+        signature: Names the input, its dtype and the output.
+        request_id: The id of the request.
+    """
+    tensor = {
+        "name": signature.input.name,
+        "shape": list(array.shape),
+        "datatype": _DATATYPES[signature.input.dtype],
+        "data": array.reshape(-1),
+    }
+    output = {"name": signature.output.name, "parameters": {"binary_data": False}}
+    return {"id": request_id, "inputs": [tensor], "outputs": [output]}
+
+
+def input_tensor(triton: Any, array: np.ndarray, signature: ModelSignature) -> Any:
+    """Returns a tritonclient input tensor that is sent as bytes.
 
     Args:
         triton: `tritonclient.http` or `tritonclient.grpc`.
         array: The model's input, with the batch first.
         signature: Names the input and its dtype.
-        options: For tritonclient's `set_data_from_numpy`.
     """
     tensor = triton.InferInput(
         signature.input.name, list(array.shape), _DATATYPES[signature.input.dtype]
     )
-    tensor.set_data_from_numpy(array, **options)
+    tensor.set_data_from_numpy(array)
     return tensor
 
 

@@ -25,9 +25,11 @@ class RequestSettings:
             longer wait.
         queries_per_second: Maximum average number of images per second. None: no limit.
         retry_ambiguous: Also repeat requests that the server may have answered: after a lost
-            connection, a timeout or a failing gateway (502, 504). The server may then charge up to
-            `max_attempts` times for one request. If False, only requests that were surely not
-            answered are repeated (no connection, 429, 503), and nothing is paid twice.
+            connection, a timeout or a failure of the server or its gateway (408, 500, 502, 504, 520
+            to 524 and so on; INTERNAL, UNKNOWN, UNAVAILABLE and so on over gRPC). The server may
+            then charge up to `max_attempts` times for one request. If False, only requests that
+            were surely not answered are repeated (no connection, 425, 429, 503,
+            RESOURCE_EXHAUSTED), and nothing is paid twice.
 
     Raises:
         ValueError: If any of the values is invalid.

@@ -24,6 +24,7 @@ from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.event_loop import EventLoopThread
 from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, split_url, unreadable
+from db3kd.teachers.remote.json_body import json_encoder
 from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.secret_header import SecretHeader
@@ -106,7 +107,7 @@ class Template:
 
     Example:
         >>> Template({"instances": "$images"}).fill(np.zeros((2, 1)))
-        {'instances': [[0.0], [0.0]]}
+        {'instances': array([[0.], [0.]])}
     """
 
     def __init__(self, value: Any) -> None:
@@ -121,7 +122,7 @@ class Template:
         self.single = placeholders[0] == "single"
 
     def fill(self, images: np.ndarray) -> Any:
-        """Returns the value with the images in place of the placeholder.
+        """Returns the value with the images, as arrays, in place of the placeholder.
 
         Args:
             images: [N, *input_shape].
@@ -185,6 +186,7 @@ class _RestService:
         self._classes = reader.classes
         self._preprocessing = preprocessing
         self._client = client
+        self._encode = json_encoder()
 
     async def ask(self, images: Tensor, request_id: str) -> Any:
         # A thread serializes the request, so that the event loop can serve the other requests.
@@ -204,7 +206,7 @@ class _RestService:
         return [found] if self._template.single and not _is_batch_of_one(found) else found
 
     def _serialize(self, images: Tensor) -> bytes:
-        return json.dumps(self._template.fill(self._preprocessing(images))).encode()
+        return self._encode(self._template.fill(self._preprocessing(images)))
 
     def identity(self) -> dict[str, Any]:
         return {"url": self._url, "request": self._template.value}
@@ -234,9 +236,9 @@ def _placeholders(value: Any, in_list: bool = False) -> Iterator[str]:
 
 def _fill(value: Any, images: np.ndarray) -> Any:
     if isinstance(value, str) and value == _ALL:
-        return images.tolist()
+        return images
     if isinstance(value, str) and value == _ONE:
-        return images[0].tolist()
+        return images[0]
     if isinstance(value, dict):
         return {key: _fill(inner, images) for key, inner in value.items()}
     if isinstance(value, list):

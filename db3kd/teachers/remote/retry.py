@@ -71,8 +71,8 @@ class RetryPolicy:
             who: How errors begin.
 
         Raises:
-            TeacherError: If no attempt is left. `error.maybe_paid` is 1 if the server may have
-                answered any of the attempts, else 0.
+            TeacherError: If no attempt is left, or if `attempt` raises it. `error.maybe_paid` is
+                1 if the server may have answered any of the attempts, else 0.
         """
         maybe_paid = False
         retrying = self._tenacity.AsyncRetrying(
@@ -93,6 +93,9 @@ class RetryPolicy:
                 return await attempt()
             except RetryableError as error:
                 maybe_paid |= error.maybe_paid
+                raise
+            except TeacherError as error:
+                error.maybe_paid = max(error.maybe_paid, int(maybe_paid))
                 raise
 
         try:

@@ -107,6 +107,11 @@ HOSTILE = {
         r"the server answered with status 400; its words are withheld, because it received "
         r"a secret; the request held \[\d+, .*\] float32, layout NCHW$",
     ),
+    "a failure that repeats what was sent": (
+        lambda n, asked, infer: Answer(500, echo(asked)),
+        r"no answer in 2 attempts; the server answered with status 500; its words are withheld, "
+        r"because it received a secret; the request held",
+    ),
     "a status that repeats what was sent": (
         lambda n, asked, infer: Answer(999, echo(asked)),
         "the server answered with status 999; its words are withheld, because it received a "

@@ -1,5 +1,7 @@
 """The Open Inference Protocol v2: model declarations and the encoding of tensors."""
 
+import dataclasses
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -128,6 +130,23 @@ def test_tensors_are_encoded_as_requested_or_as_the_server_supports(
         teacher.close()
 
 
+def test_tensors_as_json_are_those_of_the_protocol_and_keep_their_bits(truth, images):
+    with ModelServer(truth, ()) as server:
+        requests = dataclasses.replace(BRISK, in_flight=1)
+        teacher = open_inference_teacher(
+            server.model, ModelOverrides(classes=10), requests=requests
+        )
+        teacher.decide(images[:8])
+        teacher.close()
+    body = server.asked[-1].body
+    sent = json.loads(body)
+    (tensor,), (output,) = sent["inputs"], sent["outputs"]
+    assert np.array(tensor.pop("data"), np.float32).tobytes() == images[:8].numpy().tobytes()
+    assert tensor == {"name": "images", "shape": [8, *SHAPE], "datatype": "FP32"}
+    assert output == {"name": "label", "parameters": {"binary_data": False}}
+    assert len(body) < 13 * images[:8].numel() and sent["id"]
+
+
 def test_the_metadata_declares_shape_and_classes(truth):
     scores = {"outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 10]}]}
     with ModelServer(truth, metadata=scores) as server:
@@ -238,12 +257,29 @@ def test_over_grpc_answers_are_the_same(truth, images, serve, monkeypatch):
     teacher.close()
 
 
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
-def test_over_grpc_a_busy_server_is_retried(truth, images, serve, code):
+@pytest.mark.parametrize(
+    "code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "ABORTED", "CANCELLED"]
+)
+def test_over_grpc_a_busy_or_failing_server_is_retried(truth, images, serve, code):
     service = Service(truth, [grpc.StatusCode[code]] * 2)
     teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), requests=BRISK)
     assert teacher.decide(images).equal(truth.decide(images))
     assert service.answered == len(images)
+    teacher.close()
+
+
+@pytest.mark.parametrize(("code", "attempts"), [("INTERNAL", 1), ("RESOURCE_EXHAUSTED", 3)])
+def test_over_grpc_a_failure_that_may_be_charged_is_not_retried_without_ambiguous_retries(
+    truth, images, serve, code, attempts
+):
+    service = Service(truth, [grpc.StatusCode[code]] * 9)
+    requests = dataclasses.replace(BRISK, max_attempts=3, retry_ambiguous=False)
+    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), requests=requests)
+    words = f"no answer in {attempts} attempts?; the server answered with status {code}: "
+    with pytest.raises(TeacherError, match=words) as raised:
+        teacher.decide(images[:8])
+    assert len(service.failures) == 9 - attempts
+    assert raised.value.maybe_paid == (8 if attempts == 1 else 0)
     teacher.close()
 
 
@@ -291,7 +327,7 @@ def test_grpc_rejects_json():
         open_inference_teacher("grpc://127.0.0.1:1/digits", binary=False)
 
 
-@pytest.mark.parametrize("module", ["tenacity", "tritonclient.http", "aiohttp"])
+@pytest.mark.parametrize("module", ["tenacity", "tritonclient.http", "aiohttp", "orjson"])
 def test_a_missing_package_is_reported_with_its_extra(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "db3kd\[remote\]"'):

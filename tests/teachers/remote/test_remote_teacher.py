@@ -144,7 +144,48 @@ def test_without_ambiguous_retries_a_busy_server_is_still_retried(truth, many):
         teacher.close()
 
 
-@pytest.mark.parametrize("status", [400, 401, 422, 500, 501])
+@pytest.mark.parametrize("status", [408, 425, 500, 502, 504, 520, 522, 524, 529])
+def test_a_passing_failure_of_the_server_is_retried(truth, many, status):
+    with Scripted(truth, fail_on(1, Answer(status))) as server:
+        teacher = ask(server)
+        assert teacher.decide(many[:40]).equal(truth.decide(many[:40]))
+        assert sorted(server.requests.values()) == [1, 1, 1, 1, 1] and next(server.number) == 6
+        teacher.close()
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(408, 1), (425, 3), (429, 3), (500, 1), (524, 1)])
+def test_without_ambiguous_retries_a_failure_that_may_be_charged_ends_the_run(
+    truth, many, status, attempts
+):
+    with Scripted(truth, lambda *_: Answer(status)) as server:
+        teacher = ask(server, retry_ambiguous=False, in_flight=1, max_attempts=3)
+        with pytest.raises(TeacherError, match=f"answered with status {status}") as raised:
+            teacher.decide(many[:8])
+        assert next(server.number) == attempts
+        assert raised.value.maybe_paid == (8 if attempts == 1 else 0)
+        teacher.close()
+
+
+def test_a_server_that_always_fails_is_quoted_after_the_last_attempt(truth, many):
+    with Scripted(truth, lambda *_: Answer(500, b"expected 784 features")) as server:
+        teacher = ask(server, max_attempts=3, in_flight=1)
+        words = r"no answer in 3 attempts; .* status 500: expected 784 features; the request held"
+        with pytest.raises(TeacherError, match=words) as raised:
+            teacher.decide(many[:8])
+        assert next(server.number) == 3 and raised.value.maybe_paid == 8
+        teacher.close()
+
+
+def test_an_attempt_that_may_be_paid_counts_if_the_next_one_is_refused(truth, many):
+    with Scripted(truth, lambda number, *_: Answer(400 if number else 500)) as server:
+        teacher = ask(server, in_flight=1)
+        with pytest.raises(TeacherError, match="with status 400") as raised:
+            teacher.decide(many[:8])
+        assert next(server.number) == 2 and raised.value.maybe_paid == 8
+        teacher.close()
+
+
+@pytest.mark.parametrize("status", [400, 401, 422, 501, 505])
 def test_permanent_errors_are_not_retried(truth, many, status):
     with Scripted(truth, fail_on(0, Answer.of({"error": "no such input"}, status))) as server:
         teacher = ask(server, in_flight=1)
@@ -164,7 +205,7 @@ def test_answers_before_a_gap_are_returned_and_those_behind_it_kept(truth, many)
         if not failed.is_set() and images[24:32].numpy().tobytes() in asked.body:
             time.sleep(0.05)
             failed.set()
-            return Answer(500)
+            return Answer(400)
         return infer(asked)
 
     with Scripted(truth, fail_fourth) as server:
@@ -184,7 +225,7 @@ def test_answers_before_a_gap_are_returned_and_those_behind_it_kept(truth, many)
 
 
 def test_the_ledger_records_what_a_failing_batch_answered(truth, many):
-    with Scripted(truth, fail_on(3, Answer(500))) as server:
+    with Scripted(truth, fail_on(3, Answer(400))) as server:
         teacher = ask(server, in_flight=1)
         ledger = Ledger(torch.tensor([100]))
 

@@ -22,6 +22,7 @@ from db3kd.teachers.remote.rest import AnswerPath, Template
 SHAPE = (1, 8, 8)
 SAID = ModelOverrides(image_shape=SHAPE, classes=10)
 BRISK = RequestSettings(batch=8, in_flight=3, timeout=5.0, max_attempts=3, initial_backoff=0.001)
+IN_ORDER = RequestSettings(batch=8, in_flight=1)
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -102,6 +103,38 @@ def test_preprocessing_is_applied_before_the_request(truth, images):
         teacher.decide(images[:8])
         teacher.close()
     assert seen == (images[:8] * 255).round().flatten(1).int().tolist()
+
+
+@pytest.mark.parametrize("request_form", [{"x": "$images"}, [{"x": "$image"}], {"x": "$image"}])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8"])
+def test_numbers_are_sent_in_the_fewest_digits_that_keep_all_bits(request_form, dtype):
+    bodies = []
+
+    def answer(asked):
+        bodies.append(asked.body)
+        return Answer.of([0] * (1 if request_form == {"x": "$image"} else 8))
+
+    # Values of all magnitudes, and those of 8-bit pixels.
+    random = torch.Generator().manual_seed(0)
+    tiny = torch.rand(4, *SHAPE, generator=random) ** 40
+    pixels = torch.randint(256, (4, *SHAPE), generator=random) / 255
+    images = torch.cat([tiny, pixels])
+    steps = Preprocessing(dtype=dtype, scale=(0, 255) if dtype == "uint8" else None)
+    with Loopback(answer) as server:
+        teacher = rest_teacher(server.url, request_form, "*", SAID, steps, IN_ORDER)
+        teacher.decide(images)
+        teacher.close()
+    sent = [number for body in bodies for number in _numbers(json.loads(body))]
+    assert np.array(sent, dtype).tobytes() == steps(images).tobytes()
+    if dtype == "float32":
+        assert sum(map(len, bodies)) < 13 * images.numel()  # as a float64, a value takes 20 bytes
+
+
+def _numbers(value):
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [number for part in parts for number in _numbers(part)]
+    return [value]
 
 
 @pytest.mark.parametrize("request_form", [{}, {"x": 1}, {"x": "$images", "y": "$image"}])

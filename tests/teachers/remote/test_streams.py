@@ -225,12 +225,12 @@ def test_images_behind_a_gap_are_recorded_as_in_flight(truth, many, file):
         if many[BATCH : 2 * BATCH].numpy().tobytes() in asked.body:
             while server.paid < WINDOW - BATCH:
                 threading.Event().wait(0.001)
-            return Answer(500)
+            return Answer(400)
         return infer(asked)
 
     with Scripted(truth, fail_second) as server:
         teacher = ask(server)
-        with pytest.raises(TeacherError, match="the server answered with status 500") as raised:
+        with pytest.raises(TeacherError, match="the server answered with status 400") as raised:
             decide(teacher, many, file)
         found = read_journal(file, "run")
         assert raised.value.answered.equal(truth.decide(many[:BATCH]))

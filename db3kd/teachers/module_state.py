@@ -1,0 +1,158 @@
+"""What of a torch module defines its scores: weights, other state, and the code of its class."""
+
+import dis
+import hashlib
+import inspect
+import re
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from types import CodeType, FunctionType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from db3kd.models.weights import tensor_bytes
+
+_LIBRARIES = ("torch", "db3kd")
+"""Packages whose code does not count, so that their next versions give the same fingerprints."""
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
+
+
+def weights_digest(
+    module: nn.Module, autocast: torch.dtype | None, of: Callable[[Any], bytes]
+) -> str:
+    """Returns the SHA-256 hex digest of a module's architecture, weights and precision.
+
+    Args:
+        module: The module.
+        autocast: The dtype of `torch.autocast`, or None.
+        of: Returns the digest of an entry of `module.state_dict()` that is no plain tensor, such as
+            the state of `get_extra_state` or quantized weights.
+
+    Raises:
+        ValueError: If an entry cannot be read.
+    """
+    kind = type(module)
+    digest = hashlib.sha256(
+        f"{kind.__module__}.{kind.__qualname__}\n{module}\n{autocast}\n".encode()
+    )
+    for key, value in sorted(module.state_dict().items()):
+        if isinstance(value, torch.Tensor) and not value.is_quantized:
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(tensor_bytes(value))
+            continue
+        try:
+            digest.update(f"{key}\n".encode() + of(value))
+        except Exception as error:  # an object's own __reduce__ may raise anything
+            raise ValueError(
+                f"fingerprint: the state {key!r} of the module {kind.__qualname__} cannot be read "
+                f"({error}); pass fingerprint=, a text that changes when the module does"
+            ) from error
+    return digest.hexdigest()
+
+
+def defining_values(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yields the names and values of what defines a module's scores and is not in its state.
+
+    These are buffers that are not saved, the public attributes of modules whose classes do not
+    describe themselves, and code that torch generated. An attribute that `forward` assigns is left
+    out, because it differs after each call.
+    """
+    saved = module.state_dict().keys()
+    for name, buffer in sorted(module.named_buffers(remove_duplicate=False)):
+        if name not in saved:
+            yield f"buffer {name}", buffer
+    for path, each in module.named_modules():
+        kind = type(each)
+        if isinstance(each, torch.jit.ScriptModule):
+            yield f"script {path}", _script(each)
+        elif isinstance(each, torch.fx.GraphModule):
+            yield f"code {path}", each.code
+        elif not _describes_itself(kind):
+            assigned = _assigned_attributes(each)
+            for name, value in sorted(vars(each).items()):
+                if name[0] != "_" and name not in _OF_EVERY_MODULE and name not in assigned:
+                    yield f"attribute {path}.{name}", _as_plain(value)
+
+
+def forward_functions(module: nn.Module) -> list[FunctionType]:
+    """Returns the functions that compute a module's scores, without those of torch and db3kd.
+
+    These are `forward` of each submodule, and the methods and properties that it may use.
+    """
+    found: list[FunctionType] = []
+    for each in module.modules():
+        found += [function for function in _methods_of(each) if function not in found]
+    return found
+
+
+def _script(module: torch.jit.ScriptModule) -> tuple[str, Any, list[Any]] | None:
+    """Returns the code of a module's TorchScript with its constants and plain attributes."""
+    try:
+        code, constants = module.code_with_constants
+    except (AttributeError, RuntimeError):  # it has no method `forward`
+        return None
+    used = sorted(set(re.findall(r"\.(\w+)", code)))
+    values = [getattr(module, name, None) for name in used]
+    plain = [value for value in values if not isinstance(value, nn.Module)]
+    return code, constants.const_mapping, plain
+
+
+def _methods_of(module: nn.Module) -> list[FunctionType]:
+    """Returns `forward` of a module, and the methods that it and these may use, by their names."""
+    kinds = [kind for kind in type(module).__mro__ if not _is_of_library(kind)]
+    found: list[FunctionType] = []
+    names = ["forward"]
+    for name in names:  # it grows meanwhile
+        members = [vars(kind).get(name) for kind in kinds]
+        if name == "forward":
+            members.append(vars(module).get(name))
+        for member in members:
+            if isinstance(member, property):
+                member = member.fget
+            function = inspect.unwrap(getattr(member, "__func__", member)) if member else None
+            if not isinstance(function, FunctionType) or function in found:
+                continue
+            if not _is_of_library(function):
+                found.append(function)
+                used = _attributes(function.__code__, _ATTRIBUTES)
+                names += [used_name for used_name in sorted(used) if used_name not in names]
+    return found
+
+
+def _assigned_attributes(module: nn.Module) -> set[str]:
+    return {
+        name
+        for function in _methods_of(module)
+        for name in _attributes(function.__code__, ("STORE_ATTR",))
+    }
+
+
+def _attributes(code: CodeType, instructions: tuple[str, ...]) -> set[str]:
+    """Returns the names of the attributes that some instructions of code use."""
+    found = {str(s.argval) for s in dis.get_instructions(code) if s.opname in instructions}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= _attributes(constant, instructions)
+    return found
+
+
+def _describes_itself(kind: type[nn.Module]) -> bool:
+    """Returns whether the text of a module shows its attributes, or their class is db3kd's."""
+    if not kind.__module__.startswith("torch.nn.modules."):
+        return _is_of_library(kind)
+    return kind.extra_repr is not nn.Module.extra_repr
+
+
+def _is_of_library(code: type | FunctionType) -> bool:
+    return (code.__module__ or "").partition(".")[0] in (*_LIBRARIES, "builtins")
+
+
+def _as_plain(value: Any) -> Any:
+    """Returns the settings in a namespace or data class as a dict, and other values as they are."""
+    settings = isinstance(value, Namespace | SimpleNamespace) or is_dataclass(value)
+    return vars(value) if settings and not isinstance(value, type) else value
