@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_seed
+from db3kd.argument_types import check_number, check_seed
 from db3kd.boundary import SignOptSettings
 from db3kd.boundary.starting_points import Order
 from db3kd.validation import check_count
@@ -109,7 +109,7 @@ class LabelSettings:
             )
         for count in self.snapshots:
             check_count(count, "snapshots", least=0)
-        if not 0 < self.tolerance < 1:
+        if not 0 < check_number(self.tolerance, "tolerance", "a number in (0, 1)") < 1:
             raise ValueError(f"tolerance: expected a number in (0, 1), got {self.tolerance}")
 
     @classmethod

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_positive
 from db3kd.data.image_set import ImageSet
 from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
 from db3kd.distillation.evaluation import predict_logits
@@ -87,8 +88,7 @@ class AcquisitionSettings:
     def __post_init__(self) -> None:
         for name in ("rounds", "pool", "students", "steps", "epochs"):
             check_count(getattr(self, name), name)
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
+        check_positive(self.learning_rate, "learning_rate")
 
     def steps_for(self, answers: int) -> int:
         """Returns the training steps of a student that learns this number of answers."""
