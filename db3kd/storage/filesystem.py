@@ -15,7 +15,7 @@ _WORKERS = ".helpers"
 LOCKS = (LOCK, _WORKERS)
 """Names of lock files, which are empty."""
 
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINKS = os.O_NOFOLLOW | os.O_CLOEXEC
 """A folder may come from somebody else and hold links to files that must not be written."""
 
 _WORKERS_END_SECONDS = 15.0
@@ -111,9 +111,7 @@ def truncate(path: Path, size: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes a folder to disk, so that new names in it survive a crash. No-op on Windows."""
-    if os.name == "nt":
-        return
+    """Flushes a folder to disk, so that new names in it survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -413,7 +413,6 @@ def test_a_damaged_journal_is_an_error_before_anything_is_asked(run, a_manifest)
         RunFolder.reopen(run.path, KIND, a_manifest)
 
 
-@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users")
 def test_a_folder_that_may_not_be_written_says_so(a_manifest):
     with tempfile.TemporaryDirectory() as parent:
         os.chmod(parent, 0o555)
