@@ -6,9 +6,12 @@ from typing import Literal
 
 from db3kd.argument_types import check_number, check_positive, check_type
 from db3kd.boundary.probes import Directions
-from db3kd.ops import Noise
+from db3kd.ops import COUNTER_LIMIT, Noise
 from db3kd.validation import check_count
 from db3kd.wording import did_you_mean
+
+MAX_CLASSES = COUNTER_LIMIT
+"""The directions of probes depend on the class, and those of further classes would repeat."""
 
 _FIRST_FREQUENCIES = 0.3
 """The first round draws directions from this share of the frequencies of a side."""
@@ -51,7 +54,7 @@ class SignOptSettings:
         tolerance: The width of the last bracket of the line search. On flat boundaries 1e-3 ends
             nearer to the optimum; on networks, whose boundaries are curved, the queries it costs
             are better spent elsewhere.
-        rounds: Maximum number of rounds, whatever the budget.
+        rounds: Maximum number of rounds, whatever the budget; at most 65,536.
         surrogate_refits: How often a surrogate is trained further on the answers of the search
             before the rounds, and is then followed again; None or 0 for never. See
             `db3kd.boundary.surrogate_refit`.
@@ -76,7 +79,8 @@ class SignOptSettings:
 
     def __post_init__(self) -> None:
         check_count(self.probes, "probes")
-        check_count(self.rounds, "rounds", least=0)
+        if check_count(self.rounds, "rounds", least=0) > COUNTER_LIMIT:
+            raise ValueError(f"rounds: expected at most {COUNTER_LIMIT:,}, got {self.rounds:,}")
         if self.surrogate_refits is not None:
             check_count(self.surrogate_refits, "surrogate_refits", least=0)
         if self.noise not in ("rademacher", "gaussian"):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from db3kd.argument_types import check_number, check_seed
 from db3kd.boundary import SignOptSettings
+from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.boundary.starting_points import Order
 from db3kd.validation import check_count
 from db3kd.wording import did_you_mean
@@ -173,8 +174,14 @@ class LabelSettings:
             classes: The number of classes.
 
         Raises:
-            ValueError: If `targets` exceeds the number of other classes.
+            ValueError: If `targets` exceeds the number of other classes, or if there are too many
+                classes for "mbd".
         """
+        if self.measure == "mbd" and classes > MAX_CLASSES:
+            raise ValueError(
+                f"measure: 'mbd' expects at most {MAX_CLASSES:,} classes, got {classes:,}; use "
+                "'bd' or 'sd'"
+            )
         others = classes - 1
         if self.targets is not None and self.targets > others:
             raise ValueError(
