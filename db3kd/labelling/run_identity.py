@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from db3kd.boundary.starting_points import NEAREST_IMAGES
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
@@ -131,6 +132,8 @@ def label_manifest(
     }
     if order.spread:
         entries[_ORDER] = _SPREAD
+    if settings.ranks_images:
+        entries |= NEAREST_IMAGES
     names = run_class_names(teacher, images)
     if names is not None:
         entries[CLASS_NAMES] = names
