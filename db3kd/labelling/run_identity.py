@@ -86,6 +86,19 @@ def samples_per_shard(
     return chunk_size(teacher, settings)
 
 
+def consistency_checks_of(folder: str | Path, *, resume: bool) -> int:
+    """Returns the part of the budget that the run in a folder left for consistency checks.
+
+    A run that is resumed by a caller without an argument for it keeps this part.
+
+    Args:
+        folder: The folder of the run.
+        resume: Whether a run in the folder is resumed.
+    """
+    count = begun_with(folder).get("consistency_checks") if resume else None
+    return count if type(count) is int and count > 0 else 0
+
+
 def label_manifest(
     teacher: Teacher,
     images: NamedImages,
