@@ -51,7 +51,7 @@ def decide_in_folder(path: Path, teacher: Teacher, images: ImageSet, title: str)
     )
     with RunFolder.open(path, DECISIONS, manifest, resume=True) as folder:
         decisions = decide_once(folder, teacher, images, title)
-        if not folder.finished:
+        if not folder.verify_finished():
             folder.finish({"samples": len(images), "queries": len(images)})
     return decisions
 

@@ -125,7 +125,7 @@ def write_pseudo_samples(
         compare_with_run(Path(folder), PSEUDO_SAMPLES, described, any_teacher=True)
         accept_teacher([folder], described["teacher"])
     with RunFolder.open(folder, PSEUDO_SAMPLES, described, resume=resume) as run:
-        if not run.finished:
+        if not run.verify_finished():
             run.finish(vars(_write_shards(run, teacher, settings)))
         ChoiceLog(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])

@@ -17,6 +17,7 @@ from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
+from db3kd.storage import shards
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 from db3kd.teachers import FunctionTeacher, TeacherError
 
@@ -289,3 +290,11 @@ def test_a_finished_run_of_an_earlier_version_is_accepted_if_it_has_all_shards(
 def test_random_starting_points_are_those_of_earlier_versions(tmp_path):
     write_300(tmp_path, max_queries=9_999, order="random")
     assert "nearest_images" not in read_manifest(tmp_path)["settings"]
+
+
+def test_a_finished_run_is_read_twice_to_be_verified_and_added_up(tmp_path, monkeypatch):
+    write_300(tmp_path, max_queries=9_999)
+    read, reader = [], shards.checked_bytes
+    monkeypatch.setattr(shards, "checked_bytes", lambda file: read.append(file) or reader(file))
+    write_300(tmp_path, max_queries=0, resume=True)
+    assert len(read) == 2 * len(list(tmp_path.glob("*.parquet")))
