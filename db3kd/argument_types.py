@@ -84,6 +84,18 @@ def check_number(value: float, name: str, expected: str = "a finite number") -> 
     return float(value)
 
 
+def check_positive(value: float, name: str, expected: str = "a finite number above 0") -> float:
+    """Checks that a value is a finite number above 0, and returns it as a float.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not finite, or not above 0.
+    """
+    if check_number(value, name, expected) <= 0:
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+    return float(value)
+
+
 def check_price(value: float, name: str = "price_per_1000") -> float:
     """Checks a price, and returns it as a float.
 

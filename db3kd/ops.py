@@ -23,6 +23,7 @@ from db3kd.extension import build_config, call, keep_result_memory
 from db3kd.ray_ops import NextRound, bracket_queries, bracket_step, ray_lengths
 
 __all__ = [
+    "COUNTER_LIMIT",
     "NextRound",
     "Noise",
     "Normalisation",
@@ -38,6 +39,9 @@ __all__ = [
 
 Noise = Literal["rademacher", "gaussian"]
 """Distribution of the coefficients of a probe direction: ±1/√n each, or uniform on the sphere."""
+
+COUNTER_LIMIT = 65_536
+"""Targets and rounds in the counters of probe directions are below this number."""
 
 Normalisation = Literal["inverse", "margin"]
 """How `soft_labels` turns distances into logits."""
@@ -81,8 +85,8 @@ def probe_queries(
         origins: `[P, D] float32`, the samples.
         points: `[P, D] float32`, a point near the boundary for each.
         step: `[P] float32`, the length of a step, in input units.
-        counters: `[P, 3] int64`: sample index (below 2³²), target and round (each below 65536).
-            Other numbers raise IndexError on a CPU and are not detected on CUDA.
+        counters: `[P, 3] int64`: sample index (below 2³²), target and round (each below
+            `COUNTER_LIMIT`).
         seed: Any int64.
         count: Probes at each point.
         noise: The distribution of the coefficients; see `Noise`.

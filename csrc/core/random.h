@@ -26,6 +26,17 @@ struct DirectionId {
   std::uint32_t target_and_round;
 };
 
+// A counter is a sample index, a target and a round. The sample index fills one word of a
+// DirectionId; target and round share another. Beyond these limits, directions would repeat.
+constexpr std::int64_t kMaxSamples = std::int64_t{1} << 32;
+constexpr std::int64_t kMaxTargets = 65536;
+constexpr std::int64_t kMaxRounds = 65536;
+
+DB3KD_HOST_DEVICE bool counter_fits(const std::int64_t* counter) {
+  return counter[0] >= 0 && counter[0] < kMaxSamples && counter[1] >= 0 &&
+         counter[1] < kMaxTargets && counter[2] >= 0 && counter[2] < kMaxRounds;
+}
+
 DB3KD_HOST_DEVICE DirectionId direction_id(std::int64_t seed, std::int64_t probe,
                                            const std::int64_t* counters) {
   const auto bits = static_cast<std::uint64_t>(seed);

@@ -16,10 +16,8 @@
 namespace db3kd::cpu {
 namespace {
 
-// The checked words of a counter: the sample index fills one 32-bit word; target and round share
-// another.
 void check_counters(const std::int64_t* counters, std::int64_t rows) {
-  constexpr std::int64_t kLimits[] = {std::int64_t{1} << 32, 65536, 65536};
+  constexpr std::int64_t kLimits[] = {kMaxSamples, kMaxTargets, kMaxRounds};
   constexpr const char* kNames[] = {"sample index", "target", "round"};
   for (std::int64_t i = 0; i < 3 * rows; ++i) {
     DB3KD_CHECK(IndexError, counters[i] >= 0 && counters[i] < kLimits[i % 3],

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cassert>
+
 #include "../core/noise.h"
 #include "../core/probe.h"
 #include "../core/random.h"
@@ -12,6 +14,12 @@ namespace db3kd::cuda {
 
 constexpr int kTile = kWarp * kVector;
 static_assert(kTile == kRademacherPerBlock && kVector == kGaussianPerBlock);
+
+// Each op calls this once for each of its points, in one of its kernels.
+__device__ __forceinline__ void assert_counter_fits(const DirectionSource& source,
+                                                    std::int64_t point) {
+  assert(counter_fits(source.counters + 3 * point));
+}
 
 __device__ __forceinline__ DirectionId direction_of(const DirectionSource& source,
                                                     std::int64_t point, std::int64_t probe) {

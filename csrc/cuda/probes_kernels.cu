@@ -72,6 +72,7 @@ __global__ void probe_factors_kernel(DirectionSource source, Divisor probes, con
        row < source.points * source.probes; row += stride) {
     const Quotient place = probes.divide(row);
     const std::int64_t point = place.quotient;
+    assert_counter_fits(source, point);
     const DirectionId id = direction_of(source, point, place.remainder);
     const float* offset = offsets + point * size;
     double along = 0.0, squares = 0.0;
@@ -144,6 +145,7 @@ __global__ void probe_weights_kernel(DirectionSource source, const std::int64_t*
                                      const std::int64_t* criterion_class, bool targeted,
                                      float* weights) {
   for (std::int64_t point = blockIdx.x; point < source.points; point += gridDim.x) {
+    assert_counter_fits(source, point);
     const std::int64_t* row = decisions + point * source.probes;
     Tally mine;
     for (std::int64_t k = threadIdx.x; k < source.probes; k += blockDim.x) {

@@ -4,11 +4,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from db3kd.argument_types import suggests_arguments
+from db3kd.argument_types import check_number, check_positive, check_type, suggests_arguments
 from db3kd.boundary.probes import Directions
-from db3kd.ops import Noise
+from db3kd.ops import COUNTER_LIMIT, Noise
 from db3kd.validation import check_count
 from db3kd.wording import did_you_mean
+
+MAX_CLASSES = COUNTER_LIMIT
+"""The directions of probes depend on the class, and those of further classes would repeat."""
 
 _FIRST_FREQUENCIES = 0.3
 """The first round draws directions from this share of the frequencies of a side."""
@@ -18,6 +21,8 @@ _FREQUENCIES_PER_ROUND = 1 / 56
 
 _MIN_SMOOTH_SIDE = 16
 """Minimum height and width of images for which "auto" starts with low frequencies."""
+
+_AT_LEAST_0 = "a finite number of at least 0"
 
 
 @suggests_arguments
@@ -50,12 +55,13 @@ class SignOptSettings:
         tolerance: The width of the last bracket of the line search. On flat boundaries 1e-3 ends
             nearer to the optimum; on networks, whose boundaries are curved, the queries it costs
             are better spent elsewhere.
-        rounds: Maximum number of rounds, whatever the budget.
+        rounds: Maximum number of rounds, whatever the budget; at most 65,536.
         surrogate_refits: How often a surrogate is trained further on the answers of the search
             before the rounds, and is then followed again; None or 0 for never. See
             `db3kd.boundary.surrogate_refit`.
 
     Raises:
+        TypeError: If a length or a share is no number.
         ValueError: If a value is out of range.
     """
 
@@ -74,7 +80,8 @@ class SignOptSettings:
 
     def __post_init__(self) -> None:
         check_count(self.probes, "probes")
-        check_count(self.rounds, "rounds", least=0)
+        if check_count(self.rounds, "rounds", least=0) > COUNTER_LIMIT:
+            raise ValueError(f"rounds: expected at most {COUNTER_LIMIT:,}, got {self.rounds:,}")
         if self.surrogate_refits is not None:
             check_count(self.surrogate_refits, "surrogate_refits", least=0)
         if self.noise not in ("rademacher", "gaussian"):
@@ -82,14 +89,18 @@ class SignOptSettings:
                 f"noise: expected 'rademacher' or 'gaussian', got {self.noise!r}"
                 f"{did_you_mean(self.noise, ('rademacher', 'gaussian'))}"
             )
-        if not self.steps or min(self.steps) <= 0:
+        check_type(self.steps, (tuple, list), "steps", "a tuple of lengths")
+        if not self.steps:
             raise ValueError(f"steps: expected at least one positive length, got {self.steps}")
-        if self.growth < 0:
-            raise ValueError(f"growth: expected at least 0, got {self.growth}")
-        if not 0 <= self.momentum < 1:
+        for step in self.steps:
+            check_positive(step, "steps", "finite lengths above 0")
+        if check_number(self.growth, "growth", _AT_LEAST_0) < 0:
+            raise ValueError(f"growth: expected {_AT_LEAST_0}, got {self.growth}")
+        if not 0 <= check_number(self.momentum, "momentum", "a weight in [0, 1)") < 1:
             raise ValueError(f"momentum: expected a weight in [0, 1), got {self.momentum}")
-        if self.probe_step <= 0:
-            raise ValueError(f"probe_step: expected a positive length, got {self.probe_step}")
+        check_positive(self.probe_step, "probe_step", "a finite length above 0")
+        for name in ("least_gain", "tolerance", "trust"):
+            check_positive(getattr(self, name), name, "a finite share above 0")
         if not 0 < self.least_gain <= self.tolerance < self.trust / 2 < 0.5:
             raise ValueError(
                 "least_gain, tolerance, trust: expected 0 < least_gain <= tolerance < trust / 2 < "

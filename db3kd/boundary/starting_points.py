@@ -14,12 +14,24 @@ from db3kd.wording import did_you_mean
 Order = Literal["nearest", "random"]
 """Which images of the candidate pool become starting points."""
 
+NEAREST_IMAGES = {"nearest_images": "float64"}
+"""The entry of a run's manifest that says how precisely its nearest images are ranked.
+
+Runs of versions that ranked them in float32 lack it.
+"""
+
 _SPARE = 4
 """Neighbours kept beyond the requested number.
 
-The first pass ranks them by a matrix product. Its rounding must not lose a neighbour that the exact
-second pass would choose.
+The first pass ranks them by a matrix product. Its rounding must not lose a neighbour that the
+second pass, with the lengths of the rays, would choose.
 """
+
+_NUMBER_BITS = 32
+"""The lower bits of a key, which hold the number of an image."""
+
+_NO_IMAGE = torch.iinfo(torch.int64).max
+"""A key that is larger than that of any image."""
 
 
 class StartingPoints:
@@ -131,27 +143,25 @@ class StartingPoints:
         Returns:
             `[P, count + spare] int64`; -1 after the last image if there are fewer.
         """
-        samples, sample_of = pairs.samples, pairs.sample_of
+        samples, sample_of = pairs.samples.double(), pairs.sample_of
+        squares = (samples * samples).sum(1, keepdim=True)
         device, keep = samples.device, count + _SPARE
         pairs_for_class = _pairs_for_class(pairs)
-        best = samples.new_full((len(pairs), keep), torch.inf)
-        chosen = sample_of.new_full((len(pairs), keep), -1)
+        best = sample_of.new_full((len(pairs), keep), _NO_IMAGE)
         for numbers in self.candidate_pool.numbers.split(self.candidate_pool.block_size(samples)):
             block = self.candidate_pool.read(numbers, device)
-            # ‖x - c‖² - ‖x‖²: the second term is the same for all candidates of a sample.
-            gaps = torch.addmm((block * block).sum(1), samples, block.T, alpha=-2)
+            keys = _keys(samples, squares, block.double(), numbers.to(device))
             classes = self.candidate_pool.decisions[numbers]
             for c in classes.unique().tolist():
                 here = pairs_for_class(c)
                 if not len(here):
                     continue
                 members = (classes == c).nonzero()[:, 0]
-                near = gaps[:, members.to(device)].topk(min(keep, len(members)), largest=False)
-                rows, found = sample_of[here], numbers[members].to(device)
-                distance = torch.cat([best[here], near.values[rows]], dim=1)
-                number = torch.cat([chosen[here], found[near.indices[rows]]], dim=1)
-                distance, place = distance.topk(keep, largest=False)
-                best[here], chosen[here] = distance, number.gather(1, place)
+                size = min(keep, len(members))
+                near = keys[:, members.to(device)].topk(size, largest=False).values
+                both = torch.cat([best[here], near[sample_of[here]]], dim=1)
+                best[here] = both.topk(keep, largest=False).values
+        chosen = torch.where(best == _NO_IMAGE, -1, best & ((1 << _NUMBER_BITS) - 1))
         return chosen.cpu()
 
     def _random(self, pairs: Pairs) -> Tensor:
@@ -174,6 +184,29 @@ class StartingPoints:
             picks = draw(numbers, min(self.count, len(numbers)), (self.seed, sample), (0, c, 0, 0))
             chosen[pair, : len(picks)] = picks
         return chosen
+
+
+def _keys(samples: Tensor, squares: Tensor, block: Tensor, numbers: Tensor) -> Tensor:
+    """Returns keys that rank images by their distance from samples, and then by their number.
+
+    In float32 the terms of the product would cancel for images of low contrast. The distances are
+    rounded to float32, which removes what the library of matrix products and its threads change, so
+    images at the same distance have an order.
+
+    Args:
+        samples: `[S, D] float64`.
+        squares: `[S, 1] float64`, their squared lengths.
+        block: `[n, D] float64`, the images.
+        numbers: `[n] int64`, their numbers.
+
+    Returns:
+        `[S, n] int64`.
+    """
+    # ‖x - c‖² = ‖x‖² + ‖c‖² - 2 x·c
+    gaps = torch.addmm((block * block).sum(1), samples, block.T, alpha=-2)
+    distances = gaps.add_(squares).clamp_min_(0).sqrt_().float()
+    # The bits of floats of at least 0 have the order of the floats.
+    return (distances.view(torch.int32).long() << _NUMBER_BITS) | numbers
 
 
 def _pairs_for_class(pairs: Pairs) -> Callable[[int], Tensor]:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.distillation.train_settings import check_choice, check_positive
+from db3kd.argument_types import check_positive
+from db3kd.distillation.train_settings import check_choice
 
 _REDUCTIONS = ("batchmean", "sum", "none")
 
@@ -44,7 +45,7 @@ class KDLoss(nn.Module):
     ) -> None:
         super().__init__()
         if temperature is not None:
-            check_positive("temperature", temperature)
+            check_positive(temperature, "temperature")
         if not (math.isfinite(alpha) and alpha >= 0):
             raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha}")
         if beta is None and alpha > 1:

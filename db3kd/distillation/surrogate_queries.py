@@ -201,7 +201,7 @@ def decide_augmented_in_folder(
         expected = ExpectedRun(path, AUGMENTED_DECISIONS, described)
         check_resumed_runs([expected], accept_changed_teacher=True)
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
-        if folder.finished:
+        if folder.verify_finished():
             return decide_augmented(teacher, images, folder=folder)
         sizes = sharded_decisions.shard_sizes(len(images))
         before = sum(size for start, size in sizes.items() if folder.has_shard(start))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from db3kd.argument_types import RUN_SEED_BITS, check_seed, suggests_arguments
+from db3kd.argument_types import RUN_SEED_BITS, check_number, check_seed, suggests_arguments
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import default_model
@@ -48,10 +48,9 @@ class SurrogateSettings:
         check_count(self.queries_per_sample, "queries_per_sample")
         if check_count(self.networks, "networks") > MAX_NETWORKS:
             raise ValueError(f"networks: expected at most {MAX_NETWORKS}, got {self.networks}")
-        if not 0 <= self.clean_share < 1:
-            raise ValueError(
-                f"clean_share: expected at least 0 and below 1, got {self.clean_share}"
-            )
+        share = "at least 0 and below 1"
+        if not 0 <= check_number(self.clean_share, "clean_share", share) < 1:
+            raise ValueError(f"clean_share: expected {share}, got {self.clean_share}")
         if self.training.steps is None:
             raise ValueError("training.steps: expected a number, got None")
         check_seed(self.training.seed, "training.seed", bits=RUN_SEED_BITS)

@@ -8,6 +8,7 @@ import torch
 from db3kd.argument_types import (
     check_flag,
     check_number,
+    check_positive,
     check_seed,
     check_type,
     suggests_arguments,
@@ -74,7 +75,7 @@ class TrainSettings:
         for name in ("epochs", "batch_size") + (("steps",) if self.steps is not None else ()):
             check_count(getattr(self, name), name)
         if self.learning_rate is not None:
-            check_positive("learning_rate", self.learning_rate)
+            check_positive(self.learning_rate, "learning_rate")
         check_seed(self.seed)
         check_flag(self.shuffle, "shuffle")
         check_type(self.device, str, "device", 'text such as "auto"')
@@ -89,7 +90,7 @@ class TrainSettings:
         if self.ema is not None and not 0 < check_number(self.ema, "ema", "None or a number") < 1:
             raise ValueError(f"ema: expected None or a number between 0 and 1, got {self.ema}")
         if self.gradient_clip is not None:
-            check_positive("gradient_clip", self.gradient_clip)
+            check_positive(self.gradient_clip, "gradient_clip")
         if self.device != "auto" and torch.device(self.device).type not in ("cpu", "cuda"):
             raise ValueError(
                 f'device: expected "auto", "cpu", "cuda" or "cuda:<n>", got {self.device!r}'
@@ -126,12 +127,6 @@ class TrainSettings:
     def total_steps(self, rows: int) -> int:
         """Returns the number of steps of a training on `rows` rows."""
         return self.epochs * self.batches(rows) if self.steps is None else self.steps
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raises TypeError or ValueError unless `value` is a finite number above 0."""
-    if check_number(value, name, "a finite number above 0") <= 0:
-        raise ValueError(f"{name}: expected a finite number above 0, got {value}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from db3kd.distillation.train_settings import check_positive
+from db3kd.argument_types import check_positive
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 
@@ -56,7 +56,7 @@ class Checkpoint:
 
     def __init__(self, path: str | Path, identity: object, every_seconds: float = 30.0) -> None:
         if every_seconds != 0:
-            check_positive("every_seconds", every_seconds)
+            check_positive(every_seconds, "every_seconds")
         self.path = Path(path)
         self._identity = plain(identity)
         self._every_seconds = every_seconds

@@ -18,7 +18,7 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
         `[samples] int64`, the maximum number of queries for each sample, including its decision.
 
     Raises:
-        ValueError: If `settings.targets` exceeds the number of other classes.
+        ValueError: See `LabelSettings.targets_among`.
     """
     per_pair = 0 if settings.measure == "sd" else settings.queries_per_pair
     limit = 1 + settings.targets_among(classes) * per_pair

@@ -15,7 +15,7 @@ from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.planned_run import plan_run
 from db3kd.labelling.recovered import Recovered
-from db3kd.labelling.run_identity import decision_order_of, is_spread
+from db3kd.labelling.run_identity import consistency_checks_of, decision_order_of, is_spread
 from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner
 from db3kd.labelling.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
@@ -70,7 +70,9 @@ def label(
             several threads call it at the same time, and labels are bit-identical only on
             processors of one kind. With `db3kd.AutoSurrogate()` the run trains one itself, if
             that pays, on a part of its budget; this needs `out`.
-        out: A run folder that keeps each answer, like the one of `db3kd label --out`.
+        out: A run folder that keeps each answer, like the one of `db3kd label --out`. Either of
+            them continues a run that the other one began with the same images, teacher and
+            settings; a run of `label` with a budget needs `--consistency-checks 0` then.
         resume: Whether to continue the run in `out`, if there is one. The run must have the same
             teacher, images and settings.
         recovered: The attribute `.recovered` of an earlier call's error; its answers are reused.
@@ -131,8 +133,9 @@ def label(
     if out is None:
         return _label_in_memory(job, recovered, shown)
     if len(job.index.unique()) < len(job.index):
-        raise ValueError("index: expected each number at most once with out=, got duplicates")
-    planned = plan_run(out, job, surrogate=surrogate, resume=resume)
+        raise ValueError("index: expected each image at most once with out=, got duplicates")
+    checks = consistency_checks_of(out, resume=resume)
+    planned = plan_run(out, job, surrogate=surrogate, resume=resume, consistency_checks=checks)
     carry_out(
         planned,
         out,

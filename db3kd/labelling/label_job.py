@@ -109,6 +109,7 @@ class LabelJob:
         check_type(settings, LabelSettings, "settings", "LabelSettings")
         images = as_images(images, teacher=teacher)
         fitted_teacher, fitted_images = _fit(as_teacher(teacher, images), images)
+        settings.targets_among(fitted_teacher.classes)  # raises an error for too many
         if check_images and isinstance(fitted_images, ImageSet):
             fitted_images.check()
         if concurrent_chunks is None:

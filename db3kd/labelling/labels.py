@@ -55,6 +55,7 @@ LABELS = Kind(
         ),
     ),
     added_later=("settings.queries", "settings.consistency_checks"),
+    changed_results=("settings.nearest_images",),
 )
 """The kind of run folder that holds labels."""
 

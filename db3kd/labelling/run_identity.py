@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from db3kd.boundary.starting_points import NEAREST_IMAGES
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
@@ -85,6 +86,19 @@ def samples_per_shard(
     return chunk_size(teacher, settings)
 
 
+def consistency_checks_of(folder: str | Path, *, resume: bool) -> int:
+    """Returns the part of the budget that the run in a folder left for consistency checks.
+
+    A run that is resumed by a caller without an argument for it keeps this part.
+
+    Args:
+        folder: The folder of the run.
+        resume: Whether a run in the folder is resumed.
+    """
+    count = begun_with(folder).get("consistency_checks") if resume else None
+    return count if type(count) is int and count > 0 else 0
+
+
 def label_manifest(
     teacher: Teacher,
     images: NamedImages,
@@ -131,6 +145,8 @@ def label_manifest(
     }
     if order.spread:
         entries[_ORDER] = _SPREAD
+    if settings.ranks_images:
+        entries |= NEAREST_IMAGES
     names = run_class_names(teacher, images)
     if names is not None:
         entries[CLASS_NAMES] = names

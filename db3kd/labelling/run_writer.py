@@ -168,7 +168,7 @@ def carry_out(
     with RunFolder.open(
         folder, LABELS, planned.manifest, resume=resume, images=planned.known
     ) as run:
-        if run.finished:
+        if run.verify_finished():
             return add_up(run)
         checks = None
         if planned.checks_budget:

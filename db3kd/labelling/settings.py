@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_seed, suggests_arguments
+from db3kd.argument_types import check_number, check_seed, suggests_arguments
 from db3kd.boundary import SignOptSettings
+from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.boundary.starting_points import Order
 from db3kd.validation import check_count
 from db3kd.wording import did_you_mean
@@ -110,7 +111,7 @@ class LabelSettings:
             )
         for count in self.snapshots:
             check_count(count, "snapshots", least=0)
-        if not 0 < self.tolerance < 1:
+        if not 0 < check_number(self.tolerance, "tolerance", "a number in (0, 1)") < 1:
             raise ValueError(f"tolerance: expected a number in (0, 1), got {self.tolerance}")
 
     @classmethod
@@ -152,6 +153,11 @@ class LabelSettings:
         """Whether pairs need rays: SD to the nearest image is found in the pool without them."""
         return self.measure != "sd" or self.order != "nearest"
 
+    @property
+    def ranks_images(self) -> bool:
+        """Whether labels depend on which images are nearest."""
+        return self.order == "nearest" or self.targets is not None
+
     def starting_points_per_pair(self, limits: Tensor, surrogate: bool) -> Tensor:
         """The number of starting points of each pair.
 
@@ -174,8 +180,14 @@ class LabelSettings:
             classes: The number of classes.
 
         Raises:
-            ValueError: If `targets` exceeds the number of other classes.
+            ValueError: If `targets` exceeds the number of other classes, or if there are too many
+                classes for "mbd".
         """
+        if self.measure == "mbd" and classes > MAX_CLASSES:
+            raise ValueError(
+                f"measure: 'mbd' expects at most {MAX_CLASSES:,} classes, got {classes:,}; use "
+                "'bd' or 'sd'"
+            )
         others = classes - 1
         if self.targets is not None and self.targets > others:
             raise ValueError(

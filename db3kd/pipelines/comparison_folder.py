@@ -120,7 +120,7 @@ class ComparisonFolder:
 
     def finish(self, test_queries: int) -> None:
         """Marks the comparison as finished."""
-        if not self._folder.finished:
+        if not self._folder.verify_finished():
             self._folder.finish({"samples": test_queries, "queries": test_queries})
 
 

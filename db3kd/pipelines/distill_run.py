@@ -272,7 +272,7 @@ class DistillRun:
             labels: The labels of a strategy that measures distances; otherwise None.
             started: When this process began to work on the run, by `time.monotonic`.
         """
-        if folder.finished:
+        if folder.verify_finished():
             return
         folder.finish(
             {

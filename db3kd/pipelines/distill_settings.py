@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field, replace
 from types import NoneType
 
-from db3kd.argument_types import check_number, check_type, suggests_arguments
-from db3kd.distillation.train_settings import TrainSettings, check_positive
+from db3kd.argument_types import check_number, check_positive, check_type, suggests_arguments
+from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import check_model
 from db3kd.validation import check_count
 
@@ -80,12 +80,12 @@ class DistillSettings:
         scheduled = replace(self.training, schedule=self.training.schedule or "cosine")
         object.__setattr__(self, "training", scheduled)
         for rate in self.learning_rates:
-            check_positive("learning_rates", rate)
+            check_positive(rate, "learning_rates")
         check_count(self.proxies, "proxies", least=0)
         if not 0 <= check_number(self.alpha, "alpha", "a number in [0, 1]") <= 1:
             raise ValueError(f"alpha: expected a number in [0, 1], got {self.alpha}")
         if self.time_limit is not None:
-            check_positive("time_limit", self.time_limit)
+            check_positive(self.time_limit, "time_limit")
         if self.patience is not None:
             check_count(self.patience, "patience")
 

@@ -45,7 +45,7 @@ def decide_in_folder(path: Path, teacher: Teacher, images: ImageSet, title: str)
     expected = expected_decisions(path, teacher, images)
     with RunFolder.open(path, DECISIONS, expected.manifest, resume=True) as folder:
         decisions = decide_once(folder, teacher, images, title)
-        if not folder.finished:
+        if not folder.verify_finished():
             folder.finish({"samples": len(images), "queries": len(images)})
     return decisions
 

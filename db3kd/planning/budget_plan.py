@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.labelling.settings import Measure
 from db3kd.validation import check_count
 from db3kd.wording import InputNoun, counted, did_you_mean
@@ -282,6 +283,11 @@ def plan_budget(
     held_out = max(1, min(round(share * min(images, budget)), _MAX_HELD_OUT))
     training = images - held_out
     if strategy in LABEL_MEASURES:
+        if LABEL_MEASURES[strategy] == "mbd" and classes > MAX_CLASSES:
+            raise ValueError(
+                f"strategy: strategy {strategy!r} needs a teacher with at most {MAX_CLASSES:,} "
+                f"classes, got {classes:,}; use another strategy"
+            )
         if training < 2:
             raise ValueError(
                 f"images: strategy {strategy!r} needs at least 3, two to measure a distance "

@@ -1,17 +1,12 @@
 """Files that appear whole or not at all, and folders that one process writes at a time."""
 
 import errno
+import fcntl
 import os
 import secrets
-import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
-
-if sys.platform == "win32":  # where a second process is not locked out
-    fcntl = None
-else:
-    import fcntl
 
 LOCK = ".lock"
 
@@ -20,7 +15,7 @@ _WORKERS = ".helpers"
 LOCKS = (LOCK, _WORKERS)
 """Names of lock files, which are empty."""
 
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINKS = os.O_NOFOLLOW | os.O_CLOEXEC
 """A folder may come from somebody else and hold links to files that must not be written."""
 
 _WORKERS_END_SECONDS = 15.0
@@ -116,9 +111,7 @@ def truncate(path: Path, size: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes a folder to disk, so that new names in it survive a crash. No-op on Windows."""
-    if os.name == "nt":
-        return
+    """Flushes a folder to disk, so that new names in it survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -150,32 +143,18 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
-        self._file = _open_lock(self._path)
-        while not self._acquire(folder):
-            self._file.close()
-            self._file = _open_lock(self._path)
+        try:
+            self._file = _lock(self._path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"{folder}: another process is writing to this run; wait until it ends, or stop it"
+            ) from error
 
     def release(self) -> None:
         """Releases the lock. Further calls do nothing."""
         if not self._file.closed:
             self._path.unlink(missing_ok=True)
             self._file.close()
-
-    def _acquire(self, folder: Path) -> bool:
-        """Returns False if the previous holder removed the file between opening and locking it."""
-        if fcntl is None:
-            return True
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise BlockingIOError(
-                f"{folder}: another process is writing to this run; wait until it ends, or stop it"
-            ) from error
-        try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
-        except FileNotFoundError:
-            return False
 
 
 class SharedLock:
@@ -189,9 +168,7 @@ class SharedLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = _open_lock(folder / _WORKERS)
-        if fcntl is not None:
-            fcntl.flock(self._file, fcntl.LOCK_SH)
+        self._file = _lock(folder / _WORKERS, fcntl.LOCK_SH)
 
     def release(self) -> None:
         """Releases the lock."""
@@ -212,28 +189,44 @@ def wait_for_workers(folder: Path, seconds: float | None = None) -> None:
     if not path.exists():
         return
     end = time.monotonic() + (_WORKERS_END_SECONDS if seconds is None else seconds)
-    with _open_lock(path) as file:
-        while not _alone(file):
+    while True:
+        try:
+            file = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             if time.monotonic() >= end:
                 raise BlockingIOError(
                     f"{folder}: workers of a stopped run are still writing to it; wait until they "
                     "end, or stop them"
-                )
+                ) from error
             time.sleep(0.1)
-        path.unlink(missing_ok=True)
+        else:
+            path.unlink(missing_ok=True)
+            file.close()
+            return
 
 
-def _open_lock(path: Path) -> BinaryIO:
-    """Opens the file of a lock; the lock lasts while it is open."""
-    return os.fdopen(open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+def _lock(path: Path, mode: int) -> BinaryIO:
+    """Opens and locks the file of a lock; the lock lasts while the file is open.
 
+    The previous holder may remove the file between opening and locking it. Nobody else would see
+    a lock on the removed file, so another file is opened then.
 
-def _alone(file: BinaryIO) -> bool:
-    """Returns whether no other process has locked this file."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    Args:
+        path: File of the lock, which is created if there is none.
+        mode: See `fcntl.flock`.
+
+    Raises:
+        BlockingIOError: Another process holds the lock, and `mode` has `LOCK_NB`.
+    """
+    while True:
+        file = os.fdopen(open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+        try:
+            fcntl.flock(file, mode)
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()

@@ -87,7 +87,8 @@ def differences(
 ) -> list[Difference]:
     """Returns the entries in which two manifests describe different runs, sorted by name.
 
-    Entries that follow from another one that differs are left out, and so are devices.
+    Entries that follow from another one that differs are left out, and so are devices. If the
+    images are the same, it does not matter from where they were loaded.
 
     Args:
         stored: Manifest of an existing run.
@@ -99,11 +100,13 @@ def differences(
     """
     added_later += _ADDED_LATER
     was, now = dict(entries_of(stored)), dict(entries_of(plain(wanted)))
+    same_images = "data" in was and was["data"] == now.get("data")
     found = [
         name
         for name in sorted(was.keys() | now.keys())
         if name not in apart_from
         and not name.endswith(_DEVICE)
+        and not (same_images and name.startswith(_SOURCE))
         and not (name in added_later and (name not in was or name not in now))
         and was.get(name) != now.get(name)
     ]

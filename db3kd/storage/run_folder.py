@@ -41,7 +41,7 @@ from db3kd.storage.manifest import (
     read_manifest,
     write_manifest,
 )
-from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_comparison import check_same_results, compare_with_run
 from db3kd.storage.run_images import (
     RunImages,
     accept_changes,
@@ -101,6 +101,7 @@ class RunFolder:
         self._made = made
         self._shards = kind.shards(path)
         self._columns: dict[str, str] = {}
+        self._verified = False
 
     @classmethod
     def create(
@@ -186,7 +187,8 @@ class RunFolder:
             if images is not None:
                 write_images(path, images.digests)
                 remove_old_images(path, images.digests)
-            if not run.finished:
+            if not run.verify_finished():
+                check_same_results(path, kind, compared.stored, manifest)
                 run._clear_up()
         except BaseException:
             lock.release()
@@ -239,16 +241,24 @@ class RunFolder:
             wait_for_workers(self.path, seconds=0)
         self._lock.release()
 
-    @property
-    def finished(self) -> bool:
-        """Whether the run is finished and all its shards exist."""
+    def verify_finished(self) -> bool:
+        """Returns whether the run is finished and has all its rows.
+
+        The first call reads and checks all shards of a finished run. Nobody else may change them
+        while the folder is open, so further calls read nothing.
+
+        Raises:
+            ValueError: A shard is damaged, or belongs to another run.
+        """
         if self.manifest["state"] != "finished":
             return False
-        rows = sum(
-            len(read_shard(file, place_of(self.manifest, position)))
-            for position, file in self._shards.items()
-        )
-        return rows == self.manifest["totals"]["samples"]
+        if not self._verified:
+            rows = sum(
+                len(read_shard(file, place_of(self.manifest, position)))
+                for position, file in self._shards.items()
+            )
+            self._verified = rows == self.manifest["totals"]["samples"]
+        return self._verified
 
     @property
     def has_shards(self) -> bool:

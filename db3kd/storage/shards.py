@@ -35,12 +35,15 @@ class Kind:
         version: Version of the columns.
         deciding: Entries of the manifest that others follow from.
         added_later: Entries of the manifest that runs of earlier versions lack.
+        changed_results: Entries that runs of earlier versions lack, and whose results differ from
+            those of this version. Such a run is only accepted if it is finished.
     """
 
     name: str
     version: int
     deciding: tuple[DecidingEntry, ...] = ()
     added_later: tuple[str, ...] = ()
+    changed_results: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from db3kd.argument_types import suggests_arguments
+from db3kd.argument_types import check_positive, suggests_arguments
 from db3kd.distillation.train_settings import TrainSettings
 from db3kd.validation import check_count
 
@@ -50,8 +50,7 @@ class AcquisitionSettings:
     def __post_init__(self) -> None:
         for name in ("rounds", "pool", "students", "steps", "epochs"):
             check_count(getattr(self, name), name)
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
+        check_positive(self.learning_rate, "learning_rate")
 
     def steps_for(self, answers: int) -> int:
         """Returns the training steps of a student that learns this number of answers."""

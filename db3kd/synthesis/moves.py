@@ -1,13 +1,12 @@
 """Moving pseudo samples away from the decision boundary (ZSDB3KD, section 4.2)."""
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import suggests_arguments
+from db3kd.argument_types import check_number, check_positive, suggests_arguments
 from db3kd.boundary import (
     Boundary,
     Pairs,
@@ -68,9 +67,8 @@ class Moves:
             check_count(getattr(self, name), name, least=0)
         if self.queries_per_sample is not None:
             check_count(self.queries_per_sample, "queries_per_sample", least=0)
-        if not (self.length > 0 and math.isfinite(self.length)):
-            raise ValueError(f"length: expected a finite length above 0, got {self.length}")
-        if not 0 < self.tolerance < 1:
+        check_positive(self.length, "length", "a finite length above 0")
+        if not 0 < check_number(self.tolerance, "tolerance", "a share in (0, 1)") < 1:
             raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
 
     @classmethod

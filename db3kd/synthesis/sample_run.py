@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from db3kd.argument_types import check_flag, check_path, check_type
+from db3kd.boundary.starting_points import NEAREST_IMAGES
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
@@ -109,7 +110,7 @@ def write_pseudo_samples(
     if accept_changed_teacher:
         check_resumed_runs([expected], accept_changed_teacher=True)
     with RunFolder.open(folder, PSEUDO_SAMPLES, expected.manifest, resume=resume) as run:
-        if not run.finished:
+        if not run.verify_finished():
             run.finish(vars(_write_shards(run, teacher, settings)))
         ChoiceLog(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])
@@ -126,6 +127,7 @@ def expected_samples(
             "bounds": tuple(teacher.bounds),
             "synthesis": settings,
             "samples_per_shard": settings.samples_per_shard,
+            **(NEAREST_IMAGES if settings.moves.count else {}),
             **_named(teacher),
         },
         seed=settings.seed,

@@ -1,10 +1,9 @@
 """Settings of pseudo samples: how many, how they are made, and what that may cost."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from db3kd.argument_types import check_seed, suggests_arguments
+from db3kd.argument_types import check_number, check_seed, suggests_arguments
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
@@ -72,11 +71,11 @@ class SynthesisSettings:
                 f"starts: expected one of {', '.join(STARTS)}, got {self.starts!r}"
                 f"{did_you_mean(self.starts, STARTS)}"
             )
-        if not (self.effort >= 1 and math.isfinite(self.effort)):
+        if check_number(self.effort, "effort", "a number of at least 1") < 1:
             raise ValueError(f"effort: expected a number of at least 1, got {self.effort}")
         if self.acquisition is not None and self.effort != 1:
             raise ValueError(f"effort: expected 1 with acquisition, got {self.effort}")
-        if not (self.mixtures >= 0 and math.isfinite(self.mixtures)):
+        if check_number(self.mixtures, "mixtures", "a number of at least 0") < 0:
             raise ValueError(f"mixtures: expected a number of at least 0, got {self.mixtures}")
         if self.queries is not None:
             check_count(self.queries, "queries", least=0)

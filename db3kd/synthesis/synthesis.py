@@ -8,6 +8,7 @@ from torch import Tensor
 
 from db3kd.argument_types import check_type
 from db3kd.boundary import StartingPoints
+from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.data.arguments import as_teacher
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.data.uint8_pixels import to_float
@@ -88,6 +89,11 @@ class Synthesis:
         folder: RunFolder | None = None,
     ) -> None:
         self.teacher, self.settings = teacher, settings
+        if settings.moves.count and teacher.classes > MAX_CLASSES:
+            raise ValueError(
+                f"moves: expected a teacher with at most {MAX_CLASSES:,} classes, got "
+                f"{teacher.classes:,}; leave them out"
+            )
         self._starts = make_starts(settings.starts, tuple(teacher.image_shape), settings.seed)
         if settings.acquisition is not None:
             # Both raise an error for a shape that does not fit, before anything is paid for.

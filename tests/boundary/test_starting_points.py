@@ -7,7 +7,7 @@ import torch
 from boundary_cases import WIDE, gaussian, plane, starting_points, targeted_pairs
 from teachers_analytic import NearestCentroidTeacher
 
-from db3kd.boundary import Pairs
+from db3kd.boundary import Pairs, StartingPoints
 from db3kd.boundary import candidate_pool as pool_module
 from db3kd.data.image_source import TensorImages
 
@@ -22,6 +22,56 @@ def test_the_nearest_starting_points_equal_those_of_a_full_search():
         mine = rays.lengths[rays.pair_of == pair]
         gaps = (candidate_pool[classes == pairs.criterion_class[pair]] - samples[pair]).norm(dim=1)
         torch.testing.assert_close(mine, gaps.sort().values[:7])
+
+
+def low_contrast(count: int, mean: float, deviation: float) -> torch.Tensor:
+    return mean + deviation * gaussian(count, 30_000, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("images", "bounds"),
+    [
+        (low_contrast(120, 0.95, 0.005), (0.0, 1.0)),
+        (low_contrast(120, 32_768.0, 20.0), (0.0, 65_535.0)),
+        # The mean of all images is far from each of them.
+        (torch.cat([low_contrast(60, 0.05, 0.002), low_contrast(60, 0.95, 0.002)]), (0.0, 1.0)),
+    ],
+    ids=["bright", "large values", "two groups"],
+)
+def test_the_nearest_images_of_low_contrast_equal_those_of_exact_differences(
+    device, images, bounds
+):
+    decisions, number = torch.arange(len(images)) % 2, torch.arange(40)
+    pairs = Pairs(
+        images[number].to(device),
+        number.to(device),
+        number.to(device),
+        1 - decisions[number].to(device),
+        bounds=bounds,
+    )
+    points = StartingPoints(TensorImages(images), decisions, count=3)
+    exact = torch.cdist(
+        images[number].double(),
+        images.double(),
+        compute_mode="donot_use_mm_for_euclid_dist",
+    )
+    exact[decisions[number, None] == decisions] = torch.inf
+    expected = exact.sort().values[:, :3].float()
+
+    torch.testing.assert_close(points.nearest_distance(pairs), expected[:, 0], rtol=3e-7, atol=0)
+    lengths = points.rays(pairs).lengths.cpu().view(40, 3)
+    torch.testing.assert_close(lengths, expected, rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 12 * 50 * 4, 8 << 20])
+def test_images_at_the_same_distance_are_chosen_by_their_number(block_bytes, monkeypatch):
+    monkeypatch.setattr(pool_module, "_BLOCK_BYTES", {"cpu": block_bytes})
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(4))
+    images = torch.eye(50)[order] / 3
+    zero = torch.zeros(1, 50), torch.tensor([0]), torch.tensor([0]), torch.tensor([1])
+    points = StartingPoints(TensorImages(images), torch.ones(50, dtype=torch.int64), count=4)
+    rays = points.rays(Pairs(*zero))
+    assert torch.equal(rays.ends[rays.end_of], images[:4])
 
 
 @pytest.mark.parametrize("most_bytes", [0, 640 << 20])

@@ -11,16 +11,19 @@ from command_line import (
     TEACHERS,
     CountingTeacher,
     Result,
+    TiringTeacher,
     fail,
     label,
     label_arguments,
     succeed,
 )
 
+import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
 
 
@@ -443,3 +446,33 @@ def test_the_summary_states_the_price_of_the_queries(teacher, tmp_path):
 
     queries = read_manifest(tmp_path / "run")["totals"]["queries"]
     assert f"price {queries / 10:,.2f} at 100.00 per 1,000\n" in printed
+
+
+@pytest.mark.parametrize("budget", [None, 6_000])
+def test_the_command_and_the_function_continue_the_runs_of_each_other(tmp_path, budget):
+    images = load_data("digits")
+    settings = LabelSettings("bd", queries_per_pair=2, queries=budget)
+    bounded = () if budget is None else ("--budget", budget)
+
+    def command(teacher: str, out: Path, *options: object) -> Result:
+        where = ("--teacher", f"{TEACHERS}:{teacher}", "--data", "digits", "--out", out)
+        pairs = ("--measure", "bd", "--queries-per-pair", 2)
+        return Result("label", *where, *pairs, *bounded, *options)
+
+    assert "out of service" in command("TiringTeacher", tmp_path / "command").err
+    continued = db3kd.label(
+        CountingTeacher(), images, settings, out=tmp_path / "command", resume=True
+    )
+    checks = queries_of_checks(read_manifest(tmp_path / "command"))
+    assert bool(checks) is (budget is not None), "the part of the budget for checks is kept"
+
+    with pytest.raises(db3kd.TeacherError, match="out of service"):
+        db3kd.label(TiringTeacher(), images, settings, out=tmp_path / "function")
+    without_checks = ("--resume", "--consistency-checks", 0)
+    assert command("CountingTeacher", tmp_path / "function", *without_checks).code == 0
+
+    for labels in (continued, load_labels(tmp_path / "function")):
+        whole = db3kd.label(CountingTeacher(), images, settings)
+        assert torch.equal(labels.decision, whole.decision)
+        if budget is None:  # otherwise checks take a part of it
+            assert torch.equal(labels.distances, whole.distances)

@@ -101,7 +101,6 @@ def run(folder: Path, *launcher: str) -> None:
         raise
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="gloo needs other settings there")
 def test_two_processes_train_the_network_of_one(tmp_path):
     run(tmp_path)
     run(tmp_path, *TWO_PROCESSES)
@@ -113,7 +112,6 @@ def test_two_processes_train_the_network_of_one(tmp_path):
         torch.testing.assert_close(first[name], weights, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="gloo needs other settings there")
 def test_two_processes_continue_after_one_was_killed(tmp_path):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     undisturbed.mkdir()

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -438,7 +437,6 @@ def _write_and_die(out: Path, source: Source, calls: int, log: Path) -> None:
     write(out, source, KillingTeacher(centroids(), calls, log))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_kill_costs_the_call_in_flight_and_no_more(tmp_path, source):
     out, log = tmp_path / "surrogate.safetensors", tmp_path / "asked"
     process = forked_processes().Process(target=_write_and_die, args=(out, source, 4, log))

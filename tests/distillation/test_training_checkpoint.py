@@ -31,8 +31,6 @@ SETTINGS = TrainSettings(
     device="cpu",
 )
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
-
 
 def network() -> nn.Module:
     return nn.Sequential(

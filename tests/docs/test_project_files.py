@@ -39,3 +39,17 @@ def test_every_extra_is_pinned():
     named = {re.match(r"[\w.-]+", package)[0] for extra in extras for package in extra}
 
     assert named - {"db3kd"} <= {name.lower() for name in pinned} | set(pinned)
+
+
+def test_what_users_install_has_minimum_versions_that_the_pins_satisfy():
+    project, pins = PROJECT["project"], (ROOT / "constraints.txt").read_text()
+    pinned = dict(re.findall(r"^([\w.-]+)==([\d.]+)", pins.lower(), re.MULTILINE))
+    extras = project["optional-dependencies"]
+    names = ("train", "tracking", "data", "cli", "onnx", "remote")
+    for package in (*project["dependencies"], *(each for name in names for each in extras[name])):
+        name, least = re.match(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)", package.lower()).groups()
+        assert version(least) <= version(pinned[name]), package
+
+
+def version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))

@@ -1,7 +1,5 @@
 """SIGKILL at random moments of a labelling run: a small benchmarks.systems.crashes."""
 
-import sys
-
 import pytest
 
 from db3kd.data.loading import load_data
@@ -15,7 +13,6 @@ from db3kd.pipelines.auto_surrogate import AutoSurrogate
 crashes = pytest.importorskip("benchmarks.systems.crashes", reason="benchmarks are not installed")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
     images = load_data("digits")
     network = train_classifier(

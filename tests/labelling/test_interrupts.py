@@ -1,7 +1,5 @@
 """Ctrl-C and SIGKILL at random moments of a served run: a small benchmarks.systems.interrupts."""
 
-import sys
-
 import pytest
 import torch
 from teachers_analytic import NearestCentroidTeacher
@@ -13,7 +11,6 @@ from db3kd.teachers import RequestSettings
 interrupts = pytest.importorskip("benchmarks.systems.interrupts", reason="no benchmarks")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
 def test_a_stop_costs_at_most_the_requests_in_flight(tmp_path):
     images = load_data("digits")
     everything = images.read(torch.arange(len(images)))

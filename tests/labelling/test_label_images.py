@@ -425,3 +425,18 @@ def test_a_set_is_read_once_before_a_run_in_a_folder(tmp_path, monkeypatch):
     labels = label(some_teacher(), images, SMALL, out=tmp_path / "run")
     assert read == list(range(40))
     assert_same(labels, label(some_teacher(), images, SMALL))
+
+
+@pytest.mark.parametrize("out", [None, "run"])
+@pytest.mark.parametrize("targets", [None, 2])
+def test_more_classes_than_directions_are_drawn_for_are_refused_before_a_query(
+    tmp_path, monkeypatch, targets, out
+):
+    monkeypatch.chdir(tmp_path)
+    teacher = CountingTeacher(ConstantTeacher(0, SHAPE, 65_537))
+    settings = dataclasses.replace(SMALL, targets=targets)
+    with pytest.raises(ValueError, match=r"^measure: 'mbd' expects at most 65,536 classes, got 65"):
+        label(teacher, some_images(), settings, out=out)
+    assert teacher.total == 0 and not list(tmp_path.iterdir())
+    assert settings.targets_among(65_536) == (targets or 65_535)
+    assert dataclasses.replace(SMALL, measure="bd").targets_among(65_537) == 65_536

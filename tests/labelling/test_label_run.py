@@ -4,17 +4,20 @@ import dataclasses
 import errno
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from db3kd.labelling import run_identity
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_run import open_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
+from db3kd.storage import shards
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 from db3kd.teachers import FunctionTeacher, TeacherError
 
@@ -244,3 +247,54 @@ def test_a_manifest_alone_never_loads_images(tmp_path, monkeypatch):
         (tmp_path / "run" / MANIFEST).write_text(json.dumps(content))
         with pytest.raises(ValueError, match="data="):
             open_run(tmp_path / "run")
+
+
+@pytest.fixture
+def earlier_version(monkeypatch):
+    """Within it, manifests are those of versions that ranked nearest images in float32."""
+
+    @contextmanager
+    def active():
+        with monkeypatch.context() as patch:
+            patch.setattr(run_identity, "NEAREST_IMAGES", {})
+            yield
+
+    return active
+
+
+REFUSED = r"an earlier version of db3kd .* began this run, and this version would add labels that"
+
+
+def test_a_run_whose_nearest_images_an_earlier_version_ranked_is_not_continued(
+    tmp_path, earlier_version
+):
+    with earlier_version(), pytest.raises(TeacherError, match="out of service"):
+        write_300(tmp_path, max_queries=2_000)
+    FailingTeacher.answered = 0
+    with pytest.raises(ValueError, match=REFUSED):
+        write_300(tmp_path, max_queries=9_999, resume=True)
+    assert FailingTeacher.answered == 0
+
+
+def test_a_finished_run_of_an_earlier_version_is_accepted_if_it_has_all_shards(
+    tmp_path, earlier_version
+):
+    with earlier_version():
+        totals = write_300(tmp_path, max_queries=9_999)
+    assert write_300(tmp_path, max_queries=0, resume=True) == totals
+    next(tmp_path.glob("*.parquet")).unlink()
+    with pytest.raises(ValueError, match=REFUSED):
+        write_300(tmp_path, max_queries=0, resume=True)
+
+
+def test_random_starting_points_are_those_of_earlier_versions(tmp_path):
+    write_300(tmp_path, max_queries=9_999, order="random")
+    assert "nearest_images" not in read_manifest(tmp_path)["settings"]
+
+
+def test_a_finished_run_is_read_twice_to_be_verified_and_added_up(tmp_path, monkeypatch):
+    write_300(tmp_path, max_queries=9_999)
+    read, reader = [], shards.checked_bytes
+    monkeypatch.setattr(shards, "checked_bytes", lambda file: read.append(file) or reader(file))
+    write_300(tmp_path, max_queries=0, resume=True)
+    assert len(read) == 2 * len(list(tmp_path.glob("*.parquet")))

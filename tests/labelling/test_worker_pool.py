@@ -174,7 +174,6 @@ def test_workers_have_the_surrogate_that_the_run_trained(ray, tmp_path):
 
 
 @needs_ray
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_a_killed_worker_costs_its_call_in_flight(ray, tmp_path, whole):
     teacher = MeanTeacher(tmp_path / "notes", dies_once_at=3000)
 
@@ -189,7 +188,6 @@ def test_a_killed_worker_costs_its_call_in_flight(ray, tmp_path, whole):
 
 
 @needs_ray
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_a_shard_that_kills_workers_is_reported_after_the_others(ray, tmp_path, whole, monkeypatch):
     monkeypatch.setattr(chunk_dispatch, "MAX_ATTEMPTS", 2)
     run = tmp_path / "run"

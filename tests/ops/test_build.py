@@ -66,6 +66,13 @@ def test_a_forced_build_that_is_impossible_is_an_error(
         setup_module.choose_cuda(environment, torch_cuda, toolkit)
 
 
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_a_build_on_another_system_is_refused(setup_module, monkeypatch, system):
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(SystemExit, match=f"^db3kd: expected Linux, .*, got {system}$"):
+        setup_module.main()
+
+
 @pytest.mark.parametrize("missing", ["torch", "pybind11"])
 def test_a_build_without_a_requirement_says_how_to_install(tmp_path, missing):
     (tmp_path / f"{missing}.py").write_text(f"raise ImportError(name='{missing}')\n")
@@ -162,7 +169,6 @@ def test_every_op_is_registered_for_each_built_back_end(name):
     assert is_registered("CUDA") is ops.build_config()["cuda"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_an_op_runs_on_the_threads_of_torch():
     program = """
 import os, numpy, torch

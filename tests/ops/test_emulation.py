@@ -15,6 +15,8 @@ from emulation.build import FAULTS, rewritten
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db3kd import ops
+
 needs_emulation = pytest.mark.skipif(emulated.ops is None, reason="runs in make emulate")
 
 FOUND = {
@@ -100,6 +102,29 @@ def test_an_index_out_of_range_trips_an_assertion(name, bad):
     with pytest.raises(RuntimeError, match="emulation: device assertion: "):
         getattr(emulated.ops, name)(**copies)
     # The next launch works.
+    getattr(emulated.ops, name)(**arguments)
+
+
+PIXELS = cases.directions("rademacher", "all pixels", 16)
+PROBES = {
+    "probe_queries": lambda: cases.probe_queries(3, 16) | PIXELS | cases.BOUNDS | {"count": 5},
+    "probe_gradient": lambda: cases.probe_gradient(3, 5, 16) | PIXELS,
+}
+
+
+@needs_emulation
+@pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
+@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize(
+    ("column", "limit"), [(0, 2**32), (1, ops.COUNTER_LIMIT), (2, ops.COUNTER_LIMIT)]
+)
+def test_a_counter_whose_directions_would_repeat_trips_an_assertion(name, noise, column, limit):
+    arguments = PROBES[name]() | {"noise": noise}
+    for bad in (-1, limit):
+        arguments["counters"][2, column] = bad
+        with pytest.raises(RuntimeError, match="emulation: device assertion: "):
+            getattr(emulated.ops, name)(**arguments)
+    arguments["counters"][2, column] = limit - 1
     getattr(emulated.ops, name)(**arguments)
 
 

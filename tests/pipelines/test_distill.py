@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -468,7 +467,6 @@ def _distill(out: Path, log: Path, settings: DistillSettings) -> None:
     run(Notebook(teacher(max_batch=16), log), out=out, settings=settings, resume=True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

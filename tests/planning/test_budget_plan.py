@@ -148,6 +148,18 @@ def test_distances_need_a_decision_for_every_image(strategy):
         plan_budget(500, 10, 1_000, strategy)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "most"), [("bd", None), ("mbd", 65_536), ("db3kd-paper", 65_536)]
+)
+def test_probed_distances_have_a_maximum_number_of_classes(strategy, most):
+    plan_budget(400_000, most or 70_000, 1_000, strategy)
+    if most is not None:
+        with pytest.raises(
+            ValueError, match=f"^strategy: .*{strategy}.* 65,536 classes, got 65,537"
+        ):
+            plan_budget(400_000, most + 1, 1_000, strategy)
+
+
 def test_strategies_that_need_images_say_so():
     with pytest.raises(ValueError, match="images: strategy 'bd' needs images"):
         plan_budget(10_000, 10, None, "bd")

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from db3kd.storage.filesystem import FolderLock, SharedLock, truncate, write_atomically
+from db3kd.storage import filesystem
+from db3kd.storage.filesystem import (
+    FolderLock,
+    SharedLock,
+    truncate,
+    wait_for_workers,
+    write_atomically,
+)
 from db3kd.storage.journal import Journal
 
 
@@ -56,6 +63,42 @@ def test_a_lock_that_is_a_link_is_refused(folder, lock, name):
     with pytest.raises(OSError, match=rf"expected a file, got a symbolic link.*{name}"):
         lock(folder)
     assert not (folder.parent / "new").exists()
+
+
+def after_the_next_open(monkeypatch, action):
+    """Runs an action of another process between opening a file and what follows it."""
+    opened = filesystem.open_no_follow
+
+    def interrupted(path: Path, flags: int) -> int:
+        descriptor = opened(path, flags)
+        monkeypatch.setattr(filesystem, "open_no_follow", opened)
+        action()
+        return descriptor
+
+    monkeypatch.setattr(filesystem, "open_no_follow", interrupted)
+
+
+def test_a_worker_is_waited_for_if_a_writer_removed_its_file_before_it_was_locked(
+    folder, monkeypatch
+):
+    after_the_next_open(monkeypatch, lambda: wait_for_workers(folder, seconds=0))
+    worker = SharedLock(folder)
+    with pytest.raises(BlockingIOError, match="workers of a stopped run are still writing"):
+        wait_for_workers(folder, seconds=0)
+    worker.release()
+    wait_for_workers(folder, seconds=0)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_second_writer_is_refused_if_the_last_one_removed_the_file_before_it_was_locked(
+    folder, monkeypatch
+):
+    after_the_next_open(monkeypatch, lambda: FolderLock(folder).release())
+    lock = FolderLock(folder)
+    with pytest.raises(BlockingIOError, match="another process is writing to this run"):
+        FolderLock(folder)
+    lock.release()
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("target", ["precious", "new"])

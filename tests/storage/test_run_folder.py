@@ -17,6 +17,7 @@ from forked import forked_processes
 
 from db3kd.cli.outputs import hint_at_resuming
 from db3kd.storage import filesystem as disk
+from db3kd.storage import shards
 from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.storage.filesystem import FolderLock, SharedLock
 from db3kd.storage.manifest import (
@@ -299,9 +300,22 @@ def note(run: RunFolder, of: int | str, asked: int, answered: int | None) -> Non
 def test_a_run_killed_before_its_first_shard_is_reopened(run, a_manifest):
     stop(run)
     with RunFolder.open(run.path, KIND, a_manifest, resume=True) as again:
-        assert not again.has_shards and not again.finished
+        assert not again.has_shards and not again.verify_finished()
         again.write_shard(0, some_rows(2))
     assert indices(run.path) == [0, 1]
+
+
+def test_the_shards_of_a_finished_run_are_read_once_while_it_is_open(run, a_manifest, monkeypatch):
+    for first in range(0, 6, 2):
+        run.write_shard(first, some_rows(2, first=first))
+    run.finish({"samples": 6})
+    stop(run)
+    read, reader = [], shards.checked_bytes
+    monkeypatch.setattr(shards, "checked_bytes", lambda file: read.append(file) or reader(file))
+
+    with RunFolder.reopen(run.path, KIND, a_manifest) as again:
+        assert again.verify_finished() and again.verify_finished()
+    assert sorted(read) == sorted(run.path.glob("*.parquet")) and len(read) == 3
 
 
 def test_where_there_is_no_run_resuming_begins_one(tmp_path, a_manifest):
@@ -413,7 +427,6 @@ def test_a_damaged_journal_is_an_error_before_anything_is_asked(run, a_manifest)
         RunFolder.reopen(run.path, KIND, a_manifest)
 
 
-@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users")
 def test_a_folder_that_may_not_be_written_says_so(a_manifest):
     with tempfile.TemporaryDirectory() as parent:
         os.chmod(parent, 0o555)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -178,7 +177,6 @@ def write_until_killed(folder: Path, notes: Path, calls: int) -> None:
     write_pseudo_samples(folder, teacher, moved(), resume=True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path, whole, small_shards):
     processes = forked_processes()
     folder, notes = tmp_path / "run", tmp_path / "notes"

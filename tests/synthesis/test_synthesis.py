@@ -168,6 +168,13 @@ def test_starts_that_need_rows_and_columns_are_refused_before_a_query():
     assert teacher.total == 0
 
 
+def test_moves_of_more_classes_than_directions_are_drawn_for_are_refused_before_a_query():
+    teacher = CountingTeacher(ConstantTeacher(0, SHAPE, 65_537))
+    with pytest.raises(ValueError, match=r"^moves: expected .* at most 65,536 classes"):
+        synthesize(teacher, moved())
+    assert teacher.total == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -1,6 +1,7 @@
 """The settings of the requests to a teacher behind a network."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from db3kd.argument_types import suggests_arguments
@@ -55,8 +56,10 @@ class RequestSettings:
             value = getattr(self, name)
             if name == "queries_per_second" and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+            # A wrong type in a description file is a wrong value, so this is no TypeError.
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
         if not isinstance(self.retry_ambiguous, bool):
             raise ValueError(
                 f"retry_ambiguous: expected true or false, got {self.retry_ambiguous!r}"

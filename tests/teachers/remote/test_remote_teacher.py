@@ -307,9 +307,9 @@ def test_a_deleted_teacher_leaves_no_thread(truth, many):
     ("wrong", "words"),
     [
         ({"batch": 0}, "batch: expected an integer of at least 1"),
-        ({"timeout": 0}, "timeout: expected a positive number"),
-        ({"timeout": "long"}, "timeout: expected a positive number"),
-        ({"queries_per_second": -1}, "queries_per_second: expected a positive number"),
+        ({"timeout": 0}, "timeout: expected a finite number above 0"),
+        ({"timeout": "long"}, "timeout: expected a finite number above 0"),
+        ({"queries_per_second": -1}, "queries_per_second: expected a finite number above 0"),
         ({"retry_ambiguous": 1}, "retry_ambiguous: expected true or false"),
     ],
 )

@@ -1,0 +1,70 @@
+"""Each public settings dataclass refuses numbers that are not finite, and booleans."""
+
+import dataclasses
+import importlib
+import pkgutil
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+
+import db3kd
+
+REQUIRED: dict[str, dict[str, Any]] = {
+    "SoftLabelSettings": {"normalisation": "margin", "scale": 1.0, "temperature": 1.0},
+}
+"""Valid values of the fields without a default."""
+
+
+def public_settings() -> set[type]:
+    """Returns the settings that the package or a stage exports, and the settings in their fields.
+
+    Settings are dataclasses whose names end in `Settings`.
+    """
+    packages = [
+        importlib.import_module(part.name)
+        for part in pkgutil.walk_packages(db3kd.__path__, "db3kd.")
+        if part.ispkg
+    ]
+    found = {
+        getattr(package, name)
+        for package in (db3kd, *packages)
+        for name in getattr(package, "__all__", ())
+        if name.endswith("Settings") and dataclasses.is_dataclass(getattr(package, name))
+    }
+    for kind in list(found):
+        for hint in get_type_hints(kind).values():
+            found.update(filter(dataclasses.is_dataclass, (hint, *get_args(hint))))
+    return found
+
+
+def holds_floats(hint: Any) -> bool:
+    return hint is float or any(holds_floats(each) for each in get_args(hint))
+
+
+def in_tuple(hint: Any) -> bool:
+    return get_origin(hint) is tuple or any(in_tuple(each) for each in get_args(hint))
+
+
+def float_fields() -> list[tuple[type, str, bool]]:
+    """Returns each class, the name of each of its fields of floats, and whether it is a tuple."""
+    cases = []
+    for kind in sorted(public_settings(), key=lambda kind: kind.__name__):
+        hints = get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            if field.init and holds_floats(hints[field.name]):
+                cases.append((kind, field.name, in_tuple(hints[field.name])))
+    return cases
+
+
+def test_settings_are_found_through_all_stages_and_in_fields():
+    names = {kind.__name__ for kind in public_settings()}
+    assert names >= {"SignOptSettings", "TrainSettings", "RequestSettings", "Moves"}
+    assert {name for _, name, _ in float_fields()} >= {"growth", "learning_rates", "max_backoff"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), True, False])
+@pytest.mark.parametrize(("kind", "name", "several"), float_fields())
+def test_a_float_that_is_not_finite_and_a_bool_are_refused(kind, name, several, value):
+    given = REQUIRED.get(kind.__name__, {}) | {name: (value,) if several else value}
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected "):
+        kind(**given)
