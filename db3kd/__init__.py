@@ -14,24 +14,7 @@ from db3kd.version import __version__ as __version__
 if TYPE_CHECKING:
     from db3kd.boundary import SignOptSettings
     from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples
-    from db3kd.distillation import (
-        Checkpoint,
-        EarlyStopping,
-        HeldOutAgreement,
-        KDLoss,
-        LabelledImages,
-        SurrogateSettings,
-        TrackerCallback,
-        TrainingCallback,
-        TrainSettings,
-        agreement,
-        choose_scale,
-        evaluate,
-        make_surrogate,
-        train_batches,
-        train_classifier,
-        train_student,
-    )
+    from db3kd.distillation import choose_scale
     from db3kd.export import export_model
     from db3kd.labelling import (
         Labels,
@@ -53,6 +36,7 @@ if TYPE_CHECKING:
         distill,
     )
     from db3kd.planning import plan_budget
+    from db3kd.surrogates import SurrogateSettings, make_surrogate
     from db3kd.synthesis import (
         Moves,
         SynthesisSettings,
@@ -70,28 +54,26 @@ if TYPE_CHECKING:
         TeacherError,
         load_teacher,
     )
+    from db3kd.training import (
+        Checkpoint,
+        EarlyStopping,
+        HeldOutAgreement,
+        KDLoss,
+        LabelledImages,
+        TrackerCallback,
+        TrainingCallback,
+        TrainSettings,
+        agreement,
+        evaluate,
+        train_batches,
+        train_classifier,
+        train_student,
+    )
 
 _HOME = {
     "boundary": ("SignOptSettings",),
     "data": ("ImageSet", "PseudoSamples", "load_data", "load_pseudo_samples"),
-    "distillation": (
-        "Checkpoint",
-        "EarlyStopping",
-        "HeldOutAgreement",
-        "KDLoss",
-        "LabelledImages",
-        "SurrogateSettings",
-        "TrackerCallback",
-        "TrainSettings",
-        "TrainingCallback",
-        "agreement",
-        "choose_scale",
-        "evaluate",
-        "make_surrogate",
-        "train_batches",
-        "train_classifier",
-        "train_student",
-    ),
+    "distillation": ("choose_scale",),
     "export": ("export_model",),
     "labelling": (
         "LabelSettings",
@@ -120,6 +102,7 @@ _HOME = {
         "synthesize",
         "write_pseudo_samples",
     ),
+    "surrogates": ("SurrogateSettings", "make_surrogate"),
     "tables": ("Feature", "Features"),
     "teachers": (
         "FunctionTeacher",
@@ -129,6 +112,21 @@ _HOME = {
         "Teacher",
         "TeacherError",
         "load_teacher",
+    ),
+    "training": (
+        "Checkpoint",
+        "EarlyStopping",
+        "HeldOutAgreement",
+        "KDLoss",
+        "LabelledImages",
+        "TrackerCallback",
+        "TrainSettings",
+        "TrainingCallback",
+        "agreement",
+        "evaluate",
+        "train_batches",
+        "train_classifier",
+        "train_student",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

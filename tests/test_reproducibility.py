@@ -21,17 +21,17 @@ from teachers_analytic import CountingTeacher, LinearTeacher
 from torch import Tensor, nn
 
 import db3kd
-from db3kd.distillation.augmented_decisions import rows_with_clean_share
-from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.student import train_classifier
-from db3kd.distillation.surrogate_queries import decide_augmented
-from db3kd.distillation.train_settings import TrainSettings
+from db3kd.data.augmented_images import AugmentedImages
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
+from db3kd.surrogates.augmented_decisions import rows_with_clean_share
+from db3kd.surrogates.queries import decide_augmented
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers.base import TeacherError
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="digests are those of x86-64"

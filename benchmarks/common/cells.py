@@ -13,8 +13,8 @@ from torch import nn
 from benchmarks.common.record import measure_missing
 from benchmarks.common.setting import TrainedTeacher
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.evaluation import predict, share_equal
 from db3kd.querying import decide_all
+from db3kd.training.evaluation import predict, share_equal
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from benchmarks.common.record import plain_parser
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.distillation.evaluation import evaluate
-from db3kd.distillation.student import train_classifier
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models import build_model, model_names, read_saved_model, save_model
 from db3kd.teachers import ModuleTeacher
+from db3kd.training.evaluation import evaluate
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.extraction.task import Extracted, Task
-from db3kd.distillation.optimization import make_optimizer
+from db3kd.training.optimization import make_optimizer
 
 QUERY_BATCH = 256
 

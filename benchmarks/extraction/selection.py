@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.extraction.task import Extracted, Task
-from db3kd.distillation.evaluation import predict_logits
 from db3kd.querying import decide_all
+from db3kd.training.evaluation import predict_logits
 
 ROUNDS = 10
 """Rounds of ActiveThief."""

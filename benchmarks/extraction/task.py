@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from benchmarks.common.timed_teacher import WrappedCalls
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.student import train_classifier
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models import build_model
 from db3kd.pipelines.distill_settings import LEARNING_RATES
 from db3kd.teachers import Teacher
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier
 
 
 class LimitedTeacher(WrappedCalls):

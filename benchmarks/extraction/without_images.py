@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from benchmarks.extraction.generated_images import GeneratorSettings, generate, high_entropy_images
 from benchmarks.extraction.task import Extracted, Task
-from db3kd.distillation.optimization import make_optimizer, make_schedule
-from db3kd.distillation.train_settings import TrainSettings
+from db3kd.training.optimization import make_optimizer, make_schedule
+from db3kd.training.settings import TrainSettings
 
 PER_ROUND = 250
 IDEAL = GeneratorSettings(steps=20, rate=1e-3, noise_rate=0.0, balance=5.0, smoothing=0.0)

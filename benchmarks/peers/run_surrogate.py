@@ -7,11 +7,11 @@ from tempfile import TemporaryDirectory
 from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.pipelines.auto_surrogate import PlannedAutoSurrogate
 from db3kd.planning import SurrogatePlan
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
+from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import ModuleTeacher
 
 

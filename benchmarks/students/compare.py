@@ -33,11 +33,8 @@ from benchmarks.students.methods import (
     surrogate_method,
     white_box_method,
 )
+from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.augmented_decisions import AugmentedDecisions
-from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.evaluation import predict_logits
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import (
     TrainingMethod,
     compare_methods,
@@ -45,10 +42,6 @@ from db3kd.distillation.methods import (
     soft_label_method,
 )
 from db3kd.distillation.scale_choice import ScaleChoice
-from db3kd.distillation.surrogate_files import prepare_surrogate
-from db3kd.distillation.surrogate_queries import decide_augmented
-from db3kd.distillation.surrogate_settings import SurrogateSettings
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_writer import write_run
@@ -57,7 +50,14 @@ from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
 from db3kd.report import method_table
+from db3kd.surrogates.augmented_decisions import AugmentedDecisions
+from db3kd.surrogates.files import prepare_surrogate
+from db3kd.surrogates.queries import decide_augmented
+from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, load_teacher
+from db3kd.training.evaluation import predict_logits
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
 
 _WHITE_BOX = "white-box KD"
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import choose_scale
 from db3kd.distillation.scale_choice import ScaleChoice
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_loop import Model
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import margin_soft_labels
+from db3kd.training.loop import Model
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
 
 
 def chosen_scale(

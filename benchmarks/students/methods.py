@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
-from db3kd.distillation.augmented_decisions import AugmentedDecisions, rows_with_clean_share
-from db3kd.distillation.evaluation import predict_logits
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import TrainingMethod, check_steps, soft_label_method
-from db3kd.distillation.student import train_classifier, train_on_soft_labels
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_loop import Model
+from db3kd.surrogates.augmented_decisions import AugmentedDecisions, rows_with_clean_share
 from db3kd.teachers.cpu_batch import batch_for_images
+from db3kd.training.evaluation import predict_logits
+from db3kd.training.loop import Model
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier, train_on_soft_labels
 
 _CLEAN_SHARE = 0.5
 """Share of clean images in the training rows. Without repetition, clean images would be rare if

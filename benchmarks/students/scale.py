@@ -19,15 +19,15 @@ import torch
 from benchmarks.common.record import keep
 from benchmarks.common.setting import true_labels
 from benchmarks.students.label_quality import margins
-from db3kd.distillation.evaluation import evaluate, predict, share_equal
 from db3kd.distillation.label_scale import choose_label_scale
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import median_nearest_distance
-from db3kd.distillation.student import train_on_soft_labels
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.models.networks import build_model
+from db3kd.training.evaluation import evaluate, predict, share_equal
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_on_soft_labels
 
 _GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 

@@ -28,8 +28,6 @@ from benchmarks.students.label_quality import (
 from benchmarks.students.many_classes import many_classes
 from benchmarks.students.methods import white_box_method
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.evaluation import predict_logits
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import (
     MethodResult,
     TrainingMethod,
@@ -37,8 +35,6 @@ from db3kd.distillation.methods import (
     decision_method,
     soft_label_method,
 )
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_loop import Model
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
@@ -47,6 +43,10 @@ from db3kd.models.networks import build_model
 from db3kd.progress import Progress
 from db3kd.report import method_table
 from db3kd.teachers import ModuleTeacher, decide_checked
+from db3kd.training.evaluation import predict_logits
+from db3kd.training.loop import Model
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from pathlib import Path
 import db3kd
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from benchmarks.students.other_images import OtherImages, measure_rows
-from db3kd.distillation.network_store import NetworkStore
 from db3kd.models import build_model
-from db3kd.pipelines.asking import Proxies
+from db3kd.pipelines.asking.rounds import Proxies
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import proxy_for
 from db3kd.pipelines.run_notes import RunNotes
-from db3kd.pipelines.teaching import Teaching
+from db3kd.pipelines.teaching.teaching import Teaching
+from db3kd.training.network_store import NetworkStore
 
 
 def main() -> None:

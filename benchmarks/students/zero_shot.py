@@ -23,12 +23,8 @@ from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.students.label_quality import margins
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.distillation.evaluation import predict, share_equal
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import decision_method, soft_label_method
-from db3kd.distillation.row_batches import balanced_rows
 from db3kd.distillation.scale import choose_scale
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import margin_soft_labels
@@ -40,6 +36,10 @@ from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
 from db3kd.synthesis.synthesis import Synthesis, SynthesisSettings
 from db3kd.teachers import Teacher, TeacherError
+from db3kd.training.evaluation import predict, share_equal
+from db3kd.training.loss import KDLoss
+from db3kd.training.row_batches import balanced_rows
+from db3kd.training.settings import TrainSettings
 
 Students = Callable[[int], torch.nn.Module]
 

@@ -25,7 +25,7 @@ from db3kd.progress import duration
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
-    from db3kd.pipelines.prepared_comparison import PreparedComparison
+    from db3kd.pipelines.comparison.prepared import PreparedComparison
     from db3kd.teachers import Teacher
 
 
@@ -109,9 +109,9 @@ def compare(
     resuming.check()
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
-    from db3kd.pipelines.compare_strategies import run_comparison
-    from db3kd.pipelines.comparison_folder import student_folder
-    from db3kd.pipelines.prepared_comparison import prepare_comparison
+    from db3kd.pipelines.comparison.compare_strategies import run_comparison
+    from db3kd.pipelines.comparison.folder import student_folder
+    from db3kd.pipelines.comparison.prepared import prepare_comparison
     from db3kd.pipelines.run_layout import REPORT_FILE
     from db3kd.report import ComparedStudent, percent
     from db3kd.storage.existing_runs import check_free
@@ -174,7 +174,7 @@ def _print_dry_run(prepared: "PreparedComparison", run: Path | None, *, any_teac
         run: The folder of the comparison to resume, or None.
         any_teacher: Whether the comparison may have had another teacher.
     """
-    from db3kd.pipelines.training_time import time_prepared_steps
+    from db3kd.pipelines.teaching.training_time import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
     if run is not None:

@@ -30,7 +30,7 @@ from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
 
 if TYPE_CHECKING:
-    from db3kd.pipelines.prepared_distillation import PreparedDistillation
+    from db3kd.pipelines.distillation.prepared import PreparedDistillation
     from db3kd.planning import Strategy
     from db3kd.teachers import Teacher
 
@@ -212,8 +212,8 @@ def _distill_from_teacher(
         refuse_options(resuming, "needs --data", "consistency_checks")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
-    from db3kd.pipelines.distill_student import run_distillation
-    from db3kd.pipelines.prepared_distillation import prepare_distillation
+    from db3kd.pipelines.distillation.distill_student import run_distillation
+    from db3kd.pipelines.distillation.prepared import prepare_distillation
     from db3kd.pipelines.run_layout import answer_folders
     from db3kd.storage.existing_runs import check_free
 
@@ -270,8 +270,8 @@ def _print_dry_run(
         run: The folder of the run to resume, or None.
         any_teacher: Whether the run may have had another teacher.
     """
-    from db3kd.pipelines.prepared_distillation import nothing_left_to_ask
-    from db3kd.pipelines.training_time import time_prepared_steps
+    from db3kd.pipelines.distillation.prepared import nothing_left_to_ask
+    from db3kd.pipelines.teaching.training_time import time_prepared_steps
 
     times = time_prepared_steps(prepared, [prepared.plan])
     with naming_options(images="--data"):

@@ -15,12 +15,12 @@ from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
-    from db3kd.distillation.loss import KDLoss
-    from db3kd.distillation.training import Model as TrainedModel
-    from db3kd.distillation.training import TrainSettings
-    from db3kd.distillation.training_callbacks import TrainingCallback
     from db3kd.labelling.label_run import LabelRun
     from db3kd.ops import Normalisation
+    from db3kd.training.callbacks import TrainingCallback
+    from db3kd.training.loss import KDLoss
+    from db3kd.training.train import Model as TrainedModel
+    from db3kd.training.train import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ def distill_labels(
         data: The labelled images, if they have moved.
         device: The device of the training.
     """
-    from db3kd.distillation.loss import KDLoss
     from db3kd.labelling.label_run import open_run
     from db3kd.pipelines.distill_settings import default_student
+    from db3kd.training.loss import KDLoss
 
     files = _student_files(out, training.seed, seeds)
     settings = training.settings(losses.preset, device)
@@ -147,8 +147,8 @@ def _check_preset_alone(losses: LossOptions) -> None:
 
 def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _Plan:
     """Combines the options with the soft labels of the run, which supply the defaults."""
-    from db3kd.distillation.loss import KDLoss
     from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
+    from db3kd.training.loss import KDLoss
 
     stored = run.soft_label_settings
     normalisation = losses.normalisation
@@ -196,13 +196,13 @@ def _train_students(
     test: "ImageSet | None",
     callbacks: "dict[int, list[TrainingCallback]]",
 ) -> None:
-    from db3kd.distillation.evaluation import evaluate
-    from db3kd.distillation.student import train_student
     from db3kd.labelling.soft_labels import with_soft_labels
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
     from db3kd.progress import show_progress
     from db3kd.querying.search import UNANSWERED
+    from db3kd.training.evaluation import evaluate
+    from db3kd.training.student import train_student
 
     image_shape, classes = run.images.image_shape, run.labels.classes
     make_student = partial(build_model, model, image_shape, classes)

@@ -212,8 +212,8 @@ class SearchOptions(OptionSet):
             needs = "needs --surrogate auto, which trains it"
             refuse_options(self, needs, "surrogate_model", "surrogate_networks")
             return None
-        from db3kd.distillation.train_settings import TrainSettings
         from db3kd.pipelines.auto_surrogate import DEFAULT_STEPS, AutoSurrogate
+        from db3kd.training.settings import TrainSettings
 
         training = TrainSettings(steps=DEFAULT_STEPS, seed=self.seed, device=device)
         named = given(model=self.surrogate_model, networks=self.surrogate_networks)

@@ -89,9 +89,9 @@ def surrogate(
         db3kd surrogate --teacher my_package.model:predict --data photos --limit 1000
         --out surrogate.safetensors --price-per-1000 0.25 --dry-run
     """
-    from db3kd.distillation.surrogate_files import check_out, decisions_folder, prepare_surrogate
-    from db3kd.distillation.surrogate_settings import SurrogateSettings
     from db3kd.storage.existing_runs import queries_paid_twice
+    from db3kd.surrogates.files import check_out, decisions_folder, prepare_surrogate
+    from db3kd.surrogates.settings import SurrogateSettings
 
     trained = training.settings(teacher.device, steps=steps)
     settings = SurrogateSettings(model, queries_per_sample, training=trained, networks=networks)

@@ -41,13 +41,13 @@ def teacher(
     """
     from db3kd.data.class_labels import true_classes
     from db3kd.data.class_names import match_classes
-    from db3kd.distillation.evaluation import evaluate
-    from db3kd.distillation.student import train_classifier
     from db3kd.models import save_model
     from db3kd.models.networks import build_model, default_model
     from db3kd.progress import show_progress
     from db3kd.storage.manifest import make_manifest, write_manifest
     from db3kd.teachers import load_teacher
+    from db3kd.training.evaluation import evaluate
+    from db3kd.training.student import train_classifier
 
     check_weights_file(out)
     train, test = (images.source(split).load() for split in ("train", "test"))

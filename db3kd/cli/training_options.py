@@ -11,8 +11,8 @@ from db3kd.cli.option_sets import OptionSet
 from db3kd.cli.options import DEVICE_HELP, Seed
 
 if TYPE_CHECKING:
-    from db3kd.distillation.train_settings import TrainSettings
-    from db3kd.distillation.training_callbacks import TrainingCallback
+    from db3kd.training.callbacks import TrainingCallback
+    from db3kd.training.settings import TrainSettings
 
 TRAINING = "Training"
 DEFAULT_STEPS = 1500
@@ -63,7 +63,7 @@ class TrainingOptions(OptionSet):
         self, device: str, *, steps: int | None = None, epochs: int | None = None
     ) -> "TrainSettings":
         """Returns the settings of training for `steps` or for `epochs`."""
-        from db3kd.distillation.train_settings import TrainSettings
+        from db3kd.training.settings import TrainSettings
 
         return TrainSettings(
             epochs=epochs or TrainSettings.epochs,
@@ -177,7 +177,7 @@ class StudentTrainingOptions(OptionSet):
         ).completed()
 
     def _settings(self, device: str, **particular: Any) -> "TrainSettings":
-        from db3kd.distillation.train_settings import TrainSettings
+        from db3kd.training.settings import TrainSettings
 
         return TrainSettings(
             seed=self.seed,
@@ -223,7 +223,7 @@ class StudentTrainingOptions(OptionSet):
         if self.tracker is None:
             return []
         folder = self._logs_folder(student)
-        from db3kd.distillation.training_tracker import TrackerCallback
+        from db3kd.training.tracker import TrackerCallback
 
         if self.tracker == "tensorboard":
             run = TrackerCallback("tensorboard", student.stem, folder, asdict(settings))

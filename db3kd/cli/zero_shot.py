@@ -98,14 +98,14 @@ def zero_shot(
         db3kd zero-shot --teacher my_package.model:predict --image-shape 3,32,32 --classes 10
         --model alexnet-quarter --samples 200000 --out runs/mine
     """
-    from db3kd.distillation.train_settings import TrainSettings
     from db3kd.pipelines import ZeroShotSettings, run_zero_shot
     from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
-    from db3kd.pipelines.transfer_set import check_zero_shot_folder
-    from db3kd.pipelines.zero_shot import max_queries_of_parts
-    from db3kd.pipelines.zero_shot_students import DECISION_FOLDERS
+    from db3kd.pipelines.zero_shot.pipeline import max_queries_of_parts
+    from db3kd.pipelines.zero_shot.students import DECISION_FOLDERS
+    from db3kd.pipelines.zero_shot.transfer_set import check_zero_shot_folder
     from db3kd.report import zero_shot_table
     from db3kd.storage.existing_runs import queries_paid_twice
+    from db3kd.training.settings import TrainSettings
 
     settings = ZeroShotSettings(
         synthesis.settings(model),

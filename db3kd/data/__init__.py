@@ -6,12 +6,14 @@ makes, are loaded here too.
 """
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, NamedImages, TensorImages
 from db3kd.data.loading import load_data
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 
 __all__ = [
+    "AugmentedImages",
     "ImageSet",
     "ImageSource",
     "ImagesLike",

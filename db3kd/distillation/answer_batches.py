@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.data.augmented_images import AugmentedImages
 from db3kd.distillation.answers import CLEAN_SHARE, NUMBERS, Answers
-from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.row_batches import balanced_rows
-from db3kd.distillation.training_process import TrainingProcess
 from db3kd.querying.search import UNANSWERED, fitting_batch_size
+from db3kd.training.process import TrainingProcess
+from db3kd.training.row_batches import balanced_rows
 
 ANSWERED_SHARE = 0.5
 """Share of answered images in the batches of a student that proxies teach; the rest are new."""

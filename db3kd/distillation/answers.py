@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import SelectedImages
-from db3kd.distillation.augmented_images import AugmentedImages
 from db3kd.wording import counted
 
 NUMBERS = 2**20

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from db3kd.data.arguments import ImagesLike
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
     SHORT_TRAINING_STUDENTS,
@@ -11,10 +10,11 @@ from db3kd.distillation.scale import (
     scale_training,
 )
 from db3kd.distillation.scale_choice import ScaleChoice
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_loop import Model
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import margin_soft_labels
+from db3kd.training.loop import Model
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
 
 
 def choose_label_scale(

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from db3kd.argument_types import check_seed
 from db3kd.data.arguments import ImagesLike
-from db3kd.distillation.evaluation import predict, share_equal
-from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.student import train_classifier, train_on_soft_labels
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_loop import Model
+from db3kd.training.evaluation import predict, share_equal
+from db3kd.training.loop import Model
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier, train_on_soft_labels
 
 
 @dataclass(frozen=True)

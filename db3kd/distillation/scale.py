@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
-from db3kd.distillation.evaluation import predict_logits, share_equal
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial, best_trial
-from db3kd.distillation.student import train_on_soft_labels
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_loop import Model
+from db3kd.training.evaluation import predict_logits, share_equal
+from db3kd.training.loop import Model
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_on_soft_labels
 
 RELATIVE_SCALES = (0.5, 1.0, 2.0)
 """Scales to try first, times the median distance to the nearest other class.

@@ -8,9 +8,9 @@ from torch import nn
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answer_batches import ProxyTaughtBatches, TaughtLoss
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_callbacks import TrainingCallback
-from db3kd.distillation.training_loop import train_batches
+from db3kd.training.callbacks import TrainingCallback
+from db3kd.training.loop import train_batches
+from db3kd.training.settings import TrainSettings
 
 
 def train_white_box(

@@ -12,19 +12,6 @@ from torch import Tensor, nn
 from db3kd.argument_types import check_type, suggests_arguments
 from db3kd.data.image_source import NamedImages, SelectedImages
 from db3kd.data.table_rows import projection_of
-from db3kd.distillation.augmented_decisions import AugmentedDecisions
-from db3kd.distillation.boundary_points import (
-    ROUNDS,
-    BoundaryPoints,
-    collect_boundary_points,
-    max_boundary_points,
-    propose_boundary_points,
-)
-from db3kd.distillation.surrogate_files import save_surrogate
-from db3kd.distillation.surrogate_queries import HELD_OUT_SHARE, augment_drawn, decide_versions
-from db3kd.distillation.surrogate_settings import SurrogateSettings
-from db3kd.distillation.surrogate_training import train_surrogate
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
@@ -33,7 +20,20 @@ from db3kd.progress import adding_up, show_progress_if
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
+from db3kd.surrogates.augmented_decisions import AugmentedDecisions
+from db3kd.surrogates.boundary_points import (
+    ROUNDS,
+    BoundaryPoints,
+    collect_boundary_points,
+    max_boundary_points,
+    propose_boundary_points,
+)
+from db3kd.surrogates.files import save_surrogate
+from db3kd.surrogates.queries import HELD_OUT_SHARE, augment_drawn, decide_versions
+from db3kd.surrogates.settings import SurrogateSettings
+from db3kd.surrogates.training import train_surrogate
 from db3kd.teachers import ModuleTeacher, Teacher, describe, load_teacher
+from db3kd.training.settings import TrainSettings
 from db3kd.validation import UNIT_BOUNDS, interval_text
 
 DEFAULT_STEPS = 2000
@@ -53,7 +53,7 @@ class AutoSurrogate:
 
     About half of the surrogate's queries ask about augmented versions of the run's images, and the
     others about points near its own boundaries, to which the search goes first (see
-    `db3kd.distillation.boundary_points`). Rows of tables have no such points.
+    `db3kd.surrogates.boundary_points`). Rows of tables have no such points.
 
     Example:
         >>> labels = db3kd.label(

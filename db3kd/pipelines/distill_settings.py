@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 
 from db3kd.argument_types import check_number, check_positive, check_type, suggests_arguments
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import check_model
+from db3kd.training.settings import TrainSettings
 from db3kd.validation import check_count
 
 LEAST_DEFAULT_STEPS, MOST_DEFAULT_STEPS = 6_000, 12_000

@@ -21,12 +21,12 @@ from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import check_labels_of, matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
-from db3kd.distillation.training_callbacks import TrainingCallback
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.report.extras import check_report_packages
 from db3kd.tables.checks import OutOfBoundsError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
+from db3kd.training.callbacks import TrainingCallback
 from db3kd.validation import check_count, check_shape_of_images
 from db3kd.wording import input_noun
 

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.distillation.optimization import WeightAverage, make_optimizer
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models import save_model
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory, factory_name
@@ -19,6 +17,8 @@ from db3kd.models.networks import build_model, check_model
 from db3kd.models.weights import tensor_bytes
 from db3kd.pipelines.distill_settings import default_student
 from db3kd.tables import Features
+from db3kd.training.optimization import WeightAverage, make_optimizer
+from db3kd.training.settings import TrainSettings
 
 StudentLike = str | nn.Module | NetworkFactory
 """What may be passed as a student: a name for `build_model`, a network (a copy is trained), or a

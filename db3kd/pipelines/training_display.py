@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from db3kd.distillation.train_settings import TrainSettings
-from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
-from db3kd.distillation.training_checkpoint import Checkpoint
-from db3kd.distillation.training_loop import BatchSource, train_batches
 from db3kd.progress import Progress
+from db3kd.training.callbacks import TrainingCallback, TrainingState
+from db3kd.training.checkpoint import Checkpoint
+from db3kd.training.loop import BatchSource, train_batches
+from db3kd.training.settings import TrainSettings
 
 
 class _Display(TrainingCallback):

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
-from db3kd.distillation.evaluation import predict_logits
-from db3kd.distillation.row_batches import balanced_rows
-from db3kd.distillation.student import train_classifier
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.models.networks import build_model
 from db3kd.querying.search import UNANSWERED, Search, fitting_batch_size
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.collection import Collected, CollectionTask
 from db3kd.synthesis.starts import Starts, make_masks
+from db3kd.training.evaluation import predict_logits
+from db3kd.training.row_batches import balanced_rows
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier
 from db3kd.validation import are_equal
 
 _BLOCK = 2048

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from db3kd.argument_types import check_positive, suggests_arguments
-from db3kd.distillation.train_settings import TrainSettings
+from db3kd.training.settings import TrainSettings
 from db3kd.validation import check_count
 
 _LEAST_STEPS = 300

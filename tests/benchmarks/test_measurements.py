@@ -23,17 +23,17 @@ from benchmarks.students.label_quality import logit_gaps, rank_correlation, runn
 from benchmarks.students.many_classes import many_classes
 from benchmarks.students.targets import _narrowed
 from benchmarks.systems.growth import Cost, Point, Series, _measure
+from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.loading import load_data
-from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.evaluation import predict_logits
-from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.surrogate_queries import decide_augmented
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.models.networks import build_model
+from db3kd.surrogates.queries import decide_augmented
+from db3kd.training.evaluation import predict_logits
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
 
 
 def some_labels(distances: torch.Tensor, decision: torch.Tensor) -> Labels:

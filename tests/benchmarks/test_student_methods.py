@@ -18,13 +18,13 @@ from benchmarks.students.methods import (
     surrogate_method,
     white_box_method,
 )
-from db3kd.distillation.augmented_decisions import AugmentedDecisions
-from db3kd.distillation.augmented_images import AugmentedImages
-from db3kd.distillation.loss import KDLoss
+from db3kd.data.augmented_images import AugmentedImages
 from db3kd.distillation.methods import decision_method, soft_label_method
-from db3kd.distillation.student import train_on_soft_labels
-from db3kd.distillation.surrogate_queries import decide_augmented
-from db3kd.distillation.train_settings import TrainSettings
+from db3kd.surrogates.augmented_decisions import AugmentedDecisions
+from db3kd.surrogates.queries import decide_augmented
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_on_soft_labels
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_the_plan_that_is_shown_with_resume_is_that_of_the_run(tmp_path, monkeyp
         return replace(plan_budget(*arguments, **words), rounds=(95, 240, 240))
 
     with monkeypatch.context() as patch:
-        patch.setattr("db3kd.pipelines.prepared_distillation.plan_budget", planned_before)
+        patch.setattr("db3kd.pipelines.distillation.prepared.plan_budget", planned_before)
         succeed(*asked(*DIGITS, "--out", out))
     before = CountingTeacher.asked
 

@@ -161,7 +161,7 @@ def test_students_reports_and_logs_below_a_file_are_refused_before_any_work(
     def trained(*_: object, **__: object) -> None:
         raise AssertionError("the work began")
 
-    monkeypatch.setattr("db3kd.distillation.student.train_student", trained)
+    monkeypatch.setattr("db3kd.training.student.train_student", trained)
     monkeypatch.setattr("db3kd.export.exporting.encode", trained)
     file = tmp_path / "notes.txt"
     file.write_text("notes")

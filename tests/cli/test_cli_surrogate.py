@@ -9,11 +9,11 @@ import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 from db3kd.cli.surrogate import surrogate
-from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.report import wilson_interval
+from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import load_teacher
 
 

@@ -13,9 +13,6 @@ from torch import nn
 from db3kd import ops
 from db3kd.cli.app import app
 from db3kd.cli.errors import CommandError, as_options, naming_options, one_line, options_of
-from db3kd.distillation.loss import KDLoss
-from db3kd.distillation.surrogate_settings import SurrogateSettings
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.run_writer import RunExecution, write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
@@ -24,9 +21,12 @@ from db3kd.models import build_model
 from db3kd.pipelines import DistillSettings, run_zero_shot
 from db3kd.pipelines import compare as run_comparison
 from db3kd.pipelines import distill as run_distillation
+from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import ModuleTeacher, load_teacher
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted
 
 TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "mixtures"}

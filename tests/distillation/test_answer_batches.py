@@ -19,7 +19,7 @@ from db3kd.distillation.answer_batches import (
     mean_probabilities,
 )
 from db3kd.distillation.answers import CLEAN_SHARE, NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.distillation.training_process import TrainingProcess
+from db3kd.training.process import TrainingProcess
 
 SAMPLES, HELD_OUT, CLASSES = 20, 5, 3
 PROCESS = TrainingProcess(torch.device("cpu"), "no")

@@ -3,14 +3,14 @@ import torch
 import torch.nn.functional as F
 from digit_cases import SETTINGS, Digits, student, weights
 
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.methods import (
     TrainingMethod,
     compare_methods,
     decision_method,
     soft_label_method,
 )
-from db3kd.distillation.train_settings import TrainSettings
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.distillation.loss import KDLoss
 from db3kd.distillation.scale import (
     choose_scale,
     held_out_loss,
@@ -13,7 +12,8 @@ from db3kd.distillation.scale import (
     scale_training,
 )
 from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial
-from db3kd.distillation.train_settings import TrainSettings
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings
 
 CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])
 SETTINGS = TrainSettings(steps=6, learning_rate=1e-2, device="cpu", seed=3)

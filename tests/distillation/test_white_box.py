@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.evaluation import predict
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.distillation.white_box import train_white_box
+from db3kd.training.evaluation import predict
+from db3kd.training.settings import TrainSettings
 
 SHAPE, CLASSES = (1, 4, 4), 3
 SETTINGS = TrainSettings(

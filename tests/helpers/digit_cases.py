@@ -6,11 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from db3kd.distillation.evaluation import predict
 from db3kd.distillation.methods import MethodResult, TrainingMethod, compare_methods
-from db3kd.distillation.student import train_classifier
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.teachers import ModuleTeacher
+from db3kd.training.evaluation import predict
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier
 
 SETTINGS = TrainSettings(steps=60, batch_size=64, learning_rate=1e-2, device="cpu")
 

@@ -7,8 +7,8 @@ from teachers_analytic import NearestCentroidTeacher
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.pipelines import DistillSettings
+from db3kd.training.settings import TrainSettings
 
 SHAPE, CLASSES, SAMPLES = (1, 6, 6), 4, 120
 

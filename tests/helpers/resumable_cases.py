@@ -10,10 +10,10 @@ import torch
 from distill_cases import QUICK, SHAPE, images
 
 import db3kd
-from db3kd.distillation.surrogate_files import prepare_surrogate
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.source import Source
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
+from db3kd.surrogates.files import prepare_surrogate
+from db3kd.training.settings import TrainSettings
 
 CLASSES = 3
 

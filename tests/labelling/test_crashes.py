@@ -3,12 +3,12 @@
 import pytest
 
 from db3kd.data.loading import load_data
-from db3kd.distillation.student import train_classifier
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.auto_surrogate import AutoSurrogate
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier
 
 crashes = pytest.importorskip("benchmarks.systems.crashes", reason="benchmarks are not installed")
 

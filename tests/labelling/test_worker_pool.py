@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from db3kd.data.loading import load_data
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling import chunk_dispatch, ray_cluster
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_dispatch import dispatch_chunks
@@ -34,6 +33,7 @@ from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import FunctionTeacher, TeacherError
+from db3kd.training.settings import TrainSettings
 
 pytest.importorskip("pyarrow")
 

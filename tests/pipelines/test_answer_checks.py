@@ -19,7 +19,7 @@ from forked import forked_processes
 import db3kd
 from db3kd.labelling.check_results import is_inconsistent, queries_of_checks
 from db3kd.pipelines import DistillResult
-from db3kd.pipelines.answer_run import ANSWERS
+from db3kd.pipelines.asking.answer_run import ANSWERS
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.storage.run_journals import count_answers
 from db3kd.teachers import TeacherError

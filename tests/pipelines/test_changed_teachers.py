@@ -13,9 +13,9 @@ from distill_cases import images
 from resumable_cases import COMMANDS, Function, distill
 
 import db3kd
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError
+from db3kd.training.settings import TrainSettings
 
 pytest.importorskip("pyarrow")
 

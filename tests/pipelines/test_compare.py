@@ -14,14 +14,14 @@ from torch import nn
 
 import db3kd
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
 from db3kd.pipelines import Comparison
-from db3kd.pipelines.comparison_report import ComparisonSummary, write_comparison
+from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
 from db3kd.planning import COMPARED, STRATEGIES, plan_comparison
 from db3kd.report import ComparedStudent, ComparisonRow
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError, load_teacher
 from db3kd.teachers.base import SingleClassError
+from db3kd.training.callbacks import TrainingCallback, TrainingState
 
 FEW = ("auto", "decisions", "bd")
 MEASURED = 60
@@ -122,13 +122,13 @@ def test_all_students_train_equally_long():
 
 def test_the_length_follows_from_the_budget_and_not_from_the_answers_of_a_strategy(monkeypatch):
     seen = []
-    original = db3kd.pipelines.compare_strategies.run_distillation
+    original = db3kd.pipelines.comparison.compare_strategies.run_distillation
 
     def watched(prepared: Any, **options: Any) -> Any:
         seen.append(prepared.settings.training.steps)
         return original(replace(prepared, settings=QUICK), **options)
 
-    monkeypatch.setattr("db3kd.pipelines.compare_strategies.run_distillation", watched)
+    monkeypatch.setattr("db3kd.pipelines.comparison.compare_strategies.run_distillation", watched)
     unset = replace(QUICK, training=replace(QUICK.training, steps=None, batch_size=1))
 
     run(settings=unset, seeds=1, budget=1_500)

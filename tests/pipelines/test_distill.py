@@ -37,7 +37,6 @@ from torch import nn
 import db3kd
 from db3kd.distillation.image_choice import choose_rows
 from db3kd.distillation.neighbour_labels import neighbour_labels
-from db3kd.distillation.training_callbacks import TrainingCallback, TrainingState
 from db3kd.pipelines import (
     DistillResult,
     DistillSettings,
@@ -51,6 +50,7 @@ from db3kd.progress import Progress
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.teachers import TeacherError, load_teacher
 from db3kd.teachers.base import SingleClassError
+from db3kd.training.callbacks import TrainingCallback, TrainingState
 
 WITH_IMAGES = [name for name in STRATEGIES if name != "zero-shot"]
 
@@ -124,7 +124,7 @@ def test_held_out_images_are_in_no_image_that_is_trained_on(monkeypatch):
         seen["answers"] = original(*arguments, **options)
         return seen["answers"]
 
-    monkeypatch.setattr("db3kd.pipelines.distill_run.ask_rounds", watched)
+    monkeypatch.setattr("db3kd.pipelines.distillation.run.ask_rounds", watched)
     result = run()
 
     answers = seen["answers"]
@@ -544,7 +544,7 @@ def test_proxies_learn_from_distances_if_there_are_few_answers_for_each_image(
         seen.append(len(answers))
         return neighbour_labels(answers, classes)
 
-    monkeypatch.setattr("db3kd.pipelines.teaching.neighbour_labels", watched)
+    monkeypatch.setattr("db3kd.pipelines.teaching.teaching.neighbour_labels", watched)
     result = run(budget=budget, out=tmp_path / "run")
     assert result.queries == budget and len(seen) == calls
 

@@ -18,14 +18,14 @@ from teachers_analytic import CountingTeacher, RaisingTeacher
 import db3kd
 from db3kd.data.arrays import ArrayPixels
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
-from db3kd.distillation.network_store import NetworkStore
-from db3kd.distillation.training_loop import _Training
 from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillResult, asking, prepared_distillation, teaching_rules
-from db3kd.pipelines.asking import Proxies
+from db3kd.pipelines.asking.rounds import Proxies
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import BudgetPlan, plan_budget
 from db3kd.storage.manifest import read_manifest
+from db3kd.training.loop import _Training
+from db3kd.training.network_store import NetworkStore
 
 
 def run(out: Path, asked: Any = None, **options: Any) -> DistillResult:
@@ -150,7 +150,7 @@ def test_an_interrupt_while_the_teacher_is_asked_keeps_the_answers(tmp_path, str
 
 def test_points_of_the_curve_are_not_repeated(tmp_path, whole, choices, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("db3kd.pipelines.asking.choose_rows", interrupted_at_round(2))
+        patch.setattr("db3kd.pipelines.asking.rounds.choose_rows", interrupted_at_round(2))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run")
     run(tmp_path / "run")
@@ -379,7 +379,7 @@ def test_a_kill_while_the_student_is_trained_changes_nothing(tmp_path, whole, ch
             if state.step == 7:
                 shutil.copytree(tmp_path / "run", tmp_path / "killed")
 
-    monkeypatch.setattr("db3kd.distillation.training_checkpoint.Checkpoint.due", lambda self: True)
+    monkeypatch.setattr("db3kd.training.checkpoint.Checkpoint.due", lambda self: True)
     run(tmp_path / "run", callbacks=[Snapshot()])
     assert len(list((tmp_path / "killed" / "networks").glob("student-*.checkpoint"))) == 1
     steps = count_steps(monkeypatch)

@@ -11,13 +11,13 @@ from distill_cases import QUICK, SHAPE, images
 from teachers_analytic import CountingTeacher, RaisingTeacher
 
 import db3kd
-from db3kd.distillation.surrogate_files import prepare_surrogate
-from db3kd.distillation.surrogate_settings import SurrogateSettings
 from db3kd.labelling import run_identity
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.pipelines.stored_decisions import decide_in_folder
 from db3kd.storage.manifest import make_manifest, read_manifest
+from db3kd.surrogates.files import prepare_surrogate
+from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import FunctionTeacher, TeacherError
 
 TRAINING = db3kd.TrainSettings(steps=4, batch_size=16, device="cpu")

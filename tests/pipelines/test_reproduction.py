@@ -16,7 +16,7 @@ import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.sample_choice import draw_images
 from db3kd.pipelines import distill_report
-from db3kd.pipelines.reproduction import command_line, described_data, reproduction
+from db3kd.pipelines.distillation.reproduction import command_line, described_data, reproduction
 from db3kd.planning import plan_budget
 
 PLAN = plan_budget(1000, 10, 100)

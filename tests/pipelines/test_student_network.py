@@ -11,12 +11,12 @@ import torch
 from distill_cases import CLASSES, SHAPE, weights
 from torch import Tensor, nn
 
-from db3kd.distillation.student import train_classifier
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.export import export_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.student_network import Student
 from db3kd.teachers import load_teacher
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier
 
 BLANK = torch.zeros(1, *SHAPE)
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
-from db3kd.pipelines.teaching import standard_errors_above
-from db3kd.pipelines.teaching_rules import (
+from db3kd.pipelines.teaching.rules import (
     answered_share,
     learns_from_new_mixtures,
     proxies_usually_help,
 )
+from db3kd.pipelines.teaching.teaching import standard_errors_above
 
 
 @pytest.mark.parametrize(

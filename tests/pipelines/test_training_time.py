@@ -13,15 +13,15 @@ from torch import Tensor, nn
 import db3kd
 from db3kd.distillation import scale
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.distillation.training_loop import _Training
 from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillSettings, step_times, step_timing, teaching_rules, training_time
-from db3kd.pipelines.asking import Proxies
-from db3kd.pipelines.prepared_comparison import prepare_comparison
-from db3kd.pipelines.step_times import LEAST_STEPS, StepTimes
+from db3kd.pipelines.asking.rounds import Proxies
+from db3kd.pipelines.comparison.prepared import prepare_comparison
+from db3kd.pipelines.teaching.step_times import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
 from db3kd.synthesis import acquisition
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
+from db3kd.training.loop import _Training
 
 STUDENT, PROXY = 1.0, 100.0
 """Seconds of a step; far apart, so that a sum shows how many steps of each kind it has."""

@@ -8,7 +8,6 @@ import torch
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
 import db3kd
-from db3kd.distillation.train_settings import TrainSettings
 from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines import (
     DemoSettings,
@@ -22,6 +21,7 @@ from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.sample_run import SynthesisTotals
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import TeacherError, load_teacher
+from db3kd.training.settings import TrainSettings
 
 SHAPE = (1, 6, 6)
 
@@ -216,7 +216,7 @@ def test_a_run_interrupted_in_training_asks_nothing_when_it_is_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("db3kd.pipelines.zero_shot_students.compare_methods", interrupt)
+        patched.setattr("db3kd.pipelines.zero_shot.students.compare_methods", interrupt)
         run_zero_shot(teacher, tmp_path / "out", interrupted_settings(), test=real)
     assert teacher.total == whole.queries
     for _ in range(2):  # unfinished, then finished

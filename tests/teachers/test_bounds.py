@@ -12,12 +12,12 @@ from teachers_analytic import LinearTeacher
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.distillation.surrogate_files import prepare_surrogate
 from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.labelling.worker import Worker
 from db3kd.pipelines import ZeroShotSettings, make_transfer_set
+from db3kd.surrogates.files import prepare_surrogate
 from db3kd.teachers import RescaledTeacher, TeacherError, decide_checked, load_teacher
 from db3kd.teachers.rescaled import takes_unit_images
 
@@ -86,10 +86,10 @@ def test_every_stage_maps_the_images(source, tmp_path, monkeypatch):
     estimate_run(teacher, source.load(), SETTINGS, 30)
     assert 200 < highest() <= 255
     surrogate = db3kd.SurrogateSettings("lenet5-fifth", 2, training=db3kd.TrainSettings(steps=1))
-    for module in ("surrogate_training", "surrogate_files"):
-        monkeypatch.setattr(f"db3kd.distillation.{module}.check_model", lambda *_: None)
+    for module in ("training", "files"):
+        monkeypatch.setattr(f"db3kd.surrogates.{module}.check_model", lambda *_: None)
     monkeypatch.setattr(
-        "db3kd.distillation.surrogate_training.build_model",
+        "db3kd.surrogates.training.build_model",
         lambda *_: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)),
     )
     prepare_surrogate(tmp_path / "s.safetensors", teacher, source, surrogate).write()

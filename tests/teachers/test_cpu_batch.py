@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from db3kd.distillation.evaluation import predict_logits
 from db3kd.models.networks import build_model
 from db3kd.teachers import FunctionTeacher, ModuleTeacher
 from db3kd.teachers.cpu_batch import (
@@ -18,6 +17,7 @@ from db3kd.teachers.cpu_batch import (
     batch_for_images,
     batch_for_module,
 )
+from db3kd.training.evaluation import predict_logits
 
 MIB = 2**20
 

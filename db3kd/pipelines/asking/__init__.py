@@ -1,0 +1,1 @@
+"""Collects the answers of a distillation: the images, in rounds, or pseudo samples."""

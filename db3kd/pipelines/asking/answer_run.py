@@ -1,0 +1,265 @@
+"""The run folder of a distillation: which images the teacher was asked about, and its decisions."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from db3kd.data.augmented_images import AugmentedImages
+from db3kd.distillation.answers import NUMBERS, Answers, no_answers
+from db3kd.pipelines.asking.answer_checks import AnswerChecks
+from db3kd.querying.sharded_decisions import decide_in_shards, shard_sizes
+from db3kd.storage.choice_log import ChoiceLog
+from db3kd.storage.column_values import check_range, invalid_shard, read_column
+from db3kd.storage.run_differences import DecidingEntry
+from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.teachers import Teacher
+from db3kd.wording import counted, input_noun
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_decides_plan = partial(
+    DecidingEntry,
+    followers=("settings.plan.",),
+    optional=("settings.choosing.", "settings.labelling."),
+)
+
+ANSWERS = Kind(
+    "answers",
+    1,
+    deciding=(
+        _decides_plan("settings.classes", followers=("settings.plan.", "settings.labelling.")),
+        _decides_plan("settings.plan.strategy"),
+        _decides_plan("settings.plan.budget"),
+        _decides_plan("settings.plan.images", is_argument=False),
+        DecidingEntry("settings.choosing.proxies", optional=("settings.choosing.",)),
+    ),
+)
+"""The kind of run folder that a distillation writes.
+
+The columns are `image` (its index in the data set), `number` (0 for the image itself, otherwise the
+number of an augmented image of it), `round` (-1 if held out) and `decision`.
+"""
+
+HELD_OUT = -1
+"""The round of held-out images."""
+
+
+class AnswerRun:
+    """Asks a teacher about images in rounds, and keeps every answer.
+
+    The images that networks choose for a round are stored before the teacher is asked about the
+    first of them, so that a resumed run asks about the same ones. The first round and the held-out
+    images depend only on the seed.
+
+    Args:
+        folder: The run folder, opened for writing.
+        teacher: The teacher to ask.
+        images: All images that may be asked about.
+        order: [N] int64, the image of each sample.
+
+    Attributes:
+        on_answers: Called with the number of new answers after each batch; None by default.
+        while_choosing: Makes the context in which the images of a round are chosen; `nullcontext`
+            by default.
+        checks: Repeats known answers before the first new query; None by default.
+
+    Raises:
+        ValueError: If a shard of the folder holds values that no run writes.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        teacher: Teacher,
+        images: AugmentedImages,
+        order: Tensor,
+    ) -> None:
+        self.folder = folder
+        self.teacher = teacher
+        self.answers = no_answers(images)
+        self._order = order
+        self.on_answers: Callable[[int], None] | None = None
+        self.while_choosing: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.checks: AnswerChecks | None = None
+        self._log = ChoiceLog(folder.path)
+        self._stored: dict[int, Answers] = {}
+        self._stored_rounds: dict[int, int] = {}
+        self._read_shards()
+
+    @property
+    def stored(self) -> int:
+        """Number of answers in the shards of earlier processes."""
+        return sum(map(len, self._stored.values()))
+
+    def holds_next(self, round_number: int, count: int) -> bool:
+        """Returns whether an earlier process has all answers of the next round.
+
+        Args:
+            round_number: The number of the round, or `HELD_OUT`.
+            count: How many images the round asks about.
+
+        Raises:
+            ValueError: If the answers are those of another round.
+        """
+        return self._stored_rows(round_number, len(self.answers), count) is not None
+
+    def ask(
+        self,
+        round_number: int,
+        count: int,
+        choose: Callable[[Answers], Tensor],
+        check: Callable[[Tensor], None] | None = None,
+    ) -> Answers:
+        """Asks about the images of a round, and adds their answers to `answers`.
+
+        Rounds are asked in the same order in every process.
+
+        Args:
+            round_number: The number of the round, or `HELD_OUT`.
+            count: How many images the round asks about.
+            choose: Chooses the images: called with the answers so far, unless an earlier process
+                has chosen; returns [count] int64, rows of the images.
+            check: Called with all decisions so far after the first 1,000 answers of each shard
+                that has more; it may raise an error, so that no more queries are spent.
+
+        Returns:
+            The answers of the round.
+
+        Raises:
+            ValueError: If a damaged or foreign file holds images that are not those of the round.
+            TeacherError: If the teacher fails.
+        """
+        first = len(self.answers)
+        rows = self._stored_rows(round_number, first, count)
+        if rows is None:
+            start, journaled = self._journaled(first, count)
+            if not len(journaled):
+                self.check_known()  # before networks are trained that choose
+            with self.while_choosing():
+                rows = self._chosen_rows(round_number, count, choose)
+            if len(journaled):
+                self.check_known(rows[start : start + len(journaled)], journaled)
+        earlier = self.answers.decisions
+        decisions = decide_in_shards(
+            self.teacher,
+            self.answers.images.read,
+            rows,
+            self.folder,
+            first=first,
+            stored=partial(self._stored_decisions, round_number),
+            to_table=partial(self._to_table, round_number),
+            on_answers=self.on_answers,
+            check=None if check is None else lambda found: check(torch.cat([earlier, found])),
+        )
+        answers = no_answers(self.answers.images).add(rows, decisions)
+        self.answers = self.answers.add(answers.rows, answers.decisions)
+        return answers
+
+    def check_known(self, rows: Tensor | None = None, decisions: Tensor | None = None) -> None:
+        """Repeats known answers, if `checks` is set and has not been used yet.
+
+        Args:
+            rows: [n] int64, images whose answers are not in shards, but elsewhere in the folder.
+            decisions: [n] int64, these answers.
+
+        Raises:
+            ValueError: As `AnswerChecks.repeat`.
+            TeacherError: If the teacher fails.
+        """
+        if self.checks is None:
+            return
+        known = no_answers(self.answers.images)
+        for shard in self._stored.values():
+            known = known.add(shard.rows, shard.decisions)
+        if rows is not None and decisions is not None:
+            known = known.add(rows, decisions)
+        self.checks.repeat(known.images, known.rows, known.decisions)
+
+    def _journaled(self, first: int, count: int) -> tuple[int, Tensor]:
+        """Returns the place of the first missing shard in a round, and its answers in a journal."""
+        for start in shard_sizes(count):
+            if first + start not in self._stored:
+                journals = self.folder.journals
+                answers = journals.answers_in(journals.file(first + start))
+                return start, torch.from_numpy(answers)
+        return count, torch.empty(0, dtype=torch.int64)
+
+    def _stored_decisions(self, round_number: int, position: int, rows: Tensor) -> Tensor | None:
+        """Returns the decisions of an earlier process for a shard of a round; None without one."""
+        stored = self._stored.get(position)
+        if stored is None:
+            return None
+        if not stored.rows.equal(rows):
+            noun = input_noun(self.teacher.image_shape)
+            raise ValueError(
+                f"{self.folder.path}: expected the answers from row {position} on to be those of "
+                f"round {round_number}, got answers for other {noun}s; restore the missing shards, "
+                "or start another run in another folder"
+            )
+        return stored.decisions
+
+    def _chosen_rows(
+        self, round_number: int, count: int, choose: Callable[[Answers], Tensor]
+    ) -> Tensor:
+        stored = self._log.load(round_number) if round_number > 0 else None
+        rows = choose(self.answers) if stored is None else torch.from_numpy(stored["rows"])
+        if stored is None and round_number > 0:
+            self._log.save(round_number, {"rows": rows.numpy()})
+        if len(rows) != count:
+            noun = input_noun(self.teacher.image_shape)
+            raise ValueError(
+                f"{self.folder.path}: expected {counted(count, noun)} in round {round_number}, "
+                f"got {len(rows):,}; start another run in another folder"
+            )
+        return rows
+
+    def _stored_rows(self, round_number: int, first: int, count: int) -> Tensor | None:
+        """Returns the rows of a round if all of its shards exist."""
+        positions = [first + start for start in shard_sizes(count)]
+        if any(position not in self._stored for position in positions):
+            return None
+        if any(self._stored_rounds[position] != round_number for position in positions):
+            raise ValueError(
+                f"{self.folder.path}: expected answers of round {round_number} from row {first} "
+                "on, got another round's; restore the missing shards"
+            )
+        return torch.cat([self._stored[position].rows for position in positions])
+
+    def _read_shards(self) -> None:
+        if not self.folder.has_shards:
+            return
+        images = self.answers.images
+        sample_of = torch.empty_like(self._order)
+        sample_of[self._order] = torch.arange(len(self._order))
+        for position, table in read_shards(self.folder.path, ANSWERS):
+            try:
+                columns = {
+                    name: read_column(table, name, torch.int64)
+                    for name in ("image", "number", "round", "decision")
+                }
+                check_range("image", columns["image"], 0, images.samples, "an image")
+                check_range("number", columns["number"], 0, NUMBERS, "an augmented image")
+                check_range("decision", columns["decision"], 0, self.teacher.classes, "a class")
+                if not bool((columns["round"] == columns["round"][0]).all()):
+                    raise ValueError("column round: expected a single round")
+            except (KeyError, ValueError, IndexError) as error:
+                raise invalid_shard(self.folder.path, ANSWERS, position, error) from error
+            rows = sample_of[columns["image"]] * NUMBERS + columns["number"]
+            self._stored[position] = Answers(images, rows, columns["decision"])
+            self._stored_rounds[position] = int(columns["round"][0])
+
+    def _to_table(self, round_number: int, rows: Tensor, decisions: Tensor) -> "pyarrow.Table":
+        arrow, _ = import_pyarrow()
+        columns = {
+            "image": self._order[rows // NUMBERS],
+            "number": rows % NUMBERS,
+            "round": torch.full_like(rows, round_number),
+            "decision": decisions,
+        }
+        return arrow.table({name: column.numpy() for name, column in columns.items()})

@@ -1,0 +1,91 @@
+"""What a distillation and a comparison have in common before their first query."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+from db3kd.data.image_set import ImageSet
+from db3kd.models.networks import build_model
+from db3kd.pipelines.asking.rounds import Proxies
+from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.storage.manifest import make_manifest
+from db3kd.teachers import Teacher, describe
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """The checked arguments that `distill` and `compare` share.
+
+    Attributes:
+        teacher: Takes images in [0, 1].
+        images: The images, in the teacher's numbering of the classes; None without images.
+        student: How students are made.
+        proxies: How proxies are made.
+        settings: How networks are trained.
+        test: Images to measure students on, in the teacher's numbering of the classes, or None.
+        price_per_1000: The price of 1,000 queries, or None.
+        rare_classes: See `distill`.
+    """
+
+    teacher: Teacher
+    images: ImageSet | None
+    student: Student
+    proxies: Proxies
+    settings: DistillSettings
+    test: ImageSet | None
+    price_per_1000: float | None
+    rare_classes: bool
+
+    @cached_property
+    def data_fingerprint(self) -> str | None:
+        """The fingerprint of the images, for which all of them are read once."""
+        return None if self.images is None else self.images.fingerprint()
+
+    def manifest_with(self, entries: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the manifest of the run.
+
+        Args:
+            entries: What identifies it besides the teacher, the images and the seed.
+        """
+        return make_manifest(
+            {
+                "source": None if self.images is None else {"data": self.images.name},
+                "teacher": describe(self.teacher),
+                **entries,
+            },
+            seed=self.settings.training.seed,
+            teacher_fingerprint=self.teacher.fingerprint(),
+            classes=self.teacher.classes,
+            data_fingerprint=self.data_fingerprint,
+        )
+
+
+def make_networks(
+    student: StudentLike | None,
+    teacher: Teacher,
+    settings: DistillSettings,
+    batch_size: int,
+    *,
+    uses_proxies: bool = True,
+) -> tuple[Student, Proxies]:
+    """Returns how the student and its proxies are made, after checking that both can be trained.
+
+    Args:
+        student: As for `distill`.
+        teacher: The teacher, for the shape of its images and its classes.
+        settings: How networks are trained, and what proxies they have.
+        batch_size: Number of images in a training step of the student.
+        uses_proxies: Whether the run trains proxies; their number is 0 if not.
+
+    Raises:
+        TypeError: As `Student.of`.
+        ValueError: As `Student.of` and `checked_proxy`.
+    """
+    shape, classes = tuple(teacher.image_shape), teacher.classes
+    training = replace(settings.training, batch_size=batch_size)
+    made = Student.of(student, shape, classes, training)
+    proxy = checked_proxy(settings, made.name, shape, classes)
+    make_proxy = partial(build_model, proxy, shape, classes)
+    return made, Proxies(make_proxy, proxy, settings.proxies if uses_proxies else 0)

@@ -1,0 +1,83 @@
+"""The images of a distillation without images: pseudo samples, and the teacher's decisions."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
+from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.planning.budget_plan import held_out_pseudo_samples
+from db3kd.storage.existing_runs import begun_with
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
+from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.settings import SynthesisSettings
+from db3kd.teachers import Teacher
+from db3kd.training.settings import TrainSettings
+
+
+def pseudo_sample_answers(
+    teacher: Teacher, count: int, training: TrainSettings, path: Path
+) -> Answers:
+    """Makes pseudo samples in a run folder, or the rest of them, and returns their decisions.
+
+    Args:
+        teacher: The teacher to ask.
+        count: The number of pseudo samples.
+        training: How the student is trained. If the samples are begun already, only its seed
+            must be the same.
+        path: The run folder, which need not exist.
+    """
+    synthesis = sample_settings(count, training, path)
+    held_out = synthesis.held_out
+    write_pseudo_samples(path, teacher, synthesis, resume=True)
+    samples = load_pseudo_samples(path)
+    training_rows = held_out + shuffled(len(samples) - held_out, training.seed)
+    order = torch.cat([training_rows, torch.arange(held_out)])
+    images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
+    return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
+
+
+def sample_settings(count: int, training: TrainSettings, path: Path) -> SynthesisSettings:
+    """Returns how the pseudo samples of a distillation are made; see `pseudo_sample_answers`."""
+    acquisition = acquisition_settings(training)
+    return SynthesisSettings.guided(
+        samples=count,
+        # They are reserved before any image is made from others, which they are never part of.
+        held_out=held_out_pseudo_samples(count),
+        acquisition=replace(acquisition, steps=_begun_steps(path) or acquisition.steps),
+        seed=training.seed,
+    )
+
+
+def shuffled(count: int, seed: int) -> Tensor:
+    """Returns the numbers from 0 to `count` - 1 in random order, [count] int64."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def acquisition_settings(training: TrainSettings) -> AcquisitionSettings:
+    """Returns how the students that choose pseudo samples are trained: no longer than the student.
+
+    Args:
+        training: How the student is trained; `steps` None if they follow from the answers.
+    """
+    most = AcquisitionSettings.steps
+    return AcquisitionSettings(
+        device=training.device,
+        steps=most if training.steps is None else min(most, training.steps),
+    )
+
+
+def _begun_steps(path: Path) -> int | None:
+    """Returns the training steps with which a run of samples has begun; None if it has not.
+
+    It keeps them, so that it can be resumed with other training settings for the student.
+
+    Args:
+        path: The run folder of the samples.
+    """
+    begun = begun_with(path, PSEUDO_SAMPLES.format).get("synthesis")
+    acquisition = begun.get("acquisition") if isinstance(begun, dict) else None
+    stored = acquisition.get("steps") if isinstance(acquisition, dict) else None
+    return stored if type(stored) is int and stored > 0 else None

@@ -1,0 +1,237 @@
+"""Collects the answers of a distillation plan, in rounds whose images proxies choose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.distillation.answer_batches import AnsweredBatches, answered_probabilities
+from db3kd.distillation.answers import Answers
+from db3kd.distillation.image_choice import choose_rows, held_out_rows
+from db3kd.distillation.neighbour_labels import NEIGHBOUR_TEMPERATURE
+from db3kd.pipelines.asking.answer_run import HELD_OUT, AnswerRun
+from db3kd.pipelines.distill_notes import DistillNotes
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.student_warnings import likely_causes
+from db3kd.pipelines.training_display import shown_training
+from db3kd.planning import BudgetPlan
+from db3kd.progress import show_progress
+from db3kd.querying.driver import FIRST_CHECKED
+from db3kd.teachers import Teacher
+from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
+from db3kd.training.loss import KDLoss
+from db3kd.training.network_store import NetworkStore
+from db3kd.training.process import TrainingProcess
+from db3kd.training.settings import TrainSettings
+from db3kd.validation import are_equal
+from db3kd.wording import input_noun
+
+ROUND_SHARE = 6
+"""Proxies that choose images train for 1 / ROUND_SHARE of the steps of full training."""
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """How to make the proxies of a run.
+
+    Attributes:
+        make: Makes a network with fresh weights.
+        name: The name of the architecture, for the identity of a training.
+        count: The number of proxies.
+    """
+
+    make: Callable[[], nn.Module]
+    name: str
+    count: int
+
+
+def ask_rounds(
+    run: AnswerRun,
+    plan: BudgetPlan,
+    proxies: Proxies,
+    settings: DistillSettings,
+    store: NetworkStore,
+    notes: DistillNotes,
+    steps: Callable[[int], int],
+    *,
+    rare_classes: bool = False,
+) -> Answers:
+    """Asks about the held-out images and then, in rounds, about the images to train on.
+
+    From the second round on, proxies trained on the answers so far choose the images. Their
+    held-out agreement is recorded, to show how agreement grows with the queries.
+
+    Args:
+        run: Asks the teacher and keeps the answers.
+        plan: How many images each round asks about.
+        proxies: How proxies are made.
+        settings: How they are trained.
+        store: Trains them.
+        notes: Keeps agreements and times.
+        steps: Returns the number of steps of full training from the number of answers.
+        rare_classes: Whether to spend the whole budget even if the first answers are all in one
+            class.
+
+    Returns:
+        All answers.
+
+    Raises:
+        TeacherError: If the teacher fails, or puts all images in one class.
+    """
+    seed = settings.training.seed
+    check = accept_all if rare_classes else partial(_check_first_answers, run.teacher)
+    with notes.timed("asking"):
+        run.ask(
+            HELD_OUT,
+            plan.held_out + plan.held_out_augmented,
+            lambda answers: held_out_rows(answers.images, plan.held_out_augmented, seed),
+            check,
+        )
+    for number, count in enumerate(plan.rounds):
+        may_check = number or len(run.answers) >= FIRST_CHECKED
+        if may_check and not run.holds_next(number, count):  # a stored round costs nothing
+            check(run.answers.decisions)
+
+        def choose(answers: Answers, number: int = number, count: int = count) -> Tensor:
+            networks: list[nn.Module] = []
+            if number and proxies.count and not are_equal(answers.training.decisions):
+                noun = input_noun(run.teacher.image_shape)
+                networks = _train_to_choose(
+                    answers,
+                    proxies,
+                    settings,
+                    store,
+                    steps(len(answers.training)),
+                    number,
+                    f"choosing {noun}s to query, round {number + 1} of {len(plan.rounds)}",
+                )
+                agrees = agrees_with(networks, answers.held_out.clean)
+                # Measured again if the run was stopped while choosing, or lost a shard.
+                notes.add_agreement(len(answers), agrees.float().mean().item())
+            return choose_rows(answers.training, networks, count, seed, number)
+
+        with notes.timed("asking", apart_from="choosing"):
+            run.ask(number, count, partial(_timed_choice, notes, choose), check)
+    if plan.rounds:  # otherwise a labelling follows, which checks its own answers
+        _check_classes_differ(run.teacher, run.answers.decisions)
+    return run.answers
+
+
+def agrees_with(networks: list[nn.Module], answers: Answers) -> Tensor:
+    """Returns for which answered images the mean of several networks predicts the teacher's class.
+
+    Returns:
+        [n] bool.
+    """
+    return answered_probabilities(networks, answers).argmax(1) == answers.decisions
+
+
+def train_proxy(
+    name: str,
+    answers: Answers,
+    proxies: Proxies,
+    index: int,
+    settings: TrainSettings,
+    store: NetworkStore,
+    *,
+    balance: float = 0.0,
+    soft_labels: Callable[[], Tensor] | None = None,
+    keep_longer: bool = False,
+    title: str | None = None,
+) -> nn.Module:
+    """Trains a proxy on the answers to train on, by cross-entropy and with soft labels if any.
+
+    Args:
+        name: The name of the network in the store.
+        answers: All answers.
+        proxies: How proxies are made.
+        index: The number of the proxy, which seeds its batches.
+        settings: How it is trained.
+        store: Trains it.
+        balance: See `AnsweredBatches`.
+        soft_labels: Returns soft labels for the answers to train on, as `neighbour_labels` does;
+            called only if the proxy is trained. None for none.
+        keep_longer: Whether one that was trained for more steps before is as good.
+        title: The title of the progress display; None shows nothing.
+    """
+    batches = AnsweredBatches(
+        answers.training, settings.batch_size, index, balance=balance, soft_labels=soft_labels
+    )
+    loss: Callable[..., Tensor] = F.cross_entropy
+    depends_on: dict[str, Any] = {
+        "network": proxies.name,
+        "answers": len(answers),
+        "index": index,
+        "balance": balance,
+        "settings": settings,
+    }
+    if soft_labels is not None:
+        loss = KDLoss(NEIGHBOUR_TEMPERATURE, alpha=1.0, beta=1.0)
+        depends_on["soft_labels"] = "neighbours"
+    network = store.get(
+        name,
+        proxies.make,
+        shown_training(proxies.make, batches, loss, settings, title=title),
+        depends_on,
+        keep_longer,
+    )
+    # One that was trained before is on the CPU, but all proxies of a run must be on one device.
+    return network.to(TrainingProcess.current(settings.device, settings.precision).device)
+
+
+def _train_to_choose(
+    answers: Answers,
+    proxies: Proxies,
+    settings: DistillSettings,
+    store: NetworkStore,
+    steps: int,
+    number: int,
+    title: str,
+) -> list[nn.Module]:
+    """Trains the proxies of a round for a part of the steps of full training.
+
+    Args:
+        answers: All answers so far.
+        proxies: How proxies are made.
+        settings: How they are trained.
+        store: Trains them.
+        steps: The steps of full training.
+        number: The number of the round, from 0.
+        title: The title of the progress display.
+    """
+    short = max(1, steps // ROUND_SHARE)
+    networks = []
+    with show_progress(title, proxies.count * short, "training steps") as show:
+        for index in range(proxies.count):
+            for rate in settings.learning_rates:
+                training = settings.trained_for(short, rate, index)
+                name = f"round-{number}-proxy-{index}"
+                try:
+                    networks.append(train_proxy(name, answers, proxies, index, training, store))
+                    break
+                except FloatingPointError:  # it diverges; another rate may not
+                    if rate == settings.learning_rates[-1]:
+                        raise
+            show((index + 1) * short)
+    return networks
+
+
+def _timed_choice(
+    notes: DistillNotes, choose: Callable[[Answers], Tensor], answers: Answers
+) -> Tensor:
+    with notes.timed("choosing"):
+        return choose(answers)
+
+
+def _check_first_answers(teacher: Teacher, decisions: Tensor) -> None:
+    """Raises SingleClassError if the first decisions of a run are all one class."""
+    _check_classes_differ(teacher, decisions, f". {IF_RARE}")
+
+
+def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "") -> None:
+    noun = input_noun(teacher.image_shape)
+    consequence = f"a student has nothing to learn. Likely causes: {likely_causes(noun)}"
+    check_classes_differ(teacher, decisions, f"{noun}s", consequence + advice)

@@ -1,0 +1,1 @@
+"""`compare`: students of several strategies at the same budget, in one table."""

@@ -1,0 +1,330 @@
+"""`compare`: students of several strategies at the same budget, all trained equally long."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from db3kd.argument_types import check_function
+from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.image_set import ImageSet
+from db3kd.pipelines.comparison.folder import (
+    ComparisonFolder,
+    open_comparison,
+    student_folder,
+)
+from db3kd.pipelines.comparison.prepared import PreparedComparison, prepare_comparison
+from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distillation.distill_student import DistillResult, run_distillation
+from db3kd.pipelines.distillation.reproduction import described_data
+from db3kd.pipelines.inputs import check_callbacks
+from db3kd.pipelines.output_folder import output_folder
+from db3kd.pipelines.student_network import StudentLike
+from db3kd.pipelines.student_warnings import time_limit_warning
+from db3kd.pipelines.teaching.training_time import time_prepared_steps
+from db3kd.planning import COMPARED, Strategy
+from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
+from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.existing_runs import queries_paid_twice
+from db3kd.teachers import describe
+from db3kd.training.callbacks import TrainingCallback
+from db3kd.training.evaluation import predict, share_equal
+from db3kd.wording import counted
+
+_LOG = logging.getLogger(__name__)
+
+_LONGER = (
+    "All students of a comparison train equally long, so only another comparison with a longer "
+    "time limit, or with none, can train them for longer."
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What `compare` returns.
+
+    Attributes:
+        rows: The students of each strategy, in the order of the strategies.
+        queries: Queries of all students, including those about the test images.
+        test_queries: Queries about the test images.
+        steps: Training steps of each student.
+        table: The table, as Markdown.
+        notes: Sentences on why strategies were not used, how the numbers were made and what they
+            cost.
+        folder: The folder with report.html, compare.json and the run of each student; None if the
+            comparison was made without `out`.
+    """
+
+    rows: tuple[ComparisonRow, ...]
+    queries: int
+    test_queries: int
+    steps: int
+    table: str
+    notes: tuple[str, ...]
+    folder: Path | None
+
+    def __repr__(self) -> str:
+        names = ", ".join(row.strategy for row in self.rows)
+        return f"Comparison({names}; {counted(self.queries, 'query')})"
+
+
+def compare(
+    teacher: TeacherLike,
+    images: ImagesLike | None = None,
+    *,
+    budget: int,
+    strategies: Sequence[Strategy] = COMPARED,
+    student: StudentLike | None = None,
+    seeds: int = 3,
+    settings: DistillSettings | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    test: ImagesLike | None = None,
+    ask_about_test: bool = True,
+    price_per_1000: float | None = None,
+    callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
+    on_student: Callable[[str, ComparedStudent], None] | None = None,
+    rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
+) -> Comparison:
+    """Trains students with several strategies at the same budget, and compares them.
+
+    Each student is a `distill` run of its own, with its own queries. All train for the same number
+    of steps. If a strategy cannot be used at this budget, a note says why.
+
+    Example:
+        >>> comparison = db3kd.compare(
+        ...     teacher, images, budget=20_000, strategies=["auto", "augmented"], out="runs/compare"
+        ... )
+        >>> print(comparison.table)
+
+    Args:
+        teacher: See `distill`.
+        images: See `distill`.
+        budget: Maximum number of queries of each student, held-out images included.
+        strategies: Some of `db3kd.planning.STRATEGIES`.
+        student: See `distill`.
+        seeds: Number of students per strategy. The first has the seed of the settings, the others
+            the following seeds.
+        settings: How networks are trained; `DistillSettings()` by default. If they have no number
+            of steps, it follows from the number of answers that the budget buys, and is the same
+            for all students. The time limit applies to all training of the comparison together.
+        out: A folder that keeps every answer, all students, report.html and compare.json. None
+            uses a temporary folder; if the comparison fails, that folder is kept, and a note on the
+            error names it.
+        resume: Whether to continue the comparison in `out`, if there is one. Strategies and seeds
+            may be added or left out.
+        test: Images to measure all students on. The teacher is asked about each of them once, in
+            addition to the budget. With labels, accuracy is measured too.
+        ask_about_test: Whether to ask the teacher about the test images. If not, they need labels,
+            cost no query, and measure accuracy alone.
+        price_per_1000: The price of 1,000 queries, for the table.
+        callbacks: Returns the callbacks of a student's training from its strategy and seed.
+        on_student: Called with the strategy and the results of each finished student.
+        rare_classes: See `distill`.
+        accept_changed_teacher: See `distill`.
+
+    Returns:
+        The rows and the table.
+
+    Raises:
+        TypeError: As `distill`.
+        ValueError: As `distill`; if no strategy can be used; or if the settings have `patience`,
+            with which students would not train equally long.
+        FileExistsError: As `distill`.
+        TeacherError: If the teacher fails. All answers are kept.
+    """
+    check_function(callbacks, "callbacks")
+    check_function(on_student, "on_student")
+    check_accepts_teacher(accept_changed_teacher, resume)
+    prepared = prepare_comparison(
+        teacher,
+        images,
+        budget=budget,
+        strategies=strategies,
+        student=student,
+        seeds=seeds,
+        settings=settings,
+        out=out,
+        resume=resume,
+        test=test,
+        ask_about_test=ask_about_test,
+        price_per_1000=price_per_1000,
+        rare_classes=rare_classes,
+    )
+    return run_comparison(
+        prepared,
+        out=out,
+        resume=resume,
+        callbacks=callbacks,
+        on_student=on_student,
+        accept_changed_teacher=accept_changed_teacher,
+    )
+
+
+def run_comparison(
+    prepared: PreparedComparison,
+    *,
+    out: str | Path | None,
+    resume: bool,
+    callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
+    on_student: Callable[[str, ComparedStudent], None] | None = None,
+    accept_changed_teacher: bool = False,
+) -> Comparison:
+    """Carries out a comparison whose arguments are checked.
+
+    Args:
+        prepared: From `prepare_comparison`, with the same `out` and `resume`.
+        out: See `compare`.
+        resume: See `compare`.
+        callbacks: See `compare`.
+        on_student: See `compare`.
+        accept_changed_teacher: See `distill`.
+
+    Raises:
+        FileExistsError: As `compare`.
+        TeacherError: As `compare`.
+    """
+    with ExitStack() as stack:
+        path = stack.enter_context(output_folder(out, resume))
+        if accept_changed_teacher:
+            check_resumed_runs(
+                prepared.expected_runs(path, students=True), accept_changed_teacher=True
+            )
+        folder = stack.enter_context(open_comparison(path, prepared.manifest(), resume=resume))
+        prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))
+        plan, steps = prepared.plan, _equal_steps(folder, prepared)
+        students = _Students(
+            folder=folder,
+            prepared=prepared,
+            steps=steps,
+            decisions=folder.decide_test(prepared.teacher, prepared.asked),
+            callbacks=callbacks,
+            on_student=on_student,
+        )
+        used = prepared.used_seeds
+        rows = tuple(
+            ComparisonRow(strategy, refused=plan.refused[strategy])
+            if strategy in plan.refused
+            else ComparisonRow(strategy, tuple(students.get(strategy, seed) for seed in used))
+            for strategy in plan.strategies
+        )
+        folder.finish(plan.test_images)
+        summary = ComparisonSummary(
+            teacher=describe(prepared.teacher),
+            data=None if prepared.images is None else prepared.images.name,
+            drawn=None if prepared.images is None else described_data(prepared.images),
+            student=prepared.student.title,
+            test=None if prepared.test is None else prepared.test.name,
+            budget=prepared.budget,
+            seeds=used,
+            steps=steps,
+            price_per_1000=prepared.price_per_1000,
+            plan=plan,
+            rows=rows,
+            teacher_accuracy=_teacher_accuracy(prepared.test, students.decisions),
+            noun=prepared.noun,
+            paid_twice=queries_paid_twice(path, *prepared.answer_folders(path)),
+        )
+        write_comparison(path, summary)
+    return Comparison(
+        rows=rows,
+        queries=summary.queries,
+        test_queries=plan.test_images,
+        steps=steps,
+        table=comparison_table(rows, prepared.price_per_1000),
+        notes=tuple(summary.notes()),
+        folder=None if out is None else path,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Students:
+    """Trains each student of a comparison once.
+
+    Attributes:
+        folder: Keeps what is finished.
+        prepared: The checked arguments of the comparison.
+        steps: The training steps of every student.
+        decisions: [n] int64, the teacher's classes of the test images; None if it was not asked.
+        callbacks: See `compare`.
+        on_student: See `compare`.
+    """
+
+    folder: ComparisonFolder
+    prepared: PreparedComparison
+    steps: int
+    decisions: Tensor | None
+    callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
+    on_student: Callable[[str, ComparedStudent], None] | None
+
+    def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
+        """Returns the results of a student, after training it if necessary."""
+        test = self.prepared.test
+        tested = None if test is None or self.decisions is not None else test.fingerprint()
+        student = self.folder.finished_student(strategy, seed, tested)
+        if student is None:
+            student = self._measure(seed, *self._timed_run(strategy, seed))
+            self.folder.keep_student(strategy, student, tested)
+        if self.on_student is not None:
+            self.on_student(strategy, student)
+        return student
+
+    def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
+        """Returns the result of a run, and its seconds in all processes that worked on it."""
+        out = student_folder(self.folder.path, strategy, seed)
+        callbacks = () if self.callbacks is None else self.callbacks(strategy, seed)
+        check_callbacks(callbacks)
+        with self.folder.timed_student(strategy, seed):
+            student = self.prepared.distillation(strategy, seed, self.steps, out)
+            result = run_distillation(student, out=out, resume=True, callbacks=callbacks)
+        return result, self.folder.student_seconds(strategy, seed)
+
+    def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
+        accuracy = agreement = None
+        test = self.prepared.test
+        if test is not None:
+            predicted = predict(result.student, test)
+            if self.decisions is not None:
+                agreement = share_equal(predicted, self.decisions)
+            if test.labels is not None:
+                accuracy = share_equal(predicted, test.labels)
+        return ComparedStudent(
+            seed=seed,
+            queries=result.queries,
+            held_out=(round(result.agreement * result.held_out), result.held_out),
+            accuracy=accuracy,
+            test_agreement=agreement,
+            seconds=seconds,
+        )
+
+
+def _teacher_accuracy(test: ImageSet | None, decisions: Tensor | None) -> float | None:
+    if test is None or test.labels is None or decisions is None:
+        return None
+    return share_equal(decisions, test.labels)
+
+
+def _equal_steps(folder: ComparisonFolder, prepared: PreparedComparison) -> int:
+    """Returns the steps of every student, which are the same for all strategies.
+
+    Training steps are timed only once, because adding a strategy to a comparison must not change
+    how long the others train.
+    """
+    settings = prepared.settings
+    steps = prepared.usual_steps
+    if settings.time_limit is None:
+        return steps
+    limited = folder.steps
+    if limited is None:
+        times = time_prepared_steps(prepared, prepared.plan.plans.values())
+        limited = times.steps_of_comparison(prepared.plan, settings, prepared.budget)
+        folder.keep_steps(limited)
+        warning = time_limit_warning(settings.time_limit, limited, steps, _LONGER)
+        if warning is not None:
+            _LOG.warning("%s", warning)
+    return limited

@@ -1,0 +1,230 @@
+"""A comparison before its first query: its checked arguments, and what is answered already."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed, check_type
+from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.image_set import ImageSet
+from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.comparison.folder import TEST_DECISIONS, stored_steps, student_folder
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distillation.prepared import (
+    PreparedDistillation,
+    answered_in_distill_run,
+    prepare_distillation,
+)
+from db3kd.pipelines.inputs import (
+    check_images,
+    check_plain_arguments,
+    check_rare_classes,
+    check_test,
+    check_test_images,
+    convert_inputs,
+    convert_test,
+)
+from db3kd.pipelines.run_layout import answer_folders
+from db3kd.pipelines.student_network import StudentLike
+from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
+from db3kd.storage.existing_runs import holds_run
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
+from db3kd.storage.run_journals import count_answers
+from db3kd.validation import check_count
+from db3kd.wording import InputNoun, input_noun
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedComparison(PreparedRun):
+    """The checked arguments of `compare`; made by `prepare_comparison`.
+
+    Attributes:
+        budget: Maximum number of queries of each student.
+        student_like: What students are made of, for the run of each student.
+        plan: How the budget of each student is divided.
+        asked: The test images if the teacher is asked about them, or None.
+        used_seeds: The seeds of the students.
+    """
+
+    budget: int
+    student_like: StudentLike | None
+    plan: ComparisonPlan
+    asked: ImageSet | None
+    used_seeds: range
+
+    @property
+    def noun(self) -> InputNoun:
+        """What messages call an image."""
+        return input_noun(self.teacher.image_shape)
+
+    def manifest(self) -> dict[str, Any]:
+        """Returns what a resumed comparison must have in common with the stored one."""
+        return self.manifest_with(
+            {
+                "budget": self.budget,
+                "student": self.student.identity,
+                "distillation": self.settings,
+                "test": None if self.asked is None else self.asked.fingerprint(),
+            }
+        )
+
+    def expected_runs(self, out: Path, *, students: bool) -> Iterator[ExpectedRun]:
+        """Yields the runs of the comparison that a resumed one may find in `out`.
+
+        Args:
+            out: The folder of the comparison.
+            students: Whether to yield the runs of students too, for which all images are read once
+                for each student. Apart from the teacher, what identifies them follows from the
+                comparison.
+        """
+        yield ExpectedRun(out, TEST_DECISIONS, self.manifest())
+        limited = self.settings.time_limit is not None
+        steps = stored_steps(out) if limited else self.usual_steps
+        if steps is None or not students:
+            return  # the students have not begun
+        for strategy in self.plan.plans:
+            for seed in self.used_seeds:
+                folder = student_folder(out, strategy, seed)
+                if holds_run(folder):
+                    yield from self.distillation(strategy, seed, steps, folder).expected_runs(
+                        folder
+                    )
+
+    @property
+    def usual_steps(self) -> int:
+        """The training steps of every student without a time limit."""
+        return self.settings.steps_for(self.budget)
+
+    def distillation(
+        self, strategy: Strategy, seed: int, steps: int, out: Path
+    ) -> PreparedDistillation:
+        """Returns the distillation of a student, which continues a run in `out`.
+
+        Args:
+            strategy: Its strategy.
+            seed: Its seed.
+            steps: Its training steps, the same for all students.
+            out: Its run folder.
+        """
+        training = replace(self.settings.training, steps=steps, seed=seed)
+        labelled = self.test is not None and self.test.labels is not None
+        return prepare_distillation(
+            self.teacher,
+            self.images,
+            budget=self.budget,
+            student=self.student_like,
+            strategy=strategy,
+            settings=replace(self.settings, training=training, time_limit=None),
+            out=out,
+            resume=True,
+            test=self.test if labelled else None,
+            price_per_1000=self.price_per_1000,
+            rare_classes=self.rare_classes,
+        )
+
+    def answer_folders(self, out: Path) -> list[Path]:
+        """Returns the folders in which the students of the comparison in `out` keep answers."""
+        return [
+            folder
+            for strategy in self.plan.plans
+            for seed in self.used_seeds
+            for folder in answer_folders(student_folder(out, strategy, seed))
+        ]
+
+    def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
+        """Returns how many queries of the comparison in `out` are answered; 0 without one.
+
+        A call of `compare` with `resume=True` does not ask them again. The teacher is not asked.
+
+        Args:
+            out: The folder of the comparison. Answers for strategies and seeds that this one leaves
+                out are not counted.
+            any_teacher: Whether the comparison may have had another teacher.
+
+        Raises:
+            ValueError: If `out` holds another comparison.
+        """
+        if not holds_run(out):
+            return 0
+        compare_with_runs(self.expected_runs(out, students=False), any_teacher=any_teacher)
+        runs = (
+            student_folder(out, strategy, seed)
+            for strategy in self.plan.plans
+            for seed in self.used_seeds
+        )
+        return count_answers(out, TEST_DECISIONS) + sum(map(answered_in_distill_run, runs))
+
+
+def prepare_comparison(
+    teacher: TeacherLike,
+    images: ImagesLike | None,
+    *,
+    budget: int,
+    strategies: Sequence[Strategy],
+    student: StudentLike | None,
+    seeds: int,
+    settings: DistillSettings | None,
+    out: str | Path | None,
+    resume: bool,
+    test: ImagesLike | None,
+    ask_about_test: bool,
+    price_per_1000: float | None = None,
+    rare_classes: bool = False,
+) -> PreparedComparison:
+    """Checks and converts the arguments of `compare`, without a query.
+
+    Raises:
+        TypeError: As `compare`.
+        ValueError: As `compare`.
+    """
+    settings = check_plain_arguments(settings, price_per_1000, out, resume)
+    check_rare_classes(rare_classes, images)
+    check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
+    check_flag(ask_about_test, "ask_about_test")
+    check_type(strategies, (list, tuple), "strategies", "a list of strategies")
+    if settings.patience is not None:
+        raise ValueError(
+            "settings.patience: expected None, so that all students train equally long, got "
+            f"{settings.patience}"
+        )
+    budget = check_count(budget, "budget")
+    test_set = None if test is None else convert_test(test, teacher)
+    teacher, image_set = convert_inputs(teacher, images, test_set)
+    plan = plan_comparison(
+        budget,
+        teacher.classes,
+        None if image_set is None else len(image_set),
+        strategies,
+        seeds=check_count(seeds, "seeds"),
+        test_images=len(test_set) if test_set is not None and ask_about_test else 0,
+        noun=input_noun(teacher.image_shape),
+    )
+    if image_set is not None:
+        image_set = check_images(image_set, teacher)
+    if test_set is not None:
+        check = check_test_images if ask_about_test else check_test
+        test_set = check(test_set, teacher)
+    batch_size = settings.training.batch_size
+    made, proxies = make_networks(
+        student,
+        teacher,
+        settings,
+        min(each.training_batch(batch_size) for each in plan.plans.values()),
+    )
+    first = settings.training.seed
+    return PreparedComparison(
+        teacher=teacher,
+        images=image_set,
+        budget=budget,
+        student=made,
+        proxies=proxies,
+        student_like=student,
+        settings=settings,
+        plan=plan,
+        test=test_set,
+        asked=test_set if ask_about_test else None,
+        used_seeds=range(first, first + plan.seeds),
+        price_per_1000=price_per_1000,
+        rare_classes=rare_classes,
+    )

@@ -1,0 +1,167 @@
+"""The result of a distillation run: the student, how it was trained, and what is measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.answers import Answers
+from db3kd.labelling.check_results import queries_of_checks
+from db3kd.labelling.labels import Labels
+from db3kd.pipelines.distill_notes import TimedPart
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.student_warnings import LONGER_RUN, student_warnings, time_limit_warning
+from db3kd.pipelines.teaching.teaching import Choice
+from db3kd.planning import BudgetPlan
+from db3kd.tables import Features
+from db3kd.wording import InputNoun, input_noun
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedStudent:
+    """A trained student, and how it was trained.
+
+    Attributes:
+        network: The student, in eval mode.
+        steps: Its training steps.
+        taught_by: Who taught it, such as "decisions and 2 proxies".
+        choices: What was chosen by validation agreement.
+        proxies: The proxies that labelled images for it; none if it learned from decisions alone or
+            from soft labels of distances.
+    """
+
+    network: nn.Module
+    steps: int
+    taught_by: str
+    choices: Sequence[Choice] = ()
+    proxies: Sequence[nn.Module] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """The result of a distillation run, of which its report is written.
+
+    Attributes:
+        trained: The student, and how it was trained.
+        student: What the report calls the student.
+        teacher: What it calls the teacher.
+        data: What it calls the images.
+        plan: How the budget was divided.
+        settings: How networks were trained.
+        answers: All answers, those for held-out images included.
+        labels: The labels of a strategy that measures distances; otherwise None.
+        predicted: [n] int64, the student's classes of the held-out images, in their order.
+        correct: Number of test images that the student classifies correctly, and of all test
+            images; None without them.
+        curve: Numbers of queries, and the agreement of proxies trained on their answers.
+        seconds: Time by part of the run.
+        images: The images; None without images.
+        test: The labelled images that the student was measured on; None without them.
+        class_names: Names of the classes, or None.
+        features: The features of a table, or None.
+        manifest: The manifest of the run.
+        paid_twice: At most how many queries were paid twice, because a process stopped.
+    """
+
+    trained: TrainedStudent
+    student: str
+    teacher: str
+    data: str
+    plan: BudgetPlan
+    settings: DistillSettings
+    answers: Answers
+    labels: Labels | None
+    predicted: Tensor
+    correct: tuple[int, int] | None
+    curve: Sequence[tuple[int, float]]
+    seconds: Mapping[TimedPart, float]
+    images: ImageSet | None
+    test: ImageSet | None
+    class_names: Sequence[str] | None
+    features: Features | None
+    manifest: Mapping[str, Any]
+    paid_twice: int
+
+    @property
+    def noun(self) -> InputNoun:
+        """What messages call an image."""
+        return input_noun(self.answers.images.image_shape)
+
+    @property
+    def label_queries(self) -> int:
+        """Queries for distances."""
+        return count_label_queries(self.labels)
+
+    @property
+    def queries(self) -> int:
+        """The queries of the plan, without those of checks."""
+        return len(self.answers) + self.label_queries
+
+    @property
+    def check_queries(self) -> int:
+        """Queries that repeated known answers."""
+        return queries_of_checks(self.manifest)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the student useless, or worse than its answers allow, if anything does."""
+        decisions = None if self.labels is None else self.decisions
+        found = student_warnings(
+            self.answers, self.predicted, self.class_names, self.noun, decisions
+        )
+        if self.settings.time_limit is not None:
+            cut = time_limit_warning(
+                self.settings.time_limit, self.trained.steps, self.full_steps, LONGER_RUN
+            )
+            found += [] if cut is None else [cut]
+        return found
+
+    @property
+    def decisions(self) -> Tensor:
+        """[m] int64, the teacher's classes of all images and augmented images it was asked about.
+
+        Strategies that measure distances keep the classes of the training images in the labels.
+        """
+        if self.labels is None:
+            return self.answers.decisions
+        measured = self.labels.decision
+        return torch.cat([measured[measured >= 0], self.answers.decisions])
+
+    @property
+    def full_steps(self) -> int:
+        """Training steps of the student without a time limit."""
+        return self.settings.steps_for(count_trained_on(self.answers, self.labels))
+
+    @property
+    def validation(self) -> int:
+        """Number of validation images: held-out images, and augmented versions of them."""
+        return len(self.answers.held_out)
+
+    @property
+    def held_out(self) -> int:
+        """Number of held-out images."""
+        return len(self.predicted)
+
+    @property
+    def matches(self) -> int:
+        """Held-out images that the student puts in the teacher's class."""
+        decisions = self.answers.held_out.clean.decisions
+        return int((self.predicted == decisions).sum())
+
+
+def count_trained_on(answers: Answers, labels: Labels | None) -> int:
+    """Returns the number of answers, or else of labels, that a student is trained on.
+
+    Args:
+        answers: All answers, those for held-out images included.
+        labels: The labels of a strategy that measures distances; otherwise None.
+    """
+    return len(answers.training) if labels is None else len(labels)
+
+
+def count_label_queries(labels: Labels | None) -> int:
+    """Returns the number of queries for distances."""
+    return 0 if labels is None else int(labels.queries.sum())

@@ -1,0 +1,286 @@
+"""A distillation before its first query: its checked arguments, and what is answered already."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.class_names import run_class_names
+from db3kd.data.image_set import ImageSet
+from db3kd.data.table_rows import features_of
+from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
+from db3kd.pipelines.asking.answer_run import ANSWERS
+from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.asking.pseudo_sample_answers import sample_settings, shuffled
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.inputs import (
+    check_images,
+    check_plain_arguments,
+    check_rare_classes,
+    check_test,
+    convert_inputs,
+)
+from db3kd.pipelines.run_layout import answer_folders
+from db3kd.pipelines.student_network import StudentLike
+from db3kd.pipelines.teaching.distance_students import (
+    decisions_before_distances,
+    expected_distances,
+    label_settings,
+)
+from db3kd.planning import BudgetPlan, Strategy, plan_budget
+from db3kd.storage.choice_log import ChoiceLog
+from db3kd.storage.existing_runs import begun_with, holds_run
+from db3kd.storage.manifest import CLASS_NAMES, is_finished, read_manifest
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
+from db3kd.storage.run_journals import count_answers, journaled_answers
+from db3kd.synthesis.sample_run import expected_samples
+from db3kd.tables import Features
+from db3kd.teachers import describe
+from db3kd.teachers.base import class_names_of
+from db3kd.wording import InputNoun, input_noun
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedDistillation(PreparedRun):
+    """The checked arguments of `distill`; made by `prepare_distillation`.
+
+    Attributes:
+        plan: How the budget is divided.
+        features: The features of a table, or None.
+        class_names: Names of the classes, or None.
+    """
+
+    plan: BudgetPlan
+    features: Features | None
+    class_names: Sequence[str] | None
+
+    @property
+    def noun(self) -> InputNoun:
+        """What messages call an image."""
+        return input_noun(self.teacher.image_shape)
+
+    def manifest(self) -> dict[str, Any]:
+        """Returns what a resumed run must have in common with the stored one."""
+        settings = self.settings
+        entries: dict[str, Any] = {"plan": asdict(self.plan)}
+        if self.proxies.count and len(self.plan.rounds) > 1:
+            # Proxies choose what is asked, so a resumed run must use the same proxies.
+            entries["choosing"] = {
+                "proxy": self.proxies.name,
+                "proxies": self.proxies.count,
+                "training": settings.training,
+                "learning_rates": settings.learning_rates,
+                "time_limit": settings.time_limit,
+            }
+        if self.plan.label_queries:
+            entries["labelling"] = label_settings(self.plan, settings.training.seed)
+        if self.class_names is not None:
+            entries[CLASS_NAMES] = self.class_names
+        return self.manifest_with(entries)
+
+    def resumed_manifest(self, out: Path) -> dict[str, Any]:
+        """Returns the manifest with which the run in `out`, if there is one, may be continued.
+
+        Once proxies have chosen all images, no query depends on the training settings any more, so
+        they may differ from the stored ones.
+
+        Args:
+            out: The run folder.
+        """
+        manifest = self.manifest()
+        if holds_run(out) and self._images_chosen(out):
+            stored = begun_with(out, ANSWERS.format)
+            if "choosing" in stored:
+                manifest["settings"]["choosing"] = stored["choosing"]
+            else:
+                manifest["settings"].pop("choosing", None)
+        return manifest
+
+    def count_checks(self, out: Path, checks: int) -> int:
+        """Returns how many queries of a resumed run repeat known answers.
+
+        Args:
+            out: The run folder.
+            checks: The argument `consistency_checks` of `distill`.
+        """
+        if not holds_run(out) or nothing_left_to_ask(out, answered_in_distill_run(out)):
+            return 0
+        numbers, _ = self.decisions_before_distances(out)
+        return min(checks, count_answers(out, ANSWERS) + len(numbers))
+
+    def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
+        """Yields the runs of the distillation that a resumed one may find in `out`.
+
+        Args:
+            out: The run folder. The runs in its subfolders are described only if they exist,
+                because images are read for that.
+        """
+        yield ExpectedRun(out, ANSWERS, self.resumed_manifest(out))
+        _, labels, samples = answer_folders(out)
+        training, plan = self.settings.training, self.plan
+        if plan.label_queries and holds_run(labels):
+            yield self._expected_distances(labels)
+        if plan.pseudo_samples and holds_run(samples):
+            settings = sample_settings(plan.pseudo_samples, training, samples)
+            yield expected_samples(samples, self.teacher, settings)
+
+    def _expected_distances(self, labels: Path) -> ExpectedRun:
+        seed = self.settings.training.seed
+        return expected_distances(self.teacher, self.training_images(), self.plan, seed, labels)
+
+    def decisions_before_distances(self, out: Path) -> tuple[Tensor, Tensor]:
+        """Returns what the run in `out` knows of the images whose distances it measures.
+
+        Args:
+            out: The run folder.
+
+        Returns:
+            [n] int64, the numbers of the training images, and [n] int64, their classes; none
+            before distances are measured, and none afterwards.
+        """
+        _, labels, _ = answer_folders(out)
+        if not self.plan.label_queries or not holds_run(labels) or is_finished(labels):
+            return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+        return decisions_before_distances(self._expected_distances(labels))
+
+    def order(self) -> Tensor:
+        """Returns the image of each sample, [N] int64; the last samples are held out."""
+        assert self.images is not None  # pseudo samples have their own order
+        return shuffled(len(self.images), self.settings.training.seed)
+
+    def training_images(self) -> ImageSet:
+        """Returns the images that are not held out, in the order of the samples."""
+        assert self.images is not None  # distances are measured for images
+        return self.images.subset(self.order()[: self.plan.training_images])
+
+    def _images_chosen(self, out: Path) -> bool:
+        log = ChoiceLog(out)
+        return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
+
+    def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
+        """Returns how many queries of the run in `out` are answered; 0 without a run.
+
+        A call of `distill` with `resume=True` does not ask them again. The teacher is not asked,
+        and nothing is written.
+
+        Args:
+            out: The run folder.
+            any_teacher: Whether the run may have had another teacher.
+
+        Raises:
+            ValueError: If `out` holds another run, or if it is damaged.
+        """
+        if not holds_run(out):
+            return 0
+        compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
+        return answered_in_distill_run(out)
+
+
+def prepare_distillation(
+    teacher: TeacherLike,
+    images: ImagesLike | None,
+    *,
+    budget: int,
+    student: StudentLike | None,
+    strategy: Strategy,
+    settings: DistillSettings | None,
+    out: str | Path | None,
+    resume: bool,
+    test: ImagesLike | None = None,
+    price_per_1000: float | None = None,
+    rare_classes: bool = False,
+) -> PreparedDistillation:
+    """Checks and converts the arguments of `distill`, without a query.
+
+    Raises:
+        TypeError: As `distill`.
+        ValueError: As `distill`.
+    """
+    settings = check_plain_arguments(settings, price_per_1000, out, resume)
+    check_rare_classes(rare_classes, images)
+    teacher, image_set = convert_inputs(teacher, images, test)
+    plan = plan_budget(
+        budget,
+        teacher.classes,
+        None if image_set is None else len(image_set),
+        strategy,
+        noun=input_noun(teacher.image_shape),
+    )
+    if out is not None and resume:
+        plan = _resumed_plan(Path(out), plan)
+    if plan.pseudo_samples:
+        image_set = None
+    if image_set is not None:
+        image_set = check_images(image_set, teacher)
+    test_set = None if test is None else check_test(test, teacher)
+    if image_set is None and len(teacher.image_shape) != 3:
+        raise ValueError(
+            f"images: expected rows of the table for teacher {describe(teacher)}, got none; "
+            "pseudo samples are made for images only; draw rows as docs/tabular.md shows"
+        )
+    made, proxies = make_networks(
+        student,
+        teacher,
+        settings,
+        plan.training_batch(settings.training.batch_size),
+        uses_proxies=plan.uses_proxies,
+    )
+    return PreparedDistillation(
+        teacher=teacher,
+        images=image_set,
+        plan=plan,
+        student=made,
+        proxies=proxies,
+        settings=settings,
+        test=test_set,
+        price_per_1000=price_per_1000,
+        rare_classes=rare_classes,
+        features=features_of(teacher, image_set),
+        class_names=(
+            class_names_of(teacher) if image_set is None else run_class_names(teacher, image_set)
+        ),
+    )
+
+
+def answered_in_distill_run(folder: Path) -> int:
+    """Returns the number of answers in the folder of a distillation; 0 without a run."""
+    _, labels, samples = answer_folders(folder)
+    return (
+        count_answers(folder, ANSWERS)
+        + answered_in_label_folder(labels, totals_of_shards(labels))
+        # Pseudo samples are not moved, and the journal of their starts is kept.
+        + journaled_answers(samples)
+    )
+
+
+def nothing_left_to_ask(folder: Path, answered: int) -> bool:
+    """Returns whether the run in a folder is finished, and none of its answers was removed.
+
+    Args:
+        folder: The folder, with or without a run.
+        answered: From `PreparedDistillation.count_answered`.
+    """
+    return is_finished(folder) and answered >= int(read_manifest(folder)["totals"]["queries"])
+
+
+def _resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:
+    """Returns the plan that the run in a folder was begun with, if it is for the same budget.
+
+    Plans may differ between versions of db3kd, and a run continues as it was begun.
+
+    Args:
+        folder: The folder, with or without a run.
+        plan: The plan of this version.
+    """
+    stored = begun_with(folder, ANSWERS.format).get("plan")
+    names = ("strategy", "budget", "images")
+    if not isinstance(stored, dict) or any(stored.get(n) != getattr(plan, n) for n in names):
+        return plan  # another run, which is refused when it is opened
+    try:
+        return BudgetPlan(**{**stored, "rounds": tuple(stored.get("rounds", ()))})
+    except TypeError:
+        return plan

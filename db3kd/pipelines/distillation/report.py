@@ -1,0 +1,185 @@
+"""The report of a distillation: fills a `StudentReport` from a finished run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from db3kd.distillation.answer_batches import mean_probabilities
+from db3kd.labelling.check_results import describe_checks
+from db3kd.labelling.sample_choice import spread_over_classes
+from db3kd.pipelines.distillation.finished_run import FinishedRun
+from db3kd.pipelines.distillation.reproduction import reproduction
+from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out, paid_twice_note
+from db3kd.planning import BudgetPlan
+from db3kd.report import (
+    Disagreements,
+    PlanChoice,
+    ReportStage,
+    SoftExamples,
+    StudentReport,
+    write_student_report,
+)
+from db3kd.wording import InputNoun, counted
+
+_SHOWN_DISAGREEMENTS = 24
+_SHOWN_SOFT_LABELS = 8
+_SOFT_SOURCE = (
+    "The proxies' mean answers for training {noun}s, which the student learned besides the "
+    "decisions"
+)
+_CERTAIN = 0.9995
+"""A probability above this is shown as 100.0 %."""
+
+
+def write_distill_report(
+    folder: Path, run: FinishedRun, classes: int, price_per_1000: float | None
+) -> Path:
+    """Writes report.html and report.md into a run folder.
+
+    Args:
+        folder: The run folder.
+        run: The finished run.
+        classes: The teacher's number of classes.
+        price_per_1000: The price of 1,000 queries, or None.
+
+    Returns:
+        The path of report.html.
+    """
+    held_out = run.answers.held_out.clean
+    confusion = torch.bincount(
+        held_out.decisions * classes + run.predicted, minlength=classes**2
+    ).view(classes, classes)
+    wrong = (run.predicted != held_out.decisions).nonzero().flatten()[:_SHOWN_DISAGREEMENTS]
+    disagreements = None
+    if len(wrong):
+        disagreements = Disagreements(
+            run.answers.images.read(held_out.rows[wrong]),
+            held_out.decisions[wrong],
+            run.predicted[wrong],
+        )
+    report = StudentReport(
+        title=f"A student of {run.teacher}",
+        teacher=run.teacher,
+        student=run.student,
+        data=run.data,
+        strategy=f"{run.plan.strategy}: {_asked(run).text_in_words(run.noun)}",
+        taught_by=run.trained.taught_by,
+        agreement=(run.matches, run.held_out),
+        accuracy=run.correct,
+        price_per_1000=price_per_1000,
+        curve=_curve(run),
+        paid_twice=run.paid_twice,
+        validation=run.validation,
+        choices=[
+            PlanChoice(choice.question, choice.chosen, choice.options)
+            for choice in run.trained.choices
+        ],
+        class_names=run.class_names,
+        class_counts=torch.bincount(run.decisions, minlength=classes),
+        confusion=confusion,
+        disagreements=disagreements,
+        soft_examples=_soft_examples(run),
+        features=run.features,
+        reproduce=reproduction(
+            run.plan,
+            run.student,
+            run.settings,
+            run.trained.steps,
+            run.manifest,
+            run.images,
+            run.test,
+        ),
+        warnings=run.warnings,
+        notes=_notes(run),
+    )
+    return write_student_report(folder, replace(report, stages=_stages(run, run.noun)))
+
+
+def _asked(run: FinishedRun) -> BudgetPlan:
+    """Returns the plan as one random round if no proxy could choose."""
+    if run.curve or len(run.plan.rounds) < 2:
+        return run.plan
+    return replace(run.plan, rounds=(sum(run.plan.rounds),))
+
+
+def _stages(run: FinishedRun, noun: InputNoun) -> list[ReportStage]:
+    """Returns the stages of the plan with their queries, and the stages of training."""
+    stages = []
+    planned = _asked(run).stages_in_words(noun)
+    asked = sum(stage.queries for stage in planned) or 1
+    for stage in planned:
+        queries = stage.queries
+        if stage.kind == "distances":
+            queries = run.label_queries
+        elif stage.kind == "pseudo_samples":
+            queries = run.queries
+        seconds = run.seconds["asking"] * stage.queries / asked
+        stages.append(ReportStage(stage.name, counted(queries, noun), stage.why, queries, seconds))
+    if run.check_queries:
+        stages.append(
+            ReportStage(
+                "consistency checks",
+                counted(run.check_queries, noun),
+                describe_checks(run.manifest),
+                run.check_queries,
+                0,
+            )
+        )
+    if run.curve:  # one point for each round that proxies chose
+        stages.append(
+            ReportStage(
+                "proxies that choose", "nothing", f"choose {noun}s", 0, run.seconds["choosing"]
+            )
+        )
+    steps = run.trained.steps
+    why = f"{counted(steps, 'step')} of the student"
+    if steps < run.full_steps:
+        why += f" instead of {run.full_steps:,}, because of the time limit"
+    stages.append(ReportStage("training", "nothing", why, 0, run.seconds["training"]))
+    return stages
+
+
+def _soft_examples(run: FinishedRun) -> SoftExamples | None:
+    """Returns the soft labels to show; None if they show nothing but decisions."""
+    proxies = run.trained.proxies
+    if not proxies:
+        return None
+    clean = run.answers.training.clean
+    rows = clean.rows[spread_over_classes(clean.decisions, _SHOWN_SOFT_LABELS)]
+    images = run.answers.images.read(rows)
+    device = next(proxies[0].parameters()).device
+    probabilities = mean_probabilities(proxies, images.to(device)).cpu()
+    if bool((probabilities.max(1).values > _CERTAIN).all()):
+        return None
+    return SoftExamples(images, probabilities, _SOFT_SOURCE.format(noun=run.noun))
+
+
+def _curve(run: FinishedRun) -> list[tuple[int, float]]:
+    """Returns the agreement of the proxies of each round, and finally that of the student."""
+    if not run.curve:
+        return []
+    return [*run.curve, (run.queries, run.matches / run.held_out)]
+
+
+def _notes(run: FinishedRun) -> list[str]:
+    notes = []
+    if run.held_out < FEW_HELD_OUT:
+        notes.append(few_held_out(run.held_out, run.correct is not None, run.noun))
+    if run.settings.patience is not None:
+        notes.append(
+            f"The student's best weights were chosen by its agreement on held-out {run.noun}s, so "
+            f"the agreement is somewhat higher than on other {run.noun}s."
+        )
+    if run.paid_twice:
+        notes.append(paid_twice_note(run.paid_twice))
+    if run.plan.pseudo_samples:
+        notes.append(
+            "The held-out images are pseudo samples, which may be easier or harder than real ones."
+        )
+    if run.curve:
+        notes.append(
+            "In the plot of agreement against queries, each point shows the proxies of one round, "
+            "and the last point the student."
+        )
+    return notes

@@ -1,0 +1,180 @@
+"""What is needed to make the student of a run again: the command, the call, seeds, versions."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from db3kd.data.image_set import ImageSet
+from db3kd.models.networks import is_own_model
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.planning import BudgetPlan
+from db3kd.storage.manifest import CHANGED_TEACHERS
+from db3kd.training.settings import TrainSettings
+from db3kd.wording import counted, input_noun
+
+
+def reproduction(
+    plan: BudgetPlan,
+    student: str,
+    settings: DistillSettings,
+    steps: int,
+    manifest: Mapping[str, Any],
+    images: ImageSet | None,
+    test: ImageSet | None,
+) -> dict[str, str]:
+    """Returns what a report states under this heading, by name.
+
+    A time limit depends on the speed of a machine, so the steps that it led to take its place.
+
+    Args:
+        plan: The plan of the run.
+        student: The name of the student's architecture, or the type of a network of the caller's.
+        settings: How networks were trained.
+        steps: Training steps of the student.
+        manifest: The manifest of the run.
+        images: The images; None without images.
+        test: The labelled images that the student was measured on; None without them.
+    """
+    noun = "image" if images is None else input_noun(images.image_shape)
+    training = settings.training
+    fixed = settings
+    if settings.time_limit is not None:
+        fixed = replace(settings, training=replace(training, steps=steps), time_limit=None)
+    known = {
+        "command": command_line(sys.argv, None if settings.time_limit is None else steps),
+        "Python": "\n".join(
+            [
+                *_names(student, manifest, images, test),
+                _call(plan, student, fixed, tested=test is not None),
+            ]
+        ),
+        "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
+        "data": "none: pseudo samples" if images is None else described_data(images),
+        "test data": "" if test is None else described_data(test),
+        "seed": str(training.seed),
+        "training": (
+            f"{counted(steps, 'step')} of {counted(training.batch_size, noun)}, "
+            f"{training.optimizer}, {training.schedule} schedule"
+        ),
+        "teacher fingerprint": ", then ".join(
+            [manifest["teacher"], *(each["teacher"] for each in manifest.get(CHANGED_TEACHERS, []))]
+        ),
+        "data fingerprint": str(manifest["data"]),
+        "versions": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+_TIME_LIMIT = (
+    "These rows have the student's steps instead. Proxies that choose images may have trained for "
+    "other steps, so the answers of this run give the same student, and new ones a similar one."
+)
+
+
+def command_line(arguments: Sequence[str], steps: int | None) -> str:
+    """Returns the command that makes a run of this process again; none if it is no command.
+
+    Example:
+        >>> command_line(["/bin/db3kd", "distill", "--time-limit", "60", "--resume"], 900)
+        'db3kd distill --steps 900'
+
+    Args:
+        arguments: The arguments of the process, its program first.
+        steps: The steps that take the place of a time limit; None without one.
+    """
+    if not arguments or not arguments[0].endswith("db3kd"):
+        return ""
+    kept = ["db3kd"]
+    rest = iter(arguments[1:])
+    left_out = {"--consistency-checks"} | ({"--time-limit"} if steps is not None else set())
+    for each in rest:
+        if each.partition("=")[0] in left_out:
+            if "=" not in each:
+                next(rest, None)
+        elif each not in ("--resume", "--accept-changed-teacher"):
+            kept.append(each)
+    if steps is not None:
+        kept += ["--steps", str(steps)]
+    return shlex.join(kept)
+
+
+def described_data(images: ImageSet) -> str:
+    """Returns where images come from, and which of the images there they are.
+
+    Example:
+        >>> described_data(db3kd.load_data("digits").subset(range(400)))
+        'digits, split train: 400 of 1,438 images, numbers 0 to 399, counted from 0'
+
+    Args:
+        images: The images.
+    """
+    noun, selection = input_noun(images.image_shape), images.selection
+    numbers, total = selection.numbers, selection.total
+    first = int(numbers[0])
+    in_order = np.array_equal(numbers, np.arange(first, first + len(numbers)))
+    whole = in_order and len(numbers) == total
+    part = "all" if whole else f"{len(numbers):,} of"
+    how = selection.how
+    if not how and not whole:
+        shown = f"{first:,} to {int(numbers[-1]):,}"
+        if not in_order:
+            shown = ", ".join(map(str, numbers[:_SHOWN_NUMBERS].tolist()))
+            shown += ", \N{HORIZONTAL ELLIPSIS}" if len(numbers) > _SHOWN_NUMBERS else ""
+        how = f"numbers {shown}, counted from 0"
+        if len(numbers) == 1:
+            how = f"number {first:,}, counted from 0"
+    return f"{images.name}: {part} {counted(total, noun)}{', ' if how else ''}{how}"
+
+
+_SHOWN_NUMBERS = 10
+
+
+def _names(
+    student: str, manifest: Mapping[str, Any], images: ImageSet | None, test: ImageSet | None
+) -> list[str]:
+    """Returns a comment for each name that the call takes for granted."""
+    found = ["import db3kd", f"# teacher: the teacher {manifest['settings']['teacher']}"]
+    if images is not None:
+        found.append(f"# images: {described_data(images)}")
+    if not _has_name(student):
+        found.append(f"# student: the network, or the function that makes it: {student}")
+    if test is not None:
+        found.append(f"# test: {described_data(test)}, with labels")
+    return [" ".join(line.split()) for line in found]
+
+
+def _has_name(student: str) -> bool:
+    return is_own_model(student) or ":" in student
+
+
+def _call(plan: BudgetPlan, student: str, settings: DistillSettings, *, tested: bool) -> str:
+    arguments = [
+        "teacher",
+        *(["images"] if plan.images is not None else []),
+        f"budget={plan.budget}",
+        f"student={student!r}" if _has_name(student) else "student=student",
+        f"strategy={plan.strategy!r}",
+    ]
+    if changed := _changed(settings, DistillSettings()):
+        arguments.append(f"settings=db3kd.DistillSettings({changed})")
+    if tested:
+        arguments.append("test=test")
+    return f"db3kd.distill({', '.join(arguments)})"
+
+
+def _changed(settings: DistillSettings | TrainSettings, usual: Any) -> str:
+    """Returns the arguments that make settings of the usual ones."""
+    texts = []
+    for field in fields(settings):
+        value, default = getattr(settings, field.name), getattr(usual, field.name)
+        if value == default:
+            continue
+        if isinstance(value, TrainSettings):
+            texts.append(f"{field.name}=db3kd.TrainSettings({_changed(value, default)})")
+        else:
+            texts.append(f"{field.name}={value!r}")
+    return ", ".join(texts)

@@ -1,0 +1,329 @@
+"""A resumable distillation in its run folder: asks, trains, measures and reports."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.repeated_queries import record_lost
+from db3kd.models.weights import STUDENT_FILE
+from db3kd.pipelines.asking.answer_checks import AnswerChecks
+from db3kd.pipelines.asking.answer_run import ANSWERS, AnswerRun
+from db3kd.pipelines.asking.pseudo_sample_answers import pseudo_sample_answers
+from db3kd.pipelines.asking.rounds import ask_rounds
+from db3kd.pipelines.distill_notes import DistillNotes
+from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
+from db3kd.pipelines.distillation.finished_run import (
+    FinishedRun,
+    TrainedStudent,
+    count_label_queries,
+    count_trained_on,
+)
+from db3kd.pipelines.distillation.prepared import PreparedDistillation
+from db3kd.pipelines.distillation.report import write_distill_report
+from db3kd.pipelines.run_layout import (
+    LABELS_FOLDER,
+    NETWORKS_FOLDER,
+    SAMPLES_FOLDER,
+    answer_folders,
+)
+from db3kd.pipelines.run_notes import notes_of
+from db3kd.pipelines.teaching.distance_students import DistanceStudent, measure_distances
+from db3kd.pipelines.teaching.teaching import Teaching, validation_callbacks
+from db3kd.pipelines.teaching.training_time import steps_within
+from db3kd.progress import Progress, adding_up
+from db3kd.storage.choice_log import ChoiceLog
+from db3kd.storage.existing_runs import holds_run, queries_paid_twice
+from db3kd.storage.manifest import identity, is_finished
+from db3kd.storage.run_folder import RunFolder
+from db3kd.teachers import describe
+from db3kd.training.callbacks import TrainingCallback
+from db3kd.training.evaluation import predict
+from db3kd.training.network_store import NetworkStore
+from db3kd.wording import counted, plural
+
+_KEPT_NETWORKS = ("student", "proxy-*")
+"""The networks that a finished run keeps; the others only chose what to ask and how to train."""
+
+_PSEUDO_SAMPLE_BALANCE = 0.5
+"""Random images favour some classes, so images of rare classes are trained on more often."""
+
+
+class DistillRun:
+    """A distillation in its run folder.
+
+    Args:
+        prepared: The checked arguments of the distillation.
+        folder: The run folder.
+        callbacks: Further callbacks of the student's training.
+        consistency_checks: See `distill`.
+        accept_changed_teacher: See `distill`.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedDistillation,
+        folder: Path,
+        callbacks: Sequence[TrainingCallback] = (),
+        *,
+        consistency_checks: int = 0,
+        accept_changed_teacher: bool = False,
+    ) -> None:
+        self.prepared, self.folder = prepared, folder
+        self._callbacks = callbacks
+        self._consistency_checks = consistency_checks
+        self._accept_changed_teacher = accept_changed_teacher
+
+    def execute(self, *, resume: bool) -> FinishedRun:
+        """Carries out the run, or the rest of it, and writes the student and the report.
+
+        Args:
+            resume: Whether to continue a run in the folder.
+        """
+        prepared = self.prepared
+        with self._open(resume) as folder, notes_of(folder) as file:
+            notes = DistillNotes(file)
+            store = NetworkStore(
+                self.folder / NETWORKS_FOLDER,
+                {"run": identity(folder.manifest), "from": folder.manifest["started"]},
+            )
+            started = time.monotonic()
+            answers, labels = self._ask(folder, notes, store)
+            with notes.timed("training"):
+                trained = self._train(answers, labels, notes, store)
+            predicted = predict(trained.network, answers.held_out.clean.as_source())
+            correct = _count_correct(trained.network, prepared.test)
+            self._save_student(trained.network)
+            self._finish_folder(folder, answers, labels, started)
+            finished = FinishedRun(
+                trained=trained,
+                student=prepared.student.title,
+                teacher=describe(prepared.teacher),
+                data="pseudo samples" if prepared.images is None else prepared.images.name,
+                plan=prepared.plan,
+                settings=prepared.settings,
+                answers=answers,
+                labels=labels,
+                predicted=predicted,
+                correct=correct,
+                curve=notes.curve,
+                seconds=notes.seconds,
+                images=prepared.images,
+                test=prepared.test,
+                class_names=prepared.class_names,
+                features=prepared.features,
+                manifest=folder.manifest,
+                paid_twice=queries_paid_twice(*answer_folders(self.folder)),
+            )
+            write_distill_report(
+                self.folder, finished, prepared.teacher.classes, prepared.price_per_1000
+            )
+            store.keep_only(_KEPT_NETWORKS)
+        return finished
+
+    def _ask(
+        self, folder: RunFolder, notes: DistillNotes, store: NetworkStore
+    ) -> tuple[Answers, Labels | None]:
+        prepared = self.prepared
+        if prepared.images is None:
+            with notes.timed("asking"):
+                samples = pseudo_sample_answers(
+                    prepared.teacher,
+                    prepared.plan.pseudo_samples,
+                    prepared.settings.training,
+                    self.folder / SAMPLES_FOLDER,
+                )
+                return samples, None
+        rare_classes = notes.rare_classes(prepared.rare_classes)
+        seed, plan = prepared.settings.training.seed, prepared.plan
+        order = prepared.order()
+        project = None if prepared.features is None else prepared.features.project
+        augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
+        asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
+        run = AnswerRun(folder, prepared.teacher, augmented, order)
+        record_lost(folder)
+        run.checks = AnswerChecks(
+            folder, prepared.teacher, self._consistency_checks, self._accept_changed_teacher
+        )
+        with Progress(
+            asked,
+            asked,
+            title="asking the teacher",
+            unit=plural(prepared.noun),
+            samples_before=run.stored,
+            queries_before=run.stored,
+        ) as progress:
+            run.on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
+            run.while_choosing = progress.paused
+            answers = ask_rounds(
+                run,
+                plan,
+                prepared.proxies,
+                prepared.settings,
+                store,
+                notes,
+                lambda known: self._steps(run.answers, known, notes, choosing=True),
+                rare_classes=rare_classes,
+            )
+        labels = None
+        if plan.label_queries:
+            if not is_finished(self.folder / LABELS_FOLDER):
+                numbers, decisions = prepared.decisions_before_distances(self.folder)
+                run.check_known(numbers * NUMBERS, decisions)
+            with notes.timed("asking"):
+                labels = measure_distances(
+                    prepared.teacher,
+                    prepared.training_images(),
+                    plan,
+                    seed,
+                    self.folder / LABELS_FOLDER,
+                    rare_classes=rare_classes,
+                )
+        return answers, labels
+
+    def _train(
+        self, answers: Answers, labels: Labels | None, notes: DistillNotes, store: NetworkStore
+    ) -> TrainedStudent:
+        prepared = self.prepared
+        steps = self._steps(answers, count_trained_on(answers, labels), notes)
+        if labels is not None:
+            return self._train_on_distances(answers, labels, steps, notes, store)
+        teaching = Teaching(
+            prepared.student.make,
+            prepared.student.identity,
+            prepared.teacher.classes,
+            _PSEUDO_SAMPLE_BALANCE if prepared.images is None else 0.0,
+            prepared.settings,
+            steps,
+            store,
+            notes,
+            self._callbacks,
+        )
+        rate = teaching.choose_learning_rate(answers)
+        prefer_proxies = prepared.images is not None and teaching.prefers_proxies(
+            answers.training, prepared.proxies
+        )
+        proxies = teaching.choose_proxies(
+            answers, prepared.proxies, rate, prefer_proxies=prefer_proxies
+        )
+        network = teaching.train_student(answers, proxies, rate)
+        taught_by = "decisions alone"
+        if proxies:
+            taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
+        return TrainedStudent(network, steps, taught_by, teaching.choices, proxies)
+
+    def _train_on_distances(
+        self,
+        answers: Answers,
+        labels: Labels,
+        steps: int,
+        notes: DistillNotes,
+        store: NetworkStore,
+    ) -> TrainedStudent:
+        prepared = self.prepared
+        student = DistanceStudent(
+            prepared.student.make,
+            prepared.student.identity,
+            prepared.training_images(),
+            labels,
+            store,
+            notes,
+        )
+        patience = prepared.settings.patience
+        network = student.train(
+            prepared.plan.strategy,
+            prepared.settings.trained_for(steps, prepared.settings.learning_rates[0], 0),
+            [*validation_callbacks(answers, patience), *self._callbacks],
+            patience,
+        )
+        measured = str(prepared.plan.measure).upper()
+        return TrainedStudent(
+            network, steps, f"decisions and soft labels from {measured} distances"
+        )
+
+    def _save_student(self, network: nn.Module) -> None:
+        if not holds_run(self.folder):
+            raise FileNotFoundError(
+                f"{self.folder}: the run folder and its answers were removed during the run; "
+                "start another run"
+            )
+        prepared = self.prepared
+        prepared.student.save(
+            self.folder / STUDENT_FILE,
+            network,
+            tuple(prepared.teacher.image_shape),
+            prepared.teacher.classes,
+            prepared.class_names,
+            prepared.features,
+        )
+
+    def _finish_folder(
+        self, folder: RunFolder, answers: Answers, labels: Labels | None, started: float
+    ) -> None:
+        """Marks the run as finished, after which the log of choices is of no more use.
+
+        Args:
+            folder: The run folder.
+            answers: All answers.
+            labels: The labels of a strategy that measures distances; otherwise None.
+            started: When this process began to work on the run, by `time.monotonic`.
+        """
+        if folder.verify_finished():
+            return
+        folder.finish(
+            {
+                "samples": len(answers) if self.prepared.images is not None else 0,
+                "queries": len(answers) + count_label_queries(labels),
+                "seconds": time.monotonic() - started,
+            }
+        )
+        ChoiceLog(self.folder).empty()
+
+    def _steps(
+        self, answers: Answers, known: int, notes: DistillNotes, *, choosing: bool = False
+    ) -> int:
+        """Returns the steps of full training.
+
+        A time limit is converted into steps twice: before the first proxies choose images and, as
+        the speed of a machine changes, again when all images are chosen.
+        """
+        prepared = self.prepared
+        steps, limit = prepared.settings.steps_for(known), prepared.settings.time_limit
+        if limit is None:
+            return steps
+        spent = None if choosing else notes.seconds["choosing"]
+        limited = notes.limited_steps(
+            {
+                "student": prepared.student.identity,
+                "proxy": prepared.proxies.name,
+                "proxies_teach_from": LEAST_DEFAULT_STEPS,
+                "settings": prepared.settings,
+            },
+            lambda: steps_within(
+                limit,
+                prepared.plan,
+                prepared.settings,
+                prepared.student.make,
+                prepared.proxies,
+                answers,
+                spent,
+            ),
+            images_chosen=not choosing,
+        )
+        return min(steps, limited)
+
+    def _open(self, resume: bool) -> RunFolder:
+        prepared = self.prepared
+        manifest = prepared.resumed_manifest(self.folder) if resume else prepared.manifest()
+        return RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
+
+
+def _count_correct(network: nn.Module, test: ImageSet | None) -> tuple[int, int] | None:
+    """Returns how many test images a student classifies correctly, and of how many."""
+    if test is None or test.labels is None:
+        return None
+    return int((predict(network, test) == test.labels).sum()), len(test)

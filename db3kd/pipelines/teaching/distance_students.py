@@ -1,0 +1,193 @@
+"""Students that learn from distances: the strategies sd, bd, mbd and db3kd-paper of `distill`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.label_scale import choose_label_scale
+from db3kd.distillation.scale import (
+    SHORT_TRAINING_FACTOR,
+    median_nearest_distance,
+    scale_training,
+)
+from db3kd.labelling.label_images import label
+from db3kd.labelling.labels import LABELS, Labels
+from db3kd.labelling.planned_run import expected_labels
+from db3kd.labelling.run_identity import DECISIONS
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.pipelines.distill_notes import DistillNotes
+from db3kd.pipelines.training_display import show_training
+from db3kd.planning import BudgetPlan
+from db3kd.planning.budget_plan import MOST_PER_PAIR
+from db3kd.progress import show_progress
+from db3kd.storage.manifest import identity, read_manifest
+from db3kd.storage.run_comparison import ExpectedRun
+from db3kd.storage.run_journals import Journals
+from db3kd.teachers import Teacher
+from db3kd.training.callbacks import TrainingCallback
+from db3kd.training.checkpoint import Checkpoint
+from db3kd.training.loss import KDLoss
+from db3kd.training.network_store import NetworkStore
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_student
+
+PAPER: str = "db3kd-paper"
+
+_LEAST_CHOICE_SAMPLES = 10
+"""With fewer samples, the usual scale is taken: students would be measured on one sample each."""
+
+
+def label_settings(plan: BudgetPlan, seed: int) -> LabelSettings:
+    """Returns the settings with which a strategy spends its queries on distances."""
+    assert plan.measure is not None  # the plan has queries for distances
+    if plan.strategy == PAPER:
+        return LabelSettings.paper(plan.measure, queries=plan.label_queries, seed=seed)
+    return LabelSettings(
+        measure=plan.measure,
+        queries=plan.label_queries,
+        queries_per_pair=MOST_PER_PAIR,
+        targets=plan.targets,
+        seed=seed,
+    )
+
+
+def expected_distances(
+    teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
+) -> ExpectedRun:
+    """Returns the run that `measure_distances` makes or continues with these arguments."""
+    return expected_labels(folder, teacher, images, label_settings(plan, seed))
+
+
+def decisions_before_distances(expected: ExpectedRun) -> tuple[Tensor, Tensor]:
+    """Returns the decisions that a stopped run of `measure_distances` has for its images.
+
+    Args:
+        expected: From `expected_distances`; its folder holds a run.
+
+    Returns:
+        [n] int64, the numbers of the images, and [n] int64, their classes.
+    """
+    assert expected.images is not None  # distances are measured for image sets
+    stored = read_manifest(expected.path)
+    journals = Journals(expected.path.absolute(), LABELS, identity(stored), stored["started"])
+    decisions = torch.from_numpy(journals.answers_in(journals.file(DECISIONS)))
+    return torch.from_numpy(expected.images.order)[: len(decisions)], decisions
+
+
+def chooses_scale(plan: BudgetPlan) -> bool:
+    """Returns whether short training runs choose the scale of the soft labels of a plan."""
+    return (
+        plan.label_queries > 0
+        and plan.strategy != PAPER
+        and plan.training_images >= _LEAST_CHOICE_SAMPLES
+    )
+
+
+def measure_distances(
+    teacher: Teacher,
+    images: ImageSet,
+    plan: BudgetPlan,
+    seed: int,
+    folder: Path,
+    *,
+    rare_classes: bool = False,
+) -> Labels:
+    """Labels the images to train on, in a run folder that is continued if it exists."""
+    settings = label_settings(plan, seed)
+    return label(teacher, images, settings, out=folder, resume=True, rare_classes=rare_classes)
+
+
+@dataclass(frozen=True)
+class DistanceStudent:
+    """A student that learns from soft labels.
+
+    Attributes:
+        make: Makes the student.
+        name: What identifies its architecture and initial weights.
+        images: The images to train on.
+        labels: Their labels.
+        store: Trains the student once.
+        notes: Keeps the scale of the soft labels.
+    """
+
+    make: Callable[[], nn.Module]
+    name: str
+    images: ImageSet
+    labels: Labels
+    store: NetworkStore
+    notes: DistillNotes
+
+    def train(
+        self,
+        strategy: str,
+        training: TrainSettings,
+        callbacks: list[TrainingCallback],
+        patience: int | None = None,
+    ) -> nn.Module:
+        """Trains the student.
+
+        Args:
+            strategy: "db3kd-paper" for the formula and the loss of the paper; otherwise margin soft
+                labels, whose scale short training runs choose.
+            training: How the student is trained; `steps` must be set.
+            callbacks: Called during the training.
+            patience: After how many reports without progress they stop it; None if they do not.
+        """
+        if strategy == PAPER:
+            loss = KDLoss.paper()
+            labels = with_soft_labels(
+                self.labels, normalisation="inverse", temperature=loss.temperature
+            )
+        else:
+            loss = KDLoss()
+            labels = with_soft_labels(
+                self.labels, scale=self._scale(loss, training), temperature=loss.temperature
+            )
+        assert training.steps is not None  # the caller sets them
+        steps = training.steps
+
+        def train(checkpoint: Checkpoint) -> nn.Module:
+            with show_training("training the student", steps) as show:
+                return train_student(
+                    self.make,
+                    self.images,
+                    labels,
+                    loss,
+                    training,
+                    checkpoint=checkpoint,
+                    callbacks=[*callbacks, show],
+                )
+
+        return self.store.get(
+            "student",
+            self.make,
+            train,
+            {
+                "network": self.name,
+                "strategy": strategy,
+                "patience": patience,
+                "settings": training,
+            },
+        )
+
+    def _scale(self, loss: KDLoss, training: TrainSettings) -> float:
+        others = self.labels.distances.isfinite() & (self.labels.distances > 0)
+        if not others.any():
+            return 1.0  # all samples are contradictory or reach no class, so no scale changes them
+        if len(self.labels) < _LEAST_CHOICE_SAMPLES:
+            nearest = median_nearest_distance(self.labels.distances, self.labels.decision)
+            return SHORT_TRAINING_FACTOR / nearest
+        short = scale_training(training, len(self.labels))
+
+        def choose() -> float:
+            with show_progress("choosing the scale of the soft labels", 0, "students") as show:
+                return choose_label_scale(
+                    self.make, self.images, self.labels, loss, training, show
+                ).scale
+
+        return self.notes.label_scale({"student": self.name, "settings": short}, choose)

@@ -1,0 +1,210 @@
+"""Estimates how long the training of a whole run takes, from the times of its steps."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+from db3kd.distillation.scale import scale_steps
+from db3kd.pipelines.asking.pseudo_sample_answers import acquisition_settings
+from db3kd.pipelines.asking.rounds import ROUND_SHARE
+from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings
+from db3kd.pipelines.teaching.distance_students import chooses_scale
+from db3kd.pipelines.teaching.rules import (
+    CHOICE_SHARE,
+    LEAST_STEPS_OF_A_CHOICE,
+    can_choose,
+    proxies_usually_help,
+    trains_proxies,
+)
+from db3kd.planning import BudgetPlan, ComparisonPlan
+from db3kd.planning.budget_plan import held_out_pseudo_samples
+from db3kd.training.settings import TrainSettings
+
+LEAST_STEPS = 50
+"""A time limit does not shorten training below this number of steps."""
+
+_ANSWER_SHARE = 1 / 6
+"""Share of a proxy's training step that its answers to the new images of a student's batch take.
+The rest of the step reads and mixes images, goes backward and updates weights. It is 0.18 for
+LeNet-5 on one CPU core."""
+
+_RANKING_SHARE = 0.5
+"""Share of a training step that a student which chooses pseudo samples takes to rank as many
+images. A large part of that time makes the images. It is 0.55 for LeNet-5-half on one CPU core."""
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of a training step on this machine, and estimates of whole runs from them.
+
+    Attributes:
+        student: Of the student.
+        proxy: Of a proxy.
+        new_mixtures: From `learns_from_new_mixtures`, for the student.
+        acquisition: Of a student that chooses pseudo samples; 0 if it was not measured.
+        scale: Of a student that chooses the scale of soft labels; 0 if it was not measured.
+    """
+
+    student: float
+    proxy: float
+    new_mixtures: bool = True
+    acquisition: float = 0.0
+    scale: float = 0.0
+
+    def seconds_per_full_step(
+        self,
+        plan: BudgetPlan,
+        settings: DistillSettings,
+        steps: int,
+        *,
+        images_chosen: bool = False,
+    ) -> float:
+        """Returns the seconds that training within a time limit takes for each step of the student.
+
+        If proxies are trained, they are taken to teach the student, although it may turn out that
+        they do not.
+
+        Args:
+            plan: The plan of the run, some of whose rounds need proxies.
+            settings: The number of proxies, and the options to choose from.
+            steps: The number of steps of full training; with few, nothing is chosen.
+            images_chosen: Whether all images are chosen, so that no proxy chooses any more.
+        """
+        if plan.label_queries:
+            return self.student
+        proxies = settings.proxies if plan.uses_proxies else 0
+        rounds = 0 if images_chosen else max(0, len(plan.rounds) - 1)
+        choosing = rounds * proxies * self.proxy / ROUND_SHARE
+        held_out = plan.held_out + plan.held_out_augmented
+        if plan.pseudo_samples:
+            held_out = held_out_pseudo_samples(plan.pseudo_samples)
+        chooses = can_choose(steps, held_out)
+        prefer_proxies = not plan.pseudo_samples and proxies_usually_help(
+            sum(plan.rounds), plan.training_images, steps, self.new_mixtures
+        )
+        if not trains_proxies(preferred=prefer_proxies, compared=chooses):
+            proxies = 0
+        taught_step = self.student + proxies * self.proxy * _ANSWER_SHARE
+        choices = 0.0
+        if chooses:
+            rates = len(settings.learning_rates)
+            choices = (rates if rates > 1 else 0) * self.student
+            if proxies:
+                choices += self.student + taught_step
+        return choosing + choices / CHOICE_SHARE + proxies * self.proxy + taught_step
+
+    def most_steps(
+        self,
+        limit: float,
+        plan: BudgetPlan,
+        settings: DistillSettings,
+        *,
+        images_chosen: bool = False,
+    ) -> int:
+        """Returns the largest number of steps of full training whose total time is within a limit.
+
+        The time of a step changes at the numbers of steps from which on options are compared or
+        proxies teach.
+
+        Args:
+            limit: Seconds.
+            plan: See `seconds_per_full_step`.
+            settings: See `seconds_per_full_step`.
+            images_chosen: See `seconds_per_full_step`.
+        """
+        seconds = partial(self.seconds_per_full_step, plan, settings, images_chosen=images_chosen)
+        upper = math.inf
+        for lower in (LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE):
+            steps = min(limit / seconds(lower), upper)
+            if steps >= lower:
+                return int(steps)
+            upper = lower - 1
+        return int(min(limit / seconds(0), upper))
+
+    def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
+        """Estimates the seconds of all training of a run.
+
+        Args:
+            plan: The plan of the run.
+            settings: How networks are trained. Their time limit holds for the proxies and the
+                student.
+        """
+        steps, _ = self.steps_of_run(plan, settings)
+        seconds = steps * self.seconds_per_full_step(plan, settings, steps)
+        if settings.time_limit is not None:
+            seconds = min(seconds, settings.time_limit)
+        return seconds + self._outside_limit(plan, settings, steps)
+
+    def steps_of_run(self, plan: BudgetPlan, settings: DistillSettings) -> tuple[int, int]:
+        """Estimates the steps of the student of a run, with and without its time limit.
+
+        Args:
+            plan: The plan of the run.
+            settings: How networks are trained.
+        """
+        full = _full_steps(plan, settings)
+        if settings.time_limit is None:
+            return full, full
+        return min(
+            full, max(LEAST_STEPS, self.most_steps(settings.time_limit, plan, settings))
+        ), full
+
+    def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings, budget: int) -> float:
+        """Estimates the seconds of all training of a comparison; see `of_run`.
+
+        Args:
+            plan: The plan of the comparison.
+            settings: How networks are trained.
+            budget: Maximum number of queries of each student.
+        """
+        equal = trained_equally(settings, self.steps_of_comparison(plan, settings, budget))
+        return plan.seeds * sum(self.of_run(each, equal) for each in plan.plans.values())
+
+    def steps_of_comparison(
+        self, plan: ComparisonPlan, settings: DistillSettings, budget: int
+    ) -> int:
+        """Returns the steps of every student of a comparison, which fit into its time limit.
+
+        Args:
+            plan: The plan of the comparison.
+            settings: How networks are trained.
+            budget: Maximum number of queries of each student.
+        """
+        steps = settings.steps_for(budget)
+        if settings.time_limit is None:
+            return steps
+        equal = trained_equally(settings, steps)
+        seconds = plan.seeds * sum(
+            steps * self.seconds_per_full_step(each, equal, steps) for each in plan.plans.values()
+        )
+        return min(steps, max(LEAST_STEPS, int(steps * settings.time_limit / seconds)))
+
+    def _outside_limit(self, plan: BudgetPlan, settings: DistillSettings, steps: int) -> float:
+        """Estimates the seconds of the networks that no time limit holds for.
+
+        They choose pseudo samples, or the scale of soft labels.
+
+        Args:
+            plan: The plan of the run.
+            settings: How networks are trained.
+            steps: The steps of the student.
+        """
+        if plan.pseudo_samples:
+            acquisition = acquisition_settings(settings.training)
+            counts = plan.pseudo_samples, held_out_pseudo_samples(plan.pseudo_samples)
+            ranked = acquisition.total_rankings(*counts) / TrainSettings.batch_size
+            return self.acquisition * (acquisition.total_steps(*counts) + _RANKING_SHARE * ranked)
+        if chooses_scale(plan):
+            rows = plan.training_images
+            return self.scale * scale_steps(replace(settings.training, steps=steps), rows)
+        return 0.0
+
+
+def trained_equally(settings: DistillSettings, steps: int) -> DistillSettings:
+    """Returns the settings with this number of steps, whatever the answers and the time limit."""
+    return replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
+
+
+def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
+    answers = plan.queries - plan.held_out - plan.held_out_augmented
+    return settings.steps_for(plan.training_images if plan.label_queries else answers)

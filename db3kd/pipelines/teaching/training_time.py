@@ -1,0 +1,170 @@
+"""Measures training steps, and fits the training of a distillation into a time limit."""
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import nn
+
+from db3kd.argument_types import check_type
+from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.data.image_set import ImageSet
+from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.distillation.scale import scale_training
+from db3kd.models.networks import build_model
+from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.asking.rounds import Proxies
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.inputs import check_images, convert_inputs
+from db3kd.pipelines.student_network import StudentLike
+from db3kd.pipelines.teaching.distance_students import chooses_scale
+from db3kd.pipelines.teaching.rules import learns_from_new_mixtures
+from db3kd.pipelines.teaching.step_times import LEAST_STEPS, StepTimes
+from db3kd.pipelines.teaching.step_timing import seconds_per_step
+from db3kd.planning import BudgetPlan
+from db3kd.progress import duration
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
+from db3kd.teachers import Teacher
+from db3kd.training.settings import TrainSettings
+
+_LOG = logging.getLogger(__name__)
+
+_TIMED_IMAGES = 30
+"""Number of images that `time_steps` draws its batches from."""
+
+
+def steps_within(
+    limit: float,
+    plan: BudgetPlan,
+    settings: DistillSettings,
+    make_student: Callable[[], nn.Module],
+    proxies: Proxies,
+    answers: Answers,
+    spent: float | None = None,
+) -> int:
+    """Returns the number of steps of full training with which all training fits into a limit.
+
+    Args:
+        limit: Seconds.
+        plan: The plan of the run.
+        settings: How networks are trained.
+        make_student: Makes the student.
+        proxies: How proxies are made.
+        answers: Any answers, to time steps with.
+        spent: Seconds that proxies took to choose images, if they have chosen all of them.
+    """
+    left, images_chosen = limit - (spent or 0.0), spent is not None
+    times = StepTimes(
+        seconds_per_step(make_student, answers, settings.training),
+        seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0,
+        bool(proxies.count)
+        and learns_from_new_mixtures(make_student, proxies.make, answers.images.image_shape),
+    )
+    longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
+    each = times.seconds_per_full_step(plan, settings, longest, images_chosen=images_chosen)
+    if left < LEAST_STEPS * each:
+        _LOG.warning(
+            "time_limit: %g seconds are not enough; training for %d steps, the fewest that are "
+            "useful, takes about %s",
+            limit,
+            LEAST_STEPS,
+            duration(LEAST_STEPS * each),
+        )
+    return max(LEAST_STEPS, longest)
+
+
+def time_steps(
+    teacher: TeacherLike,
+    images: ImagesLike | None,
+    student: StudentLike | None,
+    settings: DistillSettings,
+) -> StepTimes:
+    """Measures training steps without a query, after the checks that a run makes first.
+
+    Args:
+        teacher: The teacher, for the shape of its images and its classes.
+        images: The images; None without images.
+        student: As for `distill`.
+        settings: How networks are trained.
+
+    Raises:
+        TypeError: As `distill`.
+        ValueError: As `distill`.
+    """
+    check_type(settings, DistillSettings, "settings", "DistillSettings")
+    asked, image_set = convert_inputs(teacher, images)
+    if image_set is not None:
+        image_set = check_images(image_set, asked)
+    made, proxies = make_networks(student, asked, settings, settings.training.batch_size)
+    return _time_steps(
+        made.make,
+        proxies.make,
+        asked,
+        image_set,
+        settings.training,
+        makes_images=len(asked.image_shape) == 3,
+        scales=image_set is not None,
+    )
+
+
+def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> StepTimes:
+    """Measures training steps of a run whose arguments are checked, as `time_steps` does.
+
+    Args:
+        prepared: The run.
+        plans: Its plans. Networks that none of them needs are not timed.
+    """
+    plans = list(plans)
+    return _time_steps(
+        prepared.student.make,
+        prepared.proxies.make,
+        prepared.teacher,
+        prepared.images,
+        prepared.settings.training,
+        makes_images=any(plan.pseudo_samples for plan in plans),
+        scales=any(map(chooses_scale, plans)),
+    )
+
+
+def _time_steps(
+    make_student: Callable[[], nn.Module],
+    make_proxy: Callable[[], nn.Module],
+    teacher: Teacher,
+    images: ImageSet | None,
+    training: TrainSettings,
+    *,
+    makes_images: bool,
+    scales: bool,
+) -> StepTimes:
+    """Measures training steps of a run.
+
+    Args:
+        make_student: Makes the student.
+        make_proxy: Makes a proxy.
+        teacher: The teacher, for the shape of its images and its classes.
+        images: The images; None without images.
+        training: How networks are trained.
+        makes_images: Whether students choose pseudo samples.
+        scales: Whether students choose the scale of soft labels.
+    """
+    shape = tuple(teacher.image_shape)
+    some = (
+        torch.zeros(_TIMED_IMAGES, *shape)
+        if images is None
+        else images.subset(range(min(len(images), _TIMED_IMAGES)))
+    )
+    order = torch.arange(len(some))
+    known = no_answers(augmentable_images(some, order, 0, 0))
+    known = known.add(order * NUMBERS + 1, torch.zeros_like(order))
+    make_choosing = partial(build_model, AcquisitionSettings.model, shape, teacher.classes)
+    scaling = scale_training(training, len(some))
+    return StepTimes(
+        seconds_per_step(make_student, known, training),
+        seconds_per_step(make_proxy, known, training),
+        learns_from_new_mixtures(make_student, make_proxy, shape),
+        seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
+        if makes_images
+        else 0.0,
+        seconds_per_step(make_student, known, scaling) if scales else 0.0,
+    )

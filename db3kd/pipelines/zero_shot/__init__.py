@@ -1,0 +1,1 @@
+"""`run_zero_shot`: pseudo samples, their labels, students, and baselines."""

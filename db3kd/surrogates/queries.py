@@ -1,0 +1,256 @@
+"""The queries of a surrogate: augmented images, and the teacher's decisions for them.
+
+The decisions can be kept in a run folder, because only they cost queries.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from db3kd.data.augmented_images import AugmentedImages
+from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import ImageSource, SelectedImages
+from db3kd.progress import Progress, adding_up
+from db3kd.querying import sharded_decisions
+from db3kd.querying.driver import decide_all
+from db3kd.querying.session import AnswerJournal
+from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.run_comparison import ExpectedRun
+from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.shards import read_shards
+from db3kd.surrogates.augmented_decisions import (
+    AUGMENTED_DECISIONS,
+    AugmentedDecisions,
+    read_decisions,
+    to_table,
+)
+from db3kd.surrogates.settings import SurrogateSettings
+from db3kd.teachers import Teacher, describe
+from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
+from db3kd.validation import check_shape_of_images, interval_text
+from db3kd.wording import input_noun
+
+HELD_OUT_SHARE = 0.05
+"""Share of samples on which a surrogate is measured; at least one sample."""
+
+
+def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
+    """Returns the manifest entries that determine the queries and the format of the answers."""
+    return {
+        "queries_per_sample": settings.queries_per_sample,
+        "held_out_share": HELD_OUT_SHARE,
+        "rows_per_shard": sharded_decisions.SHARD_ROWS,
+    }
+
+
+def augment_samples(
+    images: ImageSet | Tensor,
+    settings: SurrogateSettings,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> AugmentedImages:
+    """Returns the augmented images that a surrogate is trained and measured on.
+
+    The samples are shuffled, because a data set may be sorted by class. The last samples are held
+    out: they are never partners, so no training image contains any part of them.
+
+    Args:
+        images: [N, C, H, W] or [N, D] float32 in [0, 1], or an image set; N ≥ 2.
+        settings: The surrogate settings. The training seed determines the order and the images.
+        project: See `AugmentedImages`.
+
+    Raises:
+        ValueError: If there are fewer than 2 images.
+    """
+    count, seed = len(images), settings.training.seed
+    if count < 2:
+        raise ValueError(
+            f"images: expected at least 2, one to train on and one to hold out, got {count}"
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    if isinstance(images, ImageSet):
+        images.check()
+    drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
+    return _augment(drawn, settings, project)
+
+
+def augment_drawn(
+    images: ImageSource,
+    drawn: Tensor,
+    settings: SurrogateSettings,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> AugmentedImages:
+    """Returns augmented images as `augment_samples`, of some images of a larger set.
+
+    Args:
+        images: N images in [0, 1].
+        drawn: [n] int64, at least 2 of them, in random order; the last ones are held out.
+        settings: See `augment_samples`.
+        project: See `AugmentedImages`.
+    """
+    return _augment(SelectedImages(images, drawn), settings, project)
+
+
+def decide_augmented(
+    teacher: Teacher,
+    images: AugmentedImages,
+    *,
+    folder: RunFolder | None = None,
+    progress: Progress | None = None,
+    rare_classes: bool = False,
+) -> AugmentedDecisions:
+    """Asks the teacher for the class of each image, at one query per image.
+
+    Args:
+        teacher: The teacher to ask.
+        images: Augmented images of the teacher's shape.
+        folder: A run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
+            call of the teacher, and images that already have an answer are not queried again.
+        progress: Updated after each batch.
+        rare_classes: Whether to ask about all images even if the first 1,000 answers are all in one
+            class.
+
+    Raises:
+        ValueError: If the images do not fit the teacher.
+        TeacherError: If the teacher fails, or puts all images in one class.
+    """
+    _check_fit(teacher, images)
+    known: dict[int, Tensor] = {}
+    if folder is not None and folder.has_shards:
+        for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
+            known[position] = read_decisions(folder.path, position, table, images, teacher.classes)
+    advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
+    check = partial(_check_classes_differ, teacher, advice=advice)
+    on_answers = None
+    if progress is not None:
+        on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
+    decisions = sharded_decisions.decide_in_shards(
+        teacher,
+        images.read,
+        torch.arange(len(images)),
+        folder,
+        stored=lambda position, _: known.get(position),
+        to_table=partial(to_table, images),
+        on_answers=on_answers,
+        check=accept_all if rare_classes else check,
+        check_all_shards=False,
+    )
+    _check_classes_differ(teacher, decisions)
+    return AugmentedDecisions(images, decisions)
+
+
+def decide_versions(
+    teacher: Teacher,
+    images: AugmentedImages,
+    clean: Tensor,
+    journal: AnswerJournal,
+    on_answers: Callable[[int], None] | None = None,
+) -> AugmentedDecisions:
+    """Asks the teacher about augmented images of samples whose classes are known.
+
+    Args:
+        teacher: The teacher to ask.
+        images: Augmented images of the teacher's shape.
+        clean: [images.samples] int64, the classes of the samples themselves.
+        journal: Keeps the answers, and supplies those that it has.
+        on_answers: Called with the number of new answers after each batch.
+
+    Raises:
+        ValueError: If the images do not fit the teacher.
+        TeacherError: If the teacher fails.
+    """
+    _check_fit(teacher, images)
+    decisions = clean.repeat_interleave(images.queries_per_sample)
+    rows = torch.arange(len(images))
+    rows = rows[rows % images.queries_per_sample > 0]
+    decisions[rows] = decide_all(teacher, images.read, rows, on_answers=on_answers, journal=journal)
+    return AugmentedDecisions(images, decisions)
+
+
+def decide_augmented_in_folder(
+    path: Path,
+    described: Mapping[str, Any],
+    teacher: Teacher,
+    images: AugmentedImages,
+    resume: bool,
+    rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
+) -> AugmentedDecisions:
+    """Does what `decide_augmented` does, in a new or resumed run folder, and shows progress.
+
+    Args:
+        path: The run folder.
+        described: Its manifest.
+        teacher: See `decide_augmented`.
+        images: See `decide_augmented`.
+        resume: Whether to continue a run with an equal manifest.
+        rare_classes: See `decide_augmented`.
+        accept_changed_teacher: Whether the run keeps its answers and continues even if the teacher
+            has another fingerprint. True needs `resume`.
+
+    Raises:
+        FileExistsError: If the folder is not empty and `resume` is False.
+        ValueError: If the folder holds another run, or if the images do not fit the teacher.
+        TeacherError: See `decide_augmented`.
+    """
+    check_accepts_teacher(accept_changed_teacher, resume)
+    if accept_changed_teacher:
+        expected = ExpectedRun(path, AUGMENTED_DECISIONS, described)
+        check_resumed_runs([expected], accept_changed_teacher=True)
+    with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
+        if folder.verify_finished():
+            return decide_augmented(teacher, images, folder=folder)
+        sizes = sharded_decisions.shard_sizes(len(images))
+        before = sum(size for start, size in sizes.items() if folder.has_shard(start))
+        with Progress(
+            len(images),
+            len(images),
+            title="asking the teacher",
+            unit=f"augmented {input_noun(images.image_shape)}s",
+            samples_before=before,
+            queries_before=before,
+        ) as progress:
+            decided = decide_augmented(
+                teacher, images, folder=folder, progress=progress, rare_classes=rare_classes
+            )
+        folder.finish({"samples": len(images), "queries": len(images)})
+    return decided
+
+
+def _augment(
+    images: ImageSet | Tensor | SelectedImages,
+    settings: SurrogateSettings,
+    project: Callable[[Tensor], Tensor] | None,
+) -> AugmentedImages:
+    """Augments images in random order; the last ones are held out."""
+    held_out = max(1, round(len(images) * HELD_OUT_SHARE))
+    return AugmentedImages(
+        images,
+        settings.queries_per_sample,
+        settings.training.seed,
+        partners=len(images) - held_out,
+        project=project,
+    )
+
+
+def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "") -> None:
+    check_classes_differ(
+        teacher,
+        decisions,
+        f"augmented {input_noun(teacher.image_shape)}s",
+        f"without a boundary, a surrogate has nothing to learn{advice}",
+    )
+
+
+def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
+    noun = input_noun(images.image_shape)
+    check_shape_of_images(images.image_shape, teacher.image_shape, f"the augmented {noun}s")
+    lower, upper = teacher.bounds
+    if lower > 0 or upper < 1:
+        raise ValueError(
+            f"teacher: expected bounds that contain [0, 1], the range of augmented {noun}s, got "
+            f"{interval_text(teacher.bounds)} of {describe(teacher)}"
+        )

@@ -1,0 +1,203 @@
+"""Surrogates: networks that are trained on a teacher's decisions to predict its boundaries.
+
+A surrogate is trained on augmented images, because clean samples rarely lie near a boundary.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from db3kd.argument_types import check_flag, check_path, check_type
+from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
+from db3kd.data.augmented_images import AugmentedImages
+from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import ImageSource, ImagesWithPoints, NamedImages, TensorImages
+from db3kd.data.table_rows import projection_of
+from db3kd.models.ensemble import Ensemble
+from db3kd.models.networks import build_model, check_model
+from db3kd.storage.changed_teachers import check_accepts_teacher
+from db3kd.storage.manifest import make_manifest
+from db3kd.surrogates.augmented_decisions import AugmentedDecisions, rows_with_clean_share
+from db3kd.surrogates.boundary_points import BoundaryPoints
+from db3kd.surrogates.queries import (
+    augment_samples,
+    decide_augmented,
+    decide_augmented_in_folder,
+    query_settings,
+)
+from db3kd.surrogates.settings import SurrogateSettings, TrainedSurrogate
+from db3kd.teachers import describe
+from db3kd.teachers.rescaled import check_scaled, takes_unit_images
+from db3kd.training.callbacks import StepCallback
+from db3kd.training.evaluation import agreement
+from db3kd.training.student import train_classifier
+
+
+def make_surrogate(
+    teacher: TeacherLike,
+    images: ImagesLike,
+    settings: SurrogateSettings | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
+) -> TrainedSurrogate:
+    """Asks a teacher about augmented images, and trains a network on its decisions.
+
+    Equal arguments give equal weights.
+
+    Example:
+        >>> surrogate = db3kd.make_surrogate(teacher, images, out="runs/answers", resume=True)
+        >>> labels = db3kd.label(teacher, images, surrogate=surrogate.network)
+
+    Args:
+        teacher: A teacher, or a torch module.
+        images: N ≥ 2 images of the teacher's shape [C, H, W], or encoded rows of a table [D], in
+            [0, 1]. The cost is exactly `N · settings.queries_per_sample` queries. If the teacher or
+            the image set has features, only valid rows are asked about.
+        settings: `SurrogateSettings()` by default.
+        out: A run folder that keeps each answer, so that none is paid for again after an error, an
+            interrupt or a change of network.
+        resume: Whether to continue the run in `out`, if there is one. The teacher, the images and
+            the settings must be the same.
+        rare_classes: Whether to ask about all images even if the first 1,000 answers are all in one
+            class.
+        accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
+            the teacher has another fingerprint. True needs `resume`.
+
+    Returns:
+        The network and its agreement with the teacher.
+
+    Raises:
+        ValueError: If images, bounds or model do not fit the teacher, or if `out` holds another
+            run.
+        FileExistsError: If `out` is not empty and `resume` is False.
+        TeacherError: If the teacher fails, or puts all images in one class.
+    """
+    check_flag(resume, "resume")
+    check_flag(rare_classes, "rare_classes")
+    check_accepts_teacher(accept_changed_teacher, resume)
+    if out is not None:
+        check_path(out, "out")
+    if resume and out is None:
+        raise ValueError("resume: needs out=, the folder to resume")
+    settings = SurrogateSettings() if settings is None else settings
+    check_type(settings, SurrogateSettings, "settings", "SurrogateSettings")
+    checked = as_images(images, teacher=teacher)
+    if not isinstance(checked, ImageSet | Tensor):
+        raise TypeError(f"images: expected an ImageSet or tensor, got {type(checked).__name__}")
+    teacher = as_teacher(teacher, checked)
+    if isinstance(checked, Tensor):
+        check_scaled(checked, teacher)
+    else:
+        teacher = takes_unit_images(teacher)
+    image_shape = tuple(teacher.image_shape)
+    check_model(settings.surrogate_model(image_shape), image_shape, teacher.classes)
+    augmented = augment_samples(checked, settings, projection_of(teacher, checked))
+    if out is None:
+        decided = decide_augmented(teacher, augmented, rare_classes=rare_classes)
+    else:
+        source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
+        described = make_manifest(
+            {
+                "source": {"data": source.name, **_features_entry(checked)},
+                "limit": None,
+                "teacher": describe(teacher),
+                **query_settings(settings),
+            },
+            seed=settings.training.seed,
+            teacher_fingerprint=teacher.fingerprint(),
+            classes=teacher.classes,
+            data_fingerprint=source.fingerprint(),
+        )
+        decided = decide_augmented_in_folder(
+            Path(out), described, teacher, augmented, resume, rare_classes, accept_changed_teacher
+        )
+    return train_surrogate(decided, teacher.classes, settings)
+
+
+def train_surrogate(
+    augmented: AugmentedDecisions,
+    classes: int,
+    settings: SurrogateSettings,
+    progress: StepCallback | None = None,
+    points: BoundaryPoints | None = None,
+) -> TrainedSurrogate:
+    """Trains networks on decisions, and measures the surrogate on the held-out samples.
+
+    Args:
+        augmented: Images and their decisions. Samples that are not partners are held out.
+        classes: The teacher's number of classes.
+        settings: The networks and their training. Network k has the training's seed + k.
+        progress: See `train`; called with the steps of all networks.
+        points: Points near boundaries to train on too. They are then at least about half of the
+            training rows.
+    """
+    images, decisions = augmented.images, augmented.decisions
+    source: ImageSource = images
+    model = settings.model_for(images.image_shape)
+    make = partial(build_model, model, images.image_shape, classes)
+    rows = rows_with_clean_share(images, settings.clean_share)
+    first_held_out = images.partners * images.queries_per_sample
+    rows = rows[rows < first_held_out]
+    if points is not None and len(points):
+        rows = torch.cat([rows, _repeated(len(images), len(points), len(rows))])
+        source = ImagesWithPoints(images, points.images)
+        decisions = torch.cat([decisions, points.decisions])
+    networks = [
+        train_classifier(
+            make,
+            source,
+            decisions,
+            replace(settings.training, seed=settings.training.seed + number),
+            rows=rows,
+            progress=_progress_of(number, settings, progress),
+        )
+        for number in range(settings.networks)
+    ]
+    network = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+    share = None
+    if first_held_out < len(images):
+        held_out = _ImagesFrom(images, first_held_out)
+        share = agreement(network, held_out, augmented.decisions[first_held_out:])
+    spent = len(images) + (0 if points is None else len(points))
+    return TrainedSurrogate(network, share, spent, len(images) - first_held_out)
+
+
+def _repeated(first: int, points: int, others: int) -> Tensor:
+    """Returns the rows of the points, repeated until they are about as many as the others."""
+    return torch.arange(first, first + points).repeat(max(1, round(others / points)))
+
+
+def _progress_of(
+    number: int, settings: SurrogateSettings, progress: StepCallback | None
+) -> StepCallback | None:
+    """Returns a callback for one of the networks that reports the steps of all of them."""
+    if progress is None:
+        return None
+    before = number * (settings.steps // settings.networks)
+    return lambda step, _, loss: progress(before + step, settings.steps, loss)
+
+
+def _features_entry(images: ImageSet | Tensor) -> dict[str, str]:
+    """Returns the features that the augmented rows depend on, for the manifest."""
+    features = None if isinstance(images, Tensor) else images.features
+    return {} if features is None else {"features": features.fingerprint()}
+
+
+@dataclass(frozen=True)
+class _ImagesFrom:
+    """The images from a given number on, as an image source."""
+
+    images: AugmentedImages
+    first: int
+
+    def __len__(self) -> int:
+        return len(self.images) - self.first
+
+    def read(self, indices: Tensor) -> Tensor:
+        return self.images.read(torch.as_tensor(indices) + self.first)

@@ -1,0 +1,326 @@
+"""The training loop: a network, a loss, and a batch for each step."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from db3kd.models.channels_last import to_channels_last
+from db3kd.models.copying import copy_network
+from db3kd.training.callbacks import TrainingCallback, TrainingState
+from db3kd.training.checkpoint import Checkpoint
+from db3kd.training.optimization import WeightAverage, make_optimizer, make_schedule
+from db3kd.training.process import TrainingProcess
+from db3kd.training.settings import TrainSettings
+from db3kd.wording import counted
+
+Model = nn.Module | Callable[[], nn.Module]
+"""A network to start from, or a function that makes one."""
+
+_REPORTS = 100
+"""Approximate number of reports during training."""
+
+
+class BatchSource(Protocol):
+    """The batches of training, as a function of the number of the step.
+
+    Example:
+        >>> class Mixes:
+        ...     def open(self, process):
+        ...         read = image_reader(images, process.device)
+        ...         def batch(step):
+        ...             random = torch.Generator().manual_seed(step)
+        ...             pairs = torch.randint(len(images), (128, 2), generator=random)
+        ...             first, second = process.own_part(pairs).unbind(1)
+        ...             mixed = (read(first) + read(second)) / 2
+        ...             return mixed, teach(mixed)
+        ...         return batch
+    """
+
+    def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
+        """Prepares the batches for one training process.
+
+        Args:
+            process: The process: its device for the batches, and `own_part`, which returns its part
+                of a batch. The parts of all processes make up the batch of a step.
+
+        Returns:
+            A function from the number of a step, from 0, to images [n, *shape] float32 and the
+            other arguments of the loss, all on `process.device`. Its result depends only on the
+            step, not on earlier calls or torch's global random state.
+        """
+        ...
+
+
+def train_batches(
+    model: Model,
+    batches: BatchSource,
+    loss: Callable[..., Tensor],
+    settings: TrainSettings,
+    *,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[TrainingCallback] = (),
+) -> nn.Module:
+    """Trains a network for `settings.steps` steps on the batches of a source.
+
+    The result depends only on the arguments, bit for bit on a CPU with the same number of threads.
+    The global random state of torch is restored. Under `accelerate launch` each process takes its
+    part of every batch, and gradients are averaged.
+
+    Example:
+        >>> settings = db3kd.TrainSettings(steps=12000, schedule="cosine", ema=0.999)
+        >>> network = train_batches(make, Mixes(), F.cross_entropy, settings)
+
+    Args:
+        model: A function that makes a network, called with the seed set; or a network, of which a
+            copy is trained.
+        batches: The batch of each step.
+        loss: Called with logits [n, C] float32 and everything in the batch except its images;
+            returns a scalar.
+        settings: `steps` must be set. `epochs`, `batch_size` and `shuffle` have no effect here;
+            they are up to the source.
+        checkpoint: The file to continue from and to write; see `Checkpoint`.
+        callbacks: Called in this order; see `TrainingCallback`.
+
+    Returns:
+        The trained network, in eval mode, on the device of the training.
+
+    Raises:
+        ValueError: If `settings.steps` is None, if the loss is not a scalar, or if the checkpoint
+            is damaged or belongs to another training run.
+        FloatingPointError: If the loss became infinite or NaN.
+    """
+    if settings.steps is None:
+        raise ValueError("settings.steps: expected the number of steps, got None")
+    process = TrainingProcess.current(settings.device, settings.precision)
+    with _seeded(settings.seed):
+        network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
+        network.to(process.device)
+        batch = batches.open(process)
+        _initialize_lazy(network, batch)
+        to_channels_last(network)
+        training = _Training(network, loss, settings, settings.steps, process, callbacks)
+        return training.run(batch, checkpoint)
+
+
+class _Training:
+    """A network in training, and everything that its next step depends on."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[..., Tensor],
+        settings: TrainSettings,
+        steps: int,
+        process: TrainingProcess,
+        callbacks: Sequence[TrainingCallback],
+    ) -> None:
+        settings = settings.completed()
+        self.network, self.loss, self.settings = network, loss, settings
+        self.process, self.callbacks = process, callbacks
+        self.optimizer = make_optimizer(network.parameters(), settings)
+        self.schedule = make_schedule(self.optimizer, settings, steps)
+        self.scaler = process.grad_scaler()
+        self.average = None if settings.ema is None else WeightAverage(network, settings.ema)
+        self.state = TrainingState(
+            step=0,
+            steps=steps,
+            network=network if self.average is None else self.average.network,
+            learning_rate=settings.rate,
+            is_main=process.index == 0,
+        )
+        self.meter = _Meter(steps, process)
+        self.started = time.monotonic()
+
+    def run(
+        self, batch: Callable[[int], tuple[Tensor, ...]], checkpoint: Checkpoint | None
+    ) -> nn.Module:
+        """Trains from the checkpoint, or from the first step, to the end."""
+        state, process = self.state, self.process
+        if checkpoint is not None:
+            self._resume(checkpoint)
+        distributed = process.distributed(self.network)
+        self._call("on_start")
+        distributed.train()
+        while state.step < state.steps and not state.stopped:
+            self._step(distributed, batch(state.step))
+            reported = self.meter.due(state.step)
+            if reported:
+                self._report()
+                distributed.train()
+            # Clocks of processes differ, and the processes should not wait for each other often.
+            may_write = checkpoint is not None and (process.count == 1 or reported)
+            if checkpoint is not None and may_write and process.agree(checkpoint.due()):
+                self._save(checkpoint)
+        if checkpoint is not None:
+            self._save(checkpoint)
+        self._settle_buffers()
+        self._call("on_end")
+        return state.network.eval()
+
+    def _step(self, distributed: nn.Module, batch: tuple[Tensor, ...]) -> None:
+        images, *arguments = batch
+        self.optimizer.zero_grad()
+        with self.process.autocast():
+            logits = distributed(images)
+        value = self.loss(logits.float(), *arguments)
+        if value.ndim:
+            raise ValueError(f"loss: expected a scalar, got {list(value.shape)}; take its mean")
+        self.scaler.scale(value).backward()
+        if self.settings.gradient_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        self.state.learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        self.state.step += 1
+        if self.average is not None:
+            self.average.update(self.state.step)
+        self.meter.add(value)
+
+    def _report(self) -> None:
+        self.state.loss = self.meter.read(self.state.step)
+        self.state.measures = {}
+        self._settle_buffers()
+        self._call("on_report")
+
+    def _settle_buffers(self) -> None:
+        """Gives the state's network the buffers that go with its weights."""
+        self.process.share_buffers(self.network)
+        if self.average is not None:
+            self.average.copy_buffers()
+
+    def _call(self, method: Literal["on_start", "on_report", "on_end"]) -> None:
+        if not self.callbacks:
+            return
+        self._count_seconds()
+        with torch.random.fork_rng(devices=_cuda_devices(self.process.device)):
+            for callback in self.callbacks:
+                getattr(callback, method)(self.state)
+        self.state.stopped = self.process.agree(self.state.stopped)
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.state.seconds += now - self.started
+        self.started = now
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        self._count_seconds()
+        device = self.process.device
+        own = {
+            "random": torch.get_rng_state(),
+            "cuda_random": [torch.cuda.get_rng_state(number) for number in _cuda_devices(device)],
+            "meter": self.meter.total.cpu(),
+        }
+        content = {
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "processes": self.process.gather(own),
+            "callbacks": [callback.state_dict() for callback in self._with_state()],
+            "state": {name: getattr(self.state, name) for name in _KEPT},
+        }
+        if self.state.is_main:
+            checkpoint.save(self._description(), content)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        content = checkpoint.load(self._description())
+        if content is None:
+            return
+        self.network.load_state_dict(content["network"])
+        if self.average is not None:
+            self.average.network.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.schedule.load_state_dict(content["schedule"])
+        self.scaler.load_state_dict(content["scaler"])
+        for callback, kept in zip(self._with_state(), content["callbacks"], strict=True):
+            callback.load_state_dict(kept)
+        for name in _KEPT:
+            setattr(self.state, name, content["state"][name])
+        own = content["processes"][self.process.index]
+        self.meter.restore(own["meter"], self.state.step)
+        torch.set_rng_state(own["random"])
+        devices = _cuda_devices(self.process.device)
+        for number, kept in zip(devices, own["cuda_random"], strict=True):
+            torch.cuda.set_rng_state(kept, number)
+
+    def _description(self) -> dict[str, Any]:
+        """Returns what must be equal in a training run that continues this one."""
+        parameters = self.network.named_parameters()
+        return {
+            "settings": dataclasses.asdict(self.settings),
+            "network": {name: list(parameter.shape) for name, parameter in parameters},
+            "device": self.process.device.type,
+            "processes": self.process.count,
+            "callbacks": [type(callback).__qualname__ for callback in self._with_state()],
+        }
+
+    def _with_state(self) -> list[TrainingCallback]:
+        return [callback for callback in self.callbacks if callback.state_dict()]
+
+
+_KEPT = ("step", "learning_rate", "loss", "seconds", "measures", "stopped")
+"""What a checkpoint keeps of a `TrainingState`."""
+
+
+class _Meter:
+    """Computes the mean loss between two reports, and raises if it is not finite."""
+
+    def __init__(self, steps: int, process: TrainingProcess) -> None:
+        self.steps, self.process = steps, process
+        self.every = math.ceil(steps / _REPORTS)
+        self.total = torch.zeros((), device=process.device)
+        self.since = 0
+
+    def add(self, loss: Tensor) -> None:
+        self.total += loss.detach()
+        self.since += 1
+
+    def due(self, step: int) -> bool:
+        return self.since == self.every or step == self.steps
+
+    def read(self, step: int) -> float:
+        """Returns the mean. This waits for the device, so it is not called in every step."""
+        mean = self.process.mean(self.total).item() / self.since
+        if not math.isfinite(mean):
+            raise FloatingPointError(
+                f"training: the loss is {mean} after {step} of {counted(self.steps, 'step')}; "
+                "lower the learning rate"
+            )
+        self.total.zero_()
+        self.since = 0
+        return mean
+
+    def restore(self, total: Tensor, step: int) -> None:
+        self.total.copy_(total)
+        self.since = 0 if step == self.steps else step % self.every
+
+
+def _initialize_lazy(network: nn.Module, batch: Callable[[int], tuple[Tensor, ...]]) -> None:
+    """Initializes the weights of lazy modules, whose shapes depend on the first images."""
+    if any(is_lazy(each) for each in network.parameters()):
+        with torch.no_grad():
+            network.eval()(batch(0)[0][:1])
+
+
+def _cuda_devices(device: torch.device) -> list[int]:
+    if device.type != "cuda":
+        return []
+    return [torch.cuda.current_device() if device.index is None else device.index]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators of torch, and restores them afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,170 @@
+"""Trains students on labels, and classifiers on classes."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from db3kd.data.arguments import ImagesLike, with_labels
+from db3kd.labelling.labels import Labels
+from db3kd.training.callbacks import StepCallback, TrainingCallback
+from db3kd.training.checkpoint import Checkpoint
+from db3kd.training.loop import Model
+from db3kd.training.loss import KDLoss
+from db3kd.training.settings import TrainSettings, check_choice
+from db3kd.training.train import train
+
+
+def train_student(
+    model: Model,
+    images: ImagesLike,
+    labels: Labels,
+    loss: KDLoss | None = None,
+    settings: TrainSettings | None = None,
+    *,
+    rows: Tensor | None = None,
+    progress: StepCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[TrainingCallback] = (),
+) -> nn.Module:
+    """Trains a student on the decisions and soft labels of a labelled data set.
+
+    Example:
+        >>> labels = db3kd.with_soft_labels(labels, scale=4.0, temperature=4.0)
+        >>> network = db3kd.build_model("lenet5-half", images.image_shape, labels.classes)
+        >>> student = db3kd.train_student(network, images, labels)
+
+    Args:
+        model: A network, or a function that makes one, as for `db3kd.training.train.train`.
+        images: The N labelled images in [0, 1], as for `db3kd.label`.
+        labels: N labels with soft labels.
+        loss: `KDLoss(temperature=None)` by default, which takes the temperature of the labels.
+        settings: `TrainSettings()` by default.
+        rows: [R] int64, the images to train on; all by default.
+        progress: See `train`.
+        checkpoint: See `train`.
+        callbacks: See `train`.
+
+    Returns:
+        The trained network, in eval mode.
+
+    Raises:
+        ValueError: If `labels` has no soft labels, if their temperature differs from the loss's,
+            or if `train` rejects an argument.
+    """
+    if labels.soft_labels is None:
+        raise ValueError(
+            "labels: expected soft labels, got none; add them with db3kd.with_soft_labels(labels)"
+        )
+    loss = KDLoss(temperature=None) if loss is None else loss
+    loss = loss.with_temperature(labels.soft_label_temperature, "labels.soft_label_temperature")
+    return train_on_soft_labels(
+        model,
+        images,
+        labels.decision,
+        labels.soft_labels,
+        loss,
+        settings or TrainSettings(),
+        rows=rows,
+        progress=progress,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+    )
+
+
+def train_on_soft_labels(
+    model: Model,
+    images: ImagesLike,
+    decisions: Tensor,
+    soft_labels: Tensor,
+    loss: KDLoss,
+    settings: TrainSettings,
+    *,
+    rows: Tensor | None = None,
+    progress: StepCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[TrainingCallback] = (),
+) -> nn.Module:
+    """Trains a student on decisions and soft labels that need not come from distances.
+
+    Args:
+        model: See `train_student`.
+        images: N images, as for `train_student`.
+        decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
+        soft_labels: [N, C] float32, rows sum to 1, or are all 0 for images without a soft label.
+        loss: The distillation loss, with the temperature of the soft labels.
+        settings: See `train_student`.
+        rows: See `train_student`.
+        progress: See `train_student`.
+        checkpoint: See `train_student`.
+        callbacks: See `train_student`.
+
+    Returns:
+        The trained network, in eval mode.
+
+    Raises:
+        ValueError: If the loss is not reduced to a scalar, or if `train` rejects an argument.
+    """
+    check_choice("loss.reduction", loss.reduction, ("batchmean", "sum"))
+    return train(
+        model,
+        images,
+        decisions,
+        soft_labels,
+        loss,
+        settings,
+        rows=rows,
+        progress=progress,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+    )
+
+
+def train_classifier(
+    model: Model,
+    images: ImagesLike,
+    labels: Tensor | None = None,
+    settings: TrainSettings | None = None,
+    *,
+    rows: Tensor | None = None,
+    progress: StepCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[TrainingCallback] = (),
+) -> nn.Module:
+    """Trains a network, for example a teacher, on classes by cross-entropy.
+
+    Example:
+        >>> train = db3kd.load_data("mnist5k")
+        >>> make = lambda: db3kd.build_model("lenet5", train.image_shape, 10)
+        >>> teacher = db3kd.train_classifier(make, train)
+
+    Args:
+        model: See `train_student`.
+        images: N images, as for `train_student`.
+        labels: [N] int64, the classes, by default the labels of `images`. Images with -1 are left
+            out.
+        settings: `TrainSettings()` by default.
+        rows: See `train_student`.
+        progress: See `train_student`.
+        checkpoint: See `train_student`.
+        callbacks: See `train_student`.
+
+    Returns:
+        The trained network, in eval mode.
+
+    Raises:
+        ValueError: See `train`.
+    """
+    source, classes = with_labels(images, labels)
+    return train(
+        model,
+        source,
+        classes,
+        None,
+        F.cross_entropy,
+        settings or TrainSettings(),
+        rows=rows,
+        progress=progress,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+    )
