@@ -62,8 +62,8 @@ def neighbour_labels(answers: Answers, classes: int) -> Tensor:
 def _nearest_of_class(images: ImageSource, decisions: Tensor, classes: int) -> Tensor:
     """Returns the distance of each image to the nearest one of each class.
 
-    A matrix product computes them, which is much faster than exact differences, and accurate enough
-    for soft labels.
+    A matrix product computes them, which is much faster than exact differences. In float32, its
+    terms would cancel for images of low contrast.
 
     Args:
         images: n images.
@@ -79,10 +79,10 @@ def _nearest_of_class(images: ImageSource, decisions: Tensor, classes: int) -> T
     nearest = torch.full((count, classes), torch.inf)
     blocks = torch.arange(count).split(size)
     for place, rows in enumerate(blocks):
-        pixels = images.read(rows).flatten(1)
+        pixels = images.read(rows).flatten(1).double()
         for columns in blocks[place:]:
-            others = pixels if columns is rows else images.read(columns).flatten(1)
-            distances = torch.cdist(pixels, others, compute_mode="use_mm_for_euclid_dist")
+            others = pixels if columns is rows else images.read(columns).flatten(1).double()
+            distances = torch.cdist(pixels, others, compute_mode="use_mm_for_euclid_dist").float()
             _take_smaller(nearest, rows, distances, decisions[columns])
             _take_smaller(nearest, columns, distances.T, decisions[rows])
     return nearest

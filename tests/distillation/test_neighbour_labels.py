@@ -13,10 +13,11 @@ from db3kd.training.process import TrainingProcess
 CLASSES = 4
 
 
-def answers(decisions: Tensor) -> Answers:
+def answers(decisions: Tensor, contrast: float = 1.0, size: int = 4) -> Answers:
     """Samples with these decisions, in another order, and an augmented image after each."""
     count = len(decisions)
-    pixels = torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(0))
+    pixels = 0.9 + contrast * (pixels - 0.5) if contrast < 1 else pixels
     order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
     samples = torch.arange(count)
     rows = torch.stack([samples * NUMBERS, samples * NUMBERS + 1], 1).flatten()
@@ -53,6 +54,12 @@ def test_samples_get_the_margins_of_the_nearest_samples_and_others_nothing():
     soft = neighbour_labels(known, CLASSES)
     torch.testing.assert_close(soft[known.is_clean], expected_labels(known), atol=1e-4, rtol=1e-4)
     assert not soft[~known.is_clean].any()
+
+
+def test_labels_of_images_of_low_contrast_are_those_of_their_exact_distances():
+    known = answers(torch.arange(30) % 3, contrast=1e-3, size=32)
+    soft = neighbour_labels(known, CLASSES)
+    torch.testing.assert_close(soft[known.is_clean], expected_labels(known), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("block", [1, 7, 29])

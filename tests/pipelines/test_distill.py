@@ -37,13 +37,9 @@ from torch import nn
 import db3kd
 from db3kd.distillation.image_choice import choose_rows
 from db3kd.distillation.neighbour_labels import neighbour_labels
-from db3kd.pipelines import (
-    DistillResult,
-    DistillSettings,
-    asking,
-    distill_run,
-    pseudo_sample_answers,
-)
+from db3kd.pipelines import DistillResult, DistillSettings
+from db3kd.pipelines.asking import pseudo_sample_answers, rounds
+from db3kd.pipelines.distillation import run as distillation_run
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import STRATEGIES
 from db3kd.progress import Progress
@@ -118,7 +114,7 @@ def test_without_images_the_first_starts_are_held_out(stops, tmp_path, monkeypat
 
 def test_held_out_images_are_in_no_image_that_is_trained_on(monkeypatch):
     seen = {}
-    original = asking.ask_rounds
+    original = rounds.ask_rounds
 
     def watched(*arguments: Any, **options: Any) -> Any:
         seen["answers"] = original(*arguments, **options)
@@ -512,9 +508,9 @@ def test_the_speed_of_asking_leaves_out_the_time_in_which_images_are_chosen(tmp_
         rounds.append(number)
         return choose_rows(answers, networks, count, seed, number)
 
-    monkeypatch.setattr(asking, "choose_rows", choose_slowly)
+    monkeypatch.setattr(rounds, "choose_rows", choose_slowly)
     timed = partial(Progress, stream=shown, clock=lambda: now[0])
-    monkeypatch.setattr(distill_run, "Progress", timed)
+    monkeypatch.setattr(distillation_run, "Progress", timed)
 
     result = run(TenPerSecond(teacher()), out=tmp_path / "run")
 

@@ -19,9 +19,12 @@ import db3kd
 from db3kd.data.arrays import ArrayPixels
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.models.networks import build_model
-from db3kd.pipelines import DistillResult, asking, prepared_distillation, teaching_rules
+from db3kd.pipelines import DistillResult
+from db3kd.pipelines.asking import rounds
 from db3kd.pipelines.asking.rounds import Proxies
+from db3kd.pipelines.distillation import prepared
 from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.teaching import rules as teaching_rules
 from db3kd.planning import BudgetPlan, plan_budget
 from db3kd.storage.manifest import read_manifest
 from db3kd.training.loop import _Training
@@ -283,11 +286,11 @@ def test_proxies_from_a_file_and_new_ones_are_on_one_device(tmp_path, monkeypatc
     proxies = Proxies(partial(build_model, "linear", SHAPE, CLASSES), "linear", 1)
 
     def get() -> torch.nn.Module:
-        return asking.train_proxy("proxy-0", answers, proxies, 0, TRAINING, store)
+        return rounds.train_proxy("proxy-0", answers, proxies, 0, TRAINING, store)
 
     assert next(get().parameters()).device.type == "cpu"
     device = SimpleNamespace(device=torch.device("meta"))
-    monkeypatch.setattr(asking.TrainingProcess, "current", lambda *_: device)
+    monkeypatch.setattr(rounds.TrainingProcess, "current", lambda *_: device)
     assert next(get().parameters()).device.type == "meta", "it was read on the CPU"
 
 
@@ -455,7 +458,7 @@ def test_a_run_continues_with_the_plan_that_it_was_begun_with(
         return replace(plan_budget(*arguments, **words), **earlier)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepared_distillation, "plan_budget", planned_before)
+        patch.setattr(prepared, "plan_budget", planned_before)
         first = run(tmp_path / "run", budget=budget, strategy=strategy)
     assert first.plan != plan_budget(budget, 10, len(images()), strategy)
 

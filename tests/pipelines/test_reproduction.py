@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.sample_choice import draw_images
-from db3kd.pipelines import distill_report
+from db3kd.pipelines.distillation import report as distill_report
 from db3kd.pipelines.distillation.reproduction import command_line, described_data, reproduction
 from db3kd.planning import plan_budget
 

@@ -14,9 +14,11 @@ import db3kd
 from db3kd.distillation import scale
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.models.networks import build_model
-from db3kd.pipelines import DistillSettings, step_times, step_timing, teaching_rules, training_time
+from db3kd.pipelines import DistillSettings
 from db3kd.pipelines.asking.rounds import Proxies
 from db3kd.pipelines.comparison.prepared import prepare_comparison
+from db3kd.pipelines.teaching import rules as teaching_rules
+from db3kd.pipelines.teaching import step_times, step_timing, training_time
 from db3kd.pipelines.teaching.step_times import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
 from db3kd.synthesis import acquisition
