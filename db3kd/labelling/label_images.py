@@ -133,7 +133,7 @@ def label(
     if out is None:
         return _label_in_memory(job, recovered, shown)
     if len(job.index.unique()) < len(job.index):
-        raise ValueError("index: expected each image at most once with out=, got duplicates")
+        raise ValueError("index: expected each number at most once with out=, got duplicates")
     checks = consistency_checks_of(out, resume=resume)
     planned = plan_run(out, job, surrogate=surrogate, resume=resume, consistency_checks=checks)
     carry_out(

@@ -508,7 +508,7 @@ def test_the_speed_of_asking_leaves_out_the_time_in_which_images_are_chosen(tmp_
         rounds.append(number)
         return choose_rows(answers, networks, count, seed, number)
 
-    monkeypatch.setattr(rounds, "choose_rows", choose_slowly)
+    monkeypatch.setattr("db3kd.pipelines.asking.rounds.choose_rows", choose_slowly)
     timed = partial(Progress, stream=shown, clock=lambda: now[0])
     monkeypatch.setattr(distillation_run, "Progress", timed)
 
