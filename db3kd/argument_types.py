@@ -74,7 +74,7 @@ def check_number(value: float, name: str, expected: str = "a finite number") -> 
     """Checks that a value is a finite real number, and returns it as a float.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -88,7 +88,7 @@ def check_positive(value: float, name: str, expected: str = "a finite number abo
     """Checks that a value is a finite number above 0, and returns it as a float.
 
     Raises:
-        TypeError: If it is no number.
+        TypeError: If it is not a number.
         ValueError: If it is not finite, or not above 0.
     """
     if check_number(value, name, expected) <= 0:
@@ -139,7 +139,7 @@ def brief(value: Any) -> str:
 
 
 def suggests_arguments(cls: type[Settings]) -> type[Settings]:
-    """Lets a dataclass of settings answer an unknown argument with the one that was meant.
+    """Makes a settings dataclass suggest the right argument if it receives an unknown one.
 
     If a field of the dataclass holds other settings that have the argument, the error says so.
 

@@ -75,7 +75,7 @@ def money(price: float) -> str:
 
 
 def also_paid(paid_twice: int) -> str:
-    """Returns the end of a number of queries that some of them may have been paid twice.
+    """Returns the clause that says how many queries may have been paid for twice; empty for 0.
 
     Example:
         >>> also_paid(16), also_paid(0)

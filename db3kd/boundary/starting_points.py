@@ -190,8 +190,8 @@ def _keys(samples: Tensor, squares: Tensor, block: Tensor, numbers: Tensor) -> T
     """Returns keys that rank images by their distance from samples, and then by their number.
 
     In float32 the terms of the product would cancel for images of low contrast. The distances are
-    rounded to float32, which removes what the library of matrix products and its threads change, so
-    images at the same distance have an order.
+    rounded to float32, which hides rounding differences between BLAS libraries and
+    thread counts, so images at the same distance have an order.
 
     Args:
         samples: `[S, D] float64`.

@@ -109,7 +109,7 @@ def compare(
     resuming.check()
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
-    from db3kd.pipelines.comparison.compare_strategies import run_comparison
+    from db3kd.pipelines.comparison.compare import run_comparison
     from db3kd.pipelines.comparison.folder import student_folder
     from db3kd.pipelines.comparison.prepared import prepare_comparison
     from db3kd.pipelines.run_layout import REPORT_FILE
@@ -174,7 +174,7 @@ def _print_dry_run(prepared: "PreparedComparison", run: Path | None, *, any_teac
         run: The folder of the comparison to resume, or None.
         any_teacher: Whether the comparison may have had another teacher.
     """
-    from db3kd.pipelines.teaching.training_time import time_prepared_steps
+    from db3kd.pipelines.teaching.time_limit import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
     if run is not None:

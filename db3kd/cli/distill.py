@@ -69,8 +69,8 @@ class CheckedResumeOptions(ResumeOptions):
         typer.Option(
             "--consistency-checks",
             min=0,
-            help="With --resume: queries beyond the budget that repeat known answers, to detect a "
-            "replaced teacher.",
+            help="With --resume: maximum number of queries, on top of --budget, that repeat known "
+            "ones, to detect a replaced teacher.",
             rich_help_panel="Budget",
         ),
     ] = 0
@@ -212,7 +212,7 @@ def _distill_from_teacher(
         refuse_options(resuming, "needs --data", "consistency_checks")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
-    from db3kd.pipelines.distillation.distill_student import run_distillation
+    from db3kd.pipelines.distillation.distill import run_distillation
     from db3kd.pipelines.distillation.prepared import prepare_distillation
     from db3kd.pipelines.run_layout import answer_folders
     from db3kd.storage.existing_runs import check_free
@@ -271,7 +271,7 @@ def _print_dry_run(
         any_teacher: Whether the run may have had another teacher.
     """
     from db3kd.pipelines.distillation.prepared import nothing_left_to_ask
-    from db3kd.pipelines.teaching.training_time import time_prepared_steps
+    from db3kd.pipelines.teaching.time_limit import time_prepared_steps
 
     times = time_prepared_steps(prepared, [prepared.plan])
     with naming_options(images="--data"):

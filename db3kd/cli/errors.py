@@ -68,7 +68,10 @@ def one_line(error: Exception, options: Mapping[str, str]) -> str:
         text = as_options(text, options, _quoted(error))
     elif isinstance(error, _OF_CHECKS):
         kind = type(error).__name__
-        return f"unexpected {kind}: {text or 'no message'}; db3kd --debug shows its traceback"
+        return (
+            f"unexpected {kind}: {text or 'no message'}; run db3kd --debug COMMAND ... to see the "
+            "traceback"
+        )
     text = text or type(error).__name__
     if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
         text += '; pip install "db3kd[all]"'

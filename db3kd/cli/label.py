@@ -59,7 +59,7 @@ def label(
 ) -> None:
     """Label images or rows with their distances to a teacher's other classes.
 
-    A query is one image or row that the teacher classifies; nothing but its class is needed. The
+    A query sends one image or row to the teacher and uses only the class that it returns. The
     budget is never exceeded. Query only teachers that you are allowed to query. The exit status is
     3 if the run finished but the teacher is noisy or was replaced.
 

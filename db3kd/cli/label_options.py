@@ -53,7 +53,8 @@ class BudgetOptions(OptionSet):
         typer.Option(
             "--consistency-checks",
             min=0,
-            help="Queries that repeat known ones, to detect a noisy or replaced teacher.",
+            help="Maximum number of queries that repeat known ones, to detect a noisy or replaced "
+            "teacher. They are part of --budget.",
         ),
     ] = 32
     rare_classes: Annotated[

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
     from db3kd.labelling.source import Source
 
-MOVED_DATA_HELP = "Where the labelled data are now, as for db3kd label, if they have moved."
+MOVED_DATA_HELP = (
+    "New location of the labelled data, in any form that db3kd label accepts, if the data "
+    "has moved."
+)
 DEVICE_HELP = "auto (CUDA if there is a GPU), cpu, cuda or cuda:N."
 
 
@@ -206,7 +209,7 @@ def load_split_or_all(source: "Source") -> "tuple[ImageSet, str]":
             if error.splits != ("train",):
                 raise
     loaded = replace(source, split="train").load()
-    return loaded, f"all {input_noun(loaded.image_shape)}s, there is no test split,"
+    return loaded, f"all {input_noun(loaded.image_shape)}s (there is no test split),"
 
 
 def given(**options: Any) -> dict[str, Any]:

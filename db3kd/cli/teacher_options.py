@@ -29,7 +29,8 @@ class ModelFileOptions(OptionSet):
         str | None,
         typer.Option(
             "--image-shape",
-            help="Shape of an image, such as 1,28,28, if neither model nor data declare it.",
+            help="Shape of an image, such as 1,28,28, if neither the model nor the data "
+            "declares it.",
             rich_help_panel=COMMON,
         ),
     ] = None
@@ -38,7 +39,7 @@ class ModelFileOptions(OptionSet):
         typer.Option(
             "--classes",
             min=2,
-            help="Number of classes, if neither model nor data declare it.",
+            help="Number of classes, if neither the model nor the data declares it.",
             rich_help_panel=COMMON,
         ),
     ] = None

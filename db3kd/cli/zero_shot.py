@@ -100,7 +100,7 @@ def zero_shot(
     """
     from db3kd.pipelines import ZeroShotSettings, run_zero_shot
     from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
-    from db3kd.pipelines.zero_shot.pipeline import max_queries_of_parts
+    from db3kd.pipelines.zero_shot.run_zero_shot import max_queries_of_parts
     from db3kd.pipelines.zero_shot.students import DECISION_FOLDERS
     from db3kd.pipelines.zero_shot.transfer_set import check_zero_shot_folder
     from db3kd.report import zero_shot_table

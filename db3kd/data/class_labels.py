@@ -104,13 +104,13 @@ def as_table_labels(
 
 
 def _as_array(labels: Any, name: str) -> np.ndarray:
-    """Returns labels as an array, none of which is missing."""
+    """Returns labels as an array, after checking that none is missing."""
     values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     row = first_missing(values.tolist()) if values.ndim == 1 and values.dtype.kind in "fO" else None
     if row is not None:
         raise ValueError(
-            f"{name}: expected a class in each row, got none in {row_numbered(row)}; leave the row "
-            "out, or all classes if none is needed"
+            f"{name}: expected a class in each row, got none in {row_numbered(row)}; remove the "
+            "row, or pass no labels if you need none"
         )
     return values
 

@@ -37,7 +37,7 @@ class _State:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Which images of a set, as it was made or loaded, a view has.
+    """Which images of the original set a view holds.
 
     Attributes:
         numbers: int64 [N], their numbers in that set.
@@ -81,7 +81,7 @@ class ImageSet:
         classes: The number of classes; None if it is unknown.
         class_names: The name of each class, or None.
         name: What messages call the set.
-        selection: Which images of the set it was made from it has; all, unless it is a subset.
+        selection: Which images of the original set this one holds: all, unless it is a subset.
         bounds: Lowest and highest value of an image, always (0, 1). A teacher with other bounds is
             asked through `db3kd.RescaledTeacher`.
 

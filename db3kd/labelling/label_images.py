@@ -70,9 +70,10 @@ def label(
             several threads call it at the same time, and labels are bit-identical only on
             processors of one kind. With `db3kd.AutoSurrogate()` the run trains one itself, if
             that pays, on a part of its budget; this needs `out`.
-        out: A run folder that keeps each answer, like the one of `db3kd label --out`. Either of
-            them continues a run that the other one began with the same images, teacher and
-            settings; a run of `label` with a budget needs `--consistency-checks 0` then.
+        out: A run folder that keeps each answer, like the one of `db3kd label --out`. This
+            function and the command can continue each other's runs with the same images, teacher
+            and settings. To continue a run of this function that has a budget, pass the command
+            `--consistency-checks 0`.
         resume: Whether to continue the run in `out`, if there is one. The run must have the same
             teacher, images and settings.
         recovered: The attribute `.recovered` of an earlier call's error; its answers are reused.

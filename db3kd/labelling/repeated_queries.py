@@ -1,8 +1,8 @@
 """Queries that repeat known answers of a run: their journals, their count, and what they showed.
 
-A check has a journal of its own. When it has ended, the manifest records it and the journal goes.
-If the process is killed before that, the answers of the check are recorded as lost and the check is
-repeated, so the manifest counts each answer that the teacher gave.
+A check has a journal of its own. When it has ended, the manifest records it and its journal is
+removed. If the process is killed before that, the answers of the check are recorded as lost and the
+check is repeated, so the manifest counts each answer that the teacher gave.
 """
 
 import torch
@@ -73,7 +73,7 @@ def changed_answers_error(
     return ValueError(
         f"teacher {describe(teacher)} changed {changed} of {asked} answers since the "
         f"run in {folder.path} was stopped, so it was replaced or is noisy. Start a run "
-        "in another folder, or mix the answers with accept_changed_teacher=True"
+        "in another folder, or keep the old answers with accept_changed_teacher=True"
     )
 
 

@@ -20,7 +20,7 @@ from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
 from db3kd.progress import ProgressListener
-from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_free
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
@@ -164,7 +164,7 @@ def carry_out(
     job = planned.job
     check_accepts_teacher(accept_changed_teacher, resume)
     if accept_changed_teacher:
-        check_resumed_runs([planned.expected(folder)], accept_changed_teacher=True)
+        compare_or_accept_teacher([planned.expected(folder)], accept_changed_teacher=True)
     with RunFolder.open(
         folder, LABELS, planned.manifest, resume=resume, images=planned.known
     ) as run:

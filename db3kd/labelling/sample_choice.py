@@ -43,7 +43,7 @@ def draw_images(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
     rows = draw_samples(len(images), limit, seed)
     if len(rows) == len(images):
         return images
-    return images.subset(rows, f"drawn at random as by --limit {limit} with seed {seed}")
+    return images.subset(rows, f"drawn at random, as --limit {limit} --seed {seed} does")
 
 
 def spread_over_classes(decisions: Tensor, count: int) -> Tensor:

@@ -8,14 +8,14 @@ run, on a part of its budget.
 """
 
 from db3kd.pipelines.auto_surrogate import AutoSurrogate
-from db3kd.pipelines.comparison.compare_strategies import Comparison, compare
-from db3kd.pipelines.demo.pipeline import run_demo
+from db3kd.pipelines.comparison.compare import Comparison, compare
+from db3kd.pipelines.demo.run_demo import run_demo
 from db3kd.pipelines.demo.settings import DemoSettings
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.distillation.distill_student import DistillResult, distill
-from db3kd.pipelines.teaching.step_times import StepTimes
-from db3kd.pipelines.teaching.training_time import time_steps
-from db3kd.pipelines.zero_shot.pipeline import ZeroShotResult, run_zero_shot
+from db3kd.pipelines.distillation.distill import DistillResult, distill
+from db3kd.pipelines.teaching.time_estimate import StepTimes
+from db3kd.pipelines.teaching.time_limit import time_steps
+from db3kd.pipelines.zero_shot.run_zero_shot import ZeroShotResult, run_zero_shot
 from db3kd.pipelines.zero_shot.settings import ZeroShotSettings
 from db3kd.pipelines.zero_shot.students import train_students
 from db3kd.pipelines.zero_shot.transfer_set import TransferSet, make_transfer_set

@@ -227,9 +227,7 @@ def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
         )
     if converted is images:
         return converted
-    return converted.subset(
-        range(len(converted)), f"passed in Python, of type {type(images).__name__}"
-    )
+    return converted.subset(range(len(converted)), f"passed in Python as {type(images).__name__}")
 
 
 def _named(message: str, name: str) -> str:

@@ -285,7 +285,7 @@ def plan_budget(
     if strategy in LABEL_MEASURES:
         if LABEL_MEASURES[strategy] == "mbd" and classes > MAX_CLASSES:
             raise ValueError(
-                f"strategy: strategy {strategy!r} needs a teacher with at most {MAX_CLASSES:,} "
+                f"strategy: {strategy!r} needs a teacher with at most {MAX_CLASSES:,} "
                 f"classes, got {classes:,}; use another strategy"
             )
         if training < 2:

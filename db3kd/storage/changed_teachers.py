@@ -31,7 +31,7 @@ def check_accepts_teacher(accept_changed_teacher: bool, resume: bool) -> None:
         raise ValueError("accept_changed_teacher: needs resume=True")
 
 
-def check_resumed_runs(runs: Iterable[ExpectedRun], *, accept_changed_teacher: bool) -> None:
+def compare_or_accept_teacher(runs: Iterable[ExpectedRun], *, accept_changed_teacher: bool) -> None:
     """Compares the runs that a command continues, and then lets them continue with its teacher.
 
     Args:

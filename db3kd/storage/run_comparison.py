@@ -141,7 +141,7 @@ def check_same_results(
     if any(name in now and name not in was for name in kind.changed_results):
         version = stored.get("versions", {}).get("db3kd")
         raise ValueError(
-            f"{path}: an earlier version of db3kd ({version}) began this run, and this version "
-            f"would add {kind.name} that differ from those of the earlier one; finish the run with "
-            "the earlier version, or start another run in another folder"
+            f"{path}: an earlier build of db3kd {version} began this run and would compute its "
+            f"remaining {kind.name} differently; finish the run with that build, or start another "
+            "run in another folder"
         )

@@ -12,7 +12,7 @@ from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.shards import Kind, read_shards
 
 CHECKS = "_check-"
-"""How the names of the journals of checks begin, which repeat queries of other journals."""
+"""Prefix of the names of check journals. Checks repeat queries of other journals."""
 
 
 @dataclass(frozen=True)

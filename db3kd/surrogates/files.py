@@ -29,7 +29,7 @@ from db3kd.progress import show_progress
 from db3kd.storage.changed_teachers import (
     add_accepted,
     check_accepts_teacher,
-    check_resumed_runs,
+    compare_or_accept_teacher,
 )
 from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.manifest import NAMES, make_manifest, write_manifest
@@ -118,7 +118,7 @@ class PreparedSurrogate:
         check_accepts_teacher(accept_changed_teacher, self.resume)
         stored = self._stored_manifest(any_teacher=accept_changed_teacher)
         if accept_changed_teacher:
-            check_resumed_runs([self._expected_answers], accept_changed_teacher=True)
+            compare_or_accept_teacher([self._expected_answers], accept_changed_teacher=True)
         if stored is not None:
             if add_accepted(stored, self.manifest["teacher"]):
                 write_manifest(manifest_file(self.out), stored)

@@ -18,7 +18,7 @@ from db3kd.progress import Progress, adding_up
 from db3kd.querying import sharded_decisions
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
-from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards
@@ -199,7 +199,7 @@ def decide_augmented_in_folder(
     check_accepts_teacher(accept_changed_teacher, resume)
     if accept_changed_teacher:
         expected = ExpectedRun(path, AUGMENTED_DECISIONS, described)
-        check_resumed_runs([expected], accept_changed_teacher=True)
+        compare_or_accept_teacher([expected], accept_changed_teacher=True)
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.verify_finished():
             return decide_augmented(teacher, images, folder=folder)

@@ -10,7 +10,7 @@ from db3kd.boundary.starting_points import NEAREST_IMAGES
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
-from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import check_free
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
@@ -108,7 +108,7 @@ def write_pseudo_samples(
     check_free(folder, resume)
     expected = expected_samples(folder, teacher, settings)
     if accept_changed_teacher:
-        check_resumed_runs([expected], accept_changed_teacher=True)
+        compare_or_accept_teacher([expected], accept_changed_teacher=True)
     with RunFolder.open(folder, PSEUDO_SAMPLES, expected.manifest, resume=resume) as run:
         if not run.verify_finished():
             run.finish(vars(_write_shards(run, teacher, settings)))

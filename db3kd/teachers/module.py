@@ -58,7 +58,8 @@ class ModuleTeacher:
         cuda_graphs: On CUDA, replay forward passes as CUDA graphs, one for each power of two of
             images. This is faster for small batches.
         name: The name in errors; by default the module's class.
-        fingerprint: A text that changes when the module does, if `fingerprint()` cannot find out.
+        fingerprint: Text that identifies the module; change it whenever the module changes. By
+            default a digest of the module.
         class_names: Class names in the order of the class numbers.
         threshold: For a module that returns one score per image: class 1 begins at this score, for
             example 0.5 for a sigmoid or 0 for a logit. `classes` must be 2.

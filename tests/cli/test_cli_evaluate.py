@@ -70,7 +70,7 @@ def test_images_without_a_test_split_are_all_used(tmp_path, asked):
 
     out = succeed("evaluate", "--teacher", COUNTING, "--data", tmp_path / "d.npz")
 
-    assert "images     4: all images, there is no test split, of" in out
+    assert "images     4: all images (there is no test split), of" in out
     assert "75.00%" in out and asked() == 4
 
 

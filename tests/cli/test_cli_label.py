@@ -449,7 +449,7 @@ def test_the_summary_states_the_price_of_the_queries(teacher, tmp_path):
 
 
 @pytest.mark.parametrize("budget", [None, 6_000])
-def test_the_command_and_the_function_continue_the_runs_of_each_other(tmp_path, budget):
+def test_the_command_and_the_function_continue_each_others_runs(tmp_path, budget):
     images = load_data("digits")
     settings = LabelSettings("bd", queries_per_pair=2, queries=budget)
     bounded = () if budget is None else ("--budget", budget)

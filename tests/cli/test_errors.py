@@ -131,8 +131,8 @@ def raised(call) -> Exception:
 def test_an_error_of_another_library_is_shown_as_it_is_with_its_type():
     error = raised(lambda: np.fromstring("1 2", sep=" ").reshape(3, 3))
     assert one_line(error, {}) == (
-        "unexpected ValueError: cannot reshape array of size 2 into shape (3,3); db3kd --debug "
-        "shows its traceback"
+        "unexpected ValueError: cannot reshape array of size 2 into shape (3,3); run db3kd "
+        "--debug COMMAND ... to see the traceback"
     )
 
     def failing():
@@ -163,5 +163,8 @@ def test_an_unexpected_error_of_a_command_names_its_type_and_how_to_see_more(tmp
     named = f"{TEACHERS}:reshaping"
     text = fail("label", "--teacher", named, "--data", "digits", "--out", tmp_path / "run")
     words = "cannot reshape array of size 3 into shape (2,2)"
-    assert text == f"error: unexpected ValueError: {words}; db3kd --debug shows its traceback"
+    assert (
+        text
+        == f"error: unexpected ValueError: {words}; run db3kd --debug COMMAND ... to see the traceback"
+    )
     assert Result("--debug", "info", "--teacher", named).exception.args == (words,)

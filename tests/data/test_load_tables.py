@@ -280,7 +280,7 @@ def test_rows_outside_declared_features_are_named_in_their_split(tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["boolean", "Int64", "Float64", "string", "category", "object"])
-def test_labels_of_nullable_dtypes_need_no_missing_value(labels):
+def test_missing_labels_of_nullable_dtypes_are_refused(labels):
     values = ["0", "1"] if labels in ("string", "category", "object") else [False, True]
     whole = pd.Series(values * 15).astype(int if labels in ("Int64", "Float64") else object)
     whole = whole.astype(labels)

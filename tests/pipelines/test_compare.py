@@ -122,13 +122,13 @@ def test_all_students_train_equally_long():
 
 def test_the_length_follows_from_the_budget_and_not_from_the_answers_of_a_strategy(monkeypatch):
     seen = []
-    original = db3kd.pipelines.comparison.compare_strategies.run_distillation
+    original = db3kd.pipelines.comparison.compare.run_distillation
 
     def watched(prepared: Any, **options: Any) -> Any:
         seen.append(prepared.settings.training.steps)
         return original(replace(prepared, settings=QUICK), **options)
 
-    monkeypatch.setattr("db3kd.pipelines.comparison.compare_strategies.run_distillation", watched)
+    monkeypatch.setattr("db3kd.pipelines.comparison.compare.run_distillation", watched)
     unset = replace(QUICK, training=replace(QUICK.training, steps=None, batch_size=1))
 
     run(settings=unset, seeds=1, budget=1_500)

@@ -217,7 +217,7 @@ def test_a_shape_without_channels_is_answered_with_one_that_has_them():
 @pytest.mark.parametrize(
     ("module", "package"), [("matplotlib", "matplotlib"), ("jinja2", "Jinja2")]
 )
-def test_a_package_that_the_report_needs_is_missed_before_the_first_query(
+def test_a_missing_report_package_is_an_error_before_the_first_query(
     monkeypatch, tmp_path, module, package
 ):
     monkeypatch.setitem(sys.modules, module, None)

@@ -43,7 +43,7 @@ def photos() -> ImageSet:
         (photos().subset([*range(90, 0, -1)]), "90 of 100 images, numbers 90, 89, 88, 87, 86, 85,"),
         (photos().subset([*range(90, 0, -1)]), "82, 81, \N{HORIZONTAL ELLIPSIS}, counted from 0"),
         (photos().subset([3], "the best"), "photos, split train: 1 of 100 images, the best"),
-        (draw_images(photos(), 7, 4), "7 of 100 images, drawn at random as by --limit 7 with seed"),
+        (draw_images(photos(), 7, 4), "7 of 100 images, drawn at random, as --limit 7 --seed"),
         (draw_images(photos(), 100, 4), "photos, split train: all 100 images"),
     ],
 )
@@ -54,7 +54,7 @@ def test_the_selection_of_images_can_be_made_again(images, selected):
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        (torch.zeros(120, 1, 6, 6), "images: all 120 images, passed in Python, of type Tensor"),
+        (torch.zeros(120, 1, 6, 6), "images: all 120 images, passed in Python as Tensor"),
         (noise().subset(range(60)), "noise: 60 of 120 images, numbers 0 to 59, counted from 0"),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_report_states_how_the_command_line_drew_its_images(tmp_path):
     run, comparison = tmp_path / "run", tmp_path / "comparison"
     options = ("--teacher", f"{TEACHERS}:CountingTeacher", "--data", "digits", "--limit", 60,
                "--seed", 3, "--budget", 60, "--student", "linear", "--steps", 3)  # fmt: skip
-    drawn = "digits, split train: 60 of 1,438 images, drawn at random as by --limit 60 with seed 3"
+    drawn = "digits, split train: 60 of 1,438 images, drawn at random, as --limit 60 --seed 3 does"
 
     succeed("distill", *options, "--out", run)
     printed = succeed(

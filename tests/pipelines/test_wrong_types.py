@@ -170,7 +170,7 @@ def public_settings() -> list[type]:
 
 
 @pytest.mark.parametrize("kind", public_settings())
-def test_an_argument_that_settings_lack_is_answered_with_theirs(kind):
+def test_an_unknown_argument_of_settings_suggests_known_ones(kind):
     names = [field.name for field in fields(kind)]
     with pytest.raises(TypeError, match=f"^zzz: {kind.__name__} has .*; expected one of ") as error:
         kind(zzz=1)

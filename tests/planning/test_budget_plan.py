@@ -151,7 +151,7 @@ def test_distances_need_a_decision_for_every_image(strategy):
 @pytest.mark.parametrize(
     ("strategy", "most"), [("bd", None), ("mbd", 65_536), ("db3kd-paper", 65_536)]
 )
-def test_probed_distances_have_a_maximum_number_of_classes(strategy, most):
+def test_mbd_strategies_refuse_too_many_classes(strategy, most):
     plan_budget(400_000, most or 70_000, 1_000, strategy)
     if most is not None:
         with pytest.raises(

@@ -125,7 +125,7 @@ def test_what_changes_no_score_is_not_noticed(before, after):
     assert module_fingerprint(changed(before, after)) == module_fingerprint(defined(MODULE).net)
 
 
-def test_questions_and_processes_do_not_change_the_fingerprint(tmp_path):
+def test_queries_and_new_processes_do_not_change_the_fingerprint(tmp_path):
     (tmp_path / "fresh.py").write_text(MODULE)
     run = (
         "from fresh import net\n"

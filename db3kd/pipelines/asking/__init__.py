@@ -1,1 +1,1 @@
-"""Collects the answers of a distillation: the images, in rounds, or pseudo samples."""
+"""Asks the teacher of a distillation: about images in rounds, or about pseudo samples."""

@@ -1,4 +1,4 @@
-"""Repeats answers of a distillation that is resumed, before it asks anything new.
+"""Repeats known queries of a resumed distillation, before it sends new ones.
 
 A fingerprint does not notice that a service, or a file behind a function, was replaced. The answers
 of two teachers would be mixed, and nothing would show it.
@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass
 class AnswerChecks:
-    """The check of one process, which is made at most once.
+    """Checks the teacher at most once per process.
 
     Attributes:
         folder: The folder of the run.

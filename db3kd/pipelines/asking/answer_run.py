@@ -140,7 +140,7 @@ class AnswerRun:
         if rows is None:
             start, journaled = self._journaled(first, count)
             if not len(journaled):
-                self.check_known()  # before networks are trained that choose
+                self.check_known()  # before training the networks that choose images
             with self.while_choosing():
                 rows = self._chosen_rows(round_number, count, choose)
             if len(journaled):

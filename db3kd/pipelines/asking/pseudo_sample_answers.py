@@ -44,7 +44,7 @@ def sample_settings(count: int, training: TrainSettings, path: Path) -> Synthesi
     acquisition = acquisition_settings(training)
     return SynthesisSettings.guided(
         samples=count,
-        # They are reserved before any image is made from others, which they are never part of.
+        # Held-out samples are reserved first, so no mixed image contains one.
         held_out=held_out_pseudo_samples(count),
         acquisition=replace(acquisition, steps=_begun_steps(path) or acquisition.steps),
         seed=training.seed,

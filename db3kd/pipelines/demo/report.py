@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from db3kd.pipelines.comparison.compare_strategies import Comparison
+from db3kd.pipelines.comparison.compare import Comparison
 from db3kd.pipelines.demo.settings import DemoSettings
 from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.planning import STRATEGY_TEXTS

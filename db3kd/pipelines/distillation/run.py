@@ -34,7 +34,7 @@ from db3kd.pipelines.run_layout import (
 from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.teaching.distance_students import DistanceStudent, measure_distances
 from db3kd.pipelines.teaching.teaching import Teaching, validation_callbacks
-from db3kd.pipelines.teaching.training_time import steps_within
+from db3kd.pipelines.teaching.time_limit import steps_within
 from db3kd.progress import Progress, adding_up
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice

@@ -1,1 +1,1 @@
-"""Trains the proxies and the student of a distillation, and estimates how long that takes."""
+"""Measures distances, trains proxies and student of a distillation, and estimates the time."""

@@ -237,7 +237,7 @@ def _raise_for_status(status: int, headers: Mapping[str, str], words: str, who: 
     """Raises the error that stands for any status but 200, and ends with `words`."""
     if status == 200:
         return
-    # A model that runs out of memory and a gateway that waited too long may have charged.
+    # These requests may have been charged: the model ran out of memory, or a gateway timed out.
     failed = status == 408 or (500 <= status < 600 and status not in _PERMANENT)
     if status in _REJECTED or failed:
         wait = _retry_after(headers.get("Retry-After"))

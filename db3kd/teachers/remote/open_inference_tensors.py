@@ -87,7 +87,7 @@ class ModelAddress:
 
 
 def json_request(array: np.ndarray, signature: ModelSignature, request_id: str) -> dict[str, Any]:
-    """Returns a request without bytes, to be written as JSON.
+    """Returns a request without binary data, to be written as JSON.
 
     Args:
         array: The model's input, with the batch first.

@@ -26,10 +26,10 @@ class RequestSettings:
             longer wait.
         queries_per_second: Maximum average number of images per second. None: no limit.
         retry_ambiguous: Also repeat requests that the server may have answered: after a lost
-            connection, a timeout or a failure of the server or its gateway (408, 500, 502, 504, 520
-            to 524 and so on; INTERNAL, UNKNOWN, UNAVAILABLE and so on over gRPC). The server may
-            then charge up to `max_attempts` times for one request. If False, only requests that
-            were surely not answered are repeated (no connection, 425, 429, 503,
+            connection, a timeout or a failure of the server or its gateway (408, and 5xx other
+            than 501, 503, 505 and 511; INTERNAL, UNKNOWN, UNAVAILABLE and so on over gRPC). The
+            server may then charge up to `max_attempts` times for one request. If False, only
+            requests that were surely not answered are repeated (no connection, 425, 429, 503,
             RESOURCE_EXHAUSTED), and nothing is paid twice.
 
     Raises:

@@ -20,8 +20,8 @@ from db3kd.pipelines.inputs import check_images, convert_inputs
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.teaching.distance_students import chooses_scale
 from db3kd.pipelines.teaching.rules import learns_from_new_mixtures
-from db3kd.pipelines.teaching.step_times import LEAST_STEPS, StepTimes
 from db3kd.pipelines.teaching.step_timing import seconds_per_step
+from db3kd.pipelines.teaching.time_estimate import LEAST_STEPS, StepTimes
 from db3kd.planning import BudgetPlan
 from db3kd.progress import duration
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings

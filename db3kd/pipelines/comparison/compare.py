@@ -19,16 +19,16 @@ from db3kd.pipelines.comparison.folder import (
 from db3kd.pipelines.comparison.prepared import PreparedComparison, prepare_comparison
 from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.distillation.distill_student import DistillResult, run_distillation
+from db3kd.pipelines.distillation.distill import DistillResult, run_distillation
 from db3kd.pipelines.distillation.reproduction import described_data
 from db3kd.pipelines.inputs import check_callbacks
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_warnings import time_limit_warning
-from db3kd.pipelines.teaching.training_time import time_prepared_steps
+from db3kd.pipelines.teaching.time_limit import time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
-from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.teachers import describe
 from db3kd.training.callbacks import TrainingCallback
@@ -192,7 +192,7 @@ def run_comparison(
     with ExitStack() as stack:
         path = stack.enter_context(output_folder(out, resume))
         if accept_changed_teacher:
-            check_resumed_runs(
+            compare_or_accept_teacher(
                 prepared.expected_runs(path, students=True), accept_changed_teacher=True
             )
         folder = stack.enter_context(open_comparison(path, prepared.manifest(), resume=resume))

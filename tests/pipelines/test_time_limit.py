@@ -18,8 +18,8 @@ from db3kd.pipelines import DistillSettings
 from db3kd.pipelines.asking.rounds import Proxies
 from db3kd.pipelines.comparison.prepared import prepare_comparison
 from db3kd.pipelines.teaching import rules as teaching_rules
-from db3kd.pipelines.teaching import step_times, step_timing, training_time
-from db3kd.pipelines.teaching.step_times import LEAST_STEPS, StepTimes
+from db3kd.pipelines.teaching import step_timing, time_estimate, time_limit
+from db3kd.pipelines.teaching.time_estimate import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
 from db3kd.synthesis import acquisition
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
@@ -104,11 +104,11 @@ def test_what_a_run_does_not_train_takes_no_time(monkeypatch, strategy, budget, 
 
 
 def test_with_little_time_nothing_is_chosen_and_all_of_it_is_used(monkeypatch):
-    monkeypatch.setattr(training_time, "seconds_per_step", lambda make, *_: 0.01)
+    monkeypatch.setattr(time_limit, "seconds_per_step", lambda make, *_: 0.01)
     plan, chosen = plan_budget(20_000, 4, 1000, "augmented"), settings()
 
     def seconds(limit: float) -> float:
-        steps = training_time.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
+        steps = time_limit.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
         return steps * StepTimes(0.01, 0.0).seconds_per_full_step(plan, chosen, steps)
 
     for limit in (1.0, 5.0, 5.9, 6.5, 10.0, 100.0):
@@ -116,14 +116,14 @@ def test_with_little_time_nothing_is_chosen_and_all_of_it_is_used(monkeypatch):
 
 
 def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
-    monkeypatch.setattr(training_time, "seconds_per_step", lambda make, *_: 0.01)
+    monkeypatch.setattr(time_limit, "seconds_per_step", lambda make, *_: 0.01)
     plan, chosen = plan_budget(1500, 4, 120, "decisions"), settings(steps=6000)
     times = StepTimes(0.01, 0.01)
     whole = times.of_run(plan, chosen)
     assert whole == pytest.approx(6000 * times.seconds_per_full_step(plan, chosen, 6000))
 
     def steps(limit: float) -> int:
-        return training_time.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
+        return time_limit.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
 
     assert steps(whole) == pytest.approx(6000, abs=1)
     assert steps(whole / 3) == pytest.approx(2000, abs=1)
@@ -160,7 +160,7 @@ def test_the_steps_without_images_are_those_of_a_run(monkeypatch, budget, change
 
     monkeypatch.setattr(_Training, "_step", counted)
     monkeypatch.setattr(acquisition, "predict_logits", counted_logits)
-    monkeypatch.setattr(step_times, "_RANKING_SHARE", 128.0)  # a step for each ranked image
+    monkeypatch.setattr(time_estimate, "_RANKING_SHARE", 128.0)  # a step for each ranked image
     db3kd.distill(teacher(), None, budget=budget, student="linear", settings=chosen)
 
     times = StepTimes(0.0, 0.0, acquisition=1.0)
@@ -188,7 +188,7 @@ def test_the_steps_that_choose_a_scale_are_those_of_a_run(monkeypatch):
     assert StepTimes(0.0, 0.0, scale=1.0).of_run(paper, chosen) == 0
 
 
-def test_a_time_limit_leaves_what_it_does_not_hold_for(monkeypatch):
+def test_a_time_limit_does_not_shorten_acquisition(monkeypatch):
     times = StepTimes(1.0, 1.0, acquisition=1.0, scale=1.0)
     plan, chosen = plan_budget(1000, CLASSES, None), settings(steps=6000)
     beyond = times.of_run(plan, chosen) - replace(times, acquisition=0.0).of_run(plan, chosen)
@@ -198,7 +198,7 @@ def test_a_time_limit_leaves_what_it_does_not_hold_for(monkeypatch):
 
 @pytest.mark.parametrize("strategies", [("auto", "zero-shot"), ("auto", "sd")])
 def test_networks_that_a_plan_needs_are_timed(monkeypatch, strategies):
-    monkeypatch.setattr(training_time, "seconds_per_step", lambda *_: 0.01)
+    monkeypatch.setattr(time_limit, "seconds_per_step", lambda *_: 0.01)
     prepared = prepare_comparison(
         teacher(),
         images(),
@@ -212,7 +212,7 @@ def test_networks_that_a_plan_needs_are_timed(monkeypatch, strategies):
         test=None,
         ask_about_test=False,
     )
-    times = training_time.time_prepared_steps(prepared, prepared.plan.plans.values())
+    times = time_limit.time_prepared_steps(prepared, prepared.plan.plans.values())
     made = "zero-shot" in strategies
     assert (times.acquisition, times.scale) == ((0.01, 0.0) if made else (0.0, 0.01))
     plain = replace(times, acquisition=0.0, scale=0.0)
@@ -276,12 +276,12 @@ def test_costs_that_do_not_depend_on_the_images_are_not_multiplied(monkeypatch):
 
 
 def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
-    monkeypatch.setattr(training_time, "seconds_per_step", lambda make, *_: 0.01)
+    monkeypatch.setattr(time_limit, "seconds_per_step", lambda make, *_: 0.01)
     plan, chosen = plan_budget(1500, 4, 120, "auto"), settings(steps=6000)
     proxies = Proxies(nn.Identity, "linear", 2)
 
     def steps(spent: float | None) -> int:
-        return training_time.steps_within(100.0, plan, chosen, nn.Identity, proxies, known(), spent)
+        return time_limit.steps_within(100.0, plan, chosen, nn.Identity, proxies, known(), spent)
 
     seconds = partial(StepTimes(0.01, 0.01).seconds_per_full_step, plan, chosen)
     each = seconds(2000, images_chosen=True)

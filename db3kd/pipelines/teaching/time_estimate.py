@@ -59,7 +59,7 @@ class StepTimes:
         *,
         images_chosen: bool = False,
     ) -> float:
-        """Returns the seconds that training within a time limit takes for each step of the student.
+        """Returns the seconds, per step of the student, of all training that a limit applies to.
 
         If proxies are trained, they are taken to teach the student, although it may turn out that
         they do not.
@@ -180,7 +180,7 @@ class StepTimes:
         return min(steps, max(LEAST_STEPS, int(steps * settings.time_limit / seconds)))
 
     def _outside_limit(self, plan: BudgetPlan, settings: DistillSettings, steps: int) -> float:
-        """Estimates the seconds of the networks that no time limit holds for.
+        """Estimates the seconds of the networks that the time limit does not cover.
 
         They choose pseudo samples, or the scale of soft labels.
 

@@ -14,7 +14,7 @@ from db3kd.labelling.sample_choice import draw_images
 from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
-from db3kd.pipelines.comparison.compare_strategies import compare
+from db3kd.pipelines.comparison.compare import compare
 from db3kd.pipelines.demo.report import (
     STUDENTS_FOLDER,
     TEACHER_FILE,

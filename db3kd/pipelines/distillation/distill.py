@@ -18,7 +18,7 @@ from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.teaching.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy
 from db3kd.report import wilson_interval
-from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.wording import InputNoun, also_paid, counted
 
@@ -36,7 +36,7 @@ class DistillResult:
         held_out: Number of held-out images.
         validation: Number of validation images, by which training was chosen and may stop early:
             the held-out images, and augmented versions of them.
-        queries: All queries of the run, with those of `check_queries`.
+        queries: All queries of the run, including `check_queries`.
         plan: How the budget was divided.
         choices: What was chosen by validation agreement.
         taught_by: Who taught the student: decisions alone, or decisions and proxies or soft labels.
@@ -207,7 +207,7 @@ def run_distillation(
     """
     with output_folder(out, resume) as folder:
         if resume:
-            check_resumed_runs(
+            compare_or_accept_teacher(
                 prepared.expected_runs(folder), accept_changed_teacher=accept_changed_teacher
             )
         run = DistillRun(

@@ -23,7 +23,7 @@ from db3kd.pipelines.zero_shot.transfer_set import (
 )
 from db3kd.report import ZeroShotRow, write_zero_shot_report
 from db3kd.report.extras import check_report_packages
-from db3kd.storage.changed_teachers import check_accepts_teacher, check_resumed_runs
+from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import read_manifest
 from db3kd.synthesis.sample_run import SynthesisTotals
@@ -108,7 +108,7 @@ def run_zero_shot(
         else [check_test(load_data(test, split), teacher) for split in ("test", "train")]
     )
     if resume:
-        check_resumed_runs(
+        compare_or_accept_teacher(
             expected_runs(teacher, out, settings, *real),
             accept_changed_teacher=accept_changed_teacher,
         )
