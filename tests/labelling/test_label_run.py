@@ -262,7 +262,7 @@ def earlier_version(monkeypatch):
     return active
 
 
-REFUSED = r"an earlier build of db3kd .* began this run and would compute its remaining labels diff"
+REFUSED = r"an earlier build of db3kd .* began this run and would compute its remaining labels"
 
 
 def test_a_run_whose_nearest_images_an_earlier_version_ranked_is_not_continued(
