@@ -4,19 +4,14 @@ Each error names the argument, what was expected, what came, and what is likely 
 """
 
 import math
-import pkgutil
-import sys
 from collections.abc import Sequence
-from importlib import import_module
 from numbers import Integral
-from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.wording import counted, did_you_mean, input_noun
+from db3kd.wording import counted, input_noun
 
 UNIT_BOUNDS = (0.0, 1.0)
 """The bounds of every image set: the lowest and the highest value of an image."""
@@ -254,80 +249,6 @@ def check_class_names(names: Sequence[str], classes: int | None, name: str) -> t
     if classes is not None and len(stripped) != classes:
         raise ValueError(f"{expected}, got {len(stripped)}")
     return stripped
-
-
-def import_named(reference: str, name: str) -> Any:
-    """Imports an object. Its module may be in the current folder, after all installed ones.
-
-    Example:
-        >>> import_named("math:pi", "constant")
-        3.141592653589793
-
-    Args:
-        reference: `package.module:object`.
-        name: The name of the argument in errors.
-
-    Raises:
-        ValueError: If the reference has another form, or there is no such module or object.
-    """
-    check_no_python_file(reference, name)
-    module_name, _, path = reference.partition(":")
-    if not module_name or not path:
-        raise ValueError(f"{name}: expected package.module:object, got {reference!r}")
-    folder = str(Path.cwd())
-    if not {"", folder} & set(sys.path):
-        sys.path.append(folder)  # for good, because a worker may import the module later
-    try:
-        found = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise
-        advice = "; change to its folder, install it, or put its folder on PYTHONPATH"
-        raise ValueError(
-            f"{name}: expected package.module:object, got {reference!r}, but no module "
-            f"{module_name!r} was found here or among the installed ones"
-            f"{did_you_mean(module_name, _modules_here()) or advice}"
-        ) from error
-    for part in path.split("."):
-        if not hasattr(found, part):
-            raise ValueError(
-                f"{name}: expected an object of module {module_name!r}, got {path!r}, which it "
-                f"does not have{did_you_mean(part, vars(found))}"
-            )
-        found = getattr(found, part)
-    return found
-
-
-def check_no_python_file(text: str, name: str) -> None:
-    """Checks that a text is no path of a Python file where `package.module:object` is expected.
-
-    Args:
-        text: What the user gave, such as `my_package/model.py:predict`.
-        name: The name of the argument in errors.
-
-    Raises:
-        ValueError: If it is. The message states the module and the object as they are expected.
-    """
-    file, _, found = text.partition(":")
-    is_path = "/" in file and found.isidentifier()
-    if not file.endswith(".py") and not is_path:
-        return
-    *folders, module = PurePath(file.removesuffix(".py")).parts
-    place = ""
-    if all(folder.isidentifier() for folder in folders):
-        module = ".".join([*folders, module])
-    else:
-        place = f" in the folder {PurePath(file).parent}, or with this folder on PYTHONPATH"
-    what = "" if found else ", with the name of a function or object in it"
-    raise ValueError(
-        f"{name}: expected package.module:object for an object in a Python file, got {text!r}; use "
-        f"{module}:{found or 'NAME'}{what}{place}"
-    )
-
-
-def _modules_here() -> list[str]:
-    """Returns the names of the modules and packages in the current folder."""
-    return [each.name for each in pkgutil.iter_modules([str(Path.cwd())])]
 
 
 def are_equal(values: Tensor) -> bool:

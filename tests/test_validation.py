@@ -13,7 +13,6 @@ from db3kd.validation import (
     check_count,
     check_image_shape,
     check_images,
-    import_named,
     number_text,
 )
 
@@ -146,23 +145,6 @@ def test_bounds_are_finite_and_in_order(bounds):
 def test_a_count_is_a_positive_integer(value):
     with pytest.raises(ValueError, match="max_batch: expected an integer of at least 1"):
         check_count(value, "max_batch")
-
-
-def test_an_object_is_imported():
-    assert import_named("math:pi", "constant") == math.pi
-
-
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ("math", "expected package.module:object"),
-        ("no_such_module:f", "no module 'no_such_module' was found.*PYTHONPATH"),
-        ("math:no_such", "module 'math', got 'no_such'"),
-    ],
-)
-def test_a_reference_that_cannot_be_imported_says_why(reference, message):
-    with pytest.raises(ValueError, match=f"teacher: .*{message}"):
-        import_named(reference, "teacher")
 
 
 def test_the_check_of_class_names_does_not_compare_each_with_all_others():

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from db3kd.models.ensemble import MAX_NETWORKS, Ensemble
 from db3kd.models.factories import NetworkFactory, make_network
-from db3kd.validation import check_count, check_image_shape, import_named
+from db3kd.named_import import import_named
+from db3kd.validation import check_count, check_image_shape
 from db3kd.wording import did_you_mean
 
 SMALL_IMAGE = 64

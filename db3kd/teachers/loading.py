@@ -7,6 +7,7 @@ import torch
 
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.weights import student_in_folder
+from db3kd.named_import import check_no_python_file
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.described import open_described
@@ -15,7 +16,6 @@ from db3kd.teachers.execution import ExecutionOptions
 from db3kd.teachers.named import is_name, open_named
 from db3kd.teachers.signature import ModelOverrides
 from db3kd.teachers.torch_files import check_file, open_torch_file
-from db3kd.validation import check_no_python_file
 
 
 def load_teacher(

@@ -11,6 +11,7 @@ from torch import nn
 
 from db3kd.models import save_model
 from db3kd.models.networks import ResNet, build_model
+from db3kd.named_import import import_named
 from db3kd.teachers import (
     ModuleTeacher,
     Teacher,
@@ -18,7 +19,6 @@ from db3kd.teachers import (
     decide_checked,
     load_teacher,
 )
-from db3kd.validation import import_named
 
 SHAPE = (1, 8, 8)
 
