@@ -3,7 +3,8 @@
 Commands with several folders compare all of them before they open the first one.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from resumable_cases import (
     distill_distances,
     distill_pseudo_samples,
     label,
+    quick_settings,
     synthesize,
     zero_shot,
 )
 
+from db3kd.data.image_set import ImageSet
+from db3kd.pipelines.comparison.prepared import prepare_comparison
+from db3kd.planning import Strategy
 from db3kd.storage.manifest import MANIFEST
 from db3kd.teachers import TeacherError
 
@@ -110,6 +115,41 @@ def test_a_student_with_another_name_of_a_class_changes_nothing(tmp_path: Path) 
     with pytest.raises(ValueError, match="was 'dog', is 'hound'"):
         compare(teacher, tmp_path / "run", resume=True, accept_changed_teacher=True)
     assert contents(tmp_path / "run") == before
+
+
+def prepared_comparison(teacher: Any, out: Path, strategies: Sequence[Strategy]) -> Any:
+    return prepare_comparison(
+        teacher, images(), budget=60, strategies=strategies, student="linear", seeds=2,
+        settings=quick_settings(0), out=out, resume=True, test=images(), ask_about_test=True,
+    )  # fmt: skip
+
+
+def test_a_student_of_another_run_is_found_before_new_students_ask(tmp_path: Path) -> None:
+    out, strategies = tmp_path / "run", ("augmented", "decisions")
+    function = begin(compare, out, 0.9)
+    manifest = out / "decisions-1" / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"seed": 7}))
+    message = "decisions-1: holds a different run: seed: was 7, is 1"
+    check_refusal(compare, function, out, message, strategies=strategies)
+    # as --dry-run does
+    prepared = prepared_comparison(function.teacher("before"), out, strategies)
+    with pytest.raises(ValueError, match=message):
+        prepared.count_answered(out)
+
+
+def test_students_are_compared_without_reading_the_images_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = begin(compare, tmp_path / "run", 1)
+    prepared = prepared_comparison(function.teacher("before"), tmp_path / "run", ("decisions",))
+    read, fingerprint = list[ImageSet](), ImageSet.fingerprint
+    monkeypatch.setattr(
+        ImageSet, "fingerprint", lambda images: read.append(images) or fingerprint(images)
+    )
+    runs = list(prepared.expected_runs(tmp_path / "run"))
+    assert [run.path.name for run in runs] == ["run", "decisions-0", "decisions-1"]
+    assert sum(each is prepared.images for each in read) == 1
+    assert len(read) == 2  # those to ask about, and those to test on
 
 
 @pytest.mark.parametrize("run", [zero_shot, compare, distill_distances])

@@ -69,27 +69,26 @@ class PreparedComparison(PreparedRun):
             }
         )
 
-    def expected_runs(self, out: Path, *, students: bool) -> Iterator[ExpectedRun]:
+    def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
         """Yields the runs of the comparison that a resumed one may find in `out`.
 
         Args:
-            out: The folder of the comparison.
-            students: Whether to yield the runs of students too, for which all images are read once
-                for each student. Apart from the teacher, what identifies them follows from the
-                comparison.
+            out: The folder of the comparison. The runs of students are described only if they
+                exist. All images are read once, and once more for each student that has begun to
+                measure distances.
         """
         yield ExpectedRun(out, TEST_DECISIONS, self.manifest())
         limited = self.settings.time_limit is not None
         steps = stored_steps(out) if limited else self.usual_steps
-        if steps is None or not students:
+        if steps is None:
             return  # the students have not begun
         for strategy in self.plan.plans:
             for seed in self.used_seeds:
                 folder = student_folder(out, strategy, seed)
                 if holds_run(folder):
-                    yield from self.distillation(strategy, seed, steps, folder).expected_runs(
-                        folder
-                    )
+                    student = self.distillation(strategy, seed, steps, folder)
+                    student.share_fingerprint(self)
+                    yield from student.expected_runs(folder)
 
     @property
     def usual_steps(self) -> int:
@@ -147,7 +146,7 @@ class PreparedComparison(PreparedRun):
         """
         if not holds_run(out):
             return 0
-        compare_with_runs(self.expected_runs(out, students=False), any_teacher=any_teacher)
+        compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
         runs = (
             student_folder(out, strategy, seed)
             for strategy in self.plan.plans
