@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed, check_type
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
@@ -181,7 +181,6 @@ def prepare_comparison(
     check_rare_classes(rare_classes, images)
     check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
     check_flag(ask_about_test, "ask_about_test")
-    check_type(strategies, (list, tuple), "strategies", "a list of strategies")
     if settings.patience is not None:
         raise ValueError(
             "settings.patience: expected None, so that all students train equally long, got "
