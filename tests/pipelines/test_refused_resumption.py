@@ -23,7 +23,10 @@ from resumable_cases import (
     zero_shot,
 )
 
+import db3kd
 from db3kd.data.image_set import ImageSet
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.source import Source
 from db3kd.pipelines.comparison.prepared import prepare_comparison
 from db3kd.planning import Strategy
 from db3kd.storage.manifest import MANIFEST
@@ -95,6 +98,32 @@ def test_other_images_of_the_last_stage_change_nothing(tmp_path: Path, split: st
     check_refusal(
         zero_shot, function, tmp_path / "run", "data: was", test=str(tmp_path / "other.npz")
     )
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_other_labels_of_images_that_were_loaded_by_name_are_named(
+    tmp_path: Path, digests: bool
+) -> None:
+    pixels, labels = images(30).read(range(30)).numpy(), np.arange(30) % 3
+    np.savez(tmp_path / "real.npz", x_train=pixels, y_train=labels)
+    settings = db3kd.LabelSettings(measure="bd", queries=1000)
+    function, out = Function(), tmp_path / "run"
+    write_run(out, function.teacher("before"), Source(str(tmp_path / "real.npz")), settings)
+    if not digests:
+        for file in out.glob("_images*"):
+            file.unlink()
+
+    def passed(numbers: np.ndarray) -> ImageSet:
+        return ImageSet.from_arrays(pixels, numbers, name="passed")
+
+    asked = function.answers
+    message = "restore them" if digests else r"run: data: was [^;]*; the images or their labels are"
+    with pytest.raises(ValueError, match=message) as raised:
+        other = passed((labels + 1) % 3)
+        db3kd.label(function.teacher("before"), other, settings, out=out, resume=True)
+    assert "split" not in str(raised.value)
+    db3kd.label(function.teacher("before"), passed(labels), settings, out=out, resume=True)
+    assert function.answers == asked
 
 
 @pytest.mark.parametrize("share", [0.5, 1])
