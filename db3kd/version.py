@@ -1,3 +1,3 @@
 """The version of db3kd, which the build, the command line and the documentation read from here."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -1,9 +1,10 @@
-"""Each public settings dataclass refuses numbers that are not finite, and booleans."""
+"""Each public settings dataclass refuses values that its annotations exclude."""
 
 import dataclasses
 import importlib
 import pkgutil
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -45,6 +46,24 @@ def in_tuple(hint: Any) -> bool:
     return get_origin(hint) is tuple or any(in_tuple(each) for each in get_args(hint))
 
 
+def fields_with(matches: Callable[[Any], bool]) -> list[tuple[type, str, Any]]:
+    """Returns each class, the name of each of its fields whose annotation matches, and that."""
+    return [
+        (kind, field.name, hint)
+        for kind in sorted(public_settings(), key=lambda kind: kind.__name__)
+        for field in dataclasses.fields(kind)
+        if field.init and matches(hint := get_type_hints(kind)[field.name])
+    ]
+
+
+def holds_choices(hint: Any) -> bool:
+    return get_origin(hint) is Literal or any(holds_choices(each) for each in get_args(hint))
+
+
+def holds_settings(hint: Any) -> bool:
+    return any(each in public_settings() for each in (hint, *get_args(hint)))
+
+
 def float_fields() -> list[tuple[type, str, bool]]:
     """Returns each class, the name of each of its fields of floats, and whether it is a tuple."""
     cases = []
@@ -68,3 +87,27 @@ def test_a_float_that_is_not_finite_and_a_bool_are_refused(kind, name, several, 
     given = REQUIRED.get(kind.__name__, {}) | {name: (value,) if several else value}
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected "):
         kind(**given)
+
+
+def test_choices_and_nested_settings_are_found():
+    choices = {(kind.__name__, name) for kind, name, _ in fields_with(holds_choices)}
+    assert choices >= {("LabelSettings", "order"), ("SignOptSettings", "frequencies")}
+    nested = {(kind.__name__, name) for kind, name, _ in fields_with(holds_settings)}
+    assert nested >= {("SynthesisSettings", "acquisition"), ("Moves", "sign_opt")}
+
+
+@pytest.mark.parametrize("value", ["foo", "", 1.5, True])
+@pytest.mark.parametrize(("kind", "name", "hint"), fields_with(holds_choices))
+def test_another_choice_is_refused(kind, name, hint, value):
+    given = REQUIRED.get(kind.__name__, {}) | {name: (value,) if in_tuple(hint) else value}
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected "):
+        kind(**given)
+
+
+@pytest.mark.parametrize("value", [float("nan"), True, {}, "foo", "class"])
+@pytest.mark.parametrize(("kind", "name", "hint"), fields_with(holds_settings))
+def test_other_types_than_nested_settings_are_refused(kind, name, hint, value):
+    if value == "class":
+        value = next(each for each in (hint, *get_args(hint)) if dataclasses.is_dataclass(each))
+    with pytest.raises(TypeError, match=rf"^{name}: expected .*, got "):
+        kind(**REQUIRED.get(kind.__name__, {}) | {name: value})

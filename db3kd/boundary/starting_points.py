@@ -1,7 +1,7 @@
 """Starting points: known images whose decisions meet a pair's criterion."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from db3kd.wording import did_you_mean
 
 Order = Literal["nearest", "random"]
 """Which images of the candidate pool become starting points."""
+
+ORDERS: tuple[Order, ...] = get_args(Order)
+"""All orders."""
 
 NEAREST_IMAGES = {"nearest_images": "float64"}
 """The entry of a run's manifest that says how precisely its nearest images are ranked.

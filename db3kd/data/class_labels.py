@@ -106,13 +106,29 @@ def as_table_labels(
 def _as_array(labels: Any, name: str) -> np.ndarray:
     """Returns labels as an array, after checking that none is missing."""
     values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    row = first_missing(values.tolist()) if values.ndim == 1 and values.dtype.kind in "fO" else None
+    row = _first_without_class(labels, values)
     if row is not None:
         raise ValueError(
             f"{name}: expected a class in each row, got none in {row_numbered(row)}; remove the "
             "row, or pass no labels if you need none"
         )
     return values
+
+
+def _first_without_class(labels: Any, values: np.ndarray) -> int | None:
+    """Returns the first row whose label is masked, missing or an empty text, if any."""
+    rows = []
+    if isinstance(labels, np.ma.MaskedArray):
+        rows += np.argwhere(np.ma.getmaskarray(labels))[:1, :1].flatten().tolist()
+    if values.ndim == 1 and values.dtype.kind in "fUSO":
+        several = values.tolist()
+        empty = (row for row, each in enumerate(several) if _is_empty(each))
+        rows += [row for row in (first_missing(several), next(empty, None)) if row is not None]
+    return min(rows, default=None)
+
+
+def _is_empty(label: Any) -> bool:
+    return isinstance(label, str | bytes) and not label.strip()
 
 
 def class_count(labels: Sequence[np.ndarray]) -> int | None:

@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_number, check_seed, suggests_arguments
+from db3kd.argument_types import check_number, check_seed, check_type, suggests_arguments
 from db3kd.boundary import SignOptSettings
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
-from db3kd.boundary.starting_points import Order
+from db3kd.boundary.starting_points import ORDERS, Order
 from db3kd.validation import check_count
 from db3kd.wording import did_you_mean
 
@@ -90,6 +90,12 @@ class LabelSettings:
                 f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}"
                 f"{did_you_mean(self.measure, MEASURES)}"
             )
+        if self.order not in ORDERS:
+            raise ValueError(
+                f"order: expected 'nearest' or 'random', got {self.order!r}"
+                f"{did_you_mean(self.order, ORDERS)}"
+            )
+        check_type(self.sign_opt, SignOptSettings, "sign_opt", "SignOptSettings")
         check_seed(self.seed)
         check_count(self.query_batch_size, "query_batch_size")
         check_count(self.mixup_rounds, "mixup_rounds", least=0)

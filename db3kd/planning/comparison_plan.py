@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from db3kd.argument_types import check_type
 from db3kd.planning.budget_plan import STRATEGIES, BudgetPlan, Strategy, plan_budget
 from db3kd.validation import check_count
 from db3kd.wording import InputNoun, did_you_mean
@@ -65,12 +66,7 @@ def plan_comparison(
         ValueError: If a strategy is unknown or named twice, or if none can be used.
     """
     check_count(seeds, "seeds")
-    unknown = [each for each in strategies if each not in STRATEGIES]
-    if unknown or not strategies:
-        got = f"{unknown[0]!r}{did_you_mean(unknown[0], STRATEGIES)}" if unknown else "none"
-        raise ValueError(f"strategies: expected some of {', '.join(STRATEGIES)}, got {got}")
-    if len(set(strategies)) < len(strategies):
-        raise ValueError(f"strategies: expected each once, got {', '.join(strategies)}")
+    check_strategies(strategies)
     plans, refused = {}, {}
     for strategy in strategies:
         try:
@@ -81,3 +77,19 @@ def plan_comparison(
         reasons = "; ".join(f"{strategy}: {reason}" for strategy, reason in refused.items())
         raise ValueError(f"strategies: none of them can be used. {reasons}")
     return ComparisonPlan(tuple(strategies), plans, refused, seeds, test_images)
+
+
+def check_strategies(strategies: Sequence[Strategy]) -> None:
+    """Checks the strategies of a comparison.
+
+    Raises:
+        TypeError: If they are no list.
+        ValueError: If one is unknown or listed twice, or if there are none.
+    """
+    check_type(strategies, (list, tuple), "strategies", "a list of strategies")
+    unknown = [each for each in strategies if each not in STRATEGIES]
+    if unknown or not strategies:
+        got = f"{unknown[0]!r}{did_you_mean(unknown[0], STRATEGIES)}" if unknown else "none"
+        raise ValueError(f"strategies: expected some of {', '.join(STRATEGIES)}, got {got}")
+    if len(set(strategies)) < len(strategies):
+        raise ValueError(f"strategies: expected each once, got {', '.join(strategies)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from db3kd.storage.filesystem import write_atomically
+from db3kd.version import __version__
 
 MANIFEST = "_manifest.json"
 """The file of the manifest in a run folder."""
@@ -244,17 +245,28 @@ def _wrong_format(content: Mapping[str, Any], found: str, expected: str) -> str:
     """Describes a run of another kind, or of another version of the same kind."""
     if found.rpartition(" ")[0] != expected.rpartition(" ")[0]:
         return f"expected {describe_format(expected)}, got {describe_format(found)}"
+    writer, that = writer_of(content)
+    return f"expected format {expected!r}, got {found!r}, written by {writer}; read it with {that}"
+
+
+def writer_of(content: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns what messages call the db3kd that began a run, at first and when named again.
+
+    Args:
+        content: The manifest of a run that this db3kd refuses.
+    """
     versions = content.get("versions")
     version = versions.get("db3kd") if isinstance(versions, Mapping) else None
-    advice = ""
-    if version is not None:
-        same = version == _version("db3kd")
-        advice = f", written by {'another build of ' if same else ''}db3kd {version}; read it with "
-        advice += "that build" if same else "that version"
-    return f"expected format {expected!r}, got {found!r}{advice}"
+    if version is None:
+        return "an unknown version of db3kd", "that version"
+    if version == __version__:
+        return f"another build of db3kd {version}", "that build"
+    return f"db3kd {version}", "that version"
 
 
 def _version(package: str) -> str:
+    if package == "db3kd":
+        return __version__  # the installed metadata may be older, in an editable installation
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from db3kd.storage.existing_runs import holds_run
-from db3kd.storage.manifest import NAMES, check_state, entries_of, identity, plain, read_manifest
+from db3kd.storage.manifest import (
+    NAMES,
+    check_state,
+    entries_of,
+    identity,
+    plain,
+    read_manifest,
+    writer_of,
+)
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_images import RunImages, current_data, find_changes
 from db3kd.storage.run_journals import Journals
@@ -139,9 +147,8 @@ def check_same_results(
     """
     was, now = dict(entries_of(stored)), dict(entries_of(plain(manifest)))
     if any(name in now and name not in was for name in kind.changed_results):
-        version = stored.get("versions", {}).get("db3kd")
+        writer, that = writer_of(stored)
         raise ValueError(
-            f"{path}: an earlier build of db3kd {version} began this run and would compute its "
-            f"remaining {kind.name} differently; finish the run with that build, or start another "
-            "run in another folder"
+            f"{path}: {writer} began this run and would compute its remaining {kind.name} "
+            f"differently; finish the run with {that}, or start another run in another folder"
         )

@@ -26,6 +26,9 @@ _CHOOSES_IMAGES = ("seed", "settings.limit")
 _SOURCE = "settings.source."
 """Entries that determine which images a run uses, and how the names of others begin that do."""
 
+_LOADED = "settings.source.split"
+"""An entry that all runs have whose images were loaded by name, and no others."""
+
 _ADVICE = "; pass what the run was started with, or start another run in another folder"
 
 SAME_TEACHER = (
@@ -88,7 +91,8 @@ def differences(
     """Returns the entries in which two manifests describe different runs, sorted by name.
 
     Entries that follow from another one that differs are left out, and so are devices. If the
-    images are the same, it does not matter from where they were loaded.
+    images are the same, or if those of one run only were loaded by name, it does not matter from
+    where they were loaded.
 
     Args:
         stored: Manifest of an existing run.
@@ -101,12 +105,14 @@ def differences(
     added_later += _ADDED_LATER
     was, now = dict(entries_of(stored)), dict(entries_of(plain(wanted)))
     same_images = "data" in was and was["data"] == now.get("data")
+    # Images that are passed have no such settings. If they are others, the data say so.
+    loaded_once = (_LOADED in was) != (_LOADED in now)
     found = [
         name
         for name in sorted(was.keys() | now.keys())
         if name not in apart_from
         and not name.endswith(_DEVICE)
-        and not (same_images and name.startswith(_SOURCE))
+        and not ((same_images or loaded_once) and name.startswith(_SOURCE))
         and not (name in added_later and (name not in was or name not in now))
         and was.get(name) != now.get(name)
     ]

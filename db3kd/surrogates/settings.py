@@ -4,7 +4,13 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from db3kd.argument_types import RUN_SEED_BITS, check_number, check_seed, suggests_arguments
+from db3kd.argument_types import (
+    RUN_SEED_BITS,
+    check_number,
+    check_seed,
+    check_type,
+    suggests_arguments,
+)
 from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import default_model
 from db3kd.training.settings import TrainSettings
@@ -45,6 +51,7 @@ class SurrogateSettings:
     networks: int = 3
 
     def __post_init__(self) -> None:
+        check_type(self.training, TrainSettings, "training", "TrainSettings")
         check_count(self.queries_per_sample, "queries_per_sample")
         if check_count(self.networks, "networks") > MAX_NETWORKS:
             raise ValueError(f"networks: expected at most {MAX_NETWORKS}, got {self.networks}")

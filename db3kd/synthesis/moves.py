@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_number, check_positive, suggests_arguments
+from db3kd.argument_types import check_number, check_positive, check_type, suggests_arguments
 from db3kd.boundary import (
     Boundary,
     Pairs,
@@ -63,6 +63,7 @@ class Moves:
     sign_opt: SignOptSettings = field(default_factory=SignOptSettings)
 
     def __post_init__(self) -> None:
+        check_type(self.sign_opt, SignOptSettings, "sign_opt", "SignOptSettings")
         for name in ("count", "halvings", "queries_per_move"):
             check_count(getattr(self, name), name, least=0)
         if self.queries_per_sample is not None:

@@ -1,9 +1,10 @@
 """Settings of pseudo samples: how many, how they are made, and what that may cost."""
 
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any
 
-from db3kd.argument_types import check_number, check_seed, suggests_arguments
+from db3kd.argument_types import check_number, check_seed, check_type, suggests_arguments
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
@@ -62,6 +63,9 @@ class SynthesisSettings:
     query_batch_size: int = 2048
 
     def __post_init__(self) -> None:
+        optional = (AcquisitionSettings, NoneType)
+        check_type(self.acquisition, optional, "acquisition", "AcquisitionSettings or None")
+        check_type(self.moves, Moves, "moves", "Moves")
         check_seed(self.seed)
         check_count(self.samples, "samples")
         check_count(self.starting_points, "starting_points")

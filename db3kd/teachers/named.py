@@ -193,11 +193,20 @@ def import_object(name: str, argument: str) -> Any:
         argument: The name of the argument in errors.
 
     Raises:
-        ValueError: If there is no such object.
+        TeacherError: If the factory raises it.
+        ValueError: If there is no such object, or if the factory fails in another way.
     """
     found = import_named(name, argument)
     if not isinstance(found, nn.Module) and not _is_teacher(found) and _takes_no_arguments(found):
-        found = found()
+        try:
+            found = found()
+        except TeacherError:
+            raise  # The message of db3kd says what is wrong.
+        except Exception as error:
+            raise ValueError(
+                f"{argument}: expected a factory that can be called without arguments, got {name}, "
+                f"which fails ({type(error).__name__}: {error})"
+            ) from error
     return found
 
 

@@ -198,6 +198,9 @@ def test_names_are_labels(tmp_path):
         ImageSet.from_arrays(BYTES, names, class_names=("one", "two"))
 
 
+MASKED = np.ma.masked_equal(np.arange(12), 3)
+
+
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
@@ -211,8 +214,18 @@ def test_names_are_labels(tmp_path):
             "expected a class in each row, got none in row 0, count",
         ),
         (np.ones(12, bool), TypeError, "class numbers as int64, got bool"),
+        (MASKED, ValueError, "expected a class in each row, got none in row 3, counted from 0"),
+        (MASKED[:, None], ValueError, "a class in each row, got none in row 3, counted from 0"),
+        (MASKED.astype(str), ValueError, "a class in each row, got none in row 3, counted from 0"),
+        (["a"] * 5 + [" "] + ["b"] * 6, ValueError, "a class in each row, got none in row 5, coun"),
+        ([b"a"] * 11 + [b""], ValueError, "a class in each row, got none in row 11, counted from"),
     ],
 )
 def test_labels_that_are_neither_numbers_nor_names_are_refused(labels, kind, message):
     with pytest.raises(kind, match=f"arrays labels: .*{message}"):
         ImageSet.from_arrays(BYTES, labels)
+
+
+def test_a_masked_array_without_masked_labels_is_like_any_other():
+    labels = np.ma.array(np.arange(12) % 2, mask=False)
+    assert ImageSet.from_arrays(BYTES, labels).labels.tolist() == [0, 1] * 6

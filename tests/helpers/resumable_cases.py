@@ -12,6 +12,7 @@ from distill_cases import QUICK, SHAPE, images
 import db3kd
 from db3kd.labelling.source import Source
 from db3kd.pipelines import ZeroShotSettings, run_zero_shot
+from db3kd.planning import Strategy
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.training.settings import TrainSettings
 
@@ -70,10 +71,17 @@ def quick_settings(seed: int) -> db3kd.DistillSettings:
     return replace(QUICK, training=replace(QUICK.training, seed=seed))
 
 
-def compare(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> object:
+def compare(
+    teacher: Any,
+    out: Path,
+    *,
+    seed: int = 0,
+    strategies: Sequence[Strategy] = ("decisions",),
+    **options: Any,
+) -> object:
     """Has a folder for each student."""
     return db3kd.compare(
-        teacher, images(), budget=60, strategies=["decisions"], student="linear", seeds=2,
+        teacher, images(), budget=60, strategies=strategies, student="linear", seeds=2,
         settings=quick_settings(seed), out=out, test=images(), **options,
     )  # fmt: skip
 

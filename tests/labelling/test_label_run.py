@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import db3kd
 from db3kd.labelling import run_identity
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_run import open_run
@@ -18,7 +19,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
 from db3kd.storage import shards
-from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
+from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest, write_manifest
 from db3kd.teachers import FunctionTeacher, TeacherError
 
 
@@ -262,7 +263,7 @@ def earlier_version(monkeypatch):
     return active
 
 
-REFUSED = r"an earlier build of db3kd .* began this run and would compute its remaining labels"
+REFUSED = r"another build of db3kd .* began this run and would compute its remaining labels"
 
 
 def test_a_run_whose_nearest_images_an_earlier_version_ranked_is_not_continued(
@@ -274,6 +275,23 @@ def test_a_run_whose_nearest_images_an_earlier_version_ranked_is_not_continued(
     with pytest.raises(ValueError, match=REFUSED):
         write_300(tmp_path, max_queries=9_999, resume=True)
     assert FailingTeacher.answered == 0
+    manifest = read_manifest(tmp_path)
+    manifest["versions"]["db3kd"] = "0.1.0"
+    write_manifest(tmp_path / MANIFEST, manifest)
+    with pytest.raises(
+        ValueError, match=r": db3kd 0\.1\.0 began .* finish the run with that version"
+    ):
+        write_300(tmp_path, max_queries=9_999, resume=True)
+
+
+def test_an_unfinished_run_of_an_earlier_version_is_continued(tmp_path):
+    with pytest.raises(TeacherError, match="out of service"):
+        write_300(tmp_path, max_queries=2_000)
+    manifest = read_manifest(tmp_path)
+    assert manifest["versions"]["db3kd"] == db3kd.__version__
+    manifest["versions"]["db3kd"] = "0.1.0"
+    write_manifest(tmp_path / MANIFEST, manifest)
+    write_300(tmp_path, max_queries=9_999, resume=True)
 
 
 def test_a_finished_run_of_an_earlier_version_is_accepted_if_it_has_all_shards(

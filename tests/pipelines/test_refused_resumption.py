@@ -3,7 +3,8 @@
 Commands with several folders compare all of them before they open the first one.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,17 @@ from resumable_cases import (
     distill_distances,
     distill_pseudo_samples,
     label,
+    quick_settings,
     synthesize,
     zero_shot,
 )
 
+import db3kd
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.source import Source
+from db3kd.pipelines.comparison.prepared import prepare_comparison
+from db3kd.planning import Strategy
 from db3kd.storage.manifest import MANIFEST
 from db3kd.teachers import TeacherError
 
@@ -92,6 +100,32 @@ def test_other_images_of_the_last_stage_change_nothing(tmp_path: Path, split: st
     )
 
 
+@pytest.mark.parametrize("digests", [True, False])
+def test_other_labels_of_images_that_were_loaded_by_name_are_named(
+    tmp_path: Path, digests: bool
+) -> None:
+    pixels, labels = images(30).read(range(30)).numpy(), np.arange(30) % 3
+    np.savez(tmp_path / "real.npz", x_train=pixels, y_train=labels)
+    settings = db3kd.LabelSettings(measure="bd", queries=1000)
+    function, out = Function(), tmp_path / "run"
+    write_run(out, function.teacher("before"), Source(str(tmp_path / "real.npz")), settings)
+    if not digests:
+        for file in out.glob("_images*"):
+            file.unlink()
+
+    def passed(numbers: np.ndarray) -> ImageSet:
+        return ImageSet.from_arrays(pixels, numbers, name="passed")
+
+    asked = function.answers
+    message = "restore them" if digests else r"run: data: was [^;]*; the images or their labels are"
+    with pytest.raises(ValueError, match=message) as raised:
+        other = passed((labels + 1) % 3)
+        db3kd.label(function.teacher("before"), other, settings, out=out, resume=True)
+    assert "split" not in str(raised.value)
+    db3kd.label(function.teacher("before"), passed(labels), settings, out=out, resume=True)
+    assert function.answers == asked
+
+
 @pytest.mark.parametrize("share", [0.5, 1])
 @pytest.mark.parametrize(
     "run", [label, synthesize, zero_shot, distill_distances, distill_pseudo_samples]
@@ -110,6 +144,41 @@ def test_a_student_with_another_name_of_a_class_changes_nothing(tmp_path: Path) 
     with pytest.raises(ValueError, match="was 'dog', is 'hound'"):
         compare(teacher, tmp_path / "run", resume=True, accept_changed_teacher=True)
     assert contents(tmp_path / "run") == before
+
+
+def prepared_comparison(teacher: Any, out: Path, strategies: Sequence[Strategy]) -> Any:
+    return prepare_comparison(
+        teacher, images(), budget=60, strategies=strategies, student="linear", seeds=2,
+        settings=quick_settings(0), out=out, resume=True, test=images(), ask_about_test=True,
+    )  # fmt: skip
+
+
+def test_a_student_of_another_run_is_found_before_new_students_ask(tmp_path: Path) -> None:
+    out, strategies = tmp_path / "run", ("augmented", "decisions")
+    function = begin(compare, out, 0.9)
+    manifest = out / "decisions-1" / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"seed": 7}))
+    message = "decisions-1: holds a different run: seed: was 7, is 1"
+    check_refusal(compare, function, out, message, strategies=strategies)
+    # as --dry-run does
+    prepared = prepared_comparison(function.teacher("before"), out, strategies)
+    with pytest.raises(ValueError, match=message):
+        prepared.count_answered(out)
+
+
+def test_students_are_compared_without_reading_the_images_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = begin(compare, tmp_path / "run", 1)
+    prepared = prepared_comparison(function.teacher("before"), tmp_path / "run", ("decisions",))
+    read, fingerprint = list[ImageSet](), ImageSet.fingerprint
+    monkeypatch.setattr(
+        ImageSet, "fingerprint", lambda images: read.append(images) or fingerprint(images)
+    )
+    runs = list(prepared.expected_runs(tmp_path / "run"))
+    assert [run.path.name for run in runs] == ["run", "decisions-0", "decisions-1"]
+    assert sum(each is prepared.images for each in read) == 1
+    assert len(read) == 2  # those to ask about, and those to test on
 
 
 @pytest.mark.parametrize("run", [zero_shot, compare, distill_distances])

@@ -230,6 +230,26 @@ def test_a_factory_is_loaded_by_name():
     assert isinstance(load_teacher("test_loading_teachers:constant_teacher"), ConstantTeacher)
 
 
+def failing_factory() -> ConstantTeacher:
+    return ConstantTeacher(1 // 0)
+
+
+def refused_factory() -> ConstantTeacher:
+    raise TeacherError("http://localhost:1: no connection")
+
+
+def test_a_factory_that_fails_is_named():
+    words = (
+        r"^teacher: expected a factory that can be called without arguments, got "
+        r"test_loading_teachers:failing_factory, which fails \(ZeroDivisionError: .* by zero\)$"
+    )
+    with pytest.raises(ValueError, match=words) as raised:
+        load_teacher("test_loading_teachers:failing_factory")
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    with pytest.raises(TeacherError, match=r"^http://localhost:1: no connection$"):
+        load_teacher("test_loading_teachers:refused_factory")
+
+
 def test_a_name_is_found_in_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "own_net_of_this_folder.py").write_text("half = 0.5\n")
     monkeypatch.setattr("sys.path", list(sys.path))

@@ -43,6 +43,14 @@ class PreparedRun:
         """The fingerprint of the images, for which all of them are read once."""
         return None if self.images is None else self.images.fingerprint()
 
+    def share_fingerprint(self, other: "PreparedRun") -> None:
+        """Takes the fingerprint of the images from another run, if it has the same image set.
+
+        The images are then not read again.
+        """
+        if self.images is other.images:
+            self.__dict__["data_fingerprint"] = other.data_fingerprint  # as cached_property does
+
     def manifest_with(self, entries: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the manifest of the run.
 

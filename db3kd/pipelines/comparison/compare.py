@@ -191,9 +191,9 @@ def run_comparison(
     """
     with ExitStack() as stack:
         path = stack.enter_context(output_folder(out, resume))
-        if accept_changed_teacher:
+        if resume:
             compare_or_accept_teacher(
-                prepared.expected_runs(path, students=True), accept_changed_teacher=True
+                prepared.expected_runs(path), accept_changed_teacher=accept_changed_teacher
             )
         folder = stack.enter_context(open_comparison(path, prepared.manifest(), resume=resume))
         prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed, check_type
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
@@ -69,27 +69,26 @@ class PreparedComparison(PreparedRun):
             }
         )
 
-    def expected_runs(self, out: Path, *, students: bool) -> Iterator[ExpectedRun]:
+    def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
         """Yields the runs of the comparison that a resumed one may find in `out`.
 
         Args:
-            out: The folder of the comparison.
-            students: Whether to yield the runs of students too, for which all images are read once
-                for each student. Apart from the teacher, what identifies them follows from the
-                comparison.
+            out: The folder of the comparison. The runs of students are described only if they
+                exist. All images are read once, and once more for each student that has begun to
+                measure distances.
         """
         yield ExpectedRun(out, TEST_DECISIONS, self.manifest())
         limited = self.settings.time_limit is not None
         steps = stored_steps(out) if limited else self.usual_steps
-        if steps is None or not students:
+        if steps is None:
             return  # the students have not begun
         for strategy in self.plan.plans:
             for seed in self.used_seeds:
                 folder = student_folder(out, strategy, seed)
                 if holds_run(folder):
-                    yield from self.distillation(strategy, seed, steps, folder).expected_runs(
-                        folder
-                    )
+                    student = self.distillation(strategy, seed, steps, folder)
+                    student.share_fingerprint(self)
+                    yield from student.expected_runs(folder)
 
     @property
     def usual_steps(self) -> int:
@@ -147,7 +146,7 @@ class PreparedComparison(PreparedRun):
         """
         if not holds_run(out):
             return 0
-        compare_with_runs(self.expected_runs(out, students=False), any_teacher=any_teacher)
+        compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
         runs = (
             student_folder(out, strategy, seed)
             for strategy in self.plan.plans
@@ -182,7 +181,6 @@ def prepare_comparison(
     check_rare_classes(rare_classes, images)
     check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
     check_flag(ask_about_test, "ask_about_test")
-    check_type(strategies, (list, tuple), "strategies", "a list of strategies")
     if settings.patience is not None:
         raise ValueError(
             "settings.patience: expected None, so that all students train equally long, got "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_seed, suggests_arguments
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.planning import Strategy
+from db3kd.planning.comparison_plan import check_strategies
 from db3kd.training.settings import TrainSettings
 
 
@@ -31,7 +32,8 @@ class DemoSettings:
         seed: Seed of the first student and of everything else.
 
     Raises:
-        ValueError: If the seed is out of range.
+        ValueError: If the strategies are not known ones, each listed once, or if the seed is out of
+            range.
     """
 
     data: str = "mnist5k"
@@ -47,6 +49,7 @@ class DemoSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_strategies(self.strategies)
         check_seed(self.seed, bits=SEVERAL_RUNS_SEED_BITS)
 
     @classmethod

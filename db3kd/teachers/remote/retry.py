@@ -104,6 +104,11 @@ class RetryPolicy:
         except RetryableError as error:
             times = counted(retrying.statistics["attempt_number"], "attempt")
             message = f"{who}: no answer in {times}; {error}"
+            if error.maybe_paid and not self._requests.retry_ambiguous:
+                message += (
+                    "; the request was not repeated, because the server may have answered it and "
+                    "retry_ambiguous is false"
+                )
             raise TeacherError(message, maybe_paid=int(maybe_paid)) from None
         except RequestCancelledError:
             message = f"{who}: the request was cancelled before it was sent"
