@@ -6,7 +6,8 @@ import inspect
 import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
@@ -34,13 +35,18 @@ def weights_digest(
             the state of `get_extra_state` or quantized weights.
 
     Raises:
-        ValueError: If an entry cannot be read.
+        ValueError: If an entry cannot be read, or a lazy layer was never called.
     """
     kind = type(module)
     digest = hashlib.sha256(
         f"{kind.__module__}.{kind.__qualname__}\n{module}\n{autocast}\n".encode()
     )
     for key, value in sorted(module.state_dict().items()):
+        if nn.parameter.is_lazy(value):
+            raise ValueError(
+                f"fingerprint: {key!r} of the module {kind.__qualname__} has no shape before the "
+                "module is called; call the module once before passing it"
+            )
         if isinstance(value, torch.Tensor) and not value.is_quantized:
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(tensor_bytes(value))
@@ -97,7 +103,10 @@ def _script(module: torch.jit.ScriptModule) -> tuple[str, Any, list[Any]] | None
     except (AttributeError, RuntimeError):  # it has no method `forward`
         return None
     used = sorted(set(re.findall(r"\.(\w+)", code)))
-    values = [getattr(module, name, None) for name in used]
+    values = []
+    for name in used:
+        with suppress(Exception):  # a property may raise anything
+            values.append(getattr(module, name, None))
     plain = [value for value in values if not isinstance(value, nn.Module)]
     return code, constants.const_mapping, plain
 
@@ -112,16 +121,24 @@ def _methods_of(module: nn.Module) -> list[FunctionType]:
         if name == "forward":
             members.append(vars(module).get(name))
         for member in members:
-            if isinstance(member, property):
-                member = member.fget
-            function = inspect.unwrap(getattr(member, "__func__", member)) if member else None
-            if not isinstance(function, FunctionType) or function in found:
+            function = _function_of(member)
+            if function is None or function in found:
                 continue
             if not _is_of_library(function):
                 found.append(function)
                 used = _attributes(function.__code__, _ATTRIBUTES)
                 names += [used_name for used_name in sorted(used) if used_name not in names]
     return found
+
+
+def _function_of(member: Any) -> FunctionType | None:
+    """Returns the function behind a method or property of a class, or None."""
+    with suppress(Exception):  # an object that is no method may raise if it is looked at
+        if isinstance(member, property):
+            member = member.fget
+        member = inspect.unwrap(getattr(member, "__func__", member))
+        return member if isinstance(member, FunctionType) else None
+    return None
 
 
 def _assigned_attributes(module: nn.Module) -> set[str]:
@@ -152,7 +169,32 @@ def _is_of_library(code: type | FunctionType) -> bool:
     return (code.__module__ or "").partition(".")[0] in (*_LIBRARIES, "builtins")
 
 
-def _as_plain(value: Any) -> Any:
-    """Returns the settings in a namespace or data class as a dict, and other values as they are."""
-    settings = isinstance(value, Namespace | SimpleNamespace) or is_dataclass(value)
-    return vars(value) if settings and not isinstance(value, type) else value
+def _as_plain(value: Any, depth: int = 4) -> Any:
+    """Returns a value with the data classes and namespaces in it as dicts of their settings.
+
+    A setting that cannot be read is left out.
+    """
+    if not depth:
+        return value
+    with suppress(Exception):  # an object may raise if it is looked at
+        if type(value) in (list, tuple):
+            return type(value)(_as_plain(each, depth - 1) for each in value)
+        if type(value) is dict:
+            return {key: _as_plain(each, depth - 1) for key, each in value.items()}
+        settings = {}
+        for name in _settings(value):
+            with suppress(Exception):
+                settings[name] = _as_plain(getattr(value, name), depth - 1)
+        return settings or value
+    return value
+
+
+def _settings(value: Any) -> list[str]:
+    """Returns the names of the settings in a data class or namespace; other values have none."""
+    if isinstance(value, type):
+        return []
+    if isinstance(value, Namespace | SimpleNamespace):
+        return list(vars(value))
+    if is_dataclass(value):  # it may have no __dict__, and other attributes than its fields
+        return [*{each.name: None for each in fields(value)} | getattr(value, "__dict__", {})]
+    return []

@@ -252,3 +252,66 @@ def test_networks_of_db3kd_and_torch_have_the_fingerprint_of_text_and_weights(ma
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.numpy().tobytes())
     assert module_fingerprint(network) == weights_fingerprint(network) == digest.hexdigest()
+
+
+SLOTS = """
+import dataclasses
+import types
+import numpy as np
+import torch
+from torch import nn
+
+
+@dataclasses.dataclass(slots=True)
+class Inner:
+    width: int = 2
+
+
+@dataclasses.dataclass(slots=True)
+class Options:
+    inner: Inner
+    unset: int = dataclasses.field(init=False)
+
+
+class Raises:
+    def __getattribute__(self, name):
+        if name == "__class__":  # which torch needs
+            return Raises
+        raise KeyError(name)
+
+
+class Net(nn.Module):
+    MEAN = torch.arange(4.0)
+    STD = np.arange(4.0)
+    other = Raises()
+
+    def __init__(self):
+        super().__init__()
+        self.options = Options(Inner())
+        self.stages = [types.SimpleNamespace(depth=3)]
+        self.raises = Raises()
+
+    def forward(self, x):
+        return (x - self.MEAN) / torch.from_numpy(self.STD) + self.other
+
+
+net = Net()
+"""
+
+
+@pytest.mark.parametrize("setting", ["width: int = 2", "depth=3"])
+def test_settings_of_any_form_count_and_what_cannot_be_read_is_left_out(setting):
+    assert SLOTS.count(setting) == 1
+    known = module_fingerprint(defined(SLOTS).net)
+    assert known == module_fingerprint(defined(SLOTS).net)
+    changed_setting = setting.replace("2", "5").replace("3", "5")
+    assert module_fingerprint(defined(SLOTS.replace(setting, changed_setting)).net) != known
+
+
+def test_a_lazy_layer_that_was_never_called_asks_for_a_call():
+    module = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    message = r"fingerprint: '1\.[a-z]+' of the module Sequential .* call the module once before"
+    with pytest.raises(ValueError, match=message):
+        ModuleTeacher(module, SHAPE, 10).fingerprint()
+    module(torch.zeros(2, *SHAPE))
+    assert ModuleTeacher(module, SHAPE, 10).fingerprint()
