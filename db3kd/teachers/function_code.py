@@ -136,7 +136,7 @@ def is_changed(value: Any, change: Change) -> bool:
         if change.sliced or change.held > 1:
             return False
         if not method or not change.depth:
-            return not method or method in _CHANGING_METHODS
+            return not method or (method in _CHANGING_METHODS and hasattr(value, method))
         # `TABLE[key].append(x)` changes a table of lists, and an empty one may become such.
         part = replace(change, depth=0, held=0)
         return change.depth == 1 and (

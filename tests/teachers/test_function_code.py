@@ -298,6 +298,7 @@ def notices(body: str) -> bool:
         "return T[:1].add(x), ROWS[0].copy()",
         "rows = ROWS[1:]\nrows.append(x)\nrows[0] = x",
         "w = (W * 2)[1:]\nw[0] = x",
+        "return ROWS[0].add(x)",
         "return T.add(x), T.sort()",
         "try:\n    out = x.copy()\nexcept ValueError:\n    out[0] = W",
     ],
