@@ -241,7 +241,8 @@ def _describes_itself(kind: type[nn.Module]) -> bool:
     """Returns whether the text of a module shows its attributes, or their class is db3kd's."""
     if not kind.__module__.startswith("torch.nn.modules."):
         return _is_of_library(kind)
-    return kind.extra_repr is not nn.Module.extra_repr
+    # Of the two activations, only `inplace` is missing in their text, which changes no score.
+    return kind.extra_repr is not nn.Module.extra_repr or kind in (nn.Hardsigmoid, nn.Hardswish)
 
 
 def _is_of_library(code: type | FunctionType) -> bool:
