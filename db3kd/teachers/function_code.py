@@ -8,7 +8,7 @@ import inspect
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -39,7 +39,7 @@ _CHANGING_METHODS = frozenset(
     ]
 )
 _CHANGING_ARRAY_METHODS = frozenset(["fill", "partition", "put", "resize", "sort"])
-_CHANGING_TENSOR_METHODS = frozenset(["copy_", "fill_", "zero_"])
+_KEEPING_TENSOR_METHODS = frozenset(["requires_grad_", "share_memory_"])
 _SIGNATURE_FLAGS = (
     inspect.CO_VARARGS
     | inspect.CO_VARKEYWORDS
@@ -89,7 +89,7 @@ class NamedGlobals:
         reached, values = [function], dict[str, Any]()
         assigned, changes = set[str](), set[Change]()
         for each in reached:  # it grows meanwhile
-            for code in _nested(each.__code__):
+            for code in nested_code(each.__code__):
                 uses = _Uses.of(code)
                 assigned |= uses.assigned
                 changes |= changes_of(code)
@@ -105,7 +105,7 @@ class NamedGlobals:
         left_out = assigned | {
             each.name
             for each in changes
-            if each.name in values and _is_changed(values[each.name], each)
+            if each.name in values and is_changed(values[each.name], each)
         }
         return cls(reached[1:], {name: values[name] for name in sorted(values.keys() - left_out)})
 
@@ -124,29 +124,46 @@ class _Uses:
         return cls(read, {step.argval for step in steps if step.opname in _ASSIGNS})
 
 
-def _is_changed(value: Any, change: Change) -> bool:
+def is_changed(value: Any, change: Change) -> bool:
     """Returns whether a change that code may make to a global changes this value.
 
     In case of doubt it does not. A value that counts although it changes only keeps a run from
     being resumed without `accept_changed_teacher`; one that is left out although the answers depend
     on it mixes the answers of two teachers.
     """
+    method = change.method
     if isinstance(value, _CONTAINERS):
-        farthest, methods = 1, _CHANGING_METHODS
-    elif isinstance(value, np.ndarray):
-        farthest, methods = 0, _CHANGING_ARRAY_METHODS  # `row = TABLE[codes]` may be a copy
-    elif isinstance(value, torch.Tensor):
-        farthest, methods = 0, _CHANGING_TENSOR_METHODS
-    else:
-        return False
-    return change.held <= farthest and (not change.method or change.method in methods)
+        if change.sliced or change.held > 1:
+            return False
+        if not method or not change.depth:
+            return not method or (method in _CHANGING_METHODS and hasattr(value, method))
+        # `TABLE[key].append(x)` changes a table of lists, and an empty one may become such.
+        part = replace(change, depth=0, held=0)
+        return change.depth == 1 and (
+            any(is_changed(each, part) for each in _parts(value))
+            if value
+            else method in _CHANGING_METHODS
+        )
+    if change.held or (method and change.depth):
+        return False  # `row = TABLE[codes]` may be a copy
+    if isinstance(value, np.ndarray):
+        return not method or method in _CHANGING_ARRAY_METHODS
+    if isinstance(value, torch.Tensor):
+        in_place = method.endswith("_") and not method.startswith("_")
+        return not method or (in_place and method not in _KEEPING_TENSOR_METHODS)
+    return False
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
+def _parts(container: Any) -> Iterator[Any]:
+    return iter(container.values() if isinstance(container, dict) else container)
+
+
+def nested_code(code: CodeType) -> Iterator[CodeType]:
+    """Yields code and the code of all functions that it defines."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _nested(constant)
+            yield from nested_code(constant)
 
 
 def _functions_of(value: Any, module: dict[str, Any]) -> list[FunctionType]:

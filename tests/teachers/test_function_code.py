@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from db3kd.teachers import changed_globals
+from db3kd.teachers.changed_globals import Change, changes_of
 from db3kd.teachers.function_fingerprint import function_fingerprint
 
 MODULE = '''
@@ -293,6 +295,10 @@ def notices(body: str) -> bool:
         "x[ROWS[0][0]:] = (W if len(x) else T)",
         "del x[TABLE['a']['n']]",
         "x.update(TABLE)",
+        "return T[:1].add(x), ROWS[0].copy()",
+        "rows = ROWS[1:]\nrows.append(x)\nrows[0] = x",
+        "w = (W * 2)[1:]\nw[0] = x",
+        "return ROWS[0].add(x)",
         "return T.add(x), T.sort()",
         "try:\n    out = x.copy()\nexcept ValueError:\n    out[0] = W",
     ],
@@ -315,6 +321,12 @@ def test_a_global_that_is_only_read_counts_whatever_else_the_function_changes(bo
         "ROWS[:1] = x",
         "ROWS[0].append(x)\nROWS[0][0] = x",
         "w = W\nw += x",
+        "w = W[1:]\nw[0] += x",
+        "W[1:].fill(x)",
+        "T[:2].copy_(x)\nT.add_(1)",
+        "ROWS[0].append(x)",
+        "row = ROWS[0]\nrow.append(x)",
+        "TABLE['a'].update(n=x)",
         "rows = ROWS\nrows[0] = x",
         "rows = ROWS\nrows.append(x)",
         "row = ROWS[0]\nrow[0] = x",
@@ -327,6 +339,45 @@ def test_a_global_that_is_only_read_counts_whatever_else_the_function_changes(bo
 )
 def test_a_global_that_the_function_changes_does_not_count(body):
     assert not notices(body)
+
+
+def test_a_table_of_lists_that_a_function_fills_does_not_count():
+    module = defined(
+        "import collections\nTABLE = collections.defaultdict(list)\n"
+        "def f(x):\n    TABLE[len(x)].append(x)\n    return x\n"
+    )
+    before = function_fingerprint(module.f)
+    module.f("a")
+    assert function_fingerprint(module.f) == before
+
+
+def followed(lines: list[str], monkeypatch) -> tuple[int, set[Change]]:
+    """Returns how many steps of code `changes_of` follows, and what it finds."""
+    steps, after = [], changed_globals._after
+    function = defined("def f(x):\n" + "".join(f"    {line}\n" for line in lines)).f
+    with monkeypatch.context() as patch:
+        patch.setattr(changed_globals, "_after", lambda *a, **k: steps.append(1) or after(*a, **k))
+        changes = changes_of(function.__code__)
+    return len(steps), changes
+
+
+@pytest.mark.parametrize("value", ["x[{i}]", "W[{i}]"])
+def test_the_steps_that_are_followed_grow_with_the_length_of_the_code(monkeypatch, value):
+    def steps(blocks: int) -> int:
+        block = "if x[{i}] > {i}:\n        y{i} = " + value + "\n        T[{i}] = y{i}"
+        lines = [block.format(i=i) for i in range(blocks)]
+        count, changes = followed(lines, monkeypatch)
+        assert changes == {Change("T", 0)}
+        return count
+
+    assert steps(200) < 2.5 * steps(100)
+
+
+def test_all_globals_of_code_that_is_too_complex_to_follow_count(monkeypatch):
+    lines = ["T[0] = x", "while x: x = x[0]"]
+    assert followed(lines, monkeypatch)[1] == {Change("T", 0)}
+    monkeypatch.setattr(changed_globals, "_MOST_STEPS", (1, 0))
+    assert followed(lines, monkeypatch)[1] == set()
 
 
 def test_the_code_of_a_cached_function_counts():

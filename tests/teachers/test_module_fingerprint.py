@@ -241,6 +241,7 @@ def test_code_and_constants_of_compiled_modules_count(compiled):
         lambda: build_model("mlp-half", (5,), 3),
         lambda: Ensemble([build_model("lenet5-fifth", (1, 28, 28), 10)]),
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10), nn.ReLU()),
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Hardswish(), nn.Hardsigmoid(), nn.Flatten()),
     ],
 )
 def test_networks_of_db3kd_and_torch_have_the_fingerprint_of_text_and_weights(make):
