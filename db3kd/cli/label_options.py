@@ -53,8 +53,7 @@ class BudgetOptions(OptionSet):
         typer.Option(
             "--consistency-checks",
             min=0,
-            help="Maximum number of queries that repeat known ones, to detect a noisy or replaced "
-            "teacher. They are part of --budget.",
+            help="Most queries of --budget that repeat known ones, to detect a changed teacher.",
         ),
     ] = 32
     rare_classes: Annotated[
