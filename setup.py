@@ -188,7 +188,7 @@ def put_ninja_on_path() -> None:
 def main() -> None:
     """Builds the extension."""
     if sys.platform != "linux":
-        sys.exit(f"db3kd: db3kd builds and runs only on Linux, got {sys.platform}")
+        sys.exit(f"db3kd builds and runs only on Linux, got {sys.platform}")
     # Without build isolation pip checks none of pyproject.toml's build requirements.
     if int(setuptools.__version__.split(".")[0]) < 77:
         sys.exit(f"db3kd: building needs setuptools 77 or newer, got {setuptools.__version__}")
