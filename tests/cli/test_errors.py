@@ -159,10 +159,18 @@ def test_a_message_that_an_error_quotes_is_shown_as_it_is():
     assert one_line(error, options("label")).endswith(": cannot reshape, data=x.raw classes=3")
 
 
-def test_an_unexpected_error_of_a_command_names_its_type_and_how_to_see_more(tmp_path):
-    named = f"{TEACHERS}:reshaping"
-    text = fail("label", "--teacher", named, "--data", "digits", "--out", tmp_path / "run")
+def test_an_unexpected_error_of_a_command_names_its_type_and_how_to_see_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("db3kd.cli.label._print_plan", lambda *_: np.zeros(3).reshape(2, 2))
+    command = (
+        "label",
+        "--teacher",
+        f"{TEACHERS}:CountingTeacher",
+        "--data",
+        "digits",
+        "--out",
+        tmp_path,
+    )
     words = "cannot reshape array of size 3 into shape (2,2)"
     shown = "run db3kd --debug COMMAND ... to see the traceback"
-    assert text == f"error: unexpected ValueError: {words}; {shown}"
-    assert Result("--debug", "info", "--teacher", named).exception.args == (words,)
+    assert fail(*command) == f"error: unexpected ValueError: {words}; {shown}"
+    assert Result("--debug", *command).exception.args == (words,)
