@@ -19,7 +19,7 @@ from torch import nn
 
 from db3kd.models.weights import tensor_bytes
 from db3kd.teachers.function_code import NamedGlobals, instructions_of
-from db3kd.teachers.module_state import defining_values, forward_functions, weights_digest
+from db3kd.teachers.module_state import Methods, defining_values, weights_digest
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _CONTAINERS = (tuple, list, dict, set, frozenset)
@@ -69,10 +69,11 @@ def module_digest(
     weights = weights_digest(module, autocast, object_digest)
     digests = digests or _GlobalDigests([], module)
     parts = []
-    for name, value in defining_values(module):
+    methods = Methods(module)
+    for name, value in defining_values(module, methods):
         with suppress(Exception):  # its state cannot be read
             parts.append(digests.of((name, value)))
-    for function in forward_functions(module):
+    for function in methods.all():
         if function not in digests.functions:
             parts += _reached_parts(function, digests.functions, _helper_parts)
     return _hashed(weights, parts).hex() if parts else weights

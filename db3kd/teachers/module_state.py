@@ -64,16 +64,19 @@ def weights_digest(
     return digest.hexdigest()
 
 
-def defining_values(module: nn.Module) -> Iterator[tuple[str, Any]]:
+def defining_values(module: nn.Module, methods: "Methods") -> Iterator[tuple[str, Any]]:
     """Yields the names and values of what defines a module's scores and is not in its state.
 
     These are buffers that are not saved, the public attributes of modules whose classes do not
     describe themselves, the attributes of these classes that the code uses, and code that torch
     generated. What the module's code assigns or changes in place is left out, because it differs
     after each call.
+
+    Args:
+        module: The module.
+        methods: Its methods.
     """
     saved = module.state_dict().keys()
-    methods = _Methods(module)
     modules = dict(module.named_modules(remove_duplicate=False))
     for name, buffer in sorted(module.named_buffers(remove_duplicate=False)):
         path, _, own_name = name.rpartition(".")
@@ -94,43 +97,37 @@ def defining_values(module: nn.Module) -> Iterator[tuple[str, Any]]:
                     yield f"attribute {path}.{name}", _as_plain(value)
 
 
-def forward_functions(module: nn.Module) -> list[FunctionType]:
-    """Returns the functions that compute a module's scores, without those of torch and db3kd.
-
-    These are `forward` of each submodule, and the methods and properties of all of them that these
-    may use.
-    """
-    methods = _Methods(module)
-    found: list[FunctionType] = []
-    for each in module.modules():
-        found += [function for function in methods.of(each) if function not in found]
-    return found
-
-
-class _Methods:
+class Methods:
     """The methods and properties of a module and its submodules that `forward` may use.
 
     They are found by their names, because an instruction does not show whose method it calls.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        modules = list(module.modules())
+        self._modules = list(module.modules())
         self._names = ["forward", "__call__"]
         self._changes: dict[int, tuple[frozenset[str], frozenset[Change]]] = {}
         read: set[FunctionType] = set()
         known = 0
         while known < len(self._names):  # a name may be used in the method of any module
             names, known = self._names[known:], len(self._names)
-            for each in modules:
+            for each in self._modules:
                 for function in _methods_of(each, names):
                     if function not in read:
                         read.add(function)
                         used = _attributes(function.__code__, _ATTRIBUTES)
                         self._names += sorted(used - {*self._names})
 
-    def of(self, module: nn.Module) -> list[FunctionType]:
-        """Returns the functions of a module in an order that depends on the code alone."""
-        return _methods_of(module, self._names)
+    def all(self) -> list[FunctionType]:
+        """Returns the functions that compute the scores, without those of torch and db3kd.
+
+        These are `forward` of each submodule, and the methods and properties of all of them that
+        these may use.
+        """
+        found: list[FunctionType] = []
+        for each in self._modules:
+            found += [function for function in self._of(each) if function not in found]
+        return found
 
     def class_attributes(self, kind: type[nn.Module]) -> dict[str, Any]:
         """Returns the attributes of a class that the code uses, without methods and the like."""
@@ -145,12 +142,16 @@ class _Methods:
         if isinstance(inspect.getattr_static(type(module), name, None), cached_property):
             return True
         if id(module) not in self._changes:
-            codes = tuple(function.__code__ for function in self.of(module))
+            codes = tuple(function.__code__ for function in self._of(module))
             self._changes[id(module)] = _changes_of_self(codes)
         assigned, changes = self._changes[id(module)]
         return name in assigned or any(
             _changes_value(value, each) for each in changes if each.name == f".{name}"
         )
+
+    def _of(self, module: nn.Module) -> list[FunctionType]:
+        """Returns the functions of a module in an order that depends on the code alone."""
+        return _methods_of(module, self._names)
 
 
 def _script(module: torch.jit.ScriptModule) -> tuple[str, Any, list[Any]] | None:
@@ -230,11 +231,8 @@ def _changes_value(value: Any, change: Change) -> bool:
 
 def _attributes(code: CodeType, instructions: tuple[str, ...]) -> set[str]:
     """Returns the names of the attributes that some instructions of code use."""
-    found = {str(s.argval) for s in dis.get_instructions(code) if s.opname in instructions}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            found |= _attributes(constant, instructions)
-    return found
+    steps = (step for each in nested_code(code) for step in dis.get_instructions(each))
+    return {str(step.argval) for step in steps if step.opname in instructions}
 
 
 def _describes_itself(kind: type[nn.Module]) -> bool:
