@@ -117,6 +117,11 @@ def default_student(image_shape: tuple[int, ...]) -> str:
     return "lenet5-half" if max(image_shape[1:]) <= _SMALL_SIDE else "resnet18"
 
 
+def with_fixed_steps(settings: DistillSettings, steps: int) -> DistillSettings:
+    """Returns the settings with this number of steps, whatever the answers and the time limit."""
+    return replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
+
+
 def proxy_for(student: str | None, image_shape: tuple[int, ...]) -> str:
     """Returns the name of the proxies' architecture.
 

@@ -10,7 +10,7 @@ from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.comparison.folder import TEST_DECISIONS, stored_steps, student_folder
-from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
 from db3kd.pipelines.distillation.prepared import (
     PreparedDistillation,
     answered_in_distill_run,
@@ -106,7 +106,7 @@ class PreparedComparison(PreparedRun):
             steps: Its training steps, the same for all students.
             out: Its run folder.
         """
-        training = replace(self.settings.training, steps=steps, seed=seed)
+        settings = with_fixed_steps(self.settings, steps)
         labelled = self.test is not None and self.test.labels is not None
         return prepare_distillation(
             self.teacher,
@@ -114,7 +114,7 @@ class PreparedComparison(PreparedRun):
             budget=self.budget,
             student=self.student_like,
             strategy=strategy,
-            settings=replace(self.settings, training=training, time_limit=None),
+            settings=replace(settings, training=replace(settings.training, seed=seed)),
             out=out,
             resume=True,
             test=self.test if labelled else None,

@@ -3,14 +3,14 @@
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import is_own_model
-from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
 from db3kd.planning import BudgetPlan
 from db3kd.storage.manifest import CHANGED_TEACHERS
 from db3kd.training.settings import TrainSettings
@@ -43,7 +43,7 @@ def reproduction(
     training = settings.training
     fixed = settings
     if settings.time_limit is not None:
-        fixed = replace(settings, training=replace(training, steps=steps), time_limit=None)
+        fixed = with_fixed_steps(settings, steps)
     known = {
         "command": command_line(sys.argv, None if settings.time_limit is None else steps),
         "Python": "\n".join(

@@ -7,7 +7,7 @@ from functools import partial
 from db3kd.distillation.scale import scale_steps
 from db3kd.pipelines.asking.pseudo_sample_answers import acquisition_settings
 from db3kd.pipelines.asking.rounds import ROUND_SHARE
-from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings
+from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, with_fixed_steps
 from db3kd.pipelines.teaching.distance_students import chooses_scale
 from db3kd.pipelines.teaching.rules import (
     CHOICE_SHARE,
@@ -157,7 +157,7 @@ class StepTimes:
             settings: How networks are trained.
             budget: Maximum number of queries of each student.
         """
-        equal = trained_equally(settings, self.steps_of_comparison(plan, settings, budget))
+        equal = with_fixed_steps(settings, self.steps_of_comparison(plan, settings, budget))
         return plan.seeds * sum(self.of_run(each, equal) for each in plan.plans.values())
 
     def steps_of_comparison(
@@ -173,7 +173,7 @@ class StepTimes:
         steps = settings.steps_for(budget)
         if settings.time_limit is None:
             return steps
-        equal = trained_equally(settings, steps)
+        equal = with_fixed_steps(settings, steps)
         seconds = plan.seeds * sum(
             steps * self.seconds_per_full_step(each, equal, steps) for each in plan.plans.values()
         )
@@ -198,11 +198,6 @@ class StepTimes:
             rows = plan.training_images
             return self.scale * scale_steps(replace(settings.training, steps=steps), rows)
         return 0.0
-
-
-def trained_equally(settings: DistillSettings, steps: int) -> DistillSettings:
-    """Returns the settings with this number of steps, whatever the answers and the time limit."""
-    return replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
 
 
 def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
