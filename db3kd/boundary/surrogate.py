@@ -4,7 +4,6 @@ The teacher confirms every point that is used. A poor surrogate wastes queries, 
 a distance wrong.
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from db3kd.boundary.surrogate_points import (
     nearest_points,
     unit,
 )
-from db3kd.boundary.surrogate_refit import AnswerSample, refit
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 
@@ -224,21 +222,6 @@ class Surrogate:
             chosen,
         )
         return moved, normals
-
-    def refitted(self, answers: AnswerSample, seed: int) -> "Surrogate | None":
-        """Trains a copy of the network on the answers of a search.
-
-        Args:
-            answers: The answers.
-            seed: The seed of the training.
-
-        Returns:
-            A surrogate of the trained copy; None if `refit` cannot train it. This surrogate stays
-            as it is.
-        """
-        other = copy.copy(self)
-        other._network = copy.deepcopy(self._network)
-        return other if refit(other._network, answers, self._shape, seed) else None
 
     def seconds_per_image(self) -> tuple[float, float]:
         """Measures the time of an image in full batches, as many as are computed at a time.

@@ -1,7 +1,7 @@
 """Options of `db3kd label`: the search, its budget, its soft labels and its processes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -168,15 +168,6 @@ class SearchOptions(OptionSet):
             show_default="3",
         ),
     ] = None
-    surrogate_refits: Annotated[
-        int | None,
-        typer.Option(
-            "--surrogate-refits",
-            min=0,
-            help="How many times to train the surrogate further, on the answers of each shard.",
-            show_default="0",
-        ),
-    ] = None
     snapshots: Annotated[
         str,
         typer.Option(
@@ -235,13 +226,7 @@ class SearchOptions(OptionSet):
             queries_per_sample=budget.queries_per_sample,
             queries=budget.queries,
         )
-        settings = make(measure=self.measure, seed=self.seed, **changes)
-        if self.surrogate_refits is None:
-            return settings
-        if self.surrogate is None:
-            raise ValueError("surrogate_refits: needs --surrogate, the network to train further")
-        sign_opt = replace(settings.sign_opt, surrogate_refits=self.surrogate_refits)
-        return replace(settings, sign_opt=sign_opt)
+        return make(measure=self.measure, seed=self.seed, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)

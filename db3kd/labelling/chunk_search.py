@@ -19,7 +19,6 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
     sample_distance,
-    training_digest,
 )
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_over_targets
@@ -241,18 +240,6 @@ def check_surrogate_measure(settings: LabelSettings) -> None:
             "surrogate: expected one only with measure 'mbd', which searches with it, got measure "
             f"{settings.measure!r}; pass measure='mbd', or no surrogate"
         )
-
-
-def training_digest_for(settings: LabelSettings, has_surrogate: bool) -> str | None:
-    """Returns the `training_digest` that a run needs; None if it does not refit a surrogate.
-
-    Args:
-        settings: The settings of the run.
-        has_surrogate: Whether it searches with a surrogate.
-    """
-    if not (has_surrogate and settings.sign_opt.surrogate_refits):
-        return None
-    return training_digest()
 
 
 def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor) -> Pairs:

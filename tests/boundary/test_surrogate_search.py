@@ -62,7 +62,7 @@ def pairs_of(teacher, count=6, seed=1):
     return Pairs(samples, number, number, target, bounds=teacher.bounds)
 
 
-def search(teacher, pairs, limit, surrogate=None, spread=1.0):
+def search(teacher, pairs, limit, surrogate=None, spread=1.0, query_batch_size=512):
     """MBD of the pairs, with starting points at this spread, and the ledger."""
     ledger = Ledger(torch.full((len(pairs),), limit))
     candidate_pool = gaussian(POOL, seed=2) * spread
@@ -80,7 +80,7 @@ def search(teacher, pairs, limit, surrogate=None, spread=1.0):
             (SIDE,),
             SignOptSettings(),
             seed=0,
-            query_batch_size=512,
+            query_batch_size=query_batch_size,
             budget=ledger,
             surrogate=surrogate,
         )
@@ -366,6 +366,22 @@ def test_a_proposal_does_not_depend_on_other_pairs():
     for one in (0, 63, 64, 149):
         alone = surrogate.approach(pairs, points[[one]], number[[one]])[0]
         assert torch.equal(alone, together[[one]])
+
+
+@pytest.mark.parametrize(("more_threads", "query_batch_size"), [(1, 512), (0, 77)])
+def test_a_search_does_not_depend_on_threads_or_batches(more_threads, query_batch_size):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(SIDE, 128), nn.ReLU(), nn.Linear(128, 4))
+    teacher, threads = linear_teacher(), torch.get_num_threads()
+    pairs, surrogate = pairs_of(teacher, count=150), Surrogate(network, (SIDE,), 4)
+    one, _ = search(teacher, pairs, 60, surrogate)
+    try:
+        torch.set_num_threads(threads + more_threads)
+        other, _ = search(teacher, pairs, 60, surrogate, query_batch_size=query_batch_size)
+        assert torch.get_num_threads() == threads + more_threads
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(one.points, other.points)
 
 
 def test_the_network_is_not_changed_and_can_be_trained_further():

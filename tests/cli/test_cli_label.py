@@ -387,7 +387,6 @@ def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
     [
         (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
         (("--temperature", "2"), "stored only with a --scale"),
-        (("--surrogate-refits", "4"), "--surrogate-refits: needs --surrogate"),
         (("--surrogate-model", "linear"), "--surrogate-model: needs --surrogate auto"),
         (("--surrogate-networks", 2), "--surrogate-networks: needs --surrogate auto"),
         (("--surrogate", "auto"), "got measure 'bd'; pass --measure 'mbd', or no surrogate"),
