@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
-from db3kd.cli.options import PricePer1000, Seed, given, parse_counts
+from db3kd.cli.options import DryRun, PricePer1000, Seed, given, parse_counts
 
 if TYPE_CHECKING:
     from db3kd.labelling.ray_cluster import Workers
@@ -64,18 +64,7 @@ class BudgetOptions(OptionSet):
             "class.",
         ),
     ] = False
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Estimate queries, time and cost from a few real queries, and write nothing.",
-            rich_help_panel=COMMON,
-        ),
-    ] = False
-    dry_run_queries: Annotated[
-        int,
-        typer.Option("--dry-run-queries", min=0, help="Maximum number of queries of --dry-run."),
-    ] = 400
+    dry_run: DryRun = False
     price: PricePer1000 = None
 
 

@@ -5,7 +5,6 @@ budgets. `with_soft_labels` turns the distances into soft labels for a student. 
 both for a data set on disk, in one or many processes, and `open_run` reads the result.
 """
 
-from db3kd.labelling.dry_run import Estimate, estimate_run
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_images import label, label_chunks
 from db3kd.labelling.label_run import LabelRun, open_run
@@ -19,7 +18,6 @@ from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
 
 __all__ = [
-    "Estimate",
     "LabelRun",
     "LabelSettings",
     "Labels",
@@ -29,7 +27,6 @@ __all__ = [
     "Source",
     "Totals",
     "Workers",
-    "estimate_run",
     "label",
     "label_chunks",
     "load_labels",

@@ -115,7 +115,7 @@ class Labeller:
         targets = replace(targets, searched=targets.searched & ~contradicted)
         pairs, ledger = self._pairs(samples, index, targets.searched)
         if self.settings.needs_rays:
-            search = self.search(pairs, ledger, ledger.limits)
+            search = self.search(pairs, ledger)
             boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal)
             distance, snapshots = boundary.distance, boundary.snapshots
         else:
@@ -140,19 +140,17 @@ class Labeller:
             },
         )
 
-    def search(self, pairs: Pairs, budget: BudgetView, limits: Tensor) -> Search[Boundary]:
+    def search(self, pairs: Pairs, ledger: Ledger) -> Search[Boundary]:
         """The search for the distances of pairs.
 
         Args:
             pairs: Samples and targets to measure.
-            budget: The queries that each pair has spent and may still spend.
-            limits: `[P] int64`, the maximum number of queries for each pair in the run. They
-                determine the number of starting points.
+            ledger: The budgets of the pairs, which determine their numbers of starting points.
         """
         settings, surrogate = self.settings, self.surrogate
-        counts = settings.starting_points_per_pair(limits, surrogate is not None)
+        counts = settings.starting_points_per_pair(ledger.limits, surrogate is not None)
         rays = self.starting_points.rays(pairs, counts)
-        return measure(pairs, rays, self.teacher.image_shape, settings, budget, surrogate)
+        return measure(pairs, rays, self.teacher.image_shape, settings, ledger, surrogate)
 
     def first_query(self, index: Tensor) -> Tensor:
         """The first batch of images that the search of these samples queries.
@@ -169,7 +167,7 @@ class Labeller:
         searched = self.targets(samples, decision).searched & ~self._contradicted(index)
         pairs, ledger = self._pairs(samples, index, searched)
         try:
-            query = next(self.search(pairs, ledger, ledger.limits))
+            query = next(self.search(pairs, ledger))
         except StopIteration:
             return samples[:0]
         rows = ledger.affordable(query.accounts)

@@ -29,6 +29,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
+from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
 from db3kd.storage.run_images import RunImages
@@ -67,7 +68,7 @@ class PlannedRun:
         return self.job.max_queries + self.surrogate.queries + self.checks_budget
 
     def count_queries(self, folder: Path, *, any_teacher: bool = False) -> "RunQueries":
-        """Counts the queries of the run in a folder, which it continues.
+        """Counts the queries of the run in a folder, which it continues; 0 if there is none.
 
         The teacher is not asked.
 
@@ -76,9 +77,10 @@ class PlannedRun:
             any_teacher: Whether the run may have had another teacher.
 
         Raises:
-            FileNotFoundError: If the folder holds no run.
             ValueError: If the folder holds another run.
         """
+        if not holds_run(folder):
+            return RunQueries()
         compared = compare_with_run(
             folder, LABELS, self.manifest, self.known, any_teacher=any_teacher
         )
