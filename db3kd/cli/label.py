@@ -102,22 +102,27 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --surrogate auto --out runs/auto
     """
-    from db3kd.labelling.planned_run import plan_source_run
+    from db3kd.labelling.planned_run import RunExecution, plan_source_run
     from db3kd.labelling.run_writer import carry_out
     from db3kd.storage.existing_runs import check_free
 
     search.refuse_unused(budget)
     resuming.check()
-    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
-    check_free(out, resume)
-    note_new_run(out, resume)
+    check_free(out, resuming.resume)
+    note_new_run(out, resuming.resume)
     source = images.source(split)
     loaded = source.load()
     noun = input_noun(loaded.image_shape)
     _note_undecided(settings, min(len(loaded), limit or len(loaded)), noun)
     anywhere = replace(teacher, teacher=_absolute(teacher.teacher))
-    pool = workers.pool(partial(anywhere.open, loaded), teacher.device)
+    execution = RunExecution(
+        workers=workers.pool(partial(anywhere.open, loaded), teacher.device),
+        concurrent_chunks=workers.concurrent_chunks,
+        consistency_checks=budget.consistency_checks,
+        accept_changed_teacher=resuming.accept_changed_teacher,
+        rare_classes=budget.rare_classes,
+    )
     opened = teacher.open(loaded)
     surrogate = _surrogate(search, loaded, opened, teacher)
     with naming_options(**_ARGUMENTS), hint_at_resuming(out):
@@ -130,21 +135,17 @@ def label(
             limit=limit,
             soft_labels=soft_label_settings,
             surrogate=surrogate,
-            resume=resume,
-            concurrent_chunks=workers.concurrent_chunks,
-            consistency_checks=budget.consistency_checks,
-            rare_classes=budget.rare_classes,
+            resume=resuming.resume,
+            execution=execution,
         )
-        so_far = planned.count_queries(out, any_teacher=any_teacher)
+        so_far = planned.count_queries()
         _print_plan(planned, so_far, budget.price)
         if budget.dry_run:
             if not so_far.finished:
                 print(f"querying       {TIME_OF_QUERIES}")
             print("dry run        no query was sent; nothing was written")
             return
-        totals = carry_out(
-            planned, out, resume=resume, workers=pool, accept_changed_teacher=any_teacher
-        )
+        totals = carry_out(planned)
     if so_far.finished:
         print("nothing to do  the run was already finished")
     _report(totals, out, budget.price, noun)

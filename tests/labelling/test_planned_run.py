@@ -5,7 +5,7 @@ import torch
 from teachers_analytic import CountingTeacher, NearestCentroidTeacher, RaisingTeacher
 
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.planned_run import RunQueries, plan_source_run
+from db3kd.labelling.planned_run import RunExecution, RunQueries, plan_source_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
@@ -38,11 +38,11 @@ def test_the_bound_of_a_run_follows_from_its_budgets(tmp_path, budgets, checks, 
 
     planned = plan_source_run(
         tmp_path / "run", counting, Source("arrays"), settings, images=images,
-        consistency_checks=checks,
+        execution=RunExecution(consistency_checks=checks),
     )  # fmt: skip
 
     assert planned.max_queries == most
-    assert planned.count_queries(tmp_path / "run") == RunQueries()
+    assert planned.count_queries() == RunQueries()
     assert counting.total == 0 and not (tmp_path / "run").exists()
 
 
@@ -59,9 +59,9 @@ def test_what_finished_samples_did_not_use_is_not_left(tmp_path, limit_chunks, q
     paid = teacher.total
 
     planned = plan_source_run(tmp_path, teacher, **given)
-    so_far = planned.count_queries(tmp_path)
+    so_far = planned.count_queries()
     write_run(tmp_path, teacher, **given)
 
     assert so_far.answered == paid and so_far.unused > 0
     assert teacher.total - paid <= most - so_far.answered - so_far.unused
-    assert planned.count_queries(tmp_path).unused == most - teacher.total
+    assert planned.count_queries().unused == most - teacher.total
