@@ -2,7 +2,7 @@
 
 Each pair is a test image of one class and another class to reach. The result is the mean distance
 over the mean of the white-box optimum by queries a pair. Starting points are training images. With
-a surrogate, MBD is also measured with it, as it is and trained further on the answers of the pairs.
+a surrogate, MBD is also measured with it.
 
     python -m benchmarks.peers.distances --data DIR --teacher FILE [--surrogate FILE]
 """
@@ -35,9 +35,6 @@ from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher
 
 COUNTS = (25, 35, 50, 100, 150, 250, 300, 500, 1000, 2000, 4000)
 
-_REFITS = 4
-_SURROGATE, _REFITTED = "MBD with a surrogate", f"MBD with a surrogate, refitted {_REFITS} times"
-
 
 @dataclass(frozen=True)
 class _Method:
@@ -63,14 +60,13 @@ def main() -> None:
 
     candidate_pool = torch.cat([decide_checked(teacher, train.read(part)) for part in
                       torch.arange(len(train)).split(4096)])  # fmt: skip
-    curves, reached = {}, {}
+    curves = {}
     for name, method in _methods(options, teacher).items():
         rays = StartingPoints(train, candidate_pool, method.starting_points).rays(pairs)
         budget = method.budget
         ledger = Ledger(torch.full((len(pairs),), budget))
         search = _search(pairs, rays, method, teacher.image_shape, ledger)
         boundary = run(search, teacher, ledger)
-        reached[name] = boundary.snapshots
         curves[name] = {
             count: (noted.mean() / optimum.mean()).item()
             for count, noted in boundary.snapshots.items()
@@ -79,12 +75,6 @@ def main() -> None:
         spent = ledger.spent.double()
         print(f"{name}: {spent.mean():.0f} queries a pair; distance over optimum by queries:")
         print("   ".join(f"{count}: {ratio:.3f}" for count, ratio in curves[name].items()))
-    if _REFITTED in reached:
-        print("refitted over not refitted, mean and standard error over the pairs:")
-        for count in (count for count in COUNTS if count <= options.queries):
-            ratio = reached[_REFITTED][count] / reached[_SURROGATE][count]
-            error = ratio.std() / len(ratio) ** 0.5
-            print(f"{count}: {ratio.mean():.3f} ± {error:.3f}")
     keep(
         options,
         {
@@ -109,11 +99,9 @@ def _methods(options: argparse.Namespace, teacher: ModuleTeacher) -> dict[str, _
         if not isinstance(loaded, ModuleTeacher):
             raise SystemExit(f"--surrogate: expected a network, got {options.surrogate}")
         surrogate = Surrogate(loaded.module, teacher.image_shape, teacher.classes)
-        for name, refits in ((_SURROGATE, 0), (_REFITTED, _REFITS)):
-            sign_opt = SignOptSettings(surrogate_refits=refits)
-            methods[name] = _Method(
-                10, 0, TOLERANCE_WITH_SURROGATE, sign_opt, options.queries, surrogate
-            )
+        methods["MBD with a surrogate"] = _Method(
+            10, 0, TOLERANCE_WITH_SURROGATE, SignOptSettings(), options.queries, surrogate
+        )
     return methods
 
 

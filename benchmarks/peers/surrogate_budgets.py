@@ -139,7 +139,7 @@ def _ratio(
         surrogate,
     )
     ledger = Ledger(torch.full((len(measured.pairs),), queries))
-    search = labeller.search(measured.pairs, ledger, ledger.limits)
+    search = labeller.search(measured.pairs, ledger)
     distance = run(search, trained.teacher, ledger).distance
     return (distance.mean() / measured.optimum).item()
 

@@ -11,7 +11,6 @@ from db3kd.boundary.sign_opt import TOLERANCE_WITH_SURROGATE, minimal_boundary_d
 from db3kd.boundary.sign_opt_settings import SignOptSettings
 from db3kd.boundary.starting_points import Order, StartingPoints
 from db3kd.boundary.surrogate import Surrogate
-from db3kd.boundary.surrogate_refit import training_digest
 
 __all__ = [
     "TOLERANCE_WITH_SURROGATE",
@@ -25,5 +24,4 @@ __all__ = [
     "boundary_distance",
     "minimal_boundary_distance",
     "sample_distance",
-    "training_digest",
 ]

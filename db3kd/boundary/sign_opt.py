@@ -13,7 +13,6 @@ from db3kd.boundary.pairs import Boundary, Pairs, Rays, zeros_per_pair
 from db3kd.boundary.probes import probe_normals
 from db3kd.boundary.sign_opt_settings import SignOptSettings
 from db3kd.boundary.surrogate import SURROGATE_WEIGHT, Surrogate
-from db3kd.boundary.surrogate_refit import AnswerSample
 from db3kd.querying.search import BudgetView, Search
 
 _MIN_PROBES = 4
@@ -78,8 +77,7 @@ def minimal_boundary_distance(
         query_batch_size: Maximum number of images in a batch.
         budget: The queries that each pair has spent and may spend.
         surrogate: A network whose boundary is followed first, without probes, while distances
-            shrink enough. Afterwards its normals are combined with the estimates from probes. It
-            stays as it is; with `settings.surrogate_refits` a copy is trained on the answers.
+            shrink enough. Afterwards its normals are combined with the estimates from probes.
     """
     state = _State(
         pairs=pairs,
@@ -93,7 +91,8 @@ def minimal_boundary_distance(
     accumulated = zeros_per_pair(pairs)
     cached: CachedNormals | None = None
     if surrogate is not None:
-        cached = yield from state.follow_and_refit(surrogate, seed)
+        cached = CachedNormals(surrogate, pairs)
+        yield from state.follow(cached)
     for round_number in range(settings.rounds):
         allowed = budget.remaining - settings.line_search_queries
         chosen = (boundary.distance.isfinite() & (allowed >= _MIN_PROBES)).nonzero()[:, 0]
@@ -139,29 +138,6 @@ class _State:
     budget: BudgetView
     trust: Tensor
     reach: Tensor
-
-    def follow_and_refit(self, surrogate: Surrogate, seed: int) -> Search[CachedNormals]:
-        """Follows the surrogate, then copies of it that are trained on the answers so far.
-
-        Returns:
-            The normals of the last copy.
-        """
-        cached = CachedNormals(surrogate, self.pairs)
-        if not self.settings.surrogate_refits:
-            yield from self.follow(cached)
-            return cached
-        answers = AnswerSample(self.pairs.samples.shape[1])
-        yield from answers.watch(self.follow(cached))
-        for number in range(self.settings.surrogate_refits):
-            refitted = surrogate.refitted(answers, seed + number)
-            if refitted is None:
-                break
-            surrogate = refitted
-            cached = CachedNormals(surrogate, self.pairs)
-            # A pair that had little to gain before may have more now.
-            self.trust.fill_(self.settings.trust / 2)
-            yield from answers.watch(self.follow(cached))
-        return cached
 
     def follow(self, cached: CachedNormals) -> Search[None]:
         """Moves each point as the surrogate proposes, while the teacher confirms a gain.

@@ -56,9 +56,6 @@ class SignOptSettings:
             nearer to the optimum; on networks, whose boundaries are curved, the queries it costs
             are better spent elsewhere.
         rounds: Maximum number of rounds, whatever the budget; at most 65,536.
-        surrogate_refits: How often a surrogate is trained further on the answers of the search
-            before the rounds, and is then followed again; None or 0 for never. See
-            `db3kd.boundary.surrogate_refit`.
 
     Raises:
         TypeError: If a length or a share is no number.
@@ -76,14 +73,11 @@ class SignOptSettings:
     trust: float = 0.4
     tolerance: float = 2e-3
     rounds: int = 1000
-    surrogate_refits: int | None = None
 
     def __post_init__(self) -> None:
         check_count(self.probes, "probes")
         if check_count(self.rounds, "rounds", least=0) > COUNTER_LIMIT:
             raise ValueError(f"rounds: expected at most {COUNTER_LIMIT:,}, got {self.rounds:,}")
-        if self.surrogate_refits is not None:
-            check_count(self.surrogate_refits, "surrogate_refits", least=0)
         if self.noise not in ("rademacher", "gaussian"):
             raise ValueError(
                 f"noise: expected 'rademacher' or 'gaussian', got {self.noise!r}"

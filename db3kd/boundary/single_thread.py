@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """Lets PyTorch compute on one thread inside a `with` block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -40,7 +40,7 @@ def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[R
     threads = min(torch.get_num_threads(), len(parts))
     # A new thread of PyTorch takes the number of threads that was set last, so the old number is
     # set again only when all of them have started.
-    with one_thread():
+    with _one_thread():
         if threads < 2:
             return [work(part) for part in parts]
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

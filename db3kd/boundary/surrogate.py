@@ -4,9 +4,7 @@ The teacher confirms every point that is used. A poor surrogate wastes queries, 
 a distance wrong.
 """
 
-import copy
 import math
-import time
 from collections.abc import Callable
 
 import torch
@@ -17,13 +15,10 @@ from db3kd.boundary.input_gradients import with_fast_input_gradients
 from db3kd.boundary.pairs import Pairs, Rays
 from db3kd.boundary.single_thread import in_parallel
 from db3kd.boundary.surrogate_points import (
-    FOLLOWING_STEPS,
-    NEAREST_STEPS,
     follow_boundary,
     nearest_points,
     unit,
 )
-from db3kd.boundary.surrogate_refit import AnswerSample, refit
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 
@@ -73,8 +68,6 @@ class Surrogate:
 
     Attributes:
         batch_size: The images of a forward pass.
-        scored: The images of forward passes so far.
-        differentiated: The images of forward and backward passes so far.
 
     Raises:
         TypeError: If `network` is not a module.
@@ -97,7 +90,6 @@ class Surrogate:
         if self._device.type == "cpu":
             with_fast_input_gradients(self._network)
         self.batch_size = batch_size(self._shape, self._device.type)
-        self.scored = self.differentiated = 0
         floating = (p.dtype for p in self._network.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
         self._check_scores(classes)
@@ -120,7 +112,6 @@ class Surrogate:
             return rays
         radius = nearest * _COMPARISON_RADIUS
         numbers = torch.arange(len(rays), device=rays.pair_of.device)
-        self.scored += len(rays)
         (margin,) = self._by_batch(
             lambda part: (self._margins_on_rays(pairs, rays, radius, part),), numbers
         )
@@ -144,7 +135,6 @@ class Surrogate:
             `[n, D] float32`, unit vectors towards the side that meets the criterion; zeros if the
             surrogate has no gradient there.
         """
-        self.differentiated += len(points)
         (normals,) = self._by_batch(
             lambda ends, pair: (unit(self._margins(pairs, ends, pair)[1]),), points, chosen
         )
@@ -162,7 +152,6 @@ class Surrogate:
             The points, `[n, D] float32`, and whether one was found for each pair, `[n] bool`. The
             point of a pair without one is its sample.
         """
-        self.differentiated += len(chosen) * NEAREST_STEPS
         points, found = self._by_batch(
             lambda norm, pair: nearest_points(
                 lambda ends: self._margins(pairs, ends, pair),
@@ -186,7 +175,6 @@ class Surrogate:
             `[P, D] float32`, points between the samples and the images that meet the criterion; the
             image itself if the surrogate finds no other point that does.
         """
-        self.scored += len(pairs) * _BISECTIONS
         numbers = torch.arange(len(pairs), device=images.device)
         (points,) = self._by_batch(
             lambda *rows: (self._bisect(pairs, *rows),),
@@ -212,7 +200,6 @@ class Surrogate:
             The new points, and the normals at the old points as from `normals`; each
             `[n, D] float32`.
         """
-        self.differentiated += len(chosen) * FOLLOWING_STEPS
         moved, normals = self._by_batch(
             lambda ends, pair: follow_boundary(
                 lambda moved: self._margins(pairs, moved, pair),
@@ -224,38 +211,6 @@ class Surrogate:
             chosen,
         )
         return moved, normals
-
-    def refitted(self, answers: AnswerSample, seed: int) -> "Surrogate | None":
-        """Trains a copy of the network on the answers of a search.
-
-        Args:
-            answers: The answers.
-            seed: The seed of the training.
-
-        Returns:
-            A surrogate of the trained copy; None if `refit` cannot train it. This surrogate stays
-            as it is.
-        """
-        other = copy.copy(self)
-        other._network = copy.deepcopy(self._network)
-        return other if refit(other._network, answers, self._shape, seed) else None
-
-    def seconds_per_image(self) -> tuple[float, float]:
-        """Measures the time of an image in full batches, as many as are computed at a time.
-
-        `scored` and `differentiated` do not change.
-
-        Returns:
-            Seconds for a forward pass, and for a forward and a backward pass.
-        """
-        batches = torch.get_num_threads() if self._device.type == "cpu" else 1
-        count = batches * self.batch_size
-        points = torch.zeros(count, math.prod(self._shape), device=self._device)
-        criterion_class = points.new_zeros(count, dtype=torch.int64)
-        return (
-            _seconds(lambda: self._by_batch(lambda part: (self._scores(part),), points)) / count,
-            _seconds(lambda: self._by_batch(self._differentiate, points, criterion_class)) / count,
-        )
 
     def _check_scores(self, classes: int) -> None:
         image = torch.zeros(1, *self._shape, device=self._device, dtype=self._dtype)
@@ -339,18 +294,6 @@ def _margin(scores: Tensor, criterion_class: Tensor) -> Tensor:
     column = criterion_class[:, None]
     others = scores.scatter(1, column, -torch.inf).amax(1)
     return scores.gather(1, column)[:, 0] - others
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Times work on the CPU or GPU, and returns the minimum of three runs after a warm-up."""
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
 
 
 def batch_size(image_shape: tuple[int, ...], device_type: str) -> int:

@@ -15,7 +15,7 @@ Margins = Callable[[Tensor], tuple[Tensor, Tensor]]
 A margin is positive at a point that meets the criterion.
 """
 
-FOLLOWING_STEPS = 3
+_FOLLOWING_STEPS = 3
 _FOLLOWING_SHARE = 0.45
 """Steps towards the nearest point, and the share of the way that each of them covers.
 
@@ -23,7 +23,7 @@ Boundaries are curved, so no step covers the whole way. Eight steps of a fifth e
 and cost nearly three times as many passes.
 """
 
-NEAREST_STEPS = 20
+_NEAREST_STEPS = 20
 _NEAREST_STEP = 0.3
 """Steps of the search for the nearest point, and the length of the first, as a share of the pair's
 distance. Twice as many steps get less than 1 % nearer.
@@ -57,7 +57,7 @@ def nearest_points(
     best = samples.clone()
     shortest = torch.full_like(distance, torch.inf)
     offset, norm = torch.zeros_like(samples), distance
-    for number in range(NEAREST_STEPS):
+    for number in range(_NEAREST_STEPS):
         points = samples + offset
         margin, gradient = margins(points)
         length = offset.norm(dim=1, keepdim=True)
@@ -65,7 +65,7 @@ def nearest_points(
         nearer = met & (length < shortest)
         best = torch.where(nearer, points, best)
         shortest = torch.where(nearer, length, shortest)
-        share = (1 + math.cos(math.pi * number / NEAREST_STEPS)) / 2 + _LEAST_STEP
+        share = (1 + math.cos(math.pi * number / _NEAREST_STEPS)) / 2 + _LEAST_STEP
         change = _NORM_STEP * share
         norm = torch.where(met, norm.minimum(length) * (1 - change), norm * (1 + change))
         moved = offset + _NEAREST_STEP * share * distance * unit(gradient)
@@ -90,7 +90,7 @@ def follow_boundary(
     """
     margin, gradient = margins(points)
     level, normals = margin, unit(gradient)
-    for number in range(FOLLOWING_STEPS):
+    for number in range(_FOLLOWING_STEPS):
         if number:
             margin, gradient = margins(points)
         length = gradient.norm(dim=1, keepdim=True)

@@ -1,21 +1,31 @@
 """The `db3kd label` command."""
 
-import math
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db3kd.cli.dry_run import print_estimate
 from db3kd.cli.errors import naming_options
-from db3kd.cli.label_options import BudgetOptions, SearchOptions, SoftLabelOptions, WorkerOptions
+from db3kd.cli.label_options import (
+    AUTO,
+    BudgetOptions,
+    SearchOptions,
+    SoftLabelOptions,
+    WorkerOptions,
+)
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import ImageOptions, ResumeOptions, Split
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
-from db3kd.cli.plan_output import price_text, print_answered, print_paid_twice, surrogate_text
+from db3kd.cli.plan_output import (
+    TIME_OF_QUERIES,
+    price_text,
+    print_answered,
+    print_paid_twice,
+    surrogate_text,
+)
 from db3kd.cli.teacher_options import ModelFileOptions, TeacherOptions
 from db3kd.wording import also_paid, counted, input_noun
 
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 
     from db3kd.data.image_set import ImageSet
     from db3kd.labelling.planned_run import PlannedRun, RunQueries
+    from db3kd.labelling.settings import LabelSettings
     from db3kd.labelling.totals import Totals
     from db3kd.pipelines.auto_surrogate import AutoSurrogate
     from db3kd.teachers import Teacher
@@ -31,6 +42,13 @@ if TYPE_CHECKING:
 
 INCONSISTENT = 3
 """Exit status of a finished run whose teacher is noisy or was replaced."""
+
+_ARGUMENTS = {
+    "address": "--ray-address",
+    "model": "--surrogate-model",
+    "networks": "--surrogate-networks",
+}
+"""Arguments in errors of a run, and the options that stand for them."""
 
 
 @expand_option_sets
@@ -60,8 +78,9 @@ def label(
     """Label images or rows with their distances to a teacher's other classes.
 
     A query sends one image or row to the teacher and uses only the class that it returns. The
-    budget is never exceeded. Query only teachers that you are allowed to query. The exit status is
-    3 if the run finished but the teacher is noisy or was replaced.
+    budget is never exceeded. The maximum number of queries is printed before the first one;
+    --dry-run stops there. Query only teachers that you are allowed to query. The exit status is 3
+    if the run finished but the teacher is noisy or was replaced.
 
     For example:
 
@@ -75,7 +94,7 @@ def label(
         --out runs/mine --resume
 
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
-        --out runs/mine --workers 8 --dry-run --price-per-1000 0.5
+        --out runs/mine --price-per-1000 0.5 --dry-run
 
         db3kd label --teacher my_package.model:predict --data images.npz --queries-per-pair 100
         --surrogate surrogate.safetensors --out runs/with-surrogate
@@ -83,138 +102,97 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --surrogate auto --out runs/auto
     """
-    from db3kd.labelling.chunk_search import chunk_size
-    from db3kd.labelling.dry_run import estimate_run
-    from db3kd.labelling.planned_run import RunQueries, plan_source_run
-    from db3kd.labelling.ray_cluster import import_ray
+    from db3kd.labelling.planned_run import RunExecution, plan_source_run
     from db3kd.labelling.run_writer import carry_out
-    from db3kd.labelling.sample_choice import draw_samples
-    from db3kd.storage.existing_runs import check_free, holds_run
-    from db3kd.storage.manifest import read_manifest
+    from db3kd.storage.existing_runs import check_free
 
     search.refuse_unused(budget)
     resuming.check()
-    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
-    check_free(out, resume)
-    note_new_run(out, resume)
-    before = read_manifest(out) if holds_run(out) else None
+    check_free(out, resuming.resume)
+    note_new_run(out, resuming.resume)
     source = images.source(split)
     loaded = source.load()
-    samples = min(len(loaded), limit or len(loaded))
-    if settings.queries is not None and settings.queries < samples:
-        noun = input_noun(loaded.image_shape)
-        print(
-            f"note: the budget covers the decisions of at most {settings.queries:,} of "
-            f"{counted(samples, noun)}; the others get no label. --limit draws fewer {noun}s",
-            file=sys.stderr,
-        )
+    noun = input_noun(loaded.image_shape)
+    _note_undecided(settings, min(len(loaded), limit or len(loaded)), noun)
     anywhere = replace(teacher, teacher=_absolute(teacher.teacher))
-    pool = workers.pool(partial(anywhere.open, loaded), teacher.device)
+    execution = RunExecution(
+        workers=workers.pool(partial(anywhere.open, loaded), teacher.device),
+        concurrent_chunks=workers.concurrent_chunks,
+        consistency_checks=budget.consistency_checks,
+        accept_changed_teacher=resuming.accept_changed_teacher,
+        rare_classes=budget.rare_classes,
+    )
     opened = teacher.open(loaded)
-    surrogate: nn.Module | AutoSurrogate | None = search.auto_surrogate(teacher.device)
-    if surrogate is None and search.surrogate is not None:
-        surrogate = _surrogate(Path(search.surrogate), loaded, opened, teacher.trust_code)
-    described: dict[str, Any] = {
-        "images": loaded,
-        "limit": limit,
-        "soft_labels": soft_label_settings,
-        "surrogate": surrogate,
-    }
-    of_surrogate = {"model": "--surrogate-model", "networks": "--surrogate-networks"}
-    if budget.dry_run:
-        so_far = RunQueries()
-        chosen = loaded.subset(draw_samples(len(loaded), limit, search.seed))
-        checks = budget.consistency_checks
-        with naming_options(**of_surrogate):
-            if resume and holds_run(out):
-                planned = plan_source_run(
-                    out,
-                    opened,
-                    source,
-                    settings,
-                    **described,
-                    resume=True,
-                    consistency_checks=checks,
-                )
-                so_far = planned.count_queries(out, any_teacher=any_teacher)
-            if budget.dry_run_queries and not so_far.finished:
-                asked = counted(budget.dry_run_queries, "real query")
-                print(
-                    f"note: sending up to {asked}, outside of any budget; --dry-run-queries 0 "
-                    "sends none",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            estimate = estimate_run(
-                opened,
-                chosen,
-                settings,
-                0 if so_far.finished else budget.dry_run_queries,
-                surrogate=surrogate,
-                consistency_checks=checks,
-            )
-        shards = math.ceil(len(chosen) / chunk_size(opened, settings))
-        parallel = min(workers.workers, shards)
-        print_estimate(estimate, parallel, budget.price, so_far)
-        return
-    with naming_options(address="--ray-address", **of_surrogate), hint_at_resuming(out):
-        if pool is not None:
-            import_ray()
+    surrogate = _surrogate(search, loaded, opened, teacher)
+    with naming_options(**_ARGUMENTS), hint_at_resuming(out):
         planned = plan_source_run(
             out,
             opened,
             source,
             settings,
-            **described,
-            resume=resume,
-            concurrent_chunks=workers.concurrent_chunks,
-            consistency_checks=budget.consistency_checks,
-            rare_classes=budget.rare_classes,
+            images=loaded,
+            limit=limit,
+            soft_labels=soft_label_settings,
+            surrogate=surrogate,
+            resume=resuming.resume,
+            execution=execution,
         )
-        so_far = RunQueries()
-        if resume and holds_run(out):
-            so_far = planned.count_queries(out, any_teacher=any_teacher)
+        so_far = planned.count_queries()
         _print_plan(planned, so_far, budget.price)
-        totals = carry_out(
-            planned, out, resume=resume, workers=pool, accept_changed_teacher=any_teacher
+        if budget.dry_run:
+            if not so_far.finished:
+                print(f"querying       {TIME_OF_QUERIES}")
+            print("dry run        no query was sent; nothing was written")
+            return
+        totals = carry_out(planned)
+    if so_far.finished:
+        print("nothing to do  the run was already finished")
+    _report(totals, out, budget.price, noun)
+
+
+def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") -> None:
+    """Prints a note if the budget covers fewer decisions than there are samples."""
+    if settings.queries is not None and settings.queries < samples:
+        print(
+            f"note: the budget covers the decisions of at most {settings.queries:,} of "
+            f"{counted(samples, noun)}; the others get no label. --limit draws fewer {noun}s",
+            file=sys.stderr,
         )
-    _report(totals, before, out, budget.price, input_noun(loaded.image_shape))
 
 
 def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None) -> None:
     """Prints the maximum number of queries of a run and their price, before the first of them.
-
-    Nothing is printed if nothing is left to do.
 
     Args:
         planned: The run.
         so_far: The queries of the run if it is continued.
         price: The price of 1,000 queries, or None.
     """
-    if so_far.finished:
-        return
-    queries = planned.max_queries
+    queries, surrogate = planned.max_queries, planned.surrogate
     print(
         f"plan           at most {counted(queries, 'query')} for "
         f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}"
     )
-    print_answered(so_far.answered, queries, price, unused=so_far.unused, width=13)
+    if surrogate.why:
+        cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
+        print(f"surrogate      {cost}: {surrogate.why}")
+    print_answered(
+        so_far.answered,
+        queries,
+        price,
+        unused=so_far.unused,
+        finished=so_far.finished,
+        width=13,
+    )
     sys.stdout.flush()  # progress is written to stderr
 
 
-def _report(
-    totals: "Totals",
-    before: dict[str, Any] | None,
-    out: Path,
-    price: float | None,
-    noun: "InputNoun",
-) -> None:
+def _report(totals: "Totals", out: Path, price: float | None, noun: "InputNoun") -> None:
     """Prints what a run measured, and exits with status 3 if the teacher contradicted itself.
 
     Args:
         totals: The totals of the run.
-        before: The manifest before this command, if there was one.
         out: The folder of the run.
         price: The price of 1,000 queries, or None.
         noun: What messages call an image.
@@ -223,8 +201,6 @@ def _report(
     from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 
     after = read_manifest(out)
-    if after == before:
-        print("nothing to do  the run was already finished")
     _print_summary(totals, price, queries_in_flight(after), noun, out)
     if described := surrogate_text(after, noun):
         print(f"surrogate      {described}")
@@ -247,13 +223,18 @@ def _absolute(teacher: str) -> str:
     return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
 
 
-def _surrogate(file: Path, images: "ImageSet", teacher: "Teacher", trust_code: bool) -> "nn.Module":
-    """Loads a surrogate, which must number its classes as the teacher does."""
+def _surrogate(
+    search: SearchOptions, images: "ImageSet", teacher: "Teacher", options: TeacherOptions
+) -> "nn.Module | AutoSurrogate | None":
+    """Returns what --surrogate names; a network must number its classes as the teacher does."""
     from db3kd.teachers import ModuleTeacher
     from db3kd.teachers.base import class_names_of
 
+    if search.surrogate in (None, AUTO):
+        return search.auto_surrogate(options.device)
+    file = str(search.surrogate)
     with naming_options(teacher="--surrogate"):
-        loaded = ModelFileOptions(trust_code=trust_code).load(str(file), images, "cpu")
+        loaded = ModelFileOptions(trust_code=options.trust_code).load(file, images, "cpu")
     if not isinstance(loaded, ModuleTeacher):
         raise ValueError(f"surrogate: expected a torch network, which has gradients, got {file}")
     if loaded.bounds != images.bounds:

@@ -1,13 +1,13 @@
 """Options of `db3kd label`: the search, its budget, its soft labels and its processes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
-from db3kd.cli.options import PricePer1000, Seed, given, parse_counts
+from db3kd.cli.options import DryRun, PricePer1000, Seed, given, parse_counts
 
 if TYPE_CHECKING:
     from db3kd.labelling.ray_cluster import Workers
@@ -64,18 +64,7 @@ class BudgetOptions(OptionSet):
             "class.",
         ),
     ] = False
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Estimate queries, time and cost from a few real queries, and write nothing.",
-            rich_help_panel=COMMON,
-        ),
-    ] = False
-    dry_run_queries: Annotated[
-        int,
-        typer.Option("--dry-run-queries", min=0, help="Maximum number of queries of --dry-run."),
-    ] = 400
+    dry_run: DryRun = False
     price: PricePer1000 = None
 
 
@@ -168,15 +157,6 @@ class SearchOptions(OptionSet):
             show_default="3",
         ),
     ] = None
-    surrogate_refits: Annotated[
-        int | None,
-        typer.Option(
-            "--surrogate-refits",
-            min=0,
-            help="How many times to train the surrogate further, on the answers of each shard.",
-            show_default="0",
-        ),
-    ] = None
     snapshots: Annotated[
         str,
         typer.Option(
@@ -235,13 +215,7 @@ class SearchOptions(OptionSet):
             queries_per_sample=budget.queries_per_sample,
             queries=budget.queries,
         )
-        settings = make(measure=self.measure, seed=self.seed, **changes)
-        if self.surrogate_refits is None:
-            return settings
-        if self.surrogate is None:
-            raise ValueError("surrogate_refits: needs --surrogate, the network to train further")
-        sign_opt = replace(settings.sign_opt, surrogate_refits=self.surrogate_refits)
-        return replace(settings, sign_opt=sign_opt)
+        return make(measure=self.measure, seed=self.seed, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)

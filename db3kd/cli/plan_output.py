@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
 
+TIME_OF_QUERIES = "time unknown; db3kd info --teacher … --time 20 measures it with 20 queries"
+"""How a user finds out what a plan cannot say without a query."""
+
 
 def print_plan(
     plan: "BudgetPlan", price_per_1000: float | None, noun: "InputNoun" = "image"
@@ -142,9 +145,7 @@ def print_times(
         left = max(0, plan.queries - answered)
         print(f"querying   at least {duration(left / rate)} at {rate:g} queries per second")
     else:
-        print(
-            "querying   time unknown; db3kd info --teacher … --time 20 measures it with 20 queries"
-        )
+        print(f"querying   {TIME_OF_QUERIES}")
     steps, full = times.steps_of_run(plan, settings)
     print(
         f"training   about {duration(times.of_run(plan, settings))} on this machine, {steps:,} "

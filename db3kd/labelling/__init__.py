@@ -5,21 +5,20 @@ budgets. `with_soft_labels` turns the distances into soft labels for a student. 
 both for a data set on disk, in one or many processes, and `open_run` reads the result.
 """
 
-from db3kd.labelling.dry_run import Estimate, estimate_run
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_images import label, label_chunks
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.planned_run import RunExecution
 from db3kd.labelling.ray_cluster import Workers
 from db3kd.labelling.recovered import Recovered
-from db3kd.labelling.run_writer import RunExecution, write_run
+from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals
 
 __all__ = [
-    "Estimate",
     "LabelRun",
     "LabelSettings",
     "Labels",
@@ -29,7 +28,6 @@ __all__ = [
     "Source",
     "Totals",
     "Workers",
-    "estimate_run",
     "label",
     "label_chunks",
     "load_labels",

@@ -19,7 +19,6 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
     sample_distance,
-    training_digest,
 )
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_over_targets
@@ -116,7 +115,7 @@ class Labeller:
         targets = replace(targets, searched=targets.searched & ~contradicted)
         pairs, ledger = self._pairs(samples, index, targets.searched)
         if self.settings.needs_rays:
-            search = self.search(pairs, ledger, ledger.limits)
+            search = self.search(pairs, ledger)
             boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal)
             distance, snapshots = boundary.distance, boundary.snapshots
         else:
@@ -141,19 +140,17 @@ class Labeller:
             },
         )
 
-    def search(self, pairs: Pairs, budget: BudgetView, limits: Tensor) -> Search[Boundary]:
+    def search(self, pairs: Pairs, ledger: Ledger) -> Search[Boundary]:
         """The search for the distances of pairs.
 
         Args:
             pairs: Samples and targets to measure.
-            budget: The queries that each pair has spent and may still spend.
-            limits: `[P] int64`, the maximum number of queries for each pair in the run. They
-                determine the number of starting points.
+            ledger: The budgets of the pairs, which determine their numbers of starting points.
         """
         settings, surrogate = self.settings, self.surrogate
-        counts = settings.starting_points_per_pair(limits, surrogate is not None)
+        counts = settings.starting_points_per_pair(ledger.limits, surrogate is not None)
         rays = self.starting_points.rays(pairs, counts)
-        return measure(pairs, rays, self.teacher.image_shape, settings, budget, surrogate)
+        return measure(pairs, rays, self.teacher.image_shape, settings, ledger, surrogate)
 
     def first_query(self, index: Tensor) -> Tensor:
         """The first batch of images that the search of these samples queries.
@@ -170,7 +167,7 @@ class Labeller:
         searched = self.targets(samples, decision).searched & ~self._contradicted(index)
         pairs, ledger = self._pairs(samples, index, searched)
         try:
-            query = next(self.search(pairs, ledger, ledger.limits))
+            query = next(self.search(pairs, ledger))
         except StopIteration:
             return samples[:0]
         rows = ledger.affordable(query.accounts)
@@ -241,18 +238,6 @@ def check_surrogate_measure(settings: LabelSettings) -> None:
             "surrogate: expected one only with measure 'mbd', which searches with it, got measure "
             f"{settings.measure!r}; pass measure='mbd', or no surrogate"
         )
-
-
-def training_digest_for(settings: LabelSettings, has_surrogate: bool) -> str | None:
-    """Returns the `training_digest` that a run needs; None if it does not refit a surrogate.
-
-    Args:
-        settings: The settings of the run.
-        has_surrogate: Whether it searches with a surrogate.
-    """
-    if not (has_surrogate and settings.sign_opt.surrogate_refits):
-        return None
-    return training_digest()
 
 
 def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor) -> Pairs:

@@ -13,7 +13,7 @@ from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.planned_run import plan_run
+from db3kd.labelling.planned_run import RunExecution, plan_run
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.run_identity import consistency_checks_of, decision_order_of, is_spread
 from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner
@@ -135,15 +135,12 @@ def label(
         return _label_in_memory(job, recovered, shown)
     if len(job.index.unique()) < len(job.index):
         raise ValueError("index: expected each number at most once with out=, got duplicates")
-    checks = consistency_checks_of(out, resume=resume)
-    planned = plan_run(out, job, surrogate=surrogate, resume=resume, consistency_checks=checks)
-    carry_out(
-        planned,
-        out,
-        resume=resume,
-        progress=shown,
+    execution = RunExecution(
+        consistency_checks=consistency_checks_of(out, resume=resume),
         accept_changed_teacher=accept_changed_teacher,
     )
+    planned = plan_run(out, job, surrogate=surrogate, resume=resume, execution=execution)
+    carry_out(planned, shown)
     return load_labels(out)
 
 

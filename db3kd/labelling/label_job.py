@@ -87,7 +87,6 @@ class LabelJob:
         index: Tensor | None = None,
         concurrent_chunks: int | None = None,
         surrogate: nn.Module | None = None,
-        samples_per_chunk: int | None = None,
         decision_order: DecisionOrder | None = None,
         check_images: bool = True,
     ) -> "LabelJob":
@@ -100,7 +99,6 @@ class LabelJob:
             index: See `db3kd.label`.
             concurrent_chunks: See `db3kd.label`.
             surrogate: The surrogate's network, or None.
-            samples_per_chunk: See `LabelJob`.
             decision_order: See `LabelJob`.
             check_images: Whether to read all images of a set, to find an invalid one. A caller that
                 reads them anyway can find it in the same pass.
@@ -122,7 +120,6 @@ class LabelJob:
             concurrent_chunks=check_count(concurrent_chunks, "concurrent_chunks"),
             network=surrogate,
             surrogate=surrogate_for(fitted_teacher, settings, surrogate),
-            samples_per_chunk=samples_per_chunk,
             decision_order=decision_order or DecisionOrder(),
         )
 
@@ -238,19 +235,10 @@ class LabelJob:
 
         Args:
             progress: A listener; True for a display; False for nothing.
-            before: See `progress`.
-        """
-        if progress is True:
-            return self.progress(before)
-        return nullcontext(progress or None)
-
-    def progress(self, before: Totals | None = None) -> Progress:
-        """A display for this labelling.
-
-        Args:
             before: The totals of an earlier process; its decisions are counted when replayed.
         """
-        before = before or Totals()
+        if progress is not True:
+            return nullcontext(progress or None)
         return Progress(
             len(self.index),
             self.max_queries,

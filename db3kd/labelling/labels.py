@@ -35,7 +35,6 @@ _OF_SURROGATE = (
     "settings.surrogate.",
     "settings.surrogate.queries",
     "settings.labelling.queries",
-    "settings.training_digest",
 )
 """Entries that depend on whether a run trains its surrogate or is given one."""
 

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_flag, suggests_arguments
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.consistency import allowed_checks
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
+from db3kd.labelling.ray_cluster import Workers
 from db3kd.labelling.run_identity import (
     decision_order_of,
     label_manifest,
@@ -29,10 +31,43 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
+from db3kd.storage.changed_teachers import check_accepts_teacher
+from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
 from db3kd.storage.run_images import RunImages
 from db3kd.teachers import Teacher
+
+
+@suggests_arguments
+@dataclass(frozen=True)
+class RunExecution:
+    """How a run is carried out, as opposed to what it labels.
+
+    Attributes:
+        workers: Processes that label the chunks; labels, totals and budgets stay the same. The
+            process that calls `write_run` decides all images first. If a worker dies, another
+            continues its shard. None for no other process.
+        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
+        consistency_checks: Maximum number of queries that repeat known answers, to detect a
+            teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They do not
+            affect the labels unless `LabelSettings.queries` is set: the checks then take up to
+            1 % of that budget.
+        accept_changed_teacher: Whether to resume a run even if the fingerprint of the teacher or
+            its answers have changed; the manifest records it.
+        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
+            all in one class.
+    """
+
+    workers: Workers | None = None
+    concurrent_chunks: int | None = None
+    consistency_checks: int = 0
+    accept_changed_teacher: bool = False
+    rare_classes: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag(self.accept_changed_teacher, "accept_changed_teacher")
+        check_flag(self.rare_classes, "rare_classes")
 
 
 @dataclass(frozen=True)
@@ -40,6 +75,9 @@ class PlannedRun:
     """A label run in a folder, which `carry_out` opens; made by `plan_run` or `plan_source_run`.
 
     Attributes:
+        folder: The run folder.
+        resume: Whether it continues the run in the folder, if there is one.
+        execution: How it is carried out.
         job: The labelling, with the budget that remains after surrogate and checks.
         source_index: `[N] int64`, the index of each of its images in their source.
         known: Digests of the images, to detect later changes; None if the images are a tensor.
@@ -49,6 +87,9 @@ class PlannedRun:
         manifest: What identifies the run.
     """
 
+    folder: Path
+    resume: bool
+    execution: RunExecution
     job: LabelJob
     source_index: Tensor
     known: RunImages | None
@@ -57,30 +98,33 @@ class PlannedRun:
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
 
-    def expected(self, folder: str | Path) -> ExpectedRun:
-        """Returns what a run in a folder must be if this one continues it."""
-        return ExpectedRun(Path(folder), LABELS, self.manifest, self.known)
+    @property
+    def expected(self) -> ExpectedRun:
+        """What a run in the folder must be if this one continues it."""
+        return ExpectedRun(self.folder, LABELS, self.manifest, self.known)
 
     @property
     def max_queries(self) -> int:
         """Maximum number of queries of the run, with those of its surrogate and its checks."""
         return self.job.max_queries + self.surrogate.queries + self.checks_budget
 
-    def count_queries(self, folder: Path, *, any_teacher: bool = False) -> "RunQueries":
-        """Counts the queries of the run in a folder, which it continues.
+    def count_queries(self) -> "RunQueries":
+        """Counts the queries of the run in the folder, which this one continues.
 
-        The teacher is not asked.
-
-        Args:
-            folder: The run folder.
-            any_teacher: Whether the run may have had another teacher.
+        The teacher is not asked. Without a run, there are none.
 
         Raises:
-            FileNotFoundError: If the folder holds no run.
             ValueError: If the folder holds another run.
         """
+        folder = self.folder
+        if not holds_run(folder):
+            return RunQueries()
         compared = compare_with_run(
-            folder, LABELS, self.manifest, self.known, any_teacher=any_teacher
+            folder,
+            LABELS,
+            self.manifest,
+            self.known,
+            any_teacher=self.execution.accept_changed_teacher,
         )
         totals = totals_of_shards(folder)
         limits, size = self.job.limits, self.job.samples_per_chunk
@@ -122,7 +166,7 @@ def plan_run(
     source_images: ImageSet | None = None,
     source_index: Tensor | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    consistency_checks: int = 0,
+    execution: RunExecution | None = None,
 ) -> PlannedRun:
     """Plans a run that keeps a labelling in a folder; nothing is asked or written.
 
@@ -140,13 +184,15 @@ def plan_run(
             job, which have the teacher's numbers.
         source_index: See `PlannedRun`; by default the images are the whole source.
         soft_labels: See `PlannedRun`.
-        consistency_checks: See `RunExecution`.
+        execution: See `write_run`.
 
     Raises:
         ValueError: If an image is invalid, or a setting or the surrogate does not fit.
     """
+    execution = execution or RunExecution()
+    check_accepts_teacher(execution.accept_changed_teacher, resume)
     budget = job.settings.queries
-    checks_budget = allowed_checks(consistency_checks, budget)
+    checks_budget = allowed_checks(execution.consistency_checks, budget)
     if budget is not None:
         job = replace(job, settings=replace(job.settings, queries=budget - checks_budget))
     known, images = None, job.images if source_images is None else source_images
@@ -174,6 +220,9 @@ def plan_run(
         index=job.index,
     )
     return PlannedRun(
+        folder=Path(folder),
+        resume=resume,
+        execution=execution,
         job=job,
         source_index=torch.arange(len(images)) if source_index is None else source_index,
         known=known,
@@ -205,7 +254,7 @@ def expected_labels(
         decision_order=decision_order_of(folder, resume=True, rare_classes=False),
         check_images=False,
     )
-    return plan_run(folder, job, resume=True).expected(folder)
+    return plan_run(folder, job, resume=True).expected
 
 
 def _is_complete(folder: Path, samples: int, per_shard: int) -> bool:
@@ -225,11 +274,9 @@ def plan_source_run(
     soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | SurrogatePlanner | None = None,
     resume: bool = False,
-    concurrent_chunks: int | None = None,
-    consistency_checks: int = 0,
-    rare_classes: bool = False,
+    execution: RunExecution | None = None,
 ) -> PlannedRun:
-    """Checks the arguments of `write_run`; nothing is asked or written.
+    """Plans the run that `write_run` makes or continues; nothing is asked or written.
 
     Args:
         folder: See `write_run`.
@@ -241,13 +288,12 @@ def plan_source_run(
         soft_labels: See `write_run`.
         surrogate: See `write_run`.
         resume: See `write_run`.
-        concurrent_chunks: See `RunExecution`.
-        consistency_checks: See `RunExecution`.
-        rare_classes: See `RunExecution`.
+        execution: See `write_run`.
 
     Raises:
         ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.
     """
+    execution = execution or RunExecution()
     images = source.load() if images is None else images
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
@@ -255,9 +301,11 @@ def plan_source_run(
         teacher,
         chosen,
         settings,
-        concurrent_chunks=concurrent_chunks,
+        concurrent_chunks=execution.concurrent_chunks,
         surrogate=network_or_planner(surrogate)[0],
-        decision_order=decision_order_of(folder, resume=resume, rare_classes=rare_classes),
+        decision_order=decision_order_of(
+            folder, resume=resume, rare_classes=execution.rare_classes
+        ),
         check_images=False,
     )
     return plan_run(
@@ -270,5 +318,5 @@ def plan_source_run(
         source_images=chosen,
         source_index=rows,
         soft_labels=soft_labels,
-        consistency_checks=consistency_checks,
+        execution=execution,
     )

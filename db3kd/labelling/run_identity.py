@@ -13,7 +13,7 @@ from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.chunk_search import chunk_size, training_digest_for
+from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
@@ -154,8 +154,6 @@ def label_manifest(
         entries["index"] = hashlib.sha256(index.numpy().tobytes()).hexdigest()
     if surrogate is not None:
         entries["surrogate"] = surrogate
-    if (digest := training_digest_for(settings, has_surrogate=surrogate is not None)) is not None:
-        entries["training_digest"] = digest
     return make_manifest(
         entries,
         seed=settings.seed,

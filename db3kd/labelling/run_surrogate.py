@@ -226,7 +226,7 @@ def plan_surrogate(
     teacher: Teacher,
     images: int,
     settings: LabelSettings,
-    index: Tensor | None = None,
+    index: Tensor,
 ) -> RunSurrogate:
     """Plans the surrogate of a run, and takes its queries from the run's budget.
 
@@ -235,7 +235,7 @@ def plan_surrogate(
         teacher: See `SurrogatePlanner.plan`.
         images: See `SurrogatePlanner.plan`.
         settings: The settings of the run, with its whole budget.
-        index: `[n] int64`, the images to label; None for all.
+        index: `[n] int64`, the images to label.
 
     Raises:
         TypeError: If `surrogate` is something else.
@@ -245,7 +245,7 @@ def plan_surrogate(
     if planner is None:
         return RunSurrogate(settings, network)
     limits = divide_budget(settings, images, teacher.classes)
-    labelled = limits if index is None else limits[index]
+    labelled = limits[index]
     decisions = int((limits > 0).sum())
     distances = int((labelled - 1).clamp_min(0).sum())
     planned = planner.plan(teacher, images, len(labelled), settings, decisions + distances)

@@ -1,17 +1,16 @@
 """Writes a label run: labels a data set into a folder, one shard at a time."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
-from db3kd.argument_types import check_flag, suggests_arguments
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.consistency import ConsistencyChecks
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
-from db3kd.labelling.planned_run import PlannedRun, plan_source_run
+from db3kd.labelling.planned_run import PlannedRun, RunExecution, plan_source_run
 from db3kd.labelling.ray_cluster import Workers, import_ray
 from db3kd.labelling.run_surrogate import SurrogatePlanner
 from db3kd.labelling.settings import LabelSettings
@@ -20,41 +19,10 @@ from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
 from db3kd.progress import ProgressListener
-from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
+from db3kd.storage.changed_teachers import compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_free
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
-
-
-@suggests_arguments
-@dataclass(frozen=True)
-class RunExecution:
-    """How a run is carried out, as opposed to what it labels.
-
-    Attributes:
-        workers: Processes that label the chunks; labels, totals and budgets stay the same. The
-            process that calls `write_run` decides all images first. If a worker dies, another
-            continues its shard. None for no other process.
-        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
-        consistency_checks: Maximum number of queries that repeat known answers, to detect a
-            teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They do not
-            affect the labels unless `LabelSettings.queries` is set: the checks then take up to
-            1 % of that budget.
-        accept_changed_teacher: Whether to resume a run even if the fingerprint of the teacher or
-            its answers have changed; the manifest records it.
-        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
-            all in one class.
-    """
-
-    workers: Workers | None = None
-    concurrent_chunks: int | None = None
-    consistency_checks: int = 0
-    accept_changed_teacher: bool = False
-    rare_classes: bool = False
-
-    def __post_init__(self) -> None:
-        check_flag(self.accept_changed_teacher, "accept_changed_teacher")
-        check_flag(self.rare_classes, "rare_classes")
 
 
 def write_run(
@@ -109,9 +77,8 @@ def write_run(
         ChildProcessError: If a shard keeps killing workers.
         OSError: If the disk fails.
     """
-    execution = execution or RunExecution()
     check_free(folder, resume)
-    if execution.workers is not None:
+    if execution is not None and execution.workers is not None:
         import_ray()
     planned = plan_source_run(
         folder,
@@ -123,37 +90,17 @@ def write_run(
         soft_labels=soft_labels,
         surrogate=surrogate,
         resume=resume,
-        concurrent_chunks=execution.concurrent_chunks,
-        consistency_checks=execution.consistency_checks,
-        rare_classes=execution.rare_classes,
+        execution=execution,
     )
-    return carry_out(
-        planned,
-        folder,
-        resume=resume,
-        workers=execution.workers,
-        accept_changed_teacher=execution.accept_changed_teacher,
-    )
+    return carry_out(planned)
 
 
-def carry_out(
-    planned: PlannedRun,
-    folder: str | Path,
-    *,
-    resume: bool,
-    progress: ProgressListener | bool = True,
-    workers: Workers | None = None,
-    accept_changed_teacher: bool = False,
-) -> Totals:
+def carry_out(planned: PlannedRun, progress: ProgressListener | bool = True) -> Totals:
     """Opens the folder of a planned run, and labels what is missing in it.
 
     Args:
         planned: The run.
-        folder: See `write_run`.
-        resume: See `write_run`.
         progress: A listener that receives the counts; True for a display; False for nothing.
-        workers: See `RunExecution`.
-        accept_changed_teacher: See `RunExecution`.
 
     Returns:
         The totals of the run, as its manifest has them.
@@ -161,24 +108,23 @@ def carry_out(
     Raises:
         FileExistsError, ValueError, TeacherError, ChildProcessError, OSError: See `write_run`.
     """
-    job = planned.job
-    check_accepts_teacher(accept_changed_teacher, resume)
-    if accept_changed_teacher:
-        compare_or_accept_teacher([planned.expected(folder)], accept_changed_teacher=True)
+    job, execution = planned.job, planned.execution
+    if execution.accept_changed_teacher:
+        compare_or_accept_teacher([planned.expected], accept_changed_teacher=True)
     with RunFolder.open(
-        folder, LABELS, planned.manifest, resume=resume, images=planned.known
+        planned.folder, LABELS, planned.manifest, resume=planned.resume, images=planned.known
     ) as run:
         if run.verify_finished():
             return add_up(run)
         checks = None
         if planned.checks_budget:
-            checks = ConsistencyChecks(run, planned.checks_budget, accept_changed_teacher)
+            checks = ConsistencyChecks(run, planned.checks_budget, execution.accept_changed_teacher)
         job = job.with_surrogate(
             planned.surrogate.train_or_load(
                 run, job.teacher, job.images, job.decision_order, progress=progress is True
             )
         )
-        with _pool(workers, run, job) as pool:
+        with _pool(execution.workers, run, job) as pool:
             _write_shards(run, replace(job, pool=pool, checks=checks), planned, progress)
         if checks is not None:
             checks.end(job.teacher, job.images, job.settings.measure)

@@ -11,7 +11,6 @@ from threading import Event
 import torch
 from torch import Tensor, nn
 
-from db3kd.boundary import training_digest
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.chunk_search import Labeller, surrogate_for
 from db3kd.labelling.labels import Labels
@@ -36,7 +35,6 @@ class WorkerTask:
         journals: The journals of the run.
         threads: CPU threads of each worker.
         surrogate: A network, as for `db3kd.label`; or None.
-        training_digest: The `training_digest()` that a worker's machine must have; None for any.
     """
 
     make_teacher: Callable[[], Teacher]
@@ -47,7 +45,6 @@ class WorkerTask:
     journals: Journals
     threads: int
     surrogate: nn.Module | None = None
-    training_digest: str | None = None
 
 
 class Stopped(Exception):
@@ -81,12 +78,6 @@ class Worker:
         self._teacher = takes_unit_images(task.make_teacher())
         _check("teacher", describe(self._teacher), self._teacher.fingerprint(), task.fingerprint)
         _check("images", task.images.name, task.images.fingerprint(), task.data_fingerprint)
-        if task.training_digest is not None and task.training_digest != training_digest():
-            raise ValueError(
-                "surrogate_refits: expected workers whose processors train a surrogate to the same "
-                "bits as the main process, got a different kind of processor; use machines of one "
-                "kind, or no refits"
-            )
         self._surrogate = surrogate_for(self._teacher, task.settings, task.surrogate)
         within_reach = task.journals.within_reach()
         if within_reach:

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from db3kd.data.image_source import NamedImages
-from db3kd.labelling.chunk_search import training_digest_for
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.ray_cluster import Workers, connect, gpu_share
 from db3kd.labelling.settings import LabelSettings
@@ -73,7 +72,6 @@ def start_workers(
             data_fingerprint=images.fingerprint(),
             settings=settings,
             surrogate=surrogate,
-            training_digest=training_digest_for(settings, has_surrogate=surrogate is not None),
             journals=run.journals,
             threads=max(1, min(torch.get_num_threads(), cpus // workers.count)),
         )

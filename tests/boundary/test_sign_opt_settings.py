@@ -14,7 +14,6 @@ from db3kd.boundary.probes import dct_basis
         ({"noise": "uniform"}, "noise: expected 'rademacher' or 'gaussian', got 'uniform'"),
         ({"rounds": 65_537}, "rounds: expected at most 65,536, got 65,537"),
         ({"steps": ()}, "steps: expected at least one positive length"),
-        ({"surrogate_refits": -1}, "surrogate_refits: expected an integer of at least 0, got -1"),
         ({"momentum": 1.0}, r"momentum.*in \[0, 1\)"),
         ({"trust": 1.5}, "trust: expected 0 < least_gain <= tolerance < trust / 2 < 0.5"),
         (

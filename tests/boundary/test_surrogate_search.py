@@ -22,7 +22,6 @@ from db3kd.boundary import (
 from db3kd.boundary.cached_normals import CachedNormals
 from db3kd.boundary.surrogate import batch_size
 from db3kd.data.image_source import TensorImages
-from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_images import label
 from db3kd.labelling.run_writer import write_run
@@ -62,7 +61,7 @@ def pairs_of(teacher, count=6, seed=1):
     return Pairs(samples, number, number, target, bounds=teacher.bounds)
 
 
-def search(teacher, pairs, limit, surrogate=None, spread=1.0):
+def search(teacher, pairs, limit, surrogate=None, spread=1.0, query_batch_size=512):
     """MBD of the pairs, with starting points at this spread, and the ledger."""
     ledger = Ledger(torch.full((len(pairs),), limit))
     candidate_pool = gaussian(POOL, seed=2) * spread
@@ -80,7 +79,7 @@ def search(teacher, pairs, limit, surrogate=None, spread=1.0):
             (SIDE,),
             SignOptSettings(),
             seed=0,
-            query_batch_size=512,
+            query_batch_size=query_batch_size,
             budget=ledger,
             surrogate=surrogate,
         )
@@ -154,7 +153,6 @@ def test_a_surrogate_selects_a_ray_that_crosses_early():
         here.view(6, 8)[:, 0] - margin[len(pairs) :][best.end_of]
     ))  # fmt: skip
     assert bool((of_best <= crossing.quantile(0.3, dim=1)).all())
-    assert surrogate.scored == len(rays)
 
 
 def test_rays_are_compared_without_a_query_and_one_of_each_pair_is_queried():
@@ -190,17 +188,24 @@ def test_the_sample_distance_is_kept_if_the_surrogate_selects_another_ray():
     assert bool((boundary.distance <= rays.lengths).all())
 
 
-def test_a_normal_is_computed_once_while_the_point_stays():
+def test_a_normal_is_computed_once_while_the_point_stays(monkeypatch):
     teacher = linear_teacher(classes=2)
     pairs, chosen = pairs_of(teacher), torch.arange(6)
     surrogate = Surrogate(network_of(teacher), (SIDE,), 2)
     boundary = Boundary(torch.ones(6), pairs.samples + 1, {})
+    expected, computed = surrogate.normals(pairs, boundary.points, chosen), []
+    normals = surrogate.normals
+    monkeypatch.setattr(
+        surrogate,
+        "normals",
+        lambda *given: (computed.append(given[2].tolist()), normals(*given))[1],
+    )
     cached = CachedNormals(surrogate, pairs)
     first = cached.at(boundary, chosen)
     cached.moved[2] = True
     assert torch.equal(cached.at(boundary, chosen), first)
-    assert surrogate.differentiated == 7
-    torch.testing.assert_close(first, surrogate.normals(pairs, boundary.points, chosen))
+    assert computed == [[0, 1, 2, 3, 4, 5], [2]]
+    torch.testing.assert_close(first, expected)
 
 
 @pytest.mark.parametrize(
@@ -368,6 +373,22 @@ def test_a_proposal_does_not_depend_on_other_pairs():
         assert torch.equal(alone, together[[one]])
 
 
+@pytest.mark.parametrize(("more_threads", "query_batch_size"), [(1, 512), (0, 77)])
+def test_a_search_does_not_depend_on_threads_or_batches(more_threads, query_batch_size):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(SIDE, 128), nn.ReLU(), nn.Linear(128, 4))
+    teacher, threads = linear_teacher(), torch.get_num_threads()
+    pairs, surrogate = pairs_of(teacher, count=150), Surrogate(network, (SIDE,), 4)
+    one, _ = search(teacher, pairs, 60, surrogate)
+    try:
+        torch.set_num_threads(threads + more_threads)
+        other, _ = search(teacher, pairs, 60, surrogate, query_batch_size=query_batch_size)
+        assert torch.get_num_threads() == threads + more_threads
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(one.points, other.points)
+
+
 def test_the_network_is_not_changed_and_can_be_trained_further():
     network = nn.Sequential(nn.Linear(SIDE, 8), nn.Dropout(0.5), nn.Linear(8, 3)).train()
     before = copy.deepcopy(network.state_dict())
@@ -431,19 +452,6 @@ def test_a_surrogate_improves_mbd_labels_and_is_refused_for_other_measures():
     assert int(followed.queries.max()) <= 60
     with pytest.raises(ValueError, match=r"surrogate: expected one only .*got measure 'bd'"):
         label(teacher, images, LabelSettings("bd"), surrogate=network_of(teacher))
-
-
-def test_a_dry_run_includes_the_surrogate():
-    teacher, network = ModuleTeacher(digits_network(3), (1, 8, 8), 10), digits_network(3)
-    images = Source("digits").load()
-    few = LabelSettings(queries_per_pair=100)
-    reported = estimate_run(teacher, images, few, 3000, surrogate=network)
-    plain = estimate_run(teacher, images, few, 3000)
-    assert reported.asked <= 3000
-    assert reported.queries_per_pair <= plain.queries_per_pair
-    assert reported.surrogate_seconds_per_query > 0 and plain.surrogate_seconds_per_query is None
-    with pytest.raises(ValueError, match=r"surrogate: expected one only .*got measure 'sd'"):
-        estimate_run(teacher, images, LabelSettings("sd"), 300, surrogate=network)
 
 
 def digits_network(seed):

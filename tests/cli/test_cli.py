@@ -141,7 +141,7 @@ _DIGITS = (*_COUNTING, "--data", "digits", "--limit", 100)
     [
         ("distill", (*_DIGITS, "--budget", 600)),
         ("compare", (*_DIGITS, "--budget", 600)),
-        ("label", (*_DIGITS, "--budget", 600, "--dry-run-queries", 0)),
+        ("label", (*_DIGITS, "--budget", 600)),
         ("surrogate", _DIGITS),
         ("synthesize", (*_COUNTING, "--samples", 10, "--budget", 600)),
         ("zero-shot", (*_COUNTING, "--samples", 10, "--budget", 600)),

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_line import (
@@ -92,7 +93,7 @@ def test_a_run_is_resumed_only_with_its_option(teacher, run, tmp_path):
     assert "nothing to do" not in label(teacher, copy, *options, "--resume")
     out = label(teacher, copy, *options, "--resume")
 
-    assert out.startswith("nothing to do  the run was already finished")
+    assert "\nnothing to do  the run was already finished\n" in out
     assert torch.equal(load_labels(copy).distances, load_labels(run).distances)
     assert read_manifest(copy)["totals"] == read_manifest(run)["totals"]
 
@@ -122,16 +123,34 @@ def test_the_manifest_counts_the_queries_of_the_teacher(tmp_path):
     assert described["totals"]["queries"] + queries_of_checks(described) == CountingTeacher.asked
 
 
-def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
+def test_a_dry_run_prints_the_plan_of_the_run_and_writes_and_asks_nothing(tmp_path):
+    arguments = label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run")
+    options = ("--queries-per-pair", 10, "--price-per-1000", 2)
     CountingTeacher.asked = 0
-    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
 
-    priced = ("--price-per-1000", 2, "--workers", 1)
-    out = succeed(*arguments, "--queries-per-pair", 10, "--dry-run", *priced)
+    planned = succeed(*arguments, *options, "--dry-run")
 
-    assert f"sent {CountingTeacher.asked} real queries, outside of any budget" in out
-    assert 0 < CountingTeacher.asked <= 400
-    assert "at most 3,672" in out and "at most 7.344, at 2.00 per 1,000 queries" in out
+    assert planned.splitlines() == [
+        "plan           at most 3,672 queries for 40 samples, price 7.344 at 2.00 per 1,000",
+        "querying       time unknown; db3kd info --teacher … --time 20 measures it with 20 queries",
+        "dry run        no query was sent; nothing was written",
+    ]
+    assert CountingTeacher.asked == 0 and list(tmp_path.iterdir()) == []
+    assert succeed(*arguments, *options).splitlines()[0] == planned.splitlines()[0]
+    assert 0 < CountingTeacher.asked <= 3_672
+
+
+def test_a_dry_run_checks_the_images_as_a_run_does(tmp_path):
+    images = np.full((50, 1, 8, 8), 0.5, np.float32)
+    images[49] = np.nan
+    np.save(tmp_path / "images.npy", images)
+    arguments = label_arguments(f"{TEACHERS}:failing", tmp_path / "run")
+    options = ("--data", tmp_path / "images.npy", "--limit", 50, "--classes", 10)
+
+    message = fail(*arguments, *options, "--dry-run")
+
+    assert "got NaN at row 49" in message
+    assert message == fail(*arguments, *options)
     assert not (tmp_path / "run").exists()
 
 
@@ -143,15 +162,6 @@ def test_samples_that_the_budget_does_not_cover_are_announced_and_counted(teache
     assert "not labelled   10 samples (status budget), whose decision the budget " in small.out
     enough = Result(*label_arguments(teacher, tmp_path / "enough"), "--budget", 60)
     assert "note" not in enough.err and "not labelled" not in enough.out
-
-
-def test_a_dry_run_says_before_its_first_query_that_it_sends_some(tmp_path):
-    arguments = label_arguments(f"{TEACHERS}:failing", tmp_path / "run")
-    note = "note: sending up to 70 real queries, outside of any budget; --dry-run-queries 0 sends"
-    stopped = Result(*arguments, "--budget", 900, "--dry-run", "--dry-run-queries", 70)
-    assert stopped.code == 1 and stopped.err.startswith(note)
-    none_sent = Result(*arguments, "--budget", 900, "--dry-run", "--dry-run-queries", 0)
-    assert none_sent.code == 0 and "note" not in none_sent.err
 
 
 @pytest.mark.parametrize(
@@ -203,7 +213,7 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, monkeypatch,
         given = label_arguments(f"{TEACHERS}:{teacher}", out)
         return (*given, "--budget", budget, "--resume", *surrogate, *more)
 
-    dry_run = ("--dry-run", "--dry-run-queries", 0, "--price-per-1000", 1000)
+    dry_run = ("--dry-run", "--price-per-1000", 1000)
     started = CountingTeacher.asked
     assert "answered" not in succeed(*arguments("CountingTeacher", *dry_run)) and not out.exists()
     for _ in range(8):
@@ -213,16 +223,18 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, monkeypatch,
 
     printed = succeed(*arguments("CountingTeacher", *dry_run))
 
-    assert f"answered  {paid:,} of these queries, which are not sent again; at most " in printed
+    assert (
+        f"answered       {paid:,} of these queries, which are not sent again; at most " in printed
+    )
     refused = fail(*arguments("CountingTeacher", "--dry-run", budget=15_001))
     assert "settings.queries: was 15000, is 15001 (--budget)" in refused
     assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
-    assert CountingTeacher.asked - started == paid, "not even for the estimate"
+    assert CountingTeacher.asked - started == paid
     succeed(*arguments("CountingTeacher"))
     spent = CountingTeacher.asked - started
     finished = succeed(*arguments("CountingTeacher", "--dry-run"))
-    assert f"answered  {spent:,} queries; the run is finished" in finished
-    assert CountingTeacher.asked - started == spent, "nothing is left to estimate"
+    assert f"answered       {spent:,} queries; the run is finished" in finished
+    assert "querying" not in finished and CountingTeacher.asked - started == spent
 
     next(out.glob("*.parquet")).unlink()
     printed = succeed(*arguments("CountingTeacher", *dry_run))
@@ -230,17 +242,6 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, monkeypatch,
     left = int(re.search(r"at most ([\d,]+) are left", printed)[1].replace(",", ""))
     succeed(*arguments("CountingTeacher"))
     assert 0 < CountingTeacher.asked - started - spent <= left
-
-
-def test_a_dry_run_without_queries_prints_upper_bounds(tmp_path):
-    CountingTeacher.asked = 0
-    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
-
-    out = succeed(*arguments, "--budget", 500, "--dry-run", "--dry-run-queries", 0)
-
-    assert "no query was sent" in out and "queries   at most 500" in out
-    assert "time" not in out and "cost" not in out
-    assert CountingTeacher.asked == 0
 
 
 def test_only_targets_are_searched_and_the_summary_counts_the_estimates(teacher, tmp_path):
@@ -252,13 +253,6 @@ def test_only_targets_are_searched_and_the_summary_counts_the_estimates(teacher,
     assert "not searched   280 pairs, whose distances are estimated" in out
     page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
     assert "Not searched: 280 pairs" in page
-
-
-def test_a_dry_run_respects_the_targets(tmp_path):
-    arguments = label_arguments(f"{__name__}:CountingTeacher", tmp_path / "run")
-    options = ("--targets", 3, "--queries-per-pair", 10, "--dry-run", "--dry-run-queries", 0)
-
-    assert "queries   at most 1,272" in succeed(*arguments, *options)
 
 
 @pytest.mark.parametrize(
@@ -287,16 +281,6 @@ def test_a_surrogate_shortens_distances_and_is_part_of_the_run(teacher, tmp_path
     assert "settings.surrogate: was" in message
 
 
-def test_a_dry_run_prints_the_time_of_the_surrogate(teacher, tmp_path):
-    arguments = label_arguments(teacher, tmp_path / "run")
-    few = ("--measure", "mbd", "--queries-per-pair", 20, "--dry-run", "--dry-run-queries", 100)
-    assert re.search(
-        r"\nsurrogate +[\d.e-]+ ms of that \(\d+%\)",
-        succeed(*arguments, *few, "--surrogate", teacher),
-    )
-    assert "surrogate" not in succeed(*arguments, *few)
-
-
 AUTO = ("--measure", "mbd", "--surrogate", "auto", "--surrogate-model", "linear")
 
 
@@ -309,12 +293,13 @@ def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
     options = (*AUTO, *more, "--budget", 12_000)
     CountingTeacher.asked = 0
 
-    planned = succeed(*arguments, *options, "--dry-run", "--dry-run-queries", 0)
+    planned = succeed(*arguments, *options, "--dry-run")
     assert CountingTeacher.asked == 0 and not (tmp_path / "run").exists()
     out = succeed(*arguments, *options)
 
-    line = re.search(r"surrogate trained on ([\d,]+) of these queries: (a pair .*)", planned)
-    assert "queries   at most 12,000\n" in planned
+    line = re.search(r"surrogate +trained on ([\d,]+) of these queries: (a pair .*)", planned)
+    assert planned.startswith("plan           at most 12,000 queries for 40 samples\n")
+    assert out.startswith(planned[: line.end()])
     assert f"surrogate      {line[1]} more queries, agreement " in out and line[2] in out
     manifest = read_manifest(tmp_path / "run")
     assert manifest["settings"]["surrogate"]["networks"] == networks
@@ -342,11 +327,11 @@ def test_a_run_says_why_it_trains_no_surrogate(tmp_path):
     arguments = label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run")
     options = (*AUTO, "--budget", 600)
 
-    planned = succeed(*arguments, *options, "--dry-run", "--dry-run-queries", 0)
+    planned = succeed(*arguments, *options, "--dry-run")
 
     why = "none: a surrogate needs 2,000 queries, too many of 554 for 360 pairs"
-    assert f"surrogate {why}" in planned
-    assert f"surrogate      {why}" in succeed(*arguments, *options)
+    assert f"surrogate      {why}" in planned
+    assert succeed(*arguments, *options).count(f"surrogate      {why}") == 2, "plan and summary"
 
 
 def test_a_surrogate_without_gradients_is_refused(teacher, tmp_path):
@@ -387,7 +372,6 @@ def test_the_paper_preset_has_the_papers_starting_points(teacher, tmp_path):
     [
         (("--snapshots", "5,ten"), "--snapshots: expected numbers"),
         (("--temperature", "2"), "stored only with a --scale"),
-        (("--surrogate-refits", "4"), "--surrogate-refits: needs --surrogate"),
         (("--surrogate-model", "linear"), "--surrogate-model: needs --surrogate auto"),
         (("--surrogate-networks", 2), "--surrogate-networks: needs --surrogate auto"),
         (("--surrogate", "auto"), "got measure 'bd'; pass --measure 'mbd', or no surrogate"),

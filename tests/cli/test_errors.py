@@ -13,7 +13,8 @@ from torch import nn
 from db3kd import ops
 from db3kd.cli.app import app
 from db3kd.cli.errors import CommandError, as_options, naming_options, one_line, options_of
-from db3kd.labelling.run_writer import RunExecution, write_run
+from db3kd.labelling.planned_run import RunExecution
+from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source

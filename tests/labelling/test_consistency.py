@@ -16,7 +16,8 @@ from db3kd.labelling.check_results import (
     queries_of_checks,
 )
 from db3kd.labelling.label_files import load_labels
-from db3kd.labelling.run_writer import RunExecution, write_run
+from db3kd.labelling.planned_run import RunExecution
+from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals

@@ -14,9 +14,9 @@ import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.labels import LABELS
-from db3kd.labelling.planned_run import plan_source_run
+from db3kd.labelling.planned_run import RunExecution, plan_source_run
 from db3kd.labelling.run_identity import DECISIONS
-from db3kd.labelling.run_writer import RunExecution, write_run
+from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.storage.manifest import read_manifest

@@ -13,6 +13,7 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.run_surrogate import plan_surrogate
 
 IMAGES, CLASSES = 20, 3
+ALL = torch.arange(IMAGES)
 
 
 class Planner:
@@ -40,7 +41,7 @@ def test_the_labels_keep_what_the_surrogate_leaves_of_the_budget(settings, budge
     teacher = LinearTeacher(torch.eye(CLASSES), torch.zeros(CLASSES), (1, 1, CLASSES))
     planner = Planner(queries=90)
 
-    planned = plan_surrogate(planner, teacher, IMAGES, db3kd.LabelSettings(**settings))
+    planned = plan_surrogate(planner, teacher, IMAGES, db3kd.LabelSettings(**settings), ALL)
 
     assert planner.budget == budget
     assert planned.queries == 90
@@ -66,7 +67,7 @@ def test_a_run_without_a_surrogate_keeps_its_settings():
     teacher = LinearTeacher(torch.eye(CLASSES), torch.zeros(CLASSES), (1, 1, CLASSES))
     settings = db3kd.LabelSettings(queries=1_000)
 
-    planned = plan_surrogate(Planner(queries=0), teacher, IMAGES, settings)
+    planned = plan_surrogate(Planner(queries=0), teacher, IMAGES, settings, ALL)
 
     assert planned.settings == settings
     assert (planned.queries, planned.why) == (0, "because")

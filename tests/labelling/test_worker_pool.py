@@ -23,8 +23,9 @@ from db3kd.labelling.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.planned_run import RunExecution
 from db3kd.labelling.ray_cluster import Workers
-from db3kd.labelling.run_writer import RunExecution, write_run
+from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals

@@ -10,8 +10,9 @@ from teachers_analytic import CountingTeacher, LinearTeacher, RaisingTeacher
 from torch import nn
 
 import db3kd
-from db3kd.labelling import RunExecution, Source, estimate_run, write_run
+from db3kd.labelling import RunExecution, Source, write_run
 from db3kd.labelling.check_results import queries_of_checks
+from db3kd.labelling.planned_run import plan_source_run
 from db3kd.labelling.run_surrogate import WEIGHTS, queries_of_surrogate
 from db3kd.models import save_model
 from db3kd.pipelines import auto_surrogate
@@ -200,18 +201,22 @@ def digits_teacher() -> LinearTeacher:
     return LinearTeacher(weights, -weights.sum(1) / 4, SHAPE)
 
 
-def test_a_dry_run_states_the_decision_before_anything_is_spent():
-    teacher, loaded = CountingTeacher(digits_teacher()), Source("digits").load()
-    images = loaded.subset(torch.arange(60))
+def test_a_plan_states_the_decision_before_anything_is_spent(tmp_path):
+    teacher = CountingTeacher(digits_teacher())
 
-    large = estimate_run(teacher, images, db3kd.LabelSettings(queries=16_000), 0, surrogate=AUTO)
-    small = estimate_run(teacher, images, db3kd.LabelSettings(queries=2_000), 0, surrogate=AUTO)
+    def plan(queries):
+        settings = db3kd.LabelSettings(queries=queries)
+        return plan_source_run(
+            tmp_path / "run", teacher, Source("digits"), settings, limit=60, surrogate=AUTO
+        )
 
-    assert large.max_queries == 16_000 and large.surrogate_queries > 2_000
-    assert "and a surrogate than with 30 alone" in large.surrogate_why
-    assert small.max_queries == 2_000 and small.surrogate_queries == 0
-    assert "too many of 1,940 for 540 pairs" in small.surrogate_why
-    assert teacher.total == 0
+    large, small = plan(16_000), plan(2_000)
+
+    assert large.max_queries == 16_000 and large.surrogate.queries > 2_000
+    assert "and a surrogate than with 30 alone" in large.surrogate.why
+    assert small.max_queries == 2_000 and small.surrogate.queries == 0
+    assert "too many of 1,940 for 540 pairs" in small.surrogate.why
+    assert teacher.total == 0 and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.labelling.label_images import label
 from db3kd.labelling.label_run import open_run
-from db3kd.labelling.run_writer import RunExecution, write_run
+from db3kd.labelling.planned_run import RunExecution
+from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals

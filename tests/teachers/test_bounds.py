@@ -12,7 +12,6 @@ from teachers_analytic import LinearTeacher
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.labelling.dry_run import estimate_run
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.labelling.worker import Worker
@@ -82,8 +81,6 @@ def test_every_stage_maps_the_images(source, tmp_path, monkeypatch):
         return most
 
     write_run(tmp_path / "run", teacher, source, SETTINGS)
-    assert 200 < highest() <= 255
-    estimate_run(teacher, source.load(), SETTINGS, 30)
     assert 200 < highest() <= 255
     surrogate = db3kd.SurrogateSettings("lenet5-fifth", 2, training=db3kd.TrainSettings(steps=1))
     for module in ("training", "files"):

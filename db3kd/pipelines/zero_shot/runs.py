@@ -45,8 +45,7 @@ def expected_runs(
     labels = out / LABELS_FOLDER
     if settings.labelling is not None and holds_run(labels):
         source = samples_source(out)
-        planned = plan_source_run(labels, teacher, source, settings.labelling, resume=True)
-        yield planned.expected(labels)
+        yield plan_source_run(labels, teacher, source, settings.labelling, resume=True).expected
     folders = {title: out / name for title, name in DECISION_FOLDERS.items()}
     if not any(map(holds_run, folders.values())):
         return

@@ -7,7 +7,8 @@ from db3kd.argument_types import check_flag, check_path, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.labelling.label_run import LabelRun, open_run
-from db3kd.labelling.run_writer import RunExecution, write_run
+from db3kd.labelling.planned_run import RunExecution
+from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
 from db3kd.pipelines.zero_shot.settings import ZeroShotSettings
