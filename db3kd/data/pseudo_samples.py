@@ -23,7 +23,7 @@ from db3kd.wording import counted
 if TYPE_CHECKING:
     import pyarrow
 
-PSEUDO_SAMPLES = Kind("pseudo-samples", 1, changed_results=("settings.nearest_images",))
+PSEUDO_SAMPLES = Kind("pseudo-samples", 2)
 """Run folders that hold pseudo samples."""
 
 STATUSES = ("ok", "stuck", "budget")

@@ -41,7 +41,7 @@ _OF_SURROGATE = (
 
 LABELS = Kind(
     "labels",
-    3,
+    4,
     deciding=(
         DecidingEntry("settings.classes", followers=_PLANNED),
         DecidingEntry("settings.queries", followers=(*_PLANNED, "settings.consistency_checks")),
@@ -54,8 +54,6 @@ LABELS = Kind(
             argument="surrogate",
         ),
     ),
-    added_later=("settings.queries", "settings.consistency_checks"),
-    changed_results=("settings.nearest_images",),
 )
 """The kind of run folder that holds labels."""
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.consistency import allowed_checks
+from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.run_identity import (
-    decision_order_of,
     label_manifest,
     run_images,
     samples_per_shard,
@@ -166,7 +166,6 @@ def plan_run(
         limit=limit,
         soft_labels=soft_labels,
         samples_per_shard=per_shard,
-        order=job.decision_order,
         data_fingerprint=images.fingerprint() if known is None else known.digests.fingerprint,
         budget=budget,
         consistency_checks=checks_budget,
@@ -202,7 +201,7 @@ def expected_labels(
         teacher,
         images,
         settings,
-        decision_order=decision_order_of(folder, resume=True, rare_classes=False),
+        decision_order=DecisionOrder(),
         check_images=False,
     )
     return plan_run(folder, job, resume=True).expected(folder)
@@ -257,7 +256,7 @@ def plan_source_run(
         settings,
         concurrent_chunks=concurrent_chunks,
         surrogate=network_or_planner(surrogate)[0],
-        decision_order=decision_order_of(folder, resume=resume, rare_classes=rare_classes),
+        decision_order=DecisionOrder(rare_classes=rare_classes),
         check_images=False,
     )
     return plan_run(

@@ -245,23 +245,14 @@ def _wrong_format(content: Mapping[str, Any], found: str, expected: str) -> str:
     """Describes a run of another kind, or of another version of the same kind."""
     if found.rpartition(" ")[0] != expected.rpartition(" ")[0]:
         return f"expected {describe_format(expected)}, got {describe_format(found)}"
-    writer, that = writer_of(content)
-    return f"expected format {expected!r}, got {found!r}, written by {writer}; read it with {that}"
-
-
-def writer_of(content: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns what messages call the db3kd that began a run, at first and when named again.
-
-    Args:
-        content: The manifest of a run that this db3kd refuses.
-    """
     versions = content.get("versions")
     version = versions.get("db3kd") if isinstance(versions, Mapping) else None
-    if version is None:
-        return "an unknown version of db3kd", "that version"
-    if version == __version__:
-        return f"another build of db3kd {version}", "that build"
-    return f"db3kd {version}", "that version"
+    known = isinstance(version, str) and version != __version__
+    writer = f"db3kd {version}" if known else "another version of db3kd"
+    return (
+        f"expected format {expected!r}, got {found!r}, written by {writer}; use that version, or "
+        "start another run in another folder"
+    )
 
 
 def _version(package: str) -> str:

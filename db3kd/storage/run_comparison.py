@@ -11,11 +11,8 @@ from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import (
     NAMES,
     check_state,
-    entries_of,
     identity,
-    plain,
     read_manifest,
-    writer_of,
 )
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_images import RunImages, current_data, find_changes
@@ -111,9 +108,7 @@ def compare_with_run(
     current = with_current_names(stored) | {"data": current_data(stored)}
     if any_teacher:
         current["teacher"] = manifest["teacher"]
-    found = differences(
-        current, manifest, NAMES, kind.deciding, kind.added_later + kind.changed_results
-    )
+    found = differences(current, manifest, NAMES, kind.deciding)
     differing = [each.name for each in found]
     journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
     changed = None
@@ -126,29 +121,4 @@ def compare_with_run(
     if found and changed is None and renamed is None:
         described = describe_differences(found, kind.deciding)
         raise ValueError(f"{path}: holds a different run: {described}")
-    if stored["state"] != "finished":
-        check_same_results(path, kind, stored, manifest)
     return ComparedRun(stored, changed, renamed)
-
-
-def check_same_results(
-    path: Path, kind: Kind, stored: Mapping[str, Any], manifest: Mapping[str, Any]
-) -> None:
-    """Checks that this version would continue a run with the results of the version that began it.
-
-    Args:
-        path: The folder of the run, for the message.
-        kind: What the run holds.
-        stored: Its manifest.
-        manifest: Manifest to continue with.
-
-    Raises:
-        ValueError: An earlier version began the run, and has other results.
-    """
-    was, now = dict(entries_of(stored)), dict(entries_of(plain(manifest)))
-    if any(name in now and name not in was for name in kind.changed_results):
-        writer, that = writer_of(stored)
-        raise ValueError(
-            f"{path}: {writer} began this run and would compute its remaining {kind.name} "
-            f"differently; finish the run with {that}, or start another run in another folder"
-        )

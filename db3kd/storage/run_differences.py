@@ -7,9 +7,6 @@ from typing import Any
 
 from db3kd.storage.manifest import CLASS_NAMES, CLASSES, entries_of, plain
 
-_ADDED_LATER = (f"settings.{CLASSES}",)
-"""Entries that runs of earlier versions lack, whatever their kind."""
-
 _DEVICE = ".device"
 """How the names of entries end that never identify a run: it may be resumed on another machine."""
 
@@ -86,7 +83,6 @@ def differences(
     wanted: Mapping[str, Any],
     apart_from: tuple[str, ...] = (),
     deciding: Sequence[DecidingEntry] = (),
-    added_later: tuple[str, ...] = (),
 ) -> list[Difference]:
     """Returns the entries in which two manifests describe different runs, sorted by name.
 
@@ -99,10 +95,7 @@ def differences(
         wanted: Manifest of the requested run.
         apart_from: Entries that may differ, such as `settings.source.data`.
         deciding: Entries that others follow from.
-        added_later: Entries that runs of earlier versions lack. They are compared if both manifests
-            have them.
     """
-    added_later += _ADDED_LATER
     was, now = dict(entries_of(stored)), dict(entries_of(plain(wanted)))
     same_images = "data" in was and was["data"] == now.get("data")
     # Images that are passed have no such settings. If they are others, the data say so.
@@ -113,7 +106,6 @@ def differences(
         if name not in apart_from
         and not name.endswith(_DEVICE)
         and not ((same_images or loaded_once) and name.startswith(_SOURCE))
-        and not (name in added_later and (name not in was or name not in now))
         and was.get(name) != now.get(name)
     ]
     deciding = (*deciding, _CLASSES_DECIDE)

@@ -32,18 +32,14 @@ class Kind:
 
     Attributes:
         name: Plural noun, part of the format and of shard names.
-        version: Version of the columns.
+        version: Number of the format: of the columns and of what identifies a run. A folder with
+            another number is refused.
         deciding: Entries of the manifest that others follow from.
-        added_later: Entries of the manifest that runs of earlier versions lack.
-        changed_results: Entries that runs of earlier versions lack, and whose results differ from
-            those of this version. Such a run is only accepted if it is finished.
     """
 
     name: str
     version: int
     deciding: tuple[DecidingEntry, ...] = ()
-    added_later: tuple[str, ...] = ()
-    changed_results: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:

@@ -93,11 +93,13 @@ def test_every_kind_of_run_is_described():
 
 def test_a_manifest_of_another_version_says_who_wrote_it(tmp_path, a_manifest):
     write_manifest(tmp_path / "_manifest.json", {"format": "db3kd labels 1"} | a_manifest)
-    with pytest.raises(ValueError, match="got 'db3kd labels 1', written by another build"):
+    message = "got 'db3kd labels 1', written by another version of db3kd; use that version"
+    with pytest.raises(ValueError, match=message):
         read_manifest(tmp_path, "db3kd labels 2")
     older = {"format": "db3kd labels 1"} | a_manifest | {"versions": {"db3kd": "0.0.1"}}
     write_manifest(tmp_path / "_manifest.json", older)
-    with pytest.raises(ValueError, match=r"written by db3kd 0\.0\.1; read it with that version"):
+    message = r"written by db3kd 0\.0\.1; use that version, or start another run in another folder"
+    with pytest.raises(ValueError, match=message):
         read_manifest(tmp_path, "db3kd labels 2")
 
 

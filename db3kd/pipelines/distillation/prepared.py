@@ -210,8 +210,6 @@ def prepare_distillation(
         strategy,
         noun=input_noun(teacher.image_shape),
     )
-    if out is not None and resume:
-        plan = _resumed_plan(Path(out), plan)
     if plan.pseudo_samples:
         image_set = None
     if image_set is not None:
@@ -265,22 +263,3 @@ def nothing_left_to_ask(folder: Path, answered: int) -> bool:
         answered: From `PreparedDistillation.count_answered`.
     """
     return is_finished(folder) and answered >= int(read_manifest(folder)["totals"]["queries"])
-
-
-def _resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:
-    """Returns the plan that the run in a folder was begun with, if it is for the same budget.
-
-    Plans may differ between versions of db3kd, and a run continues as it was begun.
-
-    Args:
-        folder: The folder, with or without a run.
-        plan: The plan of this version.
-    """
-    stored = begun_with(folder, ANSWERS.format).get("plan")
-    names = ("strategy", "budget", "images")
-    if not isinstance(stored, dict) or any(stored.get(n) != getattr(plan, n) for n in names):
-        return plan  # another run, which is refused when it is opened
-    try:
-        return BudgetPlan(**{**stored, "rounds": tuple(stored.get("rounds", ()))})
-    except TypeError:
-        return plan
