@@ -14,9 +14,8 @@ from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import MEASURES, Measure
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source, stored_source
-from db3kd.storage.manifest import check_state, read_manifest
+from db3kd.storage.manifest import check_state, current_names, read_manifest
 from db3kd.storage.run_images import current_data
-from db3kd.storage.run_names import current_names
 from db3kd.wording import counted, input_noun
 
 

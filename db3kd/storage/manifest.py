@@ -26,11 +26,9 @@ CLASSES = "classes"
 SURROGATES = "surrogate"
 """Entry that describes the surrogate that a run trained itself: a list of one mapping."""
 
-RENAMED = "renamed_classes"
-"""Entry that lists the corrections of class names (run_names.py)."""
-
 CHANGED_TEACHERS = "changed_teachers"
-"""Entry that lists the teachers with which the run was continued (changed_teachers.py)."""
+"""Entry that lists the teachers with which the run was continued: fingerprint and class names of
+each. The last one is the current teacher (changed_teachers.py)."""
 
 _IDENTITY = ("seed", "settings", "teacher", "data")
 """Entries that identify a run; the other entries are circumstances."""
@@ -38,12 +36,14 @@ _IDENTITY = ("seed", "settings", "teacher", "data")
 NAMES = ("settings.source.data", "settings.teacher")
 """Entries that may differ when a run is resumed: names, of which the fingerprints are compared."""
 
+TEACHER = ("teacher", f"settings.{CLASS_NAMES}")
+"""Entries that describe the teacher: its fingerprint and the names of its classes."""
+
 _LISTS = {
     "resumed": ("queries_in_flight",),
     "lost_workers": ("queries_in_flight",),
     "consistency": ("asked", "changed"),
     SURROGATES: ("queries",),
-    RENAMED: (),
     CHANGED_TEACHERS: (),
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
@@ -196,6 +196,24 @@ def queries_in_flight(manifest: Mapping[str, Any]) -> int:
     """
     ends = (*manifest.get("resumed", ()), *manifest.get("lost_workers", ()))
     return sum(end["queries_in_flight"] for end in ends)
+
+
+def with_current_teacher(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a manifest with the fingerprint and the class names of the current teacher.
+
+    The run may have begun with another one; see `CHANGED_TEACHERS`.
+    """
+    current = dict(content)
+    if changes := content.get(CHANGED_TEACHERS):
+        current["teacher"] = changes[-1]["teacher"]
+        current["settings"] = {**content["settings"], CLASS_NAMES: changes[-1][CLASS_NAMES]}
+    return current
+
+
+def current_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Returns the current class names of a run, if its classes have names."""
+    names = with_current_teacher(content)["settings"].get(CLASS_NAMES)
+    return None if names is None else tuple(names)
 
 
 def plain(value: Any) -> Any:

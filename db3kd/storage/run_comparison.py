@@ -10,14 +10,15 @@ import numpy as np
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import (
     NAMES,
+    TEACHER,
     check_state,
     identity,
     read_manifest,
+    with_current_teacher,
 )
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_images import RunImages, current_data, find_changes
 from db3kd.storage.run_journals import Journals
-from db3kd.storage.run_names import check_unanswered, find_renamed, with_current_names
 from db3kd.storage.shards import Kind
 
 
@@ -29,13 +30,10 @@ class ComparedRun:
         stored: Its manifest.
         changed: `[n] int64`, the rows of changed images that the teacher was not asked about; None
             if no image changed.
-        renamed: Numbers of renamed classes that the teacher has not answered with; None if no class
-            was renamed.
     """
 
     stored: dict[str, Any]
     changed: np.ndarray | None
-    renamed: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def compare_with_run(
         kind: What the run must hold.
         manifest: Manifest to continue with.
         images: Images of the run; see `RunFolder.reopen`.
-        any_teacher: Whether the teacher may be another one; see `accept_teacher`.
+        any_teacher: Whether the teacher and its class names may be others.
 
     Raises:
         FileNotFoundError: The folder holds no run.
@@ -105,20 +103,16 @@ def compare_with_run(
     """
     stored = read_manifest(path, kind.format)
     check_state(path, stored)
-    current = with_current_names(stored) | {"data": current_data(stored)}
-    if any_teacher:
-        current["teacher"] = manifest["teacher"]
-    found = differences(current, manifest, NAMES, kind.deciding)
+    current = with_current_teacher(stored) | {"data": current_data(stored)}
+    apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
+    found = differences(current, manifest, apart_from, kind.deciding)
     differing = [each.name for each in found]
     journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
     changed = None
     if images is not None and differing == ["data"]:
         answered = journals.answers_of_stage(images.stage)
         changed = find_changes(path, stored, images, answered)
-    renamed = find_renamed(current, manifest, differing)
-    if renamed is not None:
-        check_unanswered(path, stored, manifest, renamed, journals)
-    if found and changed is None and renamed is None:
+    if found and changed is None:
         described = describe_differences(found, kind.deciding)
         raise ValueError(f"{path}: holds a different run: {described}")
-    return ComparedRun(stored, changed, renamed)
+    return ComparedRun(stored, changed)

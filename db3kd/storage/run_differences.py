@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from db3kd.storage.manifest import CLASS_NAMES, CLASSES, entries_of, plain
+from db3kd.storage.manifest import CLASS_NAMES, CLASSES, TEACHER, entries_of, plain
 
 _DEVICE = ".device"
 """How the names of entries end that never identify a run: it may be resumed on another machine."""
@@ -16,8 +16,11 @@ _MAX_SHOWN = 60
 _ABSENT = json.dumps(None)
 """How an entry is shown that a manifest lacks."""
 
-_NO_ARGUMENTS = ("data",)
-"""Entries that describe the images, which may come from anywhere."""
+_NAMES = f"settings.{CLASS_NAMES}"
+
+_NO_ARGUMENTS = ("data", _NAMES)
+"""Entries that no argument sets: they describe the images, which may come from anywhere, and the
+teacher."""
 
 _CHOOSES_IMAGES = ("seed", "settings.limit")
 _SOURCE = "settings.source."
@@ -29,10 +32,11 @@ _LOADED = "settings.source.split"
 _ADVICE = "; pass what the run was started with, or start another run in another folder"
 
 SAME_TEACHER = (
-    "; if the teacher still gives the same answers, for example because only its code was edited, "
-    "keep those of the run and continue with accept_changed_teacher=True"
+    "; if the answers so far stay valid, for example because only the code of the teacher was "
+    "edited, or a class name corrected that it has not answered with, keep them and continue with "
+    "accept_changed_teacher=True"
 )
-"""Advice if the fingerprint of the teacher differs, as it does if code or state of an object do."""
+"""Advice if the fingerprint of the teacher or the names of its classes differ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +114,21 @@ def differences(
     ]
     deciding = (*deciding, _CLASSES_DECIDE)
     one_sided = {name for name in found if None in (was.get(name), now.get(name))}
+    if _NAMES in found:
+        was[_NAMES], now[_NAMES] = _changed_names(was.get(_NAMES), now.get(_NAMES))
     return [
         Difference(name, _shown(was, name), _shown(now, name))
         for name in found
         if not _follows(name, found, one_sided, deciding)
     ]
+
+
+def _changed_names(was: Any, now: Any) -> tuple[Any, Any]:
+    """Returns those of two equally long lists of class names that differ, by class."""
+    if not (isinstance(was, list) and isinstance(now, list) and len(was) == len(now)):
+        return was, now
+    changed = [number for number, name in enumerate(was) if name != now[number]]
+    return {number: was[number] for number in changed}, {number: now[number] for number in changed}
 
 
 def _follows(
@@ -167,7 +181,7 @@ def describe_differences(
         # other settings, and therefore other images
         return "; ".join(described[name] for name in others) + _ADVICE
     listed = "; ".join(described.values())
-    if "teacher" in described:
+    if not described.keys().isdisjoint(TEACHER):
         listed += SAME_TEACHER
     if "data" not in described:
         return listed + _ADVICE

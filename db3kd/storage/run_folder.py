@@ -50,7 +50,6 @@ from db3kd.storage.run_images import (
     write_images,
 )
 from db3kd.storage.run_journals import Journals, discard_unanswered
-from db3kd.storage.run_names import accept_names
 from db3kd.storage.shards import (
     Kind,
     checked_bytes,
@@ -160,14 +159,12 @@ class RunFolder:
             kind: What the run holds.
             manifest: From `make_manifest`, with the seed, settings and fingerprints of the run.
             images: Images of the run. Changed images are accepted and recorded in the manifest if
-                the teacher was not asked about any of them. So are changed names of classes that
-                the teacher has not answered with.
+                the teacher was not asked about any of them.
 
         Raises:
             FileNotFoundError: The folder holds no run.
             ValueError: The folder holds another run (the error names each difference); a manifest,
-                shard or journal is damaged; or images changed that the teacher was asked about, or
-                names of classes that it answered with.
+                shard or journal is damaged; or images changed that the teacher was asked about.
             BlockingIOError: Another process is writing the folder.
         """
         path = Path(path)
@@ -176,13 +173,10 @@ class RunFolder:
         try:
             wait_for_workers(path)
             compared = compare_with_run(path, kind, manifest, images)
-            changed, renamed = compared.changed, compared.renamed
+            changed = compared.changed
             run = cls(path, kind, compared.stored, lock, made=False)
             if images is not None and changed is not None:
                 accept_changes(path, images, changed, _now(), run.manifest)
-                run._write_manifest()
-            if renamed is not None:
-                accept_names(manifest, renamed, _now(), run.manifest)
                 run._write_manifest()
             if images is not None:
                 write_images(path, images.digests)
