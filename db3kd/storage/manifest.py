@@ -30,7 +30,7 @@ CHANGED_TEACHERS = "changed_teachers"
 """Entry that lists the teachers with which the run was continued: fingerprint and class names of
 each. The last one is the current teacher (changed_teachers.py)."""
 
-_IDENTITY = ("seed", "settings", "teacher", "data")
+IDENTITY = ("seed", "settings", "teacher", "data")
 """Entries that identify a run; the other entries are circumstances."""
 
 NAMES = ("settings.source.data", "settings.teacher")
@@ -247,7 +247,7 @@ def _plain_item(key: str, value: Any) -> Any:
 
 def entries_of(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yields dotted names and values of the entries that identify a run."""
-    for key in _IDENTITY:
+    for key in IDENTITY:
         yield from _flat(key, content.get(key))
 
 

@@ -105,7 +105,7 @@ def compare_with_run(
     check_state(path, stored)
     current = with_current_teacher(stored) | {"data": current_data(stored)}
     apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
-    found = differences(current, manifest, apart_from, kind.deciding)
+    found = differences(current, manifest, apart_from)
     differing = [each.name for each in found]
     journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
     changed = None
@@ -113,6 +113,5 @@ def compare_with_run(
         answered = journals.answers_of_stage(images.stage)
         changed = find_changes(path, stored, images, answered)
     if found and changed is None:
-        described = describe_differences(found, kind.deciding)
-        raise ValueError(f"{path}: holds a different run: {described}")
+        raise ValueError(f"{path}: holds a different run: {describe_differences(found)}")
     return ComparedRun(stored, changed)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
-from db3kd.storage.run_differences import DecidingEntry
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,12 +33,10 @@ class Kind:
         name: Plural noun, part of the format and of shard names.
         version: Number of the format: of the columns and of what identifies a run. A folder with
             another number is refused.
-        deciding: Entries of the manifest that others follow from.
     """
 
     name: str
     version: int
-    deciding: tuple[DecidingEntry, ...] = ()
 
     @property
     def format(self) -> str:

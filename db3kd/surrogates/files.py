@@ -40,7 +40,7 @@ from db3kd.storage.manifest import (
     write_manifest,
 )
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
-from db3kd.storage.run_differences import SAME_TEACHER, differences
+from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_journals import count_answers
 from db3kd.surrogates.augmented_decisions import AUGMENTED_DECISIONS
 from db3kd.surrogates.queries import (
@@ -167,9 +167,7 @@ class PreparedSurrogate:
         apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
         found = differences(with_current_teacher(stored), self.manifest, apart_from)
         if found:
-            advice = SAME_TEACHER if any(each.name in TEACHER for each in found) else ""
-            listed = "; ".join(map(str, found))
-            raise ValueError(f"{self.out}: holds another surrogate: {listed}{advice}")
+            raise ValueError(f"{self.out}: holds another surrogate: {describe_differences(found)}")
         return stored
 
 

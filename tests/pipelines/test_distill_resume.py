@@ -218,13 +218,13 @@ def test_how_networks_are_trained_must_not_change_while_they_choose(tmp_path):
     message = r"run: settings\.choosing\.training\.steps: was 12, is 13 \(steps=\); pass what"
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", settings=other)
-    message = r"run: settings\.choosing\.proxies: was 2, is null \(proxies=\); pass what"
+    message = r'run: settings\.choosing: was .*"proxies": 2, .*, is null; pass what'
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", settings=replace(QUICK, proxies=0))
     message = r'run: settings\.plan\.strategy: was "auto", is "mbd" \(strategy=\); pass what'
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", strategy="mbd")
-    message = r"run: data: was .*; settings\.plan\.images: was 120, is 110; the images or"
+    message = r"run: data: was [^;]*; settings\.plan\.images: was 120, is 110; the images or"
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", data=images().subset(range(110)))
     assert run(tmp_path / "run").queries == 1500
