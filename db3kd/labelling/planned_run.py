@@ -15,7 +15,6 @@ from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.run_identity import (
     label_manifest,
-    run_images,
     samples_per_shard,
 )
 from db3kd.labelling.run_surrogate import (
@@ -31,7 +30,6 @@ from db3kd.labelling.source import Source
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
-from db3kd.storage.run_images import RunImages
 from db3kd.teachers import Teacher
 
 
@@ -42,7 +40,6 @@ class PlannedRun:
     Attributes:
         job: The labelling, with the budget that remains after surrogate and checks.
         source_index: `[N] int64`, the index of each of its images in their source.
-        known: Digests of the images, to detect later changes; None if the images are a tensor.
         surrogate: The surrogate of the run.
         checks_budget: Maximum number of queries of consistency checks.
         soft_labels: How distances become soft labels; None for distances only.
@@ -51,7 +48,6 @@ class PlannedRun:
 
     job: LabelJob
     source_index: Tensor
-    known: RunImages | None
     surrogate: RunSurrogate
     checks_budget: int
     soft_labels: SoftLabelSettings | None
@@ -59,7 +55,7 @@ class PlannedRun:
 
     def expected(self, folder: str | Path) -> ExpectedRun:
         """Returns what a run in a folder must be if this one continues it."""
-        return ExpectedRun(Path(folder), LABELS, self.manifest, self.known)
+        return ExpectedRun(Path(folder), LABELS, self.manifest)
 
     @property
     def max_queries(self) -> int:
@@ -79,15 +75,13 @@ class PlannedRun:
             FileNotFoundError: If the folder holds no run.
             ValueError: If the folder holds another run.
         """
-        compared = compare_with_run(
-            folder, LABELS, self.manifest, self.known, any_teacher=any_teacher
-        )
+        stored = compare_with_run(folder, LABELS, self.manifest, any_teacher=any_teacher)
         totals = totals_of_shards(folder)
         limits, size = self.job.limits, self.job.samples_per_chunk
         assert size is not None  # a planned run has it
         allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
         return RunQueries(
-            answered=answered_in_label_folder(folder, totals) + queries_of_checks(compared.stored),
+            answered=answered_in_label_folder(folder, totals) + queries_of_checks(stored),
             unused=allowed - totals.queries,
             # Shards may have been removed after the end of the run.
             finished=is_finished(folder) and totals.samples == len(self.job.images),
@@ -126,8 +120,8 @@ def plan_run(
 ) -> PlannedRun:
     """Plans a run that keeps a labelling in a folder; nothing is asked or written.
 
-    The images of a set are read once, for their digests, and an invalid one is found in that pass.
-    They are not checked if the run in `folder` is finished and has all its shards.
+    The images of a set are read once, for their fingerprint, and an invalid one is found in that
+    pass. They are not checked if the run in `folder` is finished and has all its shards.
 
     Args:
         folder: The run folder.
@@ -149,14 +143,14 @@ def plan_run(
     checks_budget = allowed_checks(consistency_checks, budget)
     if budget is not None:
         job = replace(job, settings=replace(job.settings, queries=budget - checks_budget))
-    known, images = None, job.images if source_images is None else source_images
+    images = job.images if source_images is None else source_images
     run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
     per_shard = samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
     if isinstance(images, ImageSet):
         complete = resume and _is_complete(Path(folder), len(job.index), per_shard)
-        known = run_images(
-            images, job.settings, job.teacher.classes, job.decision_order, check=not complete
-        )
+        fingerprint = images.fingerprint(check=not complete)
+    else:
+        fingerprint = images.fingerprint()
     job = replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard)
     manifest = label_manifest(
         job.teacher,
@@ -166,7 +160,7 @@ def plan_run(
         limit=limit,
         soft_labels=soft_labels,
         samples_per_shard=per_shard,
-        data_fingerprint=images.fingerprint() if known is None else known.digests.fingerprint,
+        data_fingerprint=fingerprint,
         budget=budget,
         consistency_checks=checks_budget,
         surrogate=run_surrogate.manifest_entry,
@@ -175,7 +169,6 @@ def plan_run(
     return PlannedRun(
         job=job,
         source_index=torch.arange(len(images)) if source_index is None else source_index,
-        known=known,
         surrogate=run_surrogate,
         checks_budget=checks_budget,
         soft_labels=soft_labels,

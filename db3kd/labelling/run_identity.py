@@ -1,4 +1,4 @@
-"""The identity of a label run: its manifest, and the digests of its images."""
+"""The identity of a label run: its manifest."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,43 +9,17 @@ import torch
 from torch import Tensor
 
 from db3kd.data.class_names import run_class_names
-from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
-from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import chunk_size, training_digest_for
-from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.storage.existing_runs import begun_with
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
-from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
 
 DECISIONS = "decisions"
 """The stage in which all images are decided, and the name of its journal."""
-
-
-def run_images(
-    images: ImageSet,
-    settings: LabelSettings,
-    classes: int,
-    order: DecisionOrder,
-    *,
-    check: bool = False,
-) -> RunImages:
-    """Describes the images of a run for its folder.
-
-    Args:
-        images: The images of the run.
-        settings: The settings of the run; images without a budget are not asked about.
-        classes: Number of classes of the teacher.
-        order: The order of the decisions, and whether a single class stops the run.
-        check: Whether to check the images in the same pass, as `images.check()` does.
-    """
-    limits = divide_budget(settings, len(images), classes)
-    asked = order.indices(limits).numpy()
-    return RunImages(images.digests(check=check), images.name_of, asked, DECISIONS)
 
 
 def samples_per_shard(

@@ -216,7 +216,7 @@ def prepare_surrogate(
         seed=settings.training.seed,
         teacher_fingerprint=teacher.fingerprint(),
         classes=teacher.classes,
-        data_fingerprint=chosen.digests(check=not out.exists()).fingerprint,
+        data_fingerprint=chosen.fingerprint(check=not out.exists()),
     )
     named = {
         "source": source.with_features_of(images),

@@ -123,14 +123,11 @@ class PreparedDistillation(PreparedRun):
         _, labels, samples = answer_folders(out)
         training, plan = self.settings.training, self.plan
         if plan.label_queries and holds_run(labels):
-            yield self._expected_distances(labels)
+            images = self.training_images()
+            yield expected_distances(self.teacher, images, plan, training.seed, labels)
         if plan.pseudo_samples and holds_run(samples):
             settings = sample_settings(plan.pseudo_samples, training, samples)
             yield expected_samples(samples, self.teacher, settings)
-
-    def _expected_distances(self, labels: Path) -> ExpectedRun:
-        seed = self.settings.training.seed
-        return expected_distances(self.teacher, self.training_images(), self.plan, seed, labels)
 
     def decisions_before_distances(self, out: Path) -> tuple[Tensor, Tensor]:
         """Returns what the run in `out` knows of the images whose distances it measures.
@@ -145,7 +142,8 @@ class PreparedDistillation(PreparedRun):
         _, labels, _ = answer_folders(out)
         if not self.plan.label_queries or not holds_run(labels) or is_finished(labels):
             return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-        return decisions_before_distances(self._expected_distances(labels))
+        seed = self.settings.training.seed
+        return decisions_before_distances(self.plan, self.teacher.classes, seed, labels)
 
     def order(self) -> Tensor:
         """Returns the image of each sample, [N] int64; the last samples are held out."""
