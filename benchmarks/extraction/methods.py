@@ -50,9 +50,9 @@ WITH_IMAGES: Mapping[str, Method] = {
 
 WITHOUT_IMAGES: Mapping[str, Method] = {
     "uniform noise": uniform_noise,
-    "IDEAL, as published": partial(ideal, published=True),
+    "IDEAL, as in the paper": partial(ideal, published=True),
     "IDEAL, our training": partial(ideal, published=False),
-    "DFHL-RS, as published": partial(dfhl_rs, published=True),
+    "DFHL-RS, as in the paper": partial(dfhl_rs, published=True),
     "DFHL-RS, our training": partial(dfhl_rs, published=False),
     "db3kd zero-shot": distilled,
 }

@@ -51,14 +51,6 @@ KINDS = {
 }
 """Titles by kind, in the order of the page."""
 
-_RENAMED = {
-    "as published": "as in the paper",
-    "published": "paper",
-    "bank of": "candidate pool of",
-    "crossings": "masked mixes",
-}
-"""Names in older results that the code has changed since."""
-
 
 @dataclass(frozen=True)
 class Page:
@@ -86,10 +78,7 @@ def build(folder: Path) -> Page:
     """
     sections: dict[str, list[Section]] = {kind: [] for kind in KINDS}
     for file in sorted(folder.glob("*.json"), key=_by_numbers):
-        kind, text = _kind(file.stem), file.read_text()
-        for old, new in _RENAMED.items():
-            text = text.replace(old, new)
-        result = json.loads(text)
+        kind, result = _kind(file.stem), json.loads(file.read_text())
         section = Section(kind, file.stem, result, plots(kind, result, file.stem))
         sections.setdefault(kind, []).append(section)
     environment = Environment(

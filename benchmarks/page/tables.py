@@ -24,11 +24,11 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 
 _SETTINGS = {
     "samples": "samples", "labelled": "labelled", "classes": "classes", "shape": "shape",
-    "targets": "targets", "candidate_pool": "candidate pool", "rows": "query batch size",
+    "targets": "targets", "candidate_pool": "candidate pool",
     "query_batch_size": "query batch size", "threads": "threads",
     "queries_per_pair": "queries a pair",
 }  # fmt: skip
-"""The settings of a point of growth; "rows" is what older results call the query batch size."""
+"""The settings of a point of growth."""
 
 
 def columns(rows: Sequence[Result] | Mapping[str, Result], spec: Mapping[str, str]) -> pd.DataFrame:

@@ -17,12 +17,6 @@ Order = Literal["nearest", "random"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 """All orders."""
 
-NEAREST_IMAGES = {"nearest_images": "float64"}
-"""The entry of a run's manifest that says how precisely its nearest images are ranked.
-
-Runs of versions that ranked them in float32 lack it.
-"""
-
 _SPARE = 4
 """Neighbours kept beyond the requested number.
 

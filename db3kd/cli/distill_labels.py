@@ -260,14 +260,13 @@ def _write_description(
 ) -> None:
     """Writes the .json file of a student, which records how it was made."""
     from db3kd.storage.manifest import make_manifest, write_manifest
-    from db3kd.storage.run_images import current_data
 
     described = make_manifest(
         settings,
         seed=seed,
         teacher_fingerprint=run.manifest["teacher"],
         classes=run.labels.classes,
-        data_fingerprint=current_data(run.manifest),
+        data_fingerprint=run.manifest["data"],
     )
     described["queries"] = int(run.labels.queries.sum())
     if accuracy is not None:

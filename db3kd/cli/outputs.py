@@ -67,14 +67,16 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
     except (TeacherError, OSError, KeyboardInterrupt) as error:
         if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):
             corrected = isinstance(error, UnknownClassError)
-            then = "if the class names can be corrected as below, " if corrected else ""
-            print(_hint(runs, then), file=sys.stderr)
+            print(_hint(runs, corrected), file=sys.stderr)
         raise
 
 
-def _hint(runs: tuple[Path, ...], then: str) -> str:
+def _hint(runs: tuple[Path, ...], corrected: bool) -> str:
     from db3kd.storage.run_journals import queries_unanswered
 
+    then = "continue with --resume"
+    if corrected:
+        then = f"if the class names can be corrected as below, {then} --accept-changed-teacher"
     try:
         unanswered = sum(map(queries_unanswered, runs))
     except (ValueError, OSError) as error:
@@ -82,6 +84,6 @@ def _hint(runs: tuple[Path, ...], then: str) -> str:
     if unanswered:
         return (
             f"the answers so far are kept, except those to at most {counted(unanswered, 'query')} "
-            f"in flight, which will be sent again; {then}continue with --resume"
+            f"in flight, which will be sent again; {then}"
         )
-    return f"the answers so far are kept; {then}continue with --resume"
+    return f"the answers so far are kept; {then}"

@@ -227,12 +227,11 @@ def surrogate_text(manifest: "Mapping[str, Any]", noun: "InputNoun") -> str:
     last = notes[-1]
     if not queries:
         return f"none: {last['why']}"
-    known, agreement = "", last.get("agreement")
-    if held_out := last.get("held_out"):  # missing in runs of earlier versions
-        measured = agreement_text(round(agreement * held_out), held_out, f"held-out {noun}")
+    known = ""
+    if held_out := last["held_out"]:
+        matches = round(last["agreement"] * held_out)
+        measured = agreement_text(matches, held_out, f"held-out {noun}")
         known = f", agreement {measured}, augmented versions included"
-    elif agreement is not None:
-        known = f", agreement {agreement:.1%} of held-out {noun}s"
     return f"{counted(queries, 'more query')}{known}: {last['why']}"
 
 

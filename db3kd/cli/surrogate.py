@@ -135,9 +135,7 @@ def _print_summary(
         f"{also_paid(paid_twice)}"
     )
     print_paid_twice(paid_twice, 14)
-    if held_out := manifest.get("held_out"):  # missing in files of earlier versions
-        measured = agreement_text(round(agreement * held_out), held_out, f"held-out {noun}")
-        print(f"agreement      {measured}, augmented versions included")
-    else:
-        print(f"agreement      {agreement:.1%} with the teacher on held-out {noun}s")
+    held_out = manifest["held_out"]
+    measured = agreement_text(round(agreement * held_out), held_out, f"held-out {noun}")
+    print(f"agreement      {measured}, augmented versions included")
     print(f"written to     {out}")

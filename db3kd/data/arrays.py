@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.storage.image_digests import DIGEST_BYTES
 from db3kd.validation import UNIT_BOUNDS, check_images
+
+DIGEST_BYTES = 16
+"""Bytes of the SHA-256 of an image that are kept."""
 
 _BLOCK_BYTES = 2**24
 _CHANNELS = (1, 3, 4)
@@ -217,6 +219,25 @@ def _digest_of_header(dtype: np.dtype, shape: tuple[int, ...]) -> "hashlib._Hash
 def stack_digests(digests: list[bytes]) -> np.ndarray:
     """Returns digests as [n, DIGEST_BYTES] uint8."""
     return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), DIGEST_BYTES)
+
+
+def images_fingerprint(
+    digests: np.ndarray, labels: Tensor | None, image_shape: Sequence[int], classes: int | None
+) -> str:
+    """Returns the SHA-256, in hex, of images in their order and of their labels.
+
+    Args:
+        digests: [n, DIGEST_BYTES] uint8, the digest of each image.
+        labels: [n] int64; None without labels.
+        image_shape: Shape of one image.
+        classes: Number of classes, or None.
+    """
+    if labels is not None:
+        numbers = labels.numpy().astype("<i8").view(np.uint8).reshape(len(digests), 8)
+        digests = np.concatenate([digests, numbers], 1)
+    count, width = digests.shape
+    head = f"db3kd images 1\n{tuple(image_shape)} {classes} {count} {width}\n"
+    return hashlib.sha256(head.encode() + digests.tobytes()).hexdigest()
 
 
 def scale_to_unit(images: np.ndarray, bounds: tuple[float, float], name: str) -> np.ndarray:

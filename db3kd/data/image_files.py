@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.data.arrays import stack_digests
+from db3kd.data.arrays import DIGEST_BYTES, stack_digests
 from db3kd.data.decoded_images import DecodedImages
 from db3kd.data.extras import import_data_package
 from db3kd.data.image_decoding import DecodeOptions, ImageConverter, as_unit, decode_image
-from db3kd.storage.image_digests import DIGEST_BYTES
 from db3kd.tables.places import TableSource
 
 

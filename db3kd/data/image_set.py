@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.data.arrays import ArrayPixels, PixelSource, scale_to_unit
+from db3kd.data.arrays import ArrayPixels, PixelSource, images_fingerprint, scale_to_unit
 from db3kd.data.class_labels import as_labels, as_table_labels
-from db3kd.storage.image_digests import ImageDigests
 from db3kd.tables import Features, Table
 from db3kd.tables.checks import OutOfBoundsError
 from db3kd.tables.places import naming
@@ -307,8 +306,10 @@ class ImageSet:
         view._state = self._state  # The views share their images, so one check is enough.
         return view
 
-    def digests(self, *, check: bool = False) -> ImageDigests:
-        """Reads all images once, and returns a digest of each one as it is stored.
+    def fingerprint(self, *, check: bool = False) -> str:
+        """Returns the SHA-256, in hex, of all images in their order and of their labels.
+
+        All images are read once.
 
         Args:
             check: Whether to do in the same pass what `check` does.
@@ -318,11 +319,7 @@ class ImageSet:
         """
         digests = self._pixels.digests(self._rows, check and not self._state.checked)
         self._state.checked |= check
-        return ImageDigests.of(digests, self.labels, self.image_shape, self.classes)
-
-    def fingerprint(self) -> str:
-        """Returns the SHA-256, in hex, of all images in their order and of their labels."""
-        return self.digests().fingerprint
+        return images_fingerprint(digests, self.labels, self.image_shape, self.classes)
 
     def _checked(self, indices: Sequence[int] | Tensor | np.ndarray) -> np.ndarray:
         chosen = np.asarray(indices)

@@ -14,8 +14,7 @@ from torch import Tensor
 from db3kd.data.image_set import ImageSet
 from db3kd.data.uint8_pixels import to_float
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
-from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_names import current_names
+from db3kd.storage.manifest import current_names, read_manifest
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.validation import CONVENTIONS, interval_text
 from db3kd.wording import counted
@@ -23,7 +22,7 @@ from db3kd.wording import counted
 if TYPE_CHECKING:
     import pyarrow
 
-PSEUDO_SAMPLES = Kind("pseudo-samples", 1, changed_results=("settings.nearest_images",))
+PSEUDO_SAMPLES = Kind("pseudo-samples", 2)
 """Run folders that hold pseudo samples."""
 
 STATUSES = ("ok", "stuck", "budget")

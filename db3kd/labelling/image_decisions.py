@@ -22,15 +22,15 @@ from db3kd.wording import input_noun
 class DecisionOrder:
     """The order in which a run decides its images, and whether a single class stops the run.
 
+    `FIRST_CHECKED` images, spread evenly over the set, are decided and checked before the others.
+    Files are often sorted by class, so the first ones in the order of their numbers could all be in
+    one class although the teacher is right.
+
     Attributes:
-        spread: Whether `FIRST_CHECKED` images, spread evenly over the set, are decided and checked
-            before the others. Files are often sorted by class, so the first ones in the order of
-            their numbers could all be in one class although the teacher is right.
         rare_classes: Whether to continue even if they are all in one class.
         advice: What to do if the other classes are rare, for the error.
     """
 
-    spread: bool = True
     rare_classes: bool = False
     advice: str = IF_RARE
 
@@ -41,7 +41,7 @@ class DecisionOrder:
             limits: `[N] int64`; an image with limit 0 is not decided.
         """
         decided = (limits > 0).nonzero()[:, 0]
-        if not self.spread or len(decided) <= FIRST_CHECKED:
+        if len(decided) <= FIRST_CHECKED:
             return decided
         first = torch.arange(FIRST_CHECKED) * len(decided) // FIRST_CHECKED
         later = torch.ones(len(decided), dtype=torch.bool)
@@ -105,7 +105,7 @@ def decide_images(
         query_batch_size,
         on_answers=on_answers,
         journal=journal,
-        check_first=partial(order.check_first, teacher, images) if order.spread else None,
+        check_first=partial(order.check_first, teacher, images),
     )
     _check_classes_differ(teacher, images, decisions[asked])
     return decisions, equal.contradictions(images, decisions)

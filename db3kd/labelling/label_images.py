@@ -15,7 +15,7 @@ from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.planned_run import RunExecution, plan_run
 from db3kd.labelling.recovered import Recovered
-from db3kd.labelling.run_identity import consistency_checks_of, decision_order_of, is_spread
+from db3kd.labelling.run_identity import consistency_checks_of
 from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner
 from db3kd.labelling.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
@@ -23,7 +23,6 @@ from db3kd.labelling.totals import Totals
 from db3kd.progress import ProgressListener
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_free
-from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
 
@@ -119,7 +118,7 @@ def label(
         order = DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
     else:
         check_free(out, resume)  # before the images are read
-        order = decision_order_of(out, resume=resume, rare_classes=rare_classes)
+        order = DecisionOrder(rare_classes=rare_classes)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -175,8 +174,7 @@ def label_chunks(
             have a shard are skipped.
         concurrent_chunks: See `label`.
         surrogate: See `label`.
-        rare_classes: See `label`. With a run folder that `label` did not make, only the end of the
-            decisions shows that they are all one class.
+        rare_classes: See `label`.
 
     Yields:
         The labels of each chunk, in the order of `index`.
@@ -185,8 +183,6 @@ def label_chunks(
         TypeError, ValueError, TeacherError: See `label`.
     """
     check_flag(rare_classes, "rare_classes")
-    # The caller's folder may have been begun in the order of another version.
-    spread = not isinstance(folder, RunFolder) or is_spread(folder.manifest.get("settings", {}))
     job = LabelJob.prepare(
         teacher,
         images,
@@ -194,9 +190,7 @@ def label_chunks(
         index=index,
         concurrent_chunks=concurrent_chunks,
         surrogate=surrogate,
-        decision_order=DecisionOrder(
-            spread=spread, rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY
-        ),
+        decision_order=DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY),
     )
     return (labels for _, labels in job.run(folder, progress))
 

@@ -179,7 +179,7 @@ class LabelJob:
         asked = order.indices(limits)
         if not 0 < len(known) < len(asked):
             return False
-        if order.spread and len(known) == FIRST_CHECKED:  # before a check asks anything
+        if len(known) == FIRST_CHECKED:  # before a check asks anything
             order.check_first(self.teacher, self.images, known)
         decisions = torch.full_like(limits, UNANSWERED)
         decisions[asked[: len(known)]] = known

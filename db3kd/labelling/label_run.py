@@ -14,9 +14,7 @@ from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import MEASURES, Measure
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source, stored_source
-from db3kd.storage.manifest import check_state, read_manifest
-from db3kd.storage.run_images import current_data
-from db3kd.storage.run_names import current_names
+from db3kd.storage.manifest import check_state, current_names, read_manifest
 from db3kd.wording import counted, input_noun
 
 
@@ -103,7 +101,7 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
             f"{folder}: its data, {source.data!r}, were not found; pass their location as data="
         ) from error
     rows = draw_samples(len(images), settings.get("limit"), manifest["seed"])
-    if images.subset(rows).fingerprint() != current_data(manifest):
+    if images.subset(rows).fingerprint() != manifest.get("data"):
         raise ValueError(
             f"data: expected the data that {folder} was labelled from, got other values or labels "
             f"in {source.data!r} ({source.split}); pass the original data as data="

@@ -13,7 +13,6 @@ from torch import Tensor
 from db3kd.labelling.targets import other_classes
 from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import write_atomically
-from db3kd.storage.run_differences import DecidingEntry
 from db3kd.storage.shards import Kind, import_pyarrow, to_parquet
 from db3kd.wording import counted
 
@@ -21,41 +20,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-_PLANNED = (
-    "settings.labelling.queries",
-    "settings.surrogate.queries",
-    "settings.surrogate.queries_per_sample",
-    "settings.surrogate.samples",
-    "settings.surrogate.points",
-)
-"""Manifest entries that follow from the budget: the queries for distances, and the plan of a
-surrogate that the run trains."""
-
-_OF_SURROGATE = (
-    "settings.surrogate.",
-    "settings.surrogate.queries",
-    "settings.labelling.queries",
-)
-"""Entries that depend on whether a run trains its surrogate or is given one."""
-
-LABELS = Kind(
-    "labels",
-    3,
-    deciding=(
-        DecidingEntry("settings.classes", followers=_PLANNED),
-        DecidingEntry("settings.queries", followers=(*_PLANNED, "settings.consistency_checks")),
-        DecidingEntry("settings.consistency_checks", followers=_PLANNED),
-        DecidingEntry("settings.surrogate", followers=_OF_SURROGATE),
-        DecidingEntry(
-            "settings.surrogate.queries",
-            followers=("settings.labelling.queries",),
-            optional=("settings.surrogate.",),
-            argument="surrogate",
-        ),
-    ),
-    added_later=("settings.queries", "settings.consistency_checks"),
-    changed_results=("settings.nearest_images",),
-)
+LABELS = Kind("labels", 4)
 """The kind of run folder that holds labels."""
 
 Status = Literal["ok", "partly reached", "unreached", "contradictory", "budget"]

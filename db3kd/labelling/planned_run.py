@@ -11,13 +11,12 @@ from db3kd.argument_types import check_flag, suggests_arguments
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.consistency import allowed_checks
+from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.ray_cluster import Workers
 from db3kd.labelling.run_identity import (
-    decision_order_of,
     label_manifest,
-    run_images,
     samples_per_shard,
 )
 from db3kd.labelling.run_surrogate import (
@@ -35,7 +34,6 @@ from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
-from db3kd.storage.run_images import RunImages
 from db3kd.teachers import Teacher
 
 
@@ -80,7 +78,6 @@ class PlannedRun:
         execution: How it is carried out.
         job: The labelling, with the budget that remains after surrogate and checks.
         source_index: `[N] int64`, the index of each of its images in their source.
-        known: Digests of the images, to detect later changes; None if the images are a tensor.
         surrogate: The surrogate of the run.
         checks_budget: Maximum number of queries of consistency checks.
         soft_labels: How distances become soft labels; None for distances only.
@@ -92,7 +89,6 @@ class PlannedRun:
     execution: RunExecution
     job: LabelJob
     source_index: Tensor
-    known: RunImages | None
     surrogate: RunSurrogate
     checks_budget: int
     soft_labels: SoftLabelSettings | None
@@ -101,7 +97,7 @@ class PlannedRun:
     @property
     def expected(self) -> ExpectedRun:
         """What a run in the folder must be if this one continues it."""
-        return ExpectedRun(self.folder, LABELS, self.manifest, self.known)
+        return ExpectedRun(self.folder, LABELS, self.manifest)
 
     @property
     def max_queries(self) -> int:
@@ -119,19 +115,15 @@ class PlannedRun:
         folder = self.folder
         if not holds_run(folder):
             return RunQueries()
-        compared = compare_with_run(
-            folder,
-            LABELS,
-            self.manifest,
-            self.known,
-            any_teacher=self.execution.accept_changed_teacher,
+        stored = compare_with_run(
+            folder, LABELS, self.manifest, any_teacher=self.execution.accept_changed_teacher
         )
         totals = totals_of_shards(folder)
         limits, size = self.job.limits, self.job.samples_per_chunk
         assert size is not None  # a planned run has it
         allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
         return RunQueries(
-            answered=answered_in_label_folder(folder, totals) + queries_of_checks(compared.stored),
+            answered=answered_in_label_folder(folder, totals) + queries_of_checks(stored),
             unused=allowed - totals.queries,
             # Shards may have been removed after the end of the run.
             finished=is_finished(folder) and totals.samples == len(self.job.images),
@@ -170,8 +162,8 @@ def plan_run(
 ) -> PlannedRun:
     """Plans a run that keeps a labelling in a folder; nothing is asked or written.
 
-    The images of a set are read once, for their digests, and an invalid one is found in that pass.
-    They are not checked if the run in `folder` is finished and has all its shards.
+    The images of a set are read once, for their fingerprint, and an invalid one is found in that
+    pass. They are not checked if the run in `folder` is finished and has all its shards.
 
     Args:
         folder: The run folder.
@@ -195,14 +187,14 @@ def plan_run(
     checks_budget = allowed_checks(execution.consistency_checks, budget)
     if budget is not None:
         job = replace(job, settings=replace(job.settings, queries=budget - checks_budget))
-    known, images = None, job.images if source_images is None else source_images
+    images = job.images if source_images is None else source_images
     run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
     per_shard = samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
     if isinstance(images, ImageSet):
         complete = resume and _is_complete(Path(folder), len(job.index), per_shard)
-        known = run_images(
-            images, job.settings, job.teacher.classes, job.decision_order, check=not complete
-        )
+        fingerprint = images.fingerprint(check=not complete)
+    else:
+        fingerprint = images.fingerprint()
     job = replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard)
     manifest = label_manifest(
         job.teacher,
@@ -212,8 +204,7 @@ def plan_run(
         limit=limit,
         soft_labels=soft_labels,
         samples_per_shard=per_shard,
-        order=job.decision_order,
-        data_fingerprint=images.fingerprint() if known is None else known.digests.fingerprint,
+        data_fingerprint=fingerprint,
         budget=budget,
         consistency_checks=checks_budget,
         surrogate=run_surrogate.manifest_entry,
@@ -225,7 +216,6 @@ def plan_run(
         execution=execution,
         job=job,
         source_index=torch.arange(len(images)) if source_index is None else source_index,
-        known=known,
         surrogate=run_surrogate,
         checks_budget=checks_budget,
         soft_labels=soft_labels,
@@ -251,7 +241,7 @@ def expected_labels(
         teacher,
         images,
         settings,
-        decision_order=decision_order_of(folder, resume=True, rare_classes=False),
+        decision_order=DecisionOrder(),
         check_images=False,
     )
     return plan_run(folder, job, resume=True).expected
@@ -303,9 +293,7 @@ def plan_source_run(
         settings,
         concurrent_chunks=execution.concurrent_chunks,
         surrogate=network_or_planner(surrogate)[0],
-        decision_order=decision_order_of(
-            folder, resume=resume, rare_classes=execution.rare_classes
-        ),
+        decision_order=DecisionOrder(rare_classes=execution.rare_classes),
         check_images=False,
     )
     return plan_run(

@@ -1,4 +1,4 @@
-"""The identity of a label run: its manifest, and the digests of its images."""
+"""The identity of a label run: its manifest."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,68 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.boundary.starting_points import NEAREST_IMAGES
 from db3kd.data.class_names import run_class_names
-from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
-from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import chunk_size
-from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.storage.existing_runs import begun_with
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
-from db3kd.storage.run_images import RunImages
 from db3kd.teachers.base import Teacher, describe
 
 DECISIONS = "decisions"
 """The stage in which all images are decided, and the name of its journal."""
-
-_ORDER, _SPREAD = "decision_order", "spread"
-"""The setting that says which images are decided first, and its only value."""
-
-
-def run_images(
-    images: ImageSet,
-    settings: LabelSettings,
-    classes: int,
-    order: DecisionOrder,
-    *,
-    check: bool = False,
-) -> RunImages:
-    """Describes the images of a run for its folder.
-
-    Args:
-        images: The images of the run.
-        settings: The settings of the run; images without a budget are not asked about.
-        classes: Number of classes of the teacher.
-        order: The order of the decisions, and whether a single class stops the run.
-        check: Whether to check the images in the same pass, as `images.check()` does.
-    """
-    limits = divide_budget(settings, len(images), classes)
-    asked = order.indices(limits).numpy()
-    return RunImages(images.digests(check=check), images.name_of, asked, DECISIONS)
-
-
-def decision_order_of(folder: str | Path, *, resume: bool, rare_classes: bool) -> DecisionOrder:
-    """Returns the order in which a run decides its images.
-
-    A run that is resumed keeps its order. Earlier versions decided the images by number, and their
-    runs lack the setting.
-
-    Args:
-        folder: The folder of the run.
-        resume: Whether a run in the folder is resumed.
-        rare_classes: Whether to continue if the first images are all in one class.
-    """
-    begun = begun_with(folder) if resume else {}
-    return DecisionOrder(spread=not begun or is_spread(begun), rare_classes=rare_classes)
-
-
-def is_spread(settings: Mapping[str, Any]) -> bool:
-    """Returns whether the first images of a run are spread, from the settings in its manifest."""
-    return settings.get(_ORDER) == _SPREAD
 
 
 def samples_per_shard(
@@ -106,7 +56,6 @@ def label_manifest(
     *,
     source: Source | None,
     samples_per_shard: int,
-    order: DecisionOrder,
     data_fingerprint: str,
     budget: int | None,
     consistency_checks: int = 0,
@@ -123,7 +72,6 @@ def label_manifest(
         settings: How they are measured.
         source: The source of the images; None if the caller has loaded them.
         samples_per_shard: The number of samples in a chunk.
-        order: The order of the decisions, and whether a single class stops the run.
         data_fingerprint: A digest that changes with the images.
         budget: Maximum number of queries of the run, with those of checks and of the surrogate,
             which `settings.queries` leaves out; None for no limit.
@@ -143,10 +91,6 @@ def label_manifest(
         "soft_labels": soft_labels,
         "samples_per_shard": samples_per_shard,
     }
-    if order.spread:
-        entries[_ORDER] = _SPREAD
-    if settings.ranks_images:
-        entries |= NEAREST_IMAGES
     names = run_class_names(teacher, images)
     if names is not None:
         entries[CLASS_NAMES] = names

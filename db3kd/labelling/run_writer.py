@@ -62,8 +62,7 @@ def write_run(
             part of the run's identity.
         resume: Whether to continue the run in `folder`, if there is one. Teacher, images and
             settings have to be those of the run. Labels and totals become those of a run without a
-            stop. An image may have changed if the teacher was not asked about it yet. A finished
-            run asks nothing.
+            stop. A finished run asks nothing.
         execution: Workers, concurrency and checks; `RunExecution()` by default.
 
     Returns:
@@ -111,9 +110,7 @@ def carry_out(planned: PlannedRun, progress: ProgressListener | bool = True) -> 
     job, execution = planned.job, planned.execution
     if execution.accept_changed_teacher:
         compare_or_accept_teacher([planned.expected], accept_changed_teacher=True)
-    with RunFolder.open(
-        planned.folder, LABELS, planned.manifest, resume=planned.resume, images=planned.known
-    ) as run:
+    with RunFolder.open(planned.folder, LABELS, planned.manifest, resume=planned.resume) as run:
         if run.verify_finished():
             return add_up(run)
         checks = None

@@ -159,11 +159,6 @@ class LabelSettings:
         """Whether pairs need rays: SD to the nearest image is found in the pool without them."""
         return self.measure != "sd" or self.order != "nearest"
 
-    @property
-    def ranks_images(self) -> bool:
-        """Whether labels depend on which images are nearest."""
-        return self.order == "nearest" or self.targets is not None
-
     def starting_points_per_pair(self, limits: Tensor, surrogate: bool) -> Tensor:
         """The number of starting points of each pair.
 

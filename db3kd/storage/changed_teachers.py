@@ -1,20 +1,30 @@
 """Runs that continue with another teacher, because the caller says that their answers stay valid.
 
-The fingerprint of a function changes with its code, even if no answer does. A run keeps the
-fingerprint that it was begun with, which its journals depend on, and lists the later ones.
+The fingerprint of a function changes with its code, even if no answer does, and a name of a class
+that the teacher has not answered with may be corrected. A run keeps the fingerprint and the class
+names that it was begun with, which its journals depend on, and lists the later ones.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 from db3kd.argument_types import check_flag
 from db3kd.storage.filesystem import FolderLock, wait_for_workers
-from db3kd.storage.manifest import CHANGED_TEACHERS, MANIFEST, read_manifest, write_manifest
+from db3kd.storage.manifest import (
+    CHANGED_TEACHERS,
+    CLASS_NAMES,
+    MANIFEST,
+    NAMES,
+    TEACHER,
+    read_manifest,
+    with_current_teacher,
+    write_manifest,
+)
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
-from db3kd.storage.run_names import record_change, with_current_names
+from db3kd.storage.run_differences import Difference, differences
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,33 +66,40 @@ def _accept_teacher(runs: Sequence[ExpectedRun]) -> None:
     the teacher is accepted.
     """
     with ExitStack() as locks:
-        changed = {}
+        accepted = []
         for run in runs:
             locks.callback(FolderLock(run.path).release)
             wait_for_workers(run.path)
             manifest = read_manifest(run.path)
-            if add_accepted(manifest, run.manifest["teacher"]):
-                changed[run.path] = manifest
-        for folder, manifest in reversed(changed.items()):
+            if found := add_accepted(manifest, run.manifest):
+                accepted.append((run.path, manifest, found))
+        for folder, manifest, _ in reversed(accepted):
             write_manifest(folder / MANIFEST, manifest)
-    for folder in changed:
+    for folder, _, found in accepted:
         _LOG.warning(
-            "%s: the teacher changed since the run was started; its answers so far are kept", folder
+            "%s: the teacher changed since the run was started (%s); its answers so far are kept",
+            folder,
+            "; ".join(map(str, found)),
         )
 
 
-def add_accepted(manifest: dict[str, Any], fingerprint: str) -> bool:
-    """Adds an accepted teacher to a manifest.
+def add_accepted(stored: dict[str, Any], wanted: Mapping[str, Any]) -> list[Difference]:
+    """Adds an accepted teacher to the manifest of a run.
 
     Args:
-        manifest: Updated in place, unless it has this teacher already.
-        fingerprint: The fingerprint of the teacher.
+        stored: Updated in place, unless it has this teacher already.
+        wanted: The manifest with the teacher.
 
     Returns:
-        Whether the teacher was added.
+        In what the teacher differs from the one before; nothing if it was not added.
     """
-    if with_current_names(manifest)["teacher"] == fingerprint:
-        return False
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    record_change(manifest, CHANGED_TEACHERS, now, fingerprint)
-    return True
+    found = differences(with_current_teacher(stored), wanted, NAMES)
+    found = [each for each in found if each.name in TEACHER]
+    if found:
+        entry = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "teacher": wanted["teacher"],
+            CLASS_NAMES: wanted["settings"].get(CLASS_NAMES),
+        }
+        stored[CHANGED_TEACHERS] = [*stored.get(CHANGED_TEACHERS, []), entry]
+    return found

@@ -26,24 +26,24 @@ CLASSES = "classes"
 SURROGATES = "surrogate"
 """Entry that describes the surrogate that a run trained itself: a list of one mapping."""
 
-RENAMED = "renamed_classes"
-"""Entry that lists the corrections of class names (run_names.py)."""
-
 CHANGED_TEACHERS = "changed_teachers"
-"""Entry that lists the teachers with which the run was continued (changed_teachers.py)."""
+"""Entry that lists the teachers with which the run was continued: fingerprint and class names of
+each. The last one is the current teacher (changed_teachers.py)."""
 
-_IDENTITY = ("seed", "settings", "teacher", "data")
+IDENTITY = ("seed", "settings", "teacher", "data")
 """Entries that identify a run; the other entries are circumstances."""
 
 NAMES = ("settings.source.data", "settings.teacher")
 """Entries that may differ when a run is resumed: names, of which the fingerprints are compared."""
+
+TEACHER = ("teacher", f"settings.{CLASS_NAMES}")
+"""Entries that describe the teacher: its fingerprint and the names of its classes."""
 
 _LISTS = {
     "resumed": ("queries_in_flight",),
     "lost_workers": ("queries_in_flight",),
     "consistency": ("asked", "changed"),
     SURROGATES: ("queries",),
-    RENAMED: (),
     CHANGED_TEACHERS: (),
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
@@ -198,6 +198,24 @@ def queries_in_flight(manifest: Mapping[str, Any]) -> int:
     return sum(end["queries_in_flight"] for end in ends)
 
 
+def with_current_teacher(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a manifest with the fingerprint and the class names of the current teacher.
+
+    The run may have begun with another one; see `CHANGED_TEACHERS`.
+    """
+    current = dict(content)
+    if changes := content.get(CHANGED_TEACHERS):
+        current["teacher"] = changes[-1]["teacher"]
+        current["settings"] = {**content["settings"], CLASS_NAMES: changes[-1][CLASS_NAMES]}
+    return current
+
+
+def current_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Returns the current class names of a run, if its classes have names."""
+    names = with_current_teacher(content)["settings"].get(CLASS_NAMES)
+    return None if names is None else tuple(names)
+
+
 def plain(value: Any) -> Any:
     """Returns `value` as JSON types, without absolute paths and non-finite numbers."""
     match value:
@@ -229,7 +247,7 @@ def _plain_item(key: str, value: Any) -> Any:
 
 def entries_of(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yields dotted names and values of the entries that identify a run."""
-    for key in _IDENTITY:
+    for key in IDENTITY:
         yield from _flat(key, content.get(key))
 
 
@@ -245,23 +263,14 @@ def _wrong_format(content: Mapping[str, Any], found: str, expected: str) -> str:
     """Describes a run of another kind, or of another version of the same kind."""
     if found.rpartition(" ")[0] != expected.rpartition(" ")[0]:
         return f"expected {describe_format(expected)}, got {describe_format(found)}"
-    writer, that = writer_of(content)
-    return f"expected format {expected!r}, got {found!r}, written by {writer}; read it with {that}"
-
-
-def writer_of(content: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns what messages call the db3kd that began a run, at first and when named again.
-
-    Args:
-        content: The manifest of a run that this db3kd refuses.
-    """
     versions = content.get("versions")
     version = versions.get("db3kd") if isinstance(versions, Mapping) else None
-    if version is None:
-        return "an unknown version of db3kd", "that version"
-    if version == __version__:
-        return f"another build of db3kd {version}", "that build"
-    return f"db3kd {version}", "that version"
+    known = isinstance(version, str) and version != __version__
+    writer = f"db3kd {version}" if known else "another version of db3kd"
+    return (
+        f"expected format {expected!r}, got {found!r}, written by {writer}; use that version, or "
+        "start another run in another folder"
+    )
 
 
 def _version(package: str) -> str:

@@ -1,44 +1,20 @@
-"""Checks whether a stored run may be continued, and what may have changed since."""
+"""Checks whether a stored run may be continued."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import (
     NAMES,
+    TEACHER,
     check_state,
-    entries_of,
-    identity,
-    plain,
     read_manifest,
-    writer_of,
+    with_current_teacher,
 )
 from db3kd.storage.run_differences import describe_differences, differences
-from db3kd.storage.run_images import RunImages, current_data, find_changes
-from db3kd.storage.run_journals import Journals
-from db3kd.storage.run_names import check_unanswered, find_renamed, with_current_names
 from db3kd.storage.shards import Kind
-
-
-@dataclass(frozen=True)
-class ComparedRun:
-    """A stored run that another one may continue, and what may have changed since.
-
-    Attributes:
-        stored: Its manifest.
-        changed: `[n] int64`, the rows of changed images that the teacher was not asked about; None
-            if no image changed.
-        renamed: Numbers of renamed classes that the teacher has not answered with; None if no class
-            was renamed.
-    """
-
-    stored: dict[str, Any]
-    changed: np.ndarray | None
-    renamed: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -49,13 +25,11 @@ class ExpectedRun:
         path: The folder.
         kind: What the run holds.
         manifest: From `make_manifest`.
-        images: Images of the run; see `RunFolder.reopen`.
     """
 
     path: Path
     kind: Kind
     manifest: Mapping[str, Any]
-    images: RunImages | None = None
 
 
 def compare_with_runs(
@@ -80,7 +54,7 @@ def compare_with_runs(
     found = []
     for run in runs:
         if holds_run(run.path):
-            compare_with_run(run.path, run.kind, run.manifest, run.images, any_teacher=any_teacher)
+            compare_with_run(run.path, run.kind, run.manifest, any_teacher=any_teacher)
             found.append(run)
     return found
 
@@ -89,18 +63,19 @@ def compare_with_run(
     path: Path,
     kind: Kind,
     manifest: Mapping[str, Any],
-    images: RunImages | None = None,
     *,
     any_teacher: bool = False,
-) -> ComparedRun:
+) -> dict[str, Any]:
     """Compares a run with the one in a folder that it is to continue, and writes nothing.
 
     Args:
         path: The folder of a run.
         kind: What the run must hold.
         manifest: Manifest to continue with.
-        images: Images of the run; see `RunFolder.reopen`.
-        any_teacher: Whether the teacher may be another one; see `accept_teacher`.
+        any_teacher: Whether the teacher and its class names may be others.
+
+    Returns:
+        The manifest of the stored run.
 
     Raises:
         FileNotFoundError: The folder holds no run.
@@ -108,47 +83,8 @@ def compare_with_run(
     """
     stored = read_manifest(path, kind.format)
     check_state(path, stored)
-    current = with_current_names(stored) | {"data": current_data(stored)}
-    if any_teacher:
-        current["teacher"] = manifest["teacher"]
-    found = differences(
-        current, manifest, NAMES, kind.deciding, kind.added_later + kind.changed_results
-    )
-    differing = [each.name for each in found]
-    journals = Journals(path.absolute(), kind, identity(stored), stored["started"])
-    changed = None
-    if images is not None and differing == ["data"]:
-        answered = journals.answers_of_stage(images.stage)
-        changed = find_changes(path, stored, images, answered)
-    renamed = find_renamed(current, manifest, differing)
-    if renamed is not None:
-        check_unanswered(path, stored, manifest, renamed, journals)
-    if found and changed is None and renamed is None:
-        described = describe_differences(found, kind.deciding)
-        raise ValueError(f"{path}: holds a different run: {described}")
-    if stored["state"] != "finished":
-        check_same_results(path, kind, stored, manifest)
-    return ComparedRun(stored, changed, renamed)
-
-
-def check_same_results(
-    path: Path, kind: Kind, stored: Mapping[str, Any], manifest: Mapping[str, Any]
-) -> None:
-    """Checks that this version would continue a run with the results of the version that began it.
-
-    Args:
-        path: The folder of the run, for the message.
-        kind: What the run holds.
-        stored: Its manifest.
-        manifest: Manifest to continue with.
-
-    Raises:
-        ValueError: An earlier version began the run, and has other results.
-    """
-    was, now = dict(entries_of(stored)), dict(entries_of(plain(manifest)))
-    if any(name in now and name not in was for name in kind.changed_results):
-        writer, that = writer_of(stored)
-        raise ValueError(
-            f"{path}: {writer} began this run and would compute its remaining {kind.name} "
-            f"differently; finish the run with {that}, or start another run in another folder"
-        )
+    apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
+    found = differences(with_current_teacher(stored), manifest, apart_from)
+    if found:
+        raise ValueError(f"{path}: holds a different run: {describe_differences(found)}")
+    return stored

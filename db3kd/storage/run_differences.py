@@ -1,44 +1,58 @@
 """Compares two manifests, and describes their differences."""
 
-import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from db3kd.storage.manifest import CLASS_NAMES, CLASSES, entries_of, plain
+from db3kd.storage.manifest import CLASS_NAMES, CLASSES, IDENTITY, TEACHER, entries_of, plain
 
-_ADDED_LATER = (f"settings.{CLASSES}",)
-"""Entries that runs of earlier versions lack, whatever their kind."""
+_SOURCE, _PLAN_IMAGES = "settings.source", "settings.plan.images"
+_CLASS_NAMES = f"settings.{CLASS_NAMES}"
 
-_DEVICE = ".device"
-"""How the names of entries end that never identify a run: it may be resumed on another machine."""
-
-_MAX_SHOWN = 60
-"""Characters of a value in a message."""
-
-_ABSENT = json.dumps(None)
-"""How an entry is shown that a manifest lacks."""
-
-_NO_ARGUMENTS = ("data",)
-"""Entries that describe the images, which may come from anywhere."""
-
-_CHOOSES_IMAGES = ("seed", "settings.limit")
-_SOURCE = "settings.source."
-"""Entries that determine which images a run uses, and how the names of others begin that do."""
-
-_LOADED = "settings.source.split"
-"""An entry that all runs have whose images were loaded by name, and no others."""
-
-_ADVICE = "; pass what the run was started with, or start another run in another folder"
-
-SAME_TEACHER = (
-    "; if the teacher still gives the same answers, for example because only its code was edited, "
-    "keep those of the run and continue with accept_changed_teacher=True"
+_CAUSES = (
+    "data",
+    f"settings.{CLASSES}",
+    "settings.plan.strategy",
+    "settings.plan.budget",
+    _PLAN_IMAGES,
+    "settings.queries",
 )
-"""Advice if the fingerprint of the teacher differs, as it does if code or state of an object do."""
+"""Entries that others follow from, such as the budget of a run, which determines its plan."""
+
+_LATER_CAUSES = ("settings.consistency_checks", "settings.surrogate")
+"""Further ones, which may themselves follow from one of `_CAUSES`."""
+
+_FOLLOWING = (
+    "settings.plan.",
+    "settings.choosing",
+    "settings.labelling",
+    "settings.surrogate",
+    "settings.synthesis",
+    "settings.consistency_checks",
+    "settings.training_digest",
+    _CLASS_NAMES,
+)
+"""How the names of entries begin that may follow from others."""
+
+_CHOOSES_IMAGES = ("seed", "settings.limit", _SOURCE)
+"""How the names of entries begin that determine which images a run uses."""
+
+_NO_ARGUMENTS = ("data", _PLAN_IMAGES, _CLASS_NAMES, "settings.choosing", "settings.labelling")
+"""Entries that no single argument sets."""
+
+_MAX_LISTED, _MAX_SHOWN = 5, 60
+"""Differences in a message, and characters of a value in it."""
+
+_SAME_TEACHER = (
+    "; if the answers so far stay valid, for example because only the code of the teacher was "
+    "edited, or a class name corrected that it has not answered with, keep them and continue with "
+    "accept_changed_teacher=True"
+)
+"""Advice if the fingerprint of the teacher or the names of its classes differ."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Difference:
     """An entry in which two manifests differ.
 
@@ -56,130 +70,86 @@ class Difference:
         return f"{self.name}: was {self.was}, is {self.now}"
 
 
-@dataclasses.dataclass(frozen=True)
-class DecidingEntry:
-    """An entry of a manifest that others follow from. If it differs, messages name only it.
-
-    Attributes:
-        name: Its name, such as "settings.plan.budget".
-        followers: How the names of entries begin that follow from it. An entry that decides others
-            follows only if its whole name is listed.
-        optional: How the names of entries begin that follow from it if only one of two runs has
-            them.
-        is_argument: Whether the caller passes it as an argument.
-        argument: The name of the argument that decides whether a run has the entry; empty if the
-            last part of the entry's name is the argument that sets it.
-    """
-
-    name: str
-    followers: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    is_argument: bool = True
-    argument: str = ""
-
-
-_CLASSES_DECIDE = DecidingEntry(f"settings.{CLASSES}", followers=(f"settings.{CLASS_NAMES}",))
-
-
 def differences(
-    stored: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    apart_from: tuple[str, ...] = (),
-    deciding: Sequence[DecidingEntry] = (),
-    added_later: tuple[str, ...] = (),
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], apart_from: Sequence[str] = ()
 ) -> list[Difference]:
     """Returns the entries in which two manifests describe different runs, sorted by name.
 
-    Entries that follow from another one that differs are left out, and so are devices. If the
-    images are the same, or if those of one run only were loaded by name, it does not matter from
-    where they were loaded.
+    Devices may differ. If the images are the same, or if those of one run only were loaded by name,
+    it does not matter from where they were loaded.
 
     Args:
         stored: Manifest of an existing run.
         wanted: Manifest of the requested run.
         apart_from: Entries that may differ, such as `settings.source.data`.
-        deciding: Entries that others follow from.
-        added_later: Entries that runs of earlier versions lack. They are compared if both manifests
-            have them.
     """
-    added_later += _ADDED_LATER
-    was, now = dict(entries_of(stored)), dict(entries_of(plain(wanted)))
-    same_images = "data" in was and was["data"] == now.get("data")
-    # Images that are passed have no such settings. If they are others, the data say so.
-    loaded_once = (_LOADED in was) != (_LOADED in now)
+    now = plain(wanted)
+    loaded = {f"{_SOURCE}.split" in dict(entries_of(each)) for each in (stored, now)}
+    any_source = stored.get("data") == now.get("data") or len(loaded) == 2
     found = [
-        name
-        for name in sorted(was.keys() | now.keys())
-        if name not in apart_from
-        and not name.endswith(_DEVICE)
-        and not ((same_images or loaded_once) and name.startswith(_SOURCE))
-        and not (name in added_later and (name not in was or name not in now))
-        and was.get(name) != now.get(name)
+        each for name in IDENTITY for each in _differing(name, stored.get(name), now.get(name))
     ]
-    deciding = (*deciding, _CLASSES_DECIDE)
-    one_sided = {name for name in found if None in (was.get(name), now.get(name))}
     return [
-        Difference(name, _shown(was, name), _shown(now, name))
-        for name in found
-        if not _follows(name, found, one_sided, deciding)
+        each
+        for each in sorted(found, key=lambda each: each.name)
+        if each.name not in apart_from
+        and not each.name.endswith(".device")
+        and not (any_source and each.name.startswith(_SOURCE))
     ]
 
 
-def _follows(
-    name: str,
-    found: Sequence[str],
-    one_sided: Collection[str],
-    deciding: Sequence[DecidingEntry],
-) -> bool:
-    """Returns whether an entry differs only because another one does, which is named instead."""
-    decides = any(entry.name == name for entry in deciding)
-    for entry in deciding:
-        if entry.name not in found or entry.name == name:
-            continue
-        if name in entry.followers or (name.startswith(entry.followers) and not decides):
-            return True
-        if name.startswith(entry.optional) and name in one_sided:
-            return True
-    return False
+def _differing(name: str, was: Any, now: Any) -> Iterator[Difference]:
+    """Yields the differences between two values, entry by entry if both are mappings."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in was.keys() | now.keys():
+            yield from _differing(f"{name}.{key}", was.get(key), now.get(key))
+    elif was != now:
+        lists = isinstance(was, list) and isinstance(now, list)
+        if name == _CLASS_NAMES and lists and len(was) == len(now):
+            changed = [number for number, before in enumerate(was) if before != now[number]]
+            was, now = ({number: names[number] for number in changed} for names in (was, now))
+        yield Difference(name, _shown(was), _shown(now))
 
 
-def _shown(entries: Mapping[str, Any], name: str) -> str:
-    if name not in entries and any(each.startswith(f"{name}.") for each in entries):
-        return "a group of entries"
-    text = json.dumps(entries.get(name))
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
-def _with_argument(difference: Difference, deciding: Sequence[DecidingEntry]) -> str:
-    """Adds the argument that sets an entry, of which the command line makes an option."""
-    name = difference.name
-    entry = next((each for each in deciding if each.name == name), DecidingEntry(name))
-    one_sided = _ABSENT in (difference.was, difference.now)
-    if name in _NO_ARGUMENTS or not entry.is_argument or (entry.argument and not one_sided):
-        return str(difference)
-    return f"{difference} ({entry.argument or name.rpartition('.')[2]}=)"
-
-
-def describe_differences(
-    differences: Sequence[Difference], deciding: Sequence[DecidingEntry] = ()
-) -> str:
-    """Returns the differences as text, with advice if only the images differ.
+def describe_differences(differences: Sequence[Difference]) -> str:
+    """Returns differences as text, with advice; those that may follow from others are left out.
 
     Args:
         differences: From `differences`.
-        deciding: Entries that others follow from.
     """
-    described = {each.name: _with_argument(each, deciding) for each in differences}
-    others = [name for name in described if name != "data"]
-    if any(name in _CHOOSES_IMAGES or name.startswith(_SOURCE) for name in others):
-        # other settings, and therefore other images
-        return "; ".join(described[name] for name in others) + _ADVICE
-    listed = "; ".join(described.values())
-    if "teacher" in described:
-        listed += SAME_TEACHER
-    if "data" not in described:
-        return listed + _ADVICE
+    found = {each.name: each for each in differences}
+    causes = [name for name in _CAUSES if name in found]
+    causes = causes or [name for name in _LATER_CAUSES if name in found]
+    if any(name.startswith(_CHOOSES_IMAGES) for name in found):
+        found.pop("data", None)  # other settings, and therefore other images
+    others = [
+        name
+        for name in found
+        if name not in causes
+        and not (causes and name.startswith(_FOLLOWING))
+        and not ("seed" in found and name.endswith(".seed"))
+    ]
+    names = [*(name for name in causes if name in found), *others]
+    text = "; ".join(_with_argument(found[name]) for name in names[:_MAX_LISTED])
+    if len(names) > _MAX_LISTED:
+        text += f"; and {len(names) - _MAX_LISTED:,} more"
+    if not found.keys().isdisjoint(TEACHER):
+        text += _SAME_TEACHER
+    if "data" not in found:
+        return f"{text}; pass what the run was started with, or start another run in another folder"
     return (
-        f"{listed}; the images or their labels are not those that the run was started with: "
+        f"{text}; the images or their labels are not those that the run was started with: "
         "restore them, or start another run in another folder"
     )
+
+
+def _with_argument(difference: Difference) -> str:
+    """Adds the argument that sets an entry, of which the command line makes an option."""
+    if difference.name in _NO_ARGUMENTS:
+        return str(difference)
+    return f"{difference} ({difference.name.rpartition('.')[2]}=)"

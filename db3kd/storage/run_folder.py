@@ -6,7 +6,6 @@
     …
     run/_labels-0000001024.journal           answers paid for towards the next shard
     run/_decisions.journal                   answers of a stage that all shards depend on
-    run/_images-9f86d081884c7d65             digests of the images (run_images.py)
 
 Readers of Parquet folders skip names that begin with "_" or ".", so they see a table. The `Kind` of
 a run defines what it holds, for example labels; storage does not know the columns.
@@ -41,16 +40,8 @@ from db3kd.storage.manifest import (
     read_manifest,
     write_manifest,
 )
-from db3kd.storage.run_comparison import check_same_results, compare_with_run
-from db3kd.storage.run_images import (
-    RunImages,
-    accept_changes,
-    images_files,
-    remove_old_images,
-    write_images,
-)
+from db3kd.storage.run_comparison import compare_with_run
 from db3kd.storage.run_journals import Journals, discard_unanswered
-from db3kd.storage.run_names import accept_names
 from db3kd.storage.shards import (
     Kind,
     checked_bytes,
@@ -104,20 +95,13 @@ class RunFolder:
         self._verified = False
 
     @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        kind: Kind,
-        manifest: Mapping[str, Any],
-        images: RunImages | None = None,
-    ) -> Self:
+    def create(cls, path: str | Path, kind: Kind, manifest: Mapping[str, Any]) -> Self:
         """Creates the folder, including its parents, and writes the manifest.
 
         Args:
             path: The folder.
             kind: What the run holds.
             manifest: From `make_manifest`.
-            images: Images of the run, if it may continue after some of them changed.
 
         Raises:
             FileExistsError: See `check_free`.
@@ -136,8 +120,6 @@ class RunFolder:
             head = {"format": kind.format, "state": "running", "started": _now()}
             run = cls(path, kind, head | plain(manifest), lock, made)
             run._write_manifest()
-            if images is not None:
-                write_images(path, images.digests)
         except BaseException:
             lock.release()
             if made:
@@ -146,28 +128,18 @@ class RunFolder:
         return run
 
     @classmethod
-    def reopen(
-        cls,
-        path: str | Path,
-        kind: Kind,
-        manifest: Mapping[str, Any],
-        images: RunImages | None = None,
-    ) -> Self:
+    def reopen(cls, path: str | Path, kind: Kind, manifest: Mapping[str, Any]) -> Self:
         """Continues a run that was stopped or killed; a finished run is left unchanged.
 
         Args:
             path: The folder.
             kind: What the run holds.
             manifest: From `make_manifest`, with the seed, settings and fingerprints of the run.
-            images: Images of the run. Changed images are accepted and recorded in the manifest if
-                the teacher was not asked about any of them. So are changed names of classes that
-                the teacher has not answered with.
 
         Raises:
             FileNotFoundError: The folder holds no run.
-            ValueError: The folder holds another run (the error names each difference); a manifest,
-                shard or journal is damaged; or images changed that the teacher was asked about, or
-                names of classes that it answered with.
+            ValueError: The folder holds another run (the error names what differs), or a manifest,
+                shard or journal is damaged.
             BlockingIOError: Another process is writing the folder.
         """
         path = Path(path)
@@ -175,20 +147,9 @@ class RunFolder:
         lock = FolderLock(path)
         try:
             wait_for_workers(path)
-            compared = compare_with_run(path, kind, manifest, images)
-            changed, renamed = compared.changed, compared.renamed
-            run = cls(path, kind, compared.stored, lock, made=False)
-            if images is not None and changed is not None:
-                accept_changes(path, images, changed, _now(), run.manifest)
-                run._write_manifest()
-            if renamed is not None:
-                accept_names(manifest, renamed, _now(), run.manifest)
-                run._write_manifest()
-            if images is not None:
-                write_images(path, images.digests)
-                remove_old_images(path, images.digests)
+            stored = compare_with_run(path, kind, manifest)
+            run = cls(path, kind, stored, lock, made=False)
             if not run.verify_finished():
-                check_same_results(path, kind, compared.stored, manifest)
                 run._clear_up()
         except BaseException:
             lock.release()
@@ -203,12 +164,11 @@ class RunFolder:
         manifest: Mapping[str, Any],
         *,
         resume: bool = False,
-        images: RunImages | None = None,
     ) -> Self:
         """Reopens the run if there is one and `resume` is set, and creates it otherwise."""
         if resume and holds_run(path):
-            return cls.reopen(path, kind, manifest, images)
-        return cls.create(path, kind, manifest, images)
+            return cls.reopen(path, kind, manifest)
+        return cls.create(path, kind, manifest)
 
     @property
     def holds_anything(self) -> bool:
@@ -225,11 +185,7 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self.holds_anything:
             with suppress(OSError):  # the error that ended the run matters more
-                for file in (
-                    *self.journals.files(),
-                    *images_files(self.path),
-                    self.path / MANIFEST,
-                ):
+                for file in (*self.journals.files(), self.path / MANIFEST):
                     file.unlink()
         self.close()
         if kind is not None and self._made:

@@ -64,18 +64,6 @@ class Journals:
         """Reads one of the files."""
         return read_journal(file, _journal_identity(file, self.run))
 
-    def answers_of_stage(self, stage: str) -> int | None:
-        """Returns the number of answers in the first stage; None if the run is beyond that stage.
-
-        Args:
-            stage: Name of the stage.
-        """
-        first = self.file(stage)
-        later = [file for file in self.files() if not file.name.startswith(CHECKS)]
-        if self.kind.shards(self.folder) or any(file != first for file in later):
-            return None
-        return len(self.answers_in(first))
-
     def answers_in(self, file: Path) -> np.ndarray:
         """Returns the answers in one of the files, `[n] int64`, in the order of the queries."""
         answers = [call.answers for call in self.read(file).calls]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
-from db3kd.storage.run_differences import DecidingEntry
 
 if TYPE_CHECKING:
     import pyarrow
@@ -32,18 +31,12 @@ class Kind:
 
     Attributes:
         name: Plural noun, part of the format and of shard names.
-        version: Version of the columns.
-        deciding: Entries of the manifest that others follow from.
-        added_later: Entries of the manifest that runs of earlier versions lack.
-        changed_results: Entries that runs of earlier versions lack, and whose results differ from
-            those of this version. Such a run is only accepted if it is finished.
+        version: Number of the format: of the columns and of what identifies a run. A folder with
+            another number is refused.
     """
 
     name: str
     version: int
-    deciding: tuple[DecidingEntry, ...] = ()
-    added_later: tuple[str, ...] = ()
-    changed_results: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:

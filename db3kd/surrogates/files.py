@@ -32,11 +32,16 @@ from db3kd.storage.changed_teachers import (
     compare_or_accept_teacher,
 )
 from db3kd.storage.existing_runs import check_free, holds_run
-from db3kd.storage.manifest import NAMES, make_manifest, write_manifest
+from db3kd.storage.manifest import (
+    NAMES,
+    TEACHER,
+    make_manifest,
+    with_current_teacher,
+    write_manifest,
+)
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
-from db3kd.storage.run_differences import SAME_TEACHER, differences
+from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_journals import count_answers
-from db3kd.storage.run_names import with_current_names
 from db3kd.surrogates.augmented_decisions import AUGMENTED_DECISIONS
 from db3kd.surrogates.queries import (
     augment_samples,
@@ -120,7 +125,7 @@ class PreparedSurrogate:
         if accept_changed_teacher:
             compare_or_accept_teacher([self._expected_answers], accept_changed_teacher=True)
         if stored is not None:
-            if add_accepted(stored, self.manifest["teacher"]):
+            if add_accepted(stored, self.manifest):
                 write_manifest(manifest_file(self.out), stored)
             return stored
         decided = decide_augmented_in_folder(
@@ -159,12 +164,10 @@ class PreparedSurrogate:
                 f"{file}: the manifest of {self.out.name} is missing or cannot be read; delete "
                 "both files to train the surrogate again from the stored answers"
             ) from error
-        apart_from = (*NAMES, "teacher") if any_teacher else NAMES
-        found = differences(with_current_names(stored), self.manifest, apart_from)
+        apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
+        found = differences(with_current_teacher(stored), self.manifest, apart_from)
         if found:
-            advice = SAME_TEACHER if any(each.name == "teacher" for each in found) else ""
-            listed = "; ".join(map(str, found))
-            raise ValueError(f"{self.out}: holds another surrogate: {listed}{advice}")
+            raise ValueError(f"{self.out}: holds another surrogate: {describe_differences(found)}")
         return stored
 
 
@@ -213,7 +216,7 @@ def prepare_surrogate(
         seed=settings.training.seed,
         teacher_fingerprint=teacher.fingerprint(),
         classes=teacher.classes,
-        data_fingerprint=chosen.digests(check=not out.exists()).fingerprint,
+        data_fingerprint=chosen.fingerprint(check=not out.exists()),
     )
     named = {
         "source": source.with_features_of(images),

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from db3kd.argument_types import check_flag, check_path, check_type
-from db3kd.boundary.starting_points import NEAREST_IMAGES
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
@@ -127,7 +126,6 @@ def expected_samples(
             "bounds": tuple(teacher.bounds),
             "synthesis": settings,
             "samples_per_shard": settings.samples_per_shard,
-            **(NEAREST_IMAGES if settings.moves.count else {}),
             **_named(teacher),
         },
         seed=settings.seed,

@@ -123,9 +123,9 @@ class ClassNames:
         if number is None:
             raise UnknownClassError(
                 f"{expected}, got {name} for {whose}, which is not one of the known class "
-                f"names, {self._known()}; correct {self._source}. If a name was misspelt, and no "
-                "answer had that class yet, a run continues with the corrected list; if a class "
-                "is missing from the list, start another run"
+                f"names, {self._known()}; correct {self._source}. If a name was misspelt, resume "
+                "the run with the corrected list and accept_changed_teacher=True; if a class is "
+                "missing from the list, start another run"
             )
         return number
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from db3kd.models.metadata import ModelMetadata
-from db3kd.storage.fingerprints import fingerprint_with_names
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.given_images import as_images
@@ -90,12 +89,9 @@ class OnnxTeacher:
         self.max_batch = self._signature.batch or check_count(max_batch, "max_batch")
         self.features = overrides.features
         self.class_names = self._signature.class_names or _names_in(properties, self.classes)
-        # The None keeps the fingerprints of models without names as existing runs have them.
-        identity: list[object] = [self.preprocessing, None, self._signature.output.name]
-        if numbering := self._signature.reader.identity():
-            identity.append(numbering)
-        model = _digest(file, tuple(identity))
-        self._fingerprint = fingerprint_with_names(model, overrides.class_names)
+        output, reader = self._signature.output.name, self._signature.reader
+        identity = (self.preprocessing, output, reader.identity(), reader.names)
+        self._fingerprint = _digest(file, identity)
 
     def __repr__(self) -> str:
         return teacher_repr(self)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.storage.fingerprints import split_fingerprint
 from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
@@ -52,9 +51,8 @@ class RescaledTeacher:
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 digest of the other teacher's fingerprint and both bounds."""
-        model, names = split_fingerprint(self.teacher.fingerprint())
-        known = f"{model} from {self.bounds} to {tuple(self.teacher.bounds)}"
-        return hashlib.sha256(known.encode()).hexdigest() + names
+        known = f"{self.teacher.fingerprint()} from {self.bounds} to {tuple(self.teacher.bounds)}"
+        return hashlib.sha256(known.encode()).hexdigest()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Returns members that only some teachers have, such as `stream`."""

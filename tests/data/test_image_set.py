@@ -30,7 +30,7 @@ def test_floats_are_read_as_they_are():
 def test_floats_of_any_size_and_byte_order_are_read(dtype):
     images = (BYTES / 256).astype(dtype)  # which all of these hold without rounding
     data = ImageSet.from_arrays(images)
-    data.digests(check=True)
+    data.fingerprint(check=True)
     assert data.read([3])[0, 0].equal(torch.from_numpy(BYTES[3] / np.float32(256)))
     with pytest.raises(ValueError, match="an infinite value at row 0"):
         ImageSet.from_arrays(np.full((1, 2, 2), np.inf, dtype)).check()

@@ -1,9 +1,5 @@
 """A labelling stops early if the first images, spread over the set, are all in one class."""
 
-import copy
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
@@ -12,15 +8,12 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, RaisingTeacher, 
 
 import db3kd
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.image_decisions import DecisionOrder, decide_images
-from db3kd.labelling.labels import LABELS
-from db3kd.labelling.planned_run import RunExecution, plan_source_run
-from db3kd.labelling.run_identity import DECISIONS
+from db3kd.labelling.image_decisions import DecisionOrder
+from db3kd.labelling.planned_run import RunExecution
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.storage.manifest import read_manifest
-from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import SingleClassError
 
 SHAPE, COUNT = (1, 2, 2), 3_000
@@ -45,11 +38,11 @@ def assert_same(labels, expected):
     assert labels.queries.equal(expected.queries)
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=4 * FIRST_CHECKED), st.booleans())
-def test_each_image_with_a_budget_is_decided_once(budgets, spread):
+@given(st.lists(st.booleans(), min_size=1, max_size=4 * FIRST_CHECKED))
+def test_each_image_with_a_budget_is_decided_once(budgets):
     limits = torch.tensor(budgets).long()
 
-    order = DecisionOrder(spread=spread).indices(limits)
+    order = DecisionOrder().indices(limits)
 
     assert order.sort().values.equal(limits.nonzero()[:, 0])
 
@@ -151,72 +144,6 @@ def test_the_answers_of_a_resumed_run_are_compared_with_those_of_the_same_images
     checks = read_manifest(tmp_path)["consistency"]
     assert [check["changed"] for check in checks] == [0] * len(checks)
     assert checks[0]["asked"]
-
-
-def begin_by_number(folder: Path, images: ImageSet) -> tuple[CountingTeacher, dict[str, Any]]:
-    """Begins a run as earlier versions did, and stops it while its images are decided.
-
-    Returns:
-        The teacher, and the manifest of the run.
-    """
-    teacher = CountingTeacher(RareTeacher(SHAPE, max_batch=50))
-    planned = plan_source_run(folder, teacher, Source("sorted"), SETTINGS, images=images)
-    manifest = copy.deepcopy(planned.manifest)
-    del manifest["settings"]["decision_order"]
-    job = planned.job
-    failing = RaisingTeacher(job.teacher, 1_500, RuntimeError("out of service"))
-    with (
-        RunFolder.create(folder, LABELS, manifest, planned.known) as run,
-        run.journal(DECISIONS, 2) as journal,
-        pytest.raises(RuntimeError, match="out of service"),
-    ):
-        decide_images(
-            failing,
-            job.images,
-            job.limits,
-            SETTINGS.query_batch_size,
-            journal=journal,
-            order=DecisionOrder(spread=False),
-        )
-    assert teacher.total == 1_500
-    return teacher, manifest
-
-
-def test_a_run_that_an_earlier_version_began_keeps_its_order(tmp_path):
-    images = ImageSet.from_arrays(pixels(range(2_500, COUNT)), name="sorted")
-    teacher, _ = begin_by_number(tmp_path, images)
-
-    write_run(tmp_path, teacher, Source("sorted"), SETTINGS, images=images, resume=True)
-
-    assert teacher.total == COUNT
-    assert_same(db3kd.load_labels(tmp_path), db3kd.label(teacher, images, SETTINGS))
-
-
-def test_chunks_are_labelled_in_the_order_of_their_folder(tmp_path):
-    images = ImageSet.from_arrays(pixels(range(2_500, COUNT)), name="sorted")
-    teacher, manifest = begin_by_number(tmp_path / "earlier", images)
-    settings = {"decision_order": "spread"}
-    now = RunFolder.create(tmp_path / "now", LABELS, {"settings": settings})
-    earlier = RunFolder.reopen(tmp_path / "earlier", LABELS, manifest)
-
-    with now, earlier:
-        chunks = [list(db3kd.label_chunks(teacher, images, SETTINGS, folder=earlier))]
-        assert teacher.total == COUNT
-        with pytest.raises(RuntimeError, match="out of service"):
-            list(
-                db3kd.label_chunks(
-                    RaisingTeacher(teacher, 1_500, RuntimeError("out of service")),
-                    images,
-                    SETTINGS,
-                    folder=now,
-                )
-            )
-        chunks += [list(db3kd.label_chunks(teacher, images, SETTINGS, folder=now))]
-
-    assert teacher.total == 2 * COUNT
-    for found in chunks:
-        assert torch.cat([each.decision for each in found]).bincount().tolist() == [2_500, 500]
-        assert not torch.cat([each.decision for each in found])[:2_500].any()
 
 
 def test_a_run_that_continued_is_resumed_without_the_option(tmp_path):

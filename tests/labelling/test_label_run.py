@@ -4,14 +4,12 @@ import dataclasses
 import errno
 import json
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import db3kd
-from db3kd.labelling import run_identity
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_run import open_run
 from db3kd.labelling.run_writer import write_run
@@ -250,41 +248,7 @@ def test_a_manifest_alone_never_loads_images(tmp_path, monkeypatch):
             open_run(tmp_path / "run")
 
 
-@pytest.fixture
-def earlier_version(monkeypatch):
-    """Within it, manifests are those of versions that ranked nearest images in float32."""
-
-    @contextmanager
-    def active():
-        with monkeypatch.context() as patch:
-            patch.setattr(run_identity, "NEAREST_IMAGES", {})
-            yield
-
-    return active
-
-
-REFUSED = r"another build of db3kd .* began this run and would compute its remaining labels"
-
-
-def test_a_run_whose_nearest_images_an_earlier_version_ranked_is_not_continued(
-    tmp_path, earlier_version
-):
-    with earlier_version(), pytest.raises(TeacherError, match="out of service"):
-        write_300(tmp_path, max_queries=2_000)
-    FailingTeacher.answered = 0
-    with pytest.raises(ValueError, match=REFUSED):
-        write_300(tmp_path, max_queries=9_999, resume=True)
-    assert FailingTeacher.answered == 0
-    manifest = read_manifest(tmp_path)
-    manifest["versions"]["db3kd"] = "0.1.0"
-    write_manifest(tmp_path / MANIFEST, manifest)
-    with pytest.raises(
-        ValueError, match=r": db3kd 0\.1\.0 began .* finish the run with that version"
-    ):
-        write_300(tmp_path, max_queries=9_999, resume=True)
-
-
-def test_an_unfinished_run_of_an_earlier_version_is_continued(tmp_path):
+def test_a_run_of_another_version_with_the_same_format_is_continued(tmp_path):
     with pytest.raises(TeacherError, match="out of service"):
         write_300(tmp_path, max_queries=2_000)
     manifest = read_manifest(tmp_path)
@@ -292,22 +256,6 @@ def test_an_unfinished_run_of_an_earlier_version_is_continued(tmp_path):
     manifest["versions"]["db3kd"] = "0.1.0"
     write_manifest(tmp_path / MANIFEST, manifest)
     write_300(tmp_path, max_queries=9_999, resume=True)
-
-
-def test_a_finished_run_of_an_earlier_version_is_accepted_if_it_has_all_shards(
-    tmp_path, earlier_version
-):
-    with earlier_version():
-        totals = write_300(tmp_path, max_queries=9_999)
-    assert write_300(tmp_path, max_queries=0, resume=True) == totals
-    next(tmp_path.glob("*.parquet")).unlink()
-    with pytest.raises(ValueError, match=REFUSED):
-        write_300(tmp_path, max_queries=0, resume=True)
-
-
-def test_random_starting_points_are_those_of_earlier_versions(tmp_path):
-    write_300(tmp_path, max_queries=9_999, order="random")
-    assert "nearest_images" not in read_manifest(tmp_path)["settings"]
 
 
 def test_a_finished_run_is_read_twice_to_be_verified_and_added_up(tmp_path, monkeypatch):

@@ -33,16 +33,16 @@ class NamingService(Loopback):
         return Answer.of({"names": [NAMES[number] for number in classes]})
 
 
-def test_a_corrected_name_that_no_answer_had_loses_no_answer(tmp_path):
+def test_a_corrected_name_loses_no_answer(tmp_path):
     requests = RequestSettings(batch=4, in_flight=1)
 
-    def run(names, out, resume=False):
+    def run(names, out, **options):
         said = ModelOverrides(image_shape=SHAPE, class_names=names)
         teacher = rest_teacher(service.url, {"images": "$images"}, "names", said, requests=requests)
         try:
             return db3kd.distill(
                 teacher, images(), budget=120, strategy="decisions", student="linear",
-                settings=QUICK, out=tmp_path / out, resume=resume,
+                settings=QUICK, out=tmp_path / out, **options,
             )  # fmt: skip
         finally:
             teacher.close()
@@ -55,17 +55,18 @@ def test_a_corrected_name_that_no_answer_had_loses_no_answer(tmp_path):
         ):
             run(("cat", "dog", "brid"), "run")
         paid = service.decided
-        with pytest.raises(ValueError, match="class 1 was 'dog', is 'hound'"):
-            run(("cat", "hound", "bird"), "run", resume=True)
+        message = 'was {"2": "brid"}, is {"2": "bird"}.*accept_changed_teacher=True'
+        with pytest.raises(ValueError, match=message):
+            run(NAMES, "run", resume=True)
         assert service.decided == paid > 4
 
-        result = run(NAMES, "run", resume=True)
+        result = run(NAMES, "run", resume=True, accept_changed_teacher=True)
 
         # The request that had the unknown name is asked again.
         assert service.decided == undisturbed + 4
     assert weights(result.student).equal(weights(whole.student))
     assert load_teacher(tmp_path / "run").class_names == NAMES
-    (note,) = read_manifest(tmp_path / "run")["renamed_classes"]
+    (note,) = read_manifest(tmp_path / "run")["changed_teachers"]
     assert tuple(note["class_names"]) == NAMES
 
 
@@ -93,6 +94,8 @@ def test_the_hint_at_resuming_agrees_with_the_error(tmp_path, answered):
     assert result.code == 1
     assert "'triangle' for image 0" in result.err
     assert "if a class is missing from the list, start another run" in result.err
-    corrected = "kept; if the class names can be corrected as below, continue with --resume"
-    assert (corrected in result.err) is (answered > 0)
+    then = "continue with --resume --accept-changed-teacher"
+    hint = f"kept; if the class names can be corrected as below, {then}"
+    assert (hint in result.err) is (answered > 0)
+    assert "with the corrected list and --accept-changed-teacher; if a class is" in result.err
     assert (tmp_path / "run").exists() is (answered > 0)

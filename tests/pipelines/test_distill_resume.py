@@ -22,10 +22,8 @@ from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillResult
 from db3kd.pipelines.asking import rounds
 from db3kd.pipelines.asking.rounds import Proxies
-from db3kd.pipelines.distillation import prepared
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.teaching import rules as teaching_rules
-from db3kd.planning import BudgetPlan, plan_budget
 from db3kd.storage.manifest import read_manifest
 from db3kd.training.loop import _Training
 from db3kd.training.network_store import NetworkStore
@@ -220,13 +218,13 @@ def test_how_networks_are_trained_must_not_change_while_they_choose(tmp_path):
     message = r"run: settings\.choosing\.training\.steps: was 12, is 13 \(steps=\); pass what"
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", settings=other)
-    message = r"run: settings\.choosing\.proxies: was 2, is null \(proxies=\); pass what"
+    message = r'run: settings\.choosing: was .*"proxies": 2, .*, is null; pass what'
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", settings=replace(QUICK, proxies=0))
     message = r'run: settings\.plan\.strategy: was "auto", is "mbd" \(strategy=\); pass what'
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", strategy="mbd")
-    message = r"run: data: was .*; settings\.plan\.images: was 120, is 110; the images or"
+    message = r"run: data: was [^;]*; settings\.plan\.images: was 120, is 110; the images or"
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", data=images().subset(range(110)))
     assert run(tmp_path / "run").queries == 1500
@@ -436,34 +434,9 @@ def test_folders_of_other_kinds_and_versions_are_refused(tmp_path):
     run(tmp_path / "run")
     manifest = tmp_path / "run" / "_manifest.json"
     manifest.write_text(manifest.read_text().replace("answers 1", "answers 2"))
-    with pytest.raises(ValueError, match=r"got 'db3kd answers 2', written by .*db3kd .*; read it"):
+    with pytest.raises(ValueError, match="answers 2', written by another version of db3kd; use"):
         run(tmp_path / "run", silent())
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "letter.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="got a folder with files; choose another"):
         run(tmp_path / "files", silent())
-
-
-@pytest.mark.parametrize(
-    ("strategy", "budget", "earlier"),
-    [
-        ("bd", 600, {"targets": 2}),
-        ("auto", len(images()), {"label_queries": 0, "rounds": (len(images()) - 6,)}),
-    ],
-)
-def test_a_run_continues_with_the_plan_that_it_was_begun_with(
-    strategy, budget, earlier, tmp_path, monkeypatch
-):
-    def planned_before(*arguments: Any, **words: Any) -> BudgetPlan:
-        return replace(plan_budget(*arguments, **words), **earlier)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(prepared, "plan_budget", planned_before)
-        first = run(tmp_path / "run", budget=budget, strategy=strategy)
-    assert first.plan != plan_budget(budget, 10, len(images()), strategy)
-
-    again = run(tmp_path / "run", silent(), budget=budget, strategy=strategy)
-
-    assert again.plan == first.plan and again.queries == first.queries
-    with pytest.raises(ValueError, match="budget"):
-        run(tmp_path / "run", silent(), budget=budget + 100, strategy=strategy)

@@ -11,11 +11,9 @@ from distill_cases import QUICK, SHAPE, images
 from teachers_analytic import CountingTeacher, RaisingTeacher
 
 import db3kd
-from db3kd.labelling import run_identity
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.pipelines.stored_decisions import decide_in_folder
-from db3kd.storage.manifest import make_manifest, read_manifest
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import FunctionTeacher, TeacherError
@@ -122,26 +120,6 @@ def test_a_run_of_another_number_of_classes_is_not_resumed(
     whole = CountingTeacher(teacher(4))
     run(tmp_path / "whole", whole)
     assert asked.total == whole.total and (answered < 1000 or asked.total == paid)
-
-
-def test_a_run_that_does_not_tell_its_number_of_classes_is_resumed(tmp_path, monkeypatch):
-    whole = db3kd.label(teacher(4), images(), BY_DISTANCE)
-
-    def older(entries: dict, *, classes: int, **others: Any) -> dict:
-        known = {name: entries[name] for name in entries.keys() - {"queries", "consistency_checks"}}
-        return make_manifest(known, classes=None, **others)
-
-    asked, out = CountingTeacher(teacher(4)), tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(run_identity, "make_manifest", older)
-        with pytest.raises(TeacherError):
-            labelled(out, RaisingTeacher(asked, 400))
-    assert not {"classes", "queries"} & read_manifest(out)["settings"].keys()
-
-    labels = db3kd.label(asked, images(), BY_DISTANCE, out=out, resume=True)
-
-    assert torch.equal(labels.distances, whole.distances)
-    assert asked.total == int(whole.queries.sum())
 
 
 def test_recovered_answers_are_those_of_as_many_classes():

@@ -14,12 +14,7 @@ from db3kd.pipelines.asking.answer_run import ANSWERS
 from db3kd.pipelines.comparison.folder import TEST_DECISIONS
 from db3kd.pipelines.stored_decisions import DECISIONS
 from db3kd.storage.manifest import describe_format, make_manifest, read_manifest, write_manifest
-from db3kd.storage.run_differences import (
-    DecidingEntry,
-    Difference,
-    describe_differences,
-    differences,
-)
+from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.surrogates.augmented_decisions import AUGMENTED_DECISIONS
 
 
@@ -93,11 +88,13 @@ def test_every_kind_of_run_is_described():
 
 def test_a_manifest_of_another_version_says_who_wrote_it(tmp_path, a_manifest):
     write_manifest(tmp_path / "_manifest.json", {"format": "db3kd labels 1"} | a_manifest)
-    with pytest.raises(ValueError, match="got 'db3kd labels 1', written by another build"):
+    message = "got 'db3kd labels 1', written by another version of db3kd; use that version"
+    with pytest.raises(ValueError, match=message):
         read_manifest(tmp_path, "db3kd labels 2")
     older = {"format": "db3kd labels 1"} | a_manifest | {"versions": {"db3kd": "0.0.1"}}
     write_manifest(tmp_path / "_manifest.json", older)
-    with pytest.raises(ValueError, match=r"written by db3kd 0\.0\.1; read it with that version"):
+    message = r"written by db3kd 0\.0\.1; use that version, or start another run in another folder"
+    with pytest.raises(ValueError, match=message):
         read_manifest(tmp_path, "db3kd labels 2")
 
 
@@ -124,50 +121,100 @@ def test_each_difference_between_runs_is_named(a_manifest):
     assert differences(a_manifest, a_manifest | {"seed": 8}, apart_from=("seed",)) == []
 
 
-def test_what_follows_from_another_difference_is_not_listed():
-    planned = {"followers": ("settings.plan.",), "optional": ("settings.choosing.", "settings.lab")}
-    deciding = (
-        DecidingEntry("settings.plan.budget", **planned),
-        DecidingEntry("settings.plan.strategy", **planned, is_argument=False),
-        DecidingEntry("settings.choosing.proxies", optional=("settings.choosing.",)),
-    )
-    plan = {"budget": 600, "strategy": "auto", "rounds": (95, 480), "held_out": 5}
-    choosing = {"proxies": 2, "training": {"steps": 12, "seed": 0}}
+PLAN = {"budget": 600, "strategy": "auto", "rounds": (95, 480), "held_out": 5}
+CHOOSING = {"proxies": 2, "training": {"steps": 12, "seed": 0}}
+LABELLING = {"measure": "mbd", "queries": 900, "seed": 0}
 
-    def manifest(**settings):
+
+def described(was: dict, now: dict) -> str:
+    """What is said about two runs with these settings, seeds (`seed`) and data (`data`)."""
+
+    def manifest(seed=0, data="d", **settings):
         return make_manifest(
-            settings, seed=0, teacher_fingerprint="t", classes=None, data_fingerprint="d"
+            settings, seed=seed, teacher_fingerprint="t", classes=None, data_fingerprint=data
         )
 
-    def differing(was, now):
-        return list(map(str, differences(was, now, deciding=deciding)))
+    return describe_differences(differences(manifest(**was), manifest(**now)))
 
-    stored = manifest(plan=plan, choosing=choosing)
-    bigger = plan | {"budget": 700, "rounds": (95, 580)}
-    other = choosing | {"training": {"steps": 13, "seed": 0}}
-    assert differing(stored, manifest(plan=bigger, choosing=other)) == [
-        "settings.choosing.training.steps: was 12, is 13",
-        "settings.plan.budget: was 600, is 700",
-    ]
-    labelled = plan | {"strategy": "bd", "rounds": (95,)}
-    assert differing(stored, manifest(plan=labelled, labelling={"queries": 5})) == [
-        'settings.plan.strategy: was "auto", is "bd"'
-    ]
-    assert differing(stored, manifest(plan=plan | {"rounds": (9,)})) == [
-        "settings.choosing.proxies: was 2, is null",
-        "settings.plan.rounds: was [95, 480], is [9]",
-    ]
-    assert len(differences(stored, manifest(plan=bigger, choosing=choosing))) == 2, "all of them"
-    found = [Difference(f"settings.plan.{name}", "1", "2") for name in ("budget", "strategy")]
-    assert describe_differences(found, deciding).startswith(
-        "settings.plan.budget: was 1, is 2 (budget=); settings.plan.strategy: was 1, is 2; pass"
+
+@pytest.mark.parametrize(
+    ("was", "now", "listed"),
+    [
+        (
+            {"plan": PLAN, "choosing": CHOOSING},
+            {"plan": PLAN | {"budget": 700, "rounds": (95, 580)}, "choosing": CHOOSING},
+            "settings.plan.budget: was 600, is 700 (budget=)",
+        ),
+        (
+            {"plan": PLAN, "choosing": CHOOSING},
+            {"plan": PLAN | {"strategy": "bd", "rounds": (95,)}, "labelling": LABELLING},
+            'settings.plan.strategy: was "auto", is "bd" (strategy=)',
+        ),
+        (
+            {"plan": PLAN},
+            {"plan": PLAN | {"strategy": "bd", "budget": 700}},
+            'settings.plan.strategy: was "auto", is "bd" (strategy=); '
+            "settings.plan.budget: was 600, is 700 (budget=)",
+        ),
+        (
+            {"plan": PLAN, "choosing": CHOOSING},
+            {"plan": PLAN},
+            'settings.choosing: was {"proxies": 2, "training": {"steps": 12, "seed": 0}}, is null',
+        ),
+        (
+            {"queries": 1000, "consistency_checks": 10, "labelling": LABELLING},
+            {"queries": 900, "consistency_checks": 9, "labelling": LABELLING | {"queries": 800}},
+            "settings.queries: was 1000, is 900 (queries=)",
+        ),
+        (
+            {"queries": 1000, "consistency_checks": 10, "labelling": LABELLING},
+            {"queries": 1000, "consistency_checks": 9, "labelling": LABELLING | {"queries": 800}},
+            "settings.consistency_checks: was 10, is 9 (consistency_checks=)",
+        ),
+        (
+            {"labelling": LABELLING, "surrogate": {"networks": 1, "queries": 90}},
+            {"labelling": LABELLING | {"queries": 990}},
+            'settings.surrogate: was {"networks": 1, "queries": 90}, is null (surrogate=)',
+        ),
+        (
+            {"labelling": LABELLING},
+            {"seed": 1, "labelling": LABELLING | {"seed": 1, "measure": "bd"}},
+            'seed: was 0, is 1 (seed=); settings.labelling.measure: was "mbd", is "bd" (measure=)',
+        ),
+        (
+            {"limit": None},
+            {"limit": 50, "data": "others"},
+            "settings.limit: was null, is 50 (limit=)",
+        ),
+    ],
+)
+def test_a_message_lists_what_was_changed_and_not_what_follows(was, now, listed):
+    advice = "pass what the run was started with, or start another run in another folder"
+    assert described(was, now) == f"{listed}; {advice}"
+
+
+def test_other_images_are_said_to_have_changed_and_not_the_plan():
+    was, now = PLAN | {"images": 100}, PLAN | {"images": 120, "held_out": 6}
+    assert described({"plan": was}, {"plan": now, "data": "others"}) == (
+        'data: was "d", is "others"; settings.plan.images: was 100, is 120; the images or their '
+        "labels are not those that the run was started with: restore them, or start another run "
+        "in another folder"
     )
 
 
-def test_a_value_that_reads_like_a_message_is_shown_as_a_value():
-    """Only the names and values of entries decide what is advised, not the text around them."""
-    deciding = (DecidingEntry("settings.surrogate.queries", argument="surrogate"),)
-    odd = Difference("settings.surrogate.queries", '"x: was null, is y"', "5")
-    assert "(surrogate=)" not in describe_differences([odd], deciding)
-    absent = Difference("settings.surrogate.queries", "null", "5")
-    assert "(surrogate=)" in describe_differences([absent], deciding)
+def test_at_most_five_differences_are_listed():
+    text = described({}, {"seed": 1} | {name: 1 for name in "abcdefg"})
+    assert text.startswith("seed: was 0, is 1 (seed=); settings.a: was null, is 1 (a=); ")
+    assert "settings.d: was null, is 1 (d=); and 3 more; pass what" in text
+
+
+def test_images_that_are_the_same_may_come_from_anywhere():
+    loaded = {"source": {"data": "digits", "split": "train"}}
+    elsewhere = {"source": {"data": "mine", "split": "test"}}
+    passed = {"source": {"data": "images"}}
+    for other in (elsewhere, passed):
+        assert differences(
+            {"settings": loaded, "data": "d"}, {"settings": other, "data": "d"}
+        ) == []  # fmt: skip
+    assert "split" in described(loaded, elsewhere | {"data": "others"})
+    assert "split" not in described(loaded, passed | {"data": "others"})

@@ -14,7 +14,6 @@ from db3kd.pipelines.asking.answer_checks import AnswerChecks
 from db3kd.querying.sharded_decisions import decide_in_shards, shard_sizes
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
-from db3kd.storage.run_differences import DecidingEntry
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
@@ -23,23 +22,7 @@ from db3kd.wording import counted, input_noun
 if TYPE_CHECKING:
     import pyarrow
 
-_decides_plan = partial(
-    DecidingEntry,
-    followers=("settings.plan.",),
-    optional=("settings.choosing.", "settings.labelling."),
-)
-
-ANSWERS = Kind(
-    "answers",
-    1,
-    deciding=(
-        _decides_plan("settings.classes", followers=("settings.plan.", "settings.labelling.")),
-        _decides_plan("settings.plan.strategy"),
-        _decides_plan("settings.plan.budget"),
-        _decides_plan("settings.plan.images", is_argument=False),
-        DecidingEntry("settings.choosing.proxies", optional=("settings.choosing.",)),
-    ),
-)
+ANSWERS = Kind("answers", 1)
 """The kind of run folder that a distillation writes.
 
 The columns are `image` (its index in the data set), `number` (0 for the image itself, otherwise the

@@ -123,14 +123,11 @@ class PreparedDistillation(PreparedRun):
         _, labels, samples = answer_folders(out)
         training, plan = self.settings.training, self.plan
         if plan.label_queries and holds_run(labels):
-            yield self._expected_distances(labels)
+            images = self.training_images()
+            yield expected_distances(self.teacher, images, plan, training.seed, labels)
         if plan.pseudo_samples and holds_run(samples):
             settings = sample_settings(plan.pseudo_samples, training, samples)
             yield expected_samples(samples, self.teacher, settings)
-
-    def _expected_distances(self, labels: Path) -> ExpectedRun:
-        seed = self.settings.training.seed
-        return expected_distances(self.teacher, self.training_images(), self.plan, seed, labels)
 
     def decisions_before_distances(self, out: Path) -> tuple[Tensor, Tensor]:
         """Returns what the run in `out` knows of the images whose distances it measures.
@@ -145,7 +142,8 @@ class PreparedDistillation(PreparedRun):
         _, labels, _ = answer_folders(out)
         if not self.plan.label_queries or not holds_run(labels) or is_finished(labels):
             return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-        return decisions_before_distances(self._expected_distances(labels))
+        seed = self.settings.training.seed
+        return decisions_before_distances(self.plan, self.teacher.classes, seed, labels)
 
     def order(self) -> Tensor:
         """Returns the image of each sample, [N] int64; the last samples are held out."""
@@ -210,8 +208,6 @@ def prepare_distillation(
         strategy,
         noun=input_noun(teacher.image_shape),
     )
-    if out is not None and resume:
-        plan = _resumed_plan(Path(out), plan)
     if plan.pseudo_samples:
         image_set = None
     if image_set is not None:
@@ -265,22 +261,3 @@ def nothing_left_to_ask(folder: Path, answered: int) -> bool:
         answered: From `PreparedDistillation.count_answered`.
     """
     return is_finished(folder) and answered >= int(read_manifest(folder)["totals"]["queries"])
-
-
-def _resumed_plan(folder: Path, plan: BudgetPlan) -> BudgetPlan:
-    """Returns the plan that the run in a folder was begun with, if it is for the same budget.
-
-    Plans may differ between versions of db3kd, and a run continues as it was begun.
-
-    Args:
-        folder: The folder, with or without a run.
-        plan: The plan of this version.
-    """
-    stored = begun_with(folder, ANSWERS.format).get("plan")
-    names = ("strategy", "budget", "images")
-    if not isinstance(stored, dict) or any(stored.get(n) != getattr(plan, n) for n in names):
-        return plan  # another run, which is refused when it is opened
-    try:
-        return BudgetPlan(**{**stored, "rounds": tuple(stored.get("rounds", ()))})
-    except TypeError:
-        return plan

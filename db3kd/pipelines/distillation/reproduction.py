@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,9 @@ def reproduction(
     fixed = settings
     if settings.time_limit is not None:
         fixed = with_fixed_steps(settings, steps)
+    accepted = [each["teacher"] for each in manifest.get(CHANGED_TEACHERS, [])]
+    # Accepted class names leave the fingerprint of most teachers as it is.
+    fingerprints = [each for each, _ in groupby([manifest["teacher"], *accepted])]
     known = {
         "command": command_line(sys.argv, None if settings.time_limit is None else steps),
         "Python": "\n".join(
@@ -60,9 +64,7 @@ def reproduction(
             f"{counted(steps, 'step')} of {counted(training.batch_size, noun)}, "
             f"{training.optimizer}, {training.schedule} schedule"
         ),
-        "teacher fingerprint": ", then ".join(
-            [manifest["teacher"], *(each["teacher"] for each in manifest.get(CHANGED_TEACHERS, []))]
-        ),
+        "teacher fingerprint": ", then ".join(fingerprints),
         "data fingerprint": str(manifest["data"]),
         "versions": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
     }

@@ -14,6 +14,8 @@ from db3kd.distillation.scale import (
     median_nearest_distance,
     scale_training,
 )
+from db3kd.labelling.budgets import divide_budget
+from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.planned_run import expected_labels
@@ -63,20 +65,25 @@ def expected_distances(
     return expected_labels(folder, teacher, images, label_settings(plan, seed))
 
 
-def decisions_before_distances(expected: ExpectedRun) -> tuple[Tensor, Tensor]:
+def decisions_before_distances(
+    plan: BudgetPlan, classes: int, seed: int, folder: Path
+) -> tuple[Tensor, Tensor]:
     """Returns the decisions that a stopped run of `measure_distances` has for its images.
 
     Args:
-        expected: From `expected_distances`; its folder holds a run.
+        plan: The plan of the run.
+        classes: The teacher's number of classes.
+        seed: The seed of the run.
+        folder: Its folder, which holds a run.
 
     Returns:
         [n] int64, the numbers of the images, and [n] int64, their classes.
     """
-    assert expected.images is not None  # distances are measured for image sets
-    stored = read_manifest(expected.path)
-    journals = Journals(expected.path.absolute(), LABELS, identity(stored), stored["started"])
+    stored = read_manifest(folder)
+    journals = Journals(folder.absolute(), LABELS, identity(stored), stored["started"])
     decisions = torch.from_numpy(journals.answers_in(journals.file(DECISIONS)))
-    return torch.from_numpy(expected.images.order)[: len(decisions)], decisions
+    limits = divide_budget(label_settings(plan, seed), plan.training_images, classes)
+    return DecisionOrder().indices(limits)[: len(decisions)], decisions
 
 
 def chooses_scale(plan: BudgetPlan) -> bool:

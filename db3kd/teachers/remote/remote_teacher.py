@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from db3kd.storage.fingerprints import fingerprint_with_names
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import UNANSWERED, TeacherError, teacher_repr
 from db3kd.teachers.given_images import as_images
@@ -158,15 +157,15 @@ class RemoteTeacher:
         return self._open_stream(images, window=self.requests.batch * self.requests.in_flight)
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 hex digest of what is known of the model, and one of its names."""
+        """Returns the SHA-256 hex digest of what is known of the model and its class names."""
         known = {
             "model": self._fingerprint or self._service.identity(),
             "image_shape": self.image_shape,
             "preprocessing": asdict(self.preprocessing),
             "classes": self.classes,
+            "class_names": self._reader.names,
         } | self._reader.identity()
-        model = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-        return fingerprint_with_names(model, self._reader.names)
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def details(self) -> Iterator[tuple[str, str]]:
         """Yields what `db3kd info` shows besides what every teacher has."""
