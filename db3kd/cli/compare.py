@@ -15,7 +15,7 @@ from db3kd.cli.distill_options import (
 )
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ResumeOptions, Seeds
+from db3kd.cli.options import ResumeOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import print_answered, print_comparison_plan
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
@@ -75,7 +75,15 @@ def compare(
     proxies: ProxyOptions,
     strategies: StrategyNames = "auto,augmented,decisions,mbd",
     student: Student = None,
-    seeds: Seeds = 3,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Number of students, with seeds --seed, --seed + 1, ….",
+            rich_help_panel=COMMON,
+        ),
+    ] = 3,
     out: Annotated[
         Path | None,
         typer.Option(

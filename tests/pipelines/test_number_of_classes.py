@@ -14,7 +14,6 @@ import db3kd
 from db3kd.labelling import run_identity
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
-from db3kd.pipelines.stored_decisions import decide_in_folder
 from db3kd.storage.manifest import make_manifest, read_manifest
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.surrogates.settings import SurrogateSettings
@@ -70,10 +69,6 @@ def synthesized(out: Path, asked: Any) -> None:
     db3kd.write_pseudo_samples(out, asked, db3kd.SynthesisSettings(samples=50), resume=True)
 
 
-def decided(out: Path, asked: Any) -> None:
-    decide_in_folder(out, asked, images(), "images")
-
-
 def made_a_surrogate(out: Path, asked: Any) -> None:
     settings = SurrogateSettings("linear", 2, training=TRAINING)
     db3kd.make_surrogate(asked, images(), settings, out=out, resume=True)
@@ -93,7 +88,6 @@ RUNS = [
     distilled_without_images,
     compared,
     synthesized,
-    decided,
     made_a_surrogate,
     wrote_a_surrogate,
 ]

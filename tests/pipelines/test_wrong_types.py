@@ -13,17 +13,13 @@ from teachers_analytic import CountingTeacher
 import db3kd
 from db3kd import pipelines
 from db3kd.labelling import RunExecution
-from db3kd.pipelines import DemoSettings, DistillSettings, TransferSet, ZeroShotSettings
+from db3kd.pipelines import DemoSettings, DistillSettings
 from db3kd.teachers import ModelOverrides, Preprocessing
 
 FOR_DISTILL = {"images": images(), "budget": 60, "student": "linear", "settings": QUICK}
-FOR_ZERO_SHOT = {"out": "run", "settings": ZeroShotSettings()}
 FUNCTIONS: dict[str, dict[str, Any]] = {
     "distill": FOR_DISTILL,
     "compare": FOR_DISTILL | {"strategies": ["decisions"]},
-    "make_transfer_set": FOR_ZERO_SHOT,
-    "run_zero_shot": FOR_ZERO_SHOT,
-    "train_students": FOR_ZERO_SHOT | {"transfer": TransferSet(None, None, None)},
     "run_demo": {"settings": DemoSettings(), "out": "run"},
     "time_steps": {name: FOR_DISTILL[name] for name in ("images", "student", "settings")},
 }
@@ -42,8 +38,6 @@ VALID: dict[tuple[str, str], tuple[Any, ...]] = {
     ("compare", "seeds"): (3,),
     ("compare", "callbacks"): (None,),
     ("compare", "on_student"): (None,),
-    ("run_zero_shot", "test"): ("many", None),
-    ("train_students", "real"): (None,),
     ("time_steps", "images"): (None,),
     ("time_steps", "student"): (None,),
 }
@@ -141,15 +135,6 @@ SETTINGS: list[tuple[type, str, Any]] = [
     (db3kd.SignOptSettings, "growth", "fast"),
     (db3kd.LabelSettings, "tolerance", "1e-3"),
     (db3kd.SynthesisSettings, "effort", "much"),
-    (ZeroShotSettings, "synthesis", {}),
-    (ZeroShotSettings, "labelling", 3),
-    (ZeroShotSettings, "student", 3),
-    (ZeroShotSettings, "training", None),
-    (ZeroShotSettings, "loss", "ce"),
-    (ZeroShotSettings, "balance", "even"),
-    (ZeroShotSettings, "seeds", "many"),
-    (ZeroShotSettings, "shares", 0.5),
-    (ZeroShotSettings, "shares", ("half",)),
 ]
 
 
@@ -228,9 +213,8 @@ def test_a_seed_without_room_for_the_next_ones_is_refused():
         with pytest.raises(ValueError, match=rf"^settings\.training\.seed: .* below 2\^{bits}"):
             run(counting, **given)
     training = replace(QUICK.training, seed=2**62)
-    for kind, bits in ((ZeroShotSettings, 61), (db3kd.SurrogateSettings, 62)):
-        with pytest.raises(ValueError, match=rf"^training\.seed: expected .* below 2\^{bits}"):
-            kind(training=training)
+    with pytest.raises(ValueError, match=r"^training\.seed: expected .* below 2\^62"):
+        db3kd.SurrogateSettings(training=training)
     assert counting.total == 0
 
 
