@@ -6,10 +6,8 @@ about next, and the scale of soft labels, which `choose_scale` chooses for `Labe
 
 from db3kd.distillation.scale import choose_scale
 from db3kd.distillation.scale_choice import ScaleChoice
-from db3kd.distillation.white_box import train_white_box
 
 __all__ = [
     "ScaleChoice",
     "choose_scale",
-    "train_white_box",
 ]

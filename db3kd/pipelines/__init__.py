@@ -1,14 +1,13 @@
 """Whole pipelines from a teacher to a report.
 
 `distill` trains the best student within a query budget, and `compare` compares strategies at the
-same budget. `run_demo` trains a teacher, distils a student from it and compares strategies.
+same budget. `run_demo` trains a teacher, and compares students of its decisions.
 `AutoSurrogate` plans and trains the surrogate of a label run, on a part of its budget.
 """
 
 from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.pipelines.comparison.compare import Comparison, compare
-from db3kd.pipelines.demo.run_demo import run_demo
-from db3kd.pipelines.demo.settings import DemoSettings
+from db3kd.pipelines.demo import run_demo
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.distill import DistillResult, distill
 from db3kd.pipelines.teaching.time_estimate import StepTimes
@@ -17,7 +16,6 @@ from db3kd.pipelines.teaching.time_limit import time_steps
 __all__ = [
     "AutoSurrogate",
     "Comparison",
-    "DemoSettings",
     "DistillResult",
     "DistillSettings",
     "StepTimes",

@@ -104,8 +104,7 @@ class ComparisonFolder:
         known = self._notes.get(_student(strategy, seed))
         if known is None or self._notes.get(f"{_student(strategy, seed)} tested on") != tested:
             return None
-        counts = known["held_out"]
-        return ComparedStudent(**{**known, "held_out": None if counts is None else tuple(counts)})
+        return ComparedStudent(**{**known, "held_out": tuple(known["held_out"])})
 
     def keep_student(
         self, strategy: str, student: ComparedStudent, tested: str | None = None
