@@ -11,9 +11,7 @@ import os
 import platform
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 import db3kd
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.labelling.settings import LabelSettings
-from db3kd.pipelines import ZeroShotSettings, run_zero_shot
+from db3kd.pipelines import DistillSettings
 from db3kd.surrogates.augmented_decisions import rows_with_clean_share
 from db3kd.surrogates.queries import decide_augmented
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
@@ -55,7 +53,7 @@ TRAINED = {
     "mbd with a surrogate": "15f8b2260324ef49",
     "guided pseudo samples": "a4372220f2a2cbe3",
     "students": "9a35b0741fd66c95",
-    "zero-shot": "c11cd61750374185",
+    "distillation without images": "8f453fbd340c0ac6",
 }
 
 
@@ -208,23 +206,9 @@ def test_students(images):
     check_trained("students", *student.parameters(), *other.parameters())
 
 
-def test_zero_shot(tmp_path: Path):
+def test_distillation_without_images():
     pytest.importorskip("accelerate")
-    random = np.random.default_rng(0)
-    real = random.random((60, 8, 8)).astype(np.float32)
-    classes = teacher().decide(torch.from_numpy(real)[:, None]).numpy()
-    file = tmp_path / "real.npz"
-    np.savez(file, x_train=real[:30], y_train=classes[:30], x_test=real[30:], y_test=classes[30:])
-    settings = ZeroShotSettings(
-        synthesis=SynthesisSettings(samples=60, moves=Moves(count=1, queries_per_move=20)),
-        labelling=LabelSettings(measure="bd", queries_per_pair=30),
-        student="lenet5-fifth",
-        training=TrainSettings(
-            steps=30, batch_size=16, device="cpu", learning_rate=1e-3, schedule="constant"
-        ),
-        seeds=1,
-    )
-    made = run_zero_shot(teacher(), tmp_path / "out", settings, test=str(file))
-    shares = [torch.tensor([*row.accuracies, *row.agreements]) for row in made.rows]
-    student = db3kd.load_teacher(min((tmp_path / "out").glob("*.safetensors")))
-    check_trained("zero-shot", *shares, *student.module.parameters())
+    training = TrainSettings(steps=30, batch_size=16, device="cpu", seed=8)
+    settings = DistillSettings(training=training, proxies=1, proxy="lenet5-fifth")
+    result = db3kd.distill(teacher(), budget=120, student="lenet5-fifth", settings=settings)
+    check_trained("distillation without images", *result.student.parameters())

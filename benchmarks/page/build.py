@@ -37,7 +37,6 @@ KINDS = {
     "taught": "Students that learn from proxies",
     "extraction": "Beside other methods of extraction",
     "tables": "Students over tables",
-    "distill-scale": "Choosing the scale of soft labels",
     "zero-shot": "Without any image",
     "teacher-share": "Time in the teacher",
     "cpu-batch": "Batches of a CPU teacher",

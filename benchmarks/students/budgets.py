@@ -29,8 +29,8 @@ from torch import nn
 import db3kd
 from benchmarks.common.cells import Cell, images_of_seed, measure_cells
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
+from benchmarks.students.white_box import train_white_box
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.white_box import train_white_box
 from db3kd.models import build_model
 from db3kd.planning import STRATEGIES, plan_budget
 from db3kd.training.settings import TrainSettings

@@ -19,6 +19,13 @@ from torch import Tensor, nn
 
 from benchmarks.common.record import keep
 from benchmarks.common.setting import class_count, parser, trained_teacher
+from benchmarks.students.baselines import (
+    augmented_decision_method,
+    combined_method,
+    noise_logit_method,
+    surrogate_method,
+    white_box_method,
+)
 from benchmarks.students.label_quality import (
     chosen_scale,
     logit_gaps,
@@ -27,20 +34,14 @@ from benchmarks.students.label_quality import (
     rank_correlation,
 )
 from benchmarks.students.methods import (
-    augmented_decision_method,
-    combined_method,
-    noise_logit_method,
-    surrogate_method,
-    white_box_method,
-)
-from db3kd.data.augmented_images import AugmentedImages
-from db3kd.data.image_set import ImageSet
-from db3kd.distillation.methods import (
     TrainingMethod,
     compare_methods,
     decision_method,
+    method_table,
     soft_label_method,
 )
+from db3kd.data.augmented_images import AugmentedImages
+from db3kd.data.image_set import ImageSet
 from db3kd.distillation.scale_choice import ScaleChoice
 from db3kd.labelling.label_run import LabelRun, open_run
 from db3kd.labelling.labels import Labels
@@ -49,7 +50,6 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
 from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
-from db3kd.report import method_table
 from db3kd.surrogates.augmented_decisions import AugmentedDecisions
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.surrogates.queries import decide_augmented

@@ -1,215 +1,178 @@
-"""Methods of training that only measurements compare students by, beside those of db3kd.
+"""Methods of training a student from a teacher's answers, and their comparison.
 
-Most are the baselines of DB3KD (section 4), whose soft labels do not come from distances.
+A `TrainingMethod` trains one student from a seed on answers that the teacher has already given,
+whereas a strategy of `db3kd.planning` also spends a budget. `compare_methods` runs several methods
+with the same seeds and measures all students in the same way. The settings need a number of steps,
+so that no student trains longer than another. `baselines.py` has further methods.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.data.arguments import ImagesLike, as_image_source
-from db3kd.data.image_reader import image_reader
-from db3kd.distillation.methods import TrainingMethod, check_steps, soft_label_method
-from db3kd.surrogates.augmented_decisions import AugmentedDecisions, rows_with_clean_share
-from db3kd.teachers.cpu_batch import batch_for_images
-from db3kd.training.evaluation import predict_logits
+from db3kd.data.arguments import ImagesLike
+from db3kd.report.tables import NO_VALUE, markdown_table, mean_and_deviation
+from db3kd.training.evaluation import predict, share_equal
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_classifier, train_on_soft_labels
 
-_CLEAN_SHARE = 0.5
-"""Share of clean images in the training rows. Without repetition, clean images would be rare if
-there are many queries per sample."""
 
-_NOISE_SPREAD = 20.0
-"""The range of the random logits of other classes than the predicted one."""
+@dataclass(frozen=True)
+class TrainingMethod:
+    """A way to train a student.
+
+    Attributes:
+        name: The name of its row in the table.
+        queries_per_sample: The queries for its labels; None if it reads the teacher's logits.
+        run: Trains a student from a seed.
+    """
+
+    name: str
+    queries_per_sample: float | None
+    run: Callable[[int], nn.Module]
 
 
-def augmented_decision_method(
-    student: Model, augmented: AugmentedDecisions, settings: TrainSettings
-) -> TrainingMethod:
-    """Trains by cross-entropy on decisions for augmented images, clean ones included.
+@dataclass(frozen=True)
+class MethodResult:
+    """The students of a method, one entry per seed: a row of the comparison table.
+
+    Attributes:
+        method: The name of the method.
+        accuracies: Accuracy of each student on the test images, in [0, 1].
+        agreements: Share of test images on which student and teacher agree, in [0, 1].
+        queries_per_sample: The method's `queries_per_sample`.
+    """
+
+    method: str
+    accuracies: Sequence[float]
+    agreements: Sequence[float]
+    queries_per_sample: float | None
+
+
+def compare_methods(
+    methods: Sequence[TrainingMethod],
+    seeds: Sequence[int],
+    test_images: ImagesLike,
+    test_labels: Tensor,
+    test_decisions: Tensor,
+    progress: Callable[[str, int], None] | None = None,
+) -> list[MethodResult]:
+    """Runs every method with every seed, and measures each student once on the test images.
 
     Args:
-        student: The network, as for `train_student`.
-        augmented: The images and their decisions.
-        settings: Training settings; `steps` must be set. The seed comes from the comparison.
+        methods: The methods to compare, in the order of the results.
+        seeds: One student is trained for each seed; all methods share the seeds.
+        test_images: M images, none of them in any training set.
+        test_labels: [M] int64, the true classes.
+        test_decisions: [M] int64, the teacher's classes; -1 (unanswered) is left out of the
+            agreement.
+        progress: Called with the name of the method and the seed before each training.
+
+    Returns:
+        One result per method.
     """
-    check_steps(settings)
-    rows = rows_with_clean_share(augmented.images, _CLEAN_SHARE)
-
-    def run(seed: int) -> nn.Module:
-        seeded = replace(settings, seed=seed)
-        return train_classifier(student, augmented.images, augmented.decisions, seeded, rows=rows)
-
-    per_sample = float(augmented.images.queries_per_sample)
-    return TrainingMethod("cross-entropy on augmented decisions", per_sample, run)
-
-
-def combined_method(
-    name: str,
-    label_queries: float,
-    student: Model,
-    augmented: AugmentedDecisions,
-    soft_labels: Tensor,
-    loss: KDLoss,
-    settings: TrainSettings,
-) -> TrainingMethod:
-    """Trains on soft labels for the clean images and on decisions for the augmented ones.
-
-    Augmented images have no soft label, because each would cost a search. Their loss is the
-    cross-entropy part of `loss`.
-
-    Args:
-        name: The name of the method's row in the table.
-        label_queries: The cost of a soft label, including the decision of its sample. The queries
-            of the method count that decision once.
-        student: See `augmented_decision_method`.
-        augmented: The augmented images of N samples, and their decisions.
-        soft_labels: [N, C] float32, for the clean samples only; rows sum to 1.
-        loss: The loss; its temperature must be that of the soft labels.
-        settings: See `augmented_decision_method`.
-
-    Raises:
-        ValueError: If there is not one soft label per sample.
-    """
-    check_steps(settings)
-    images, per_sample = augmented.images, augmented.images.queries_per_sample
-    if soft_labels.ndim != 2 or len(soft_labels) != images.samples:
-        raise ValueError(
-            f"soft_labels: expected [{images.samples}, C], one row for each sample, "
-            f"got {list(soft_labels.shape)}"
+    answered = test_decisions >= 0
+    results = []
+    for method in methods:
+        accuracies, agreements = [], []
+        for seed in seeds:
+            if progress is not None:
+                progress(method.name, seed)
+            classes = predict(method.run(seed), test_images)
+            accuracies.append(share_equal(classes, test_labels, "test_labels"))
+            agreements.append(
+                share_equal(classes[answered], test_decisions[answered], "test_decisions")
+            )
+        results.append(
+            MethodResult(
+                method.name, tuple(accuracies), tuple(agreements), method.queries_per_sample
+            )
         )
-    rows = rows_with_clean_share(images, _CLEAN_SHARE)
-    soft = torch.zeros(len(images), soft_labels.shape[1])
-    soft[::per_sample] = soft_labels
+    return results
 
-    def run(seed: int) -> nn.Module:
-        seeded = replace(settings, seed=seed)
-        return train_on_soft_labels(
-            student, images, augmented.decisions, soft, loss, seeded, rows=rows
+
+def method_table(rows: Sequence[MethodResult]) -> str:
+    """Returns the table of methods as Markdown: mean ± sample standard deviation over seeds."""
+    cells = [
+        (
+            row.method,
+            mean_and_deviation(row.accuracies),
+            mean_and_deviation(row.agreements),
+            NO_VALUE if row.queries_per_sample is None else f"{row.queries_per_sample:,.0f}",
         )
+        for row in rows
+    ]
+    return markdown_table(("method", "accuracy %", "agreement %", "queries per sample"), cells)
 
-    return TrainingMethod(name, label_queries + per_sample - 1, run)
 
-
-def white_box_method(
+def decision_method(
     student: Model,
     images: ImagesLike,
     decisions: Tensor,
-    logits: Callable[[Tensor], Tensor],
-    loss: KDLoss,
     settings: TrainSettings,
+    *,
+    rows: Tensor | None = None,
 ) -> TrainingMethod:
-    """Distils the teacher's own logits (Hinton et al. 2015).
-
-    This is not a black-box method. It shows what a student could reach if the teacher returned
-    its logits.
+    """Trains on the teacher's decisions by cross-entropy, for one query per sample.
 
     Args:
         student: The network, as for `train_student`.
         images: N images, as for `train_student`.
         decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
-        logits: Takes images [n, *shape] float32 and returns [n, C]. It is called once per image,
-            not once per seed.
-        loss: The student's loss; the soft labels are made with its temperature.
         settings: Training settings; `steps` must be set. The seed comes from the comparison.
+        rows: See `train_student`.
     """
     check_steps(settings)
-    temperature = loss.temperature
-    images = as_image_source(images)
-    read = image_reader(images, "cpu")
-    with torch.no_grad():
-        shape = read(torch.zeros(1, dtype=torch.int64)).shape[1:]
-        parts = torch.arange(len(images)).split(batch_for_images(shape))
-        answers = torch.cat([torch.as_tensor(logits(read(part))).cpu() for part in parts])
-    soft = F.softmax(answers.float() / temperature, 1)
-    return soft_label_method("white-box KD", None, student, images, decisions, soft, loss, settings)
-
-
-def surrogate_method(
-    student: Model,
-    surrogate: Callable[[], nn.Module],
-    images: ImagesLike,
-    decisions: Tensor,
-    loss: KDLoss,
-    settings: TrainSettings,
-) -> TrainingMethod:
-    """Distils a surrogate of the teacher, which is trained on the teacher's decisions first.
-
-    Args:
-        student: See `white_box_method`.
-        surrogate: Makes a network of the teacher's architecture. A new one is trained for every
-            seed, for `settings.steps` steps.
-        images: See `white_box_method`.
-        decisions: See `white_box_method`.
-        loss: See `white_box_method`.
-        settings: Training settings of the student and the surrogate; `steps` must be set.
-    """
-    check_steps(settings)
-    temperature = loss.temperature
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
-        network = train_classifier(surrogate, images, decisions, seeded)
-        soft = F.softmax(predict_logits(network, images) / temperature, 1)
-        return train_on_soft_labels(student, images, decisions, soft, loss, seeded)
+        return train_classifier(student, images, decisions, seeded, rows=rows)
 
-    return TrainingMethod("surrogate KD", 1.0, run)
+    return TrainingMethod("cross-entropy on decisions", 1.0, run)
 
 
-def noise_logit_method(
+def soft_label_method(
+    name: str,
+    queries_per_sample: float | None,
     student: Model,
     images: ImagesLike,
     decisions: Tensor,
-    classes: int,
+    soft_labels: Tensor,
     loss: KDLoss,
     settings: TrainSettings,
+    *,
+    rows: Tensor | None = None,
 ) -> TrainingMethod:
-    """Distils random soft labels, new ones for every seed: a control without information.
+    """Distils given soft labels, from distances or any other source.
 
     Args:
-        student: See `white_box_method`.
-        images: See `white_box_method`.
-        decisions: See `white_box_method`.
-        classes: The number of classes.
-        loss: See `white_box_method`.
-        settings: See `white_box_method`.
+        name: The name of the method's row in the table.
+        queries_per_sample: The cost of the soft labels; None if they come from a white box.
+        student: See `decision_method`.
+        images: See `decision_method`.
+        decisions: See `decision_method`.
+        soft_labels: [N, C] float32, rows sum to 1.
+        loss: The loss; its temperature must be that of the soft labels.
+        settings: See `decision_method`.
+        rows: See `decision_method`.
     """
     check_steps(settings)
-    temperature = loss.temperature
 
     def run(seed: int) -> nn.Module:
-        soft = noise_soft_labels(decisions, classes, temperature, seed)
         seeded = replace(settings, seed=seed)
-        return train_on_soft_labels(student, images, decisions, soft, loss, seeded)
+        return train_on_soft_labels(
+            student, images, decisions, soft_labels, loss, seeded, rows=rows
+        )
 
-    return TrainingMethod("noise logits", 1.0, run)
+    return TrainingMethod(name, queries_per_sample, run)
 
 
-def noise_soft_labels(decisions: Tensor, classes: int, temperature: float, seed: int) -> Tensor:
-    """Returns random soft labels in which the predicted class is the most likely one.
-
-    The predicted class has the logit 0, and every other class an independent uniform logit in
-    [-20, 0). The paper has this control but does not name its distribution.
-
-    Args:
-        decisions: [N] int64. Rows with -1 (unanswered) become uniform.
-        classes: The number of classes C.
-        temperature: Temperature of the softmax.
-        seed: Seed of the random logits.
-
-    Returns:
-        [N, C] float32, rows sum to 1.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    # 1 - [0, 1) is above 0, so no other class can tie with the predicted one.
-    logits = -_NOISE_SPREAD * (1 - torch.rand(len(decisions), classes, generator=generator))
-    answered = decisions >= 0
-    logits[answered, decisions[answered]] = 0.0
-    logits[~answered] = 0.0
-    return F.softmax(logits / temperature, 1)
+def check_steps(settings: TrainSettings) -> None:
+    """Raises ValueError unless the settings have a number of steps."""
+    if settings.steps is None:
+        raise ValueError(
+            "settings.steps: expected a number, so that all methods train equally long, got None"
+        )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.common.record import keep
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
+from benchmarks.students.baselines import white_box_method
 from benchmarks.students.label_quality import (
     chosen_scale,
     margins,
@@ -26,22 +27,21 @@ from benchmarks.students.label_quality import (
     runner_up_share,
 )
 from benchmarks.students.many_classes import many_classes
-from benchmarks.students.methods import white_box_method
-from db3kd.data.image_set import ImageSet
-from db3kd.distillation.methods import (
+from benchmarks.students.methods import (
     MethodResult,
     TrainingMethod,
     compare_methods,
     decision_method,
+    method_table,
     soft_label_method,
 )
+from db3kd.data.image_set import ImageSet
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.models.networks import build_model
 from db3kd.progress import Progress
-from db3kd.report import method_table
 from db3kd.teachers import ModuleTeacher, decide_checked
 from db3kd.training.evaluation import predict_logits
 from db3kd.training.loop import Model

@@ -12,7 +12,7 @@ The result is written after each row.
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -21,16 +21,16 @@ from torch import Tensor
 from benchmarks.common.record import keep, rows_so_far
 from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.students.label_quality import margins
+from benchmarks.students.methods import decision_method, soft_label_method
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.distillation.methods import decision_method, soft_label_method
 from db3kd.distillation.scale import choose_scale
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.querying import decide_all
-from db3kd.report import ZeroShotRow, zero_shot_table
+from db3kd.report.tables import markdown_table, mean_and_deviation
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
@@ -53,6 +53,31 @@ class Setting:
     student: Callable[[], torch.nn.Module]
     training: TrainSettings
     options: argparse.Namespace
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The students of one transfer set.
+
+    Attributes:
+        name: The transfer set.
+        images: Number of images in it.
+        queries: Total number of queries for these images and their labels.
+        accuracies: Accuracy of each student on the test images, in [0, 1], one per seed.
+        agreements: Share of test images that student and teacher put in one class, one per seed.
+    """
+
+    name: str
+    images: int
+    queries: int
+    accuracies: Sequence[float] = ()
+    agreements: Sequence[float] = ()
+
+    def as_markdown(self) -> str:
+        """Returns the row: name, images, queries, accuracy and agreement in percent."""
+        shares = mean_and_deviation(self.accuracies), mean_and_deviation(self.agreements)
+        cells = (self.name, f"{self.images:,}", f"{self.queries:,}", *shares)
+        return markdown_table(cells, []).splitlines()[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,15 +134,13 @@ def main() -> None:
             accuracies=[share_equal(classes, trained.test_labels) for classes in predicted],
             agreements=[share_equal(classes, decisions) for classes in predicted],
         )
-        entries = dataclasses.asdict(row)
-        del entries["curve"]  # for plots of the command
-        rows.append(entries | facts)
-        print(zero_shot_table([row]).splitlines()[-1], flush=True)
+        rows.append(dataclasses.asdict(row) | facts)
+        print(row.as_markdown(), flush=True)
         keep(options, _result(setting, trained.accuracy, rows))
 
 
 Facts = dict[str, float]
-Case = tuple[str, Callable[[str], tuple[ZeroShotRow, Students, Facts]]]
+Case = tuple[str, Callable[[str], tuple[Row, Students, Facts]]]
 """The name of a row, and a function of the name that makes the row, its students, and what else is
 kept about its images."""
 
@@ -169,24 +192,24 @@ def _ablation(setting: Setting) -> Iterator[Case]:
 
 def _on(
     setting: Setting, settings: SynthesisSettings, soft: bool = False
-) -> Callable[[str], tuple[ZeroShotRow, Students, Facts]]:
+) -> Callable[[str], tuple[Row, Students, Facts]]:
     """Students that learn the decisions for pseudo samples, and BD labels too if `soft`."""
 
-    def make(name: str) -> tuple[ZeroShotRow, Students, Facts]:
+    def make(name: str) -> tuple[Row, Students, Facts]:
         made = _make(setting, settings)
         if soft:
             return *_soft_row(name, setting, made), made.facts()
-        row = ZeroShotRow(name, len(made.samples), made.queries)
+        row = Row(name, len(made.samples), made.queries)
         return row, _on_decisions(setting, made.images, made.samples.decision), made.facts()
 
     return make
 
 
-def _real(setting: Setting, name: str) -> tuple[ZeroShotRow, Students, Facts]:
+def _real(setting: Setting, name: str) -> tuple[Row, Students, Facts]:
     """The training images of the teacher, with its decisions."""
     real = setting.train
     decisions = decide_all(setting.teacher, real.read, torch.arange(len(real)))
-    return ZeroShotRow(name, len(real), len(real)), _on_decisions(setting, real, decisions), {}
+    return Row(name, len(real), len(real)), _on_decisions(setting, real, decisions), {}
 
 
 def _make(setting: Setting, settings: SynthesisSettings) -> Made:
@@ -207,7 +230,7 @@ def _make(setting: Setting, settings: SynthesisSettings) -> Made:
     return made
 
 
-def _soft_row(name: str, setting: Setting, made: Made) -> tuple[ZeroShotRow, Students]:
+def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
     images, loss = made.images, KDLoss()
     labelling = LabelSettings("bd", queries_per_pair=setting.options.queries_per_pair)
     labels = label(setting.teacher, images, labelling)
@@ -236,7 +259,7 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[ZeroShotRow, Stu
         setting.training,
         rows=rows,
     )
-    return ZeroShotRow(name, len(images), queries), method.run
+    return Row(name, len(images), queries), method.run
 
 
 def _on_decisions(setting: Setting, images: ImageSet, decisions: Tensor) -> Students:

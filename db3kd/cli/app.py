@@ -27,7 +27,6 @@ from db3kd.cli.report import report
 from db3kd.cli.surrogate import surrogate
 from db3kd.cli.synthesize import synthesize
 from db3kd.cli.teacher import teacher
-from db3kd.cli.zero_shot import zero_shot
 from db3kd.version import __version__
 
 _SIGPIPE = 141
@@ -144,7 +143,7 @@ def _paragraphs(docstring: str | None) -> str:
 _PANELS = {
     "Start here": (distill, info, demo),
     "Students": (evaluate, export, compare),
-    "Parts of the method": (label, report, surrogate, synthesize, zero_shot, teacher),
+    "Parts of the method": (label, report, surrogate, synthesize, teacher),
 }
 
 db3kd.__doc__ = _paragraphs(db3kd.__doc__)

@@ -15,7 +15,7 @@ from db3kd.cli.distill_options import (
 )
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ResumeOptions, Seeds
+from db3kd.cli.options import ResumeOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import print_answered, print_comparison_plan
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
@@ -25,6 +25,7 @@ from db3kd.progress import duration
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
+    from db3kd.pipelines.comparison.compare import Comparison
     from db3kd.pipelines.comparison.prepared import PreparedComparison
     from db3kd.teachers import Teacher
 
@@ -75,7 +76,15 @@ def compare(
     proxies: ProxyOptions,
     strategies: StrategyNames = "auto,augmented,decisions,mbd",
     student: Student = None,
-    seeds: Seeds = 3,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="Number of students, with seeds --seed, --seed + 1, ….",
+            rich_help_panel=COMMON,
+        ),
+    ] = 3,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -112,7 +121,6 @@ def compare(
     from db3kd.pipelines.comparison.compare import run_comparison
     from db3kd.pipelines.comparison.folder import student_folder
     from db3kd.pipelines.comparison.prepared import prepare_comparison
-    from db3kd.pipelines.run_layout import REPORT_FILE
     from db3kd.report import ComparedStudent, percent
     from db3kd.storage.existing_runs import check_free
 
@@ -146,7 +154,7 @@ def compare(
     assert out is not None  # checked above
 
     def report(strategy: str, found: ComparedStudent) -> None:
-        agreement = "" if found.held_out is None else percent(found.held_out[0] / found.held_out[1])
+        agreement = percent(found.held_out[0] / found.held_out[1])
         print(f"{strategy}, seed {found.seed}: held-out agreement {agreement}")
 
     with hint_at_resuming(out, *prepared.answer_folders(out)):
@@ -160,10 +168,18 @@ def compare(
             on_student=report,
             accept_changed_teacher=any_teacher,
         )
+    print_comparison(result)
+
+
+def print_comparison(result: "Comparison") -> None:
+    """Prints the table of a comparison in a folder, its notes, and where its report is."""
+    from db3kd.pipelines.run_layout import REPORT_FILE
+
+    assert result.folder is not None  # the caller passed `out`
     print(result.table)
     for note in result.notes:
         print(note)
-    print(f"written to {out / REPORT_FILE}")
+    print(f"written to {result.folder / REPORT_FILE}")
 
 
 def _print_dry_run(prepared: "PreparedComparison", run: Path | None, *, any_teacher: bool) -> None:

@@ -16,23 +16,22 @@ def demo(
     ] = False,
     seed: Seed = 0,
 ) -> None:
-    """Train a teacher on real images, train students on its decisions alone, compare strategies.
+    """Train a teacher on real images, and compare students that learn from its decisions alone.
 
-    The demo trains a teacher on mnist5k, and distils a student from 1,000 unlabelled images of
-    mnist5k and 10,000 decisions. It then compares strategies at the same budget, one of them
-    without images. It writes a report, takes less than five minutes on two cores, and needs no GPU.
+    The demo trains a teacher on mnist5k. It then compares strategies, each with a student of 1,000
+    unlabelled images of mnist5k and at most 10,000 decisions, one of them without images. It writes
+    a report, takes less than five minutes on two cores, and needs no GPU.
 
     For example:
 
         db3kd demo --out runs/demo
     """
-    from db3kd.pipelines import DemoSettings, run_demo
-    from db3kd.report import comparison_table
+    from db3kd.cli.compare import print_comparison
+    from db3kd.pipelines import run_demo
 
     refuse_existing(out)
-    result = run_demo(DemoSettings.quick(seed) if quick else DemoSettings(seed=seed), out)
-    print(comparison_table(result.rows))
-    print(f"teacher    {result.teacher_accuracy:.1%} accuracy")
-    print(f"student    {result.headline}")
-    print(f"report     {result.page}")
-    print(f"next       {result.next_commands[0][1]}")
+    print_comparison(run_demo(out, quick=quick, seed=seed))
+    print(
+        "next: db3kd distill --teacher my_package.my_module:predict --classes 10 --data my_images "
+        "--budget 20000 --dry-run"
+    )

@@ -75,29 +75,12 @@ DryRun = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="Network to train: lenet5, alexnet-half, resnet18, … or package.module:factory.",
-        rich_help_panel=COMMON,
-    ),
-]
 DefaultModel = Annotated[
     str | None,
     typer.Option(
         "--model",
         help="Network to train: lenet5, alexnet-half, mlp, … or package.module:factory.",
         show_default="lenet5, or mlp for a table",
-        rich_help_panel=COMMON,
-    ),
-]
-Seeds = Annotated[
-    int,
-    typer.Option(
-        "--seeds",
-        min=1,
-        help="Number of students, with seeds --seed, --seed + 1, ….",
         rich_help_panel=COMMON,
     ),
 ]

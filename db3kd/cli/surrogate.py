@@ -17,7 +17,7 @@ from db3kd.cli.options import (
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import agreement_text, price_text, print_answered, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
-from db3kd.cli.training_options import Steps, TrainingOptions
+from db3kd.cli.training_options import TRAINING, TrainingOptions
 from db3kd.wording import also_paid, counted, input_noun
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def surrogate(
         ),
     ] = 3,
     split: Split = "train",
-    steps: Steps = 2000,
+    steps: Annotated[
+        int,
+        typer.Option("--steps", min=1, help="Number of training steps.", rich_help_panel=TRAINING),
+    ] = 2000,
 ) -> None:
     """Train a network on a teacher's decisions, to predict where the teacher's boundaries run.
 

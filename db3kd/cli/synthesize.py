@@ -47,6 +47,14 @@ class SynthesisOptions(OptionSet):
             rich_help_panel=COMMON,
         ),
     ] = "guided"
+    acquisition_model: Annotated[
+        str | None,
+        typer.Option(
+            "--acquisition-model",
+            help="Network of the students that choose images with --preset guided.",
+            show_default="lenet5-half",
+        ),
+    ] = None
     samples: Annotated[
         int | None,
         typer.Option(
@@ -118,16 +126,18 @@ class SynthesisOptions(OptionSet):
     ] = ""
     seed: Seed = 0
 
-    def settings(self, acquisition_model: str) -> "SynthesisSettings":
+    def settings(self) -> "SynthesisSettings":
         """Returns the settings of the preset with the given options applied.
 
-        Args:
-            acquisition_model: The network of the students that choose images.
+        Raises:
+            ValueError: If an option would have no effect.
         """
         from db3kd.synthesis.settings import SynthesisSettings
 
+        if self.preset != "guided":
+            refuse_options(self, "needs --preset guided", "acquisition_model")
         settings = {
-            "guided": SynthesisSettings.guided(acquisition_model),
+            "guided": SynthesisSettings.guided(self.acquisition_model or "lenet5-half"),
             "plain": SynthesisSettings(),
             "paper": SynthesisSettings.paper(),
         }[self.preset]
@@ -162,15 +172,6 @@ def synthesize(
     synthesis: SynthesisOptions,
     plan: PlanOptions,
     resuming: ResumeOptions,
-    acquisition_model: Annotated[
-        str | None,
-        typer.Option(
-            "--acquisition-model",
-            help="Network of the students that choose images with --preset guided.",
-            show_default="lenet5-half",
-            rich_help_panel="Pseudo samples",
-        ),
-    ] = None,
 ) -> None:
     """Make images for a teacher from its decisions alone.
 
@@ -187,16 +188,17 @@ def synthesize(
     from db3kd.storage.existing_runs import check_free, queries_paid_twice
     from db3kd.synthesis.sample_run import write_pseudo_samples
 
-    if acquisition_model is not None and synthesis.preset != "guided":
-        raise ValueError("acquisition_model: needs --preset guided")
     resuming.check()
     resume = resuming.resume
-    settings = synthesis.settings(acquisition_model or "lenet5-half")
+    settings = synthesis.settings()
     check_free(out, resume)
     note_new_run(out, resume)
     opened = teacher.open()
     samples = counted(settings.samples, "pseudo sample")
-    print(f"plan           {samples}, {at_most_text(settings.max_queries, plan.price_per_1000)}")
+    most = "no maximum number of queries; --budget or --queries-per-sample sets one"
+    if (queries := settings.max_queries) is not None:
+        most = f"at most {counted(queries, 'query')}{price_text(queries, plan.price_per_1000)}"
+    print(f"plan           {samples}, {most}")
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
         return
@@ -209,26 +211,12 @@ def synthesize(
             accept_changed_teacher=resuming.accept_changed_teacher,
         )
     paid_twice = queries_paid_twice(out)
-    print_totals(totals, plan.price_per_1000, paid_twice)
+    _print_totals(totals, plan.price_per_1000, paid_twice)
     print_paid_twice(paid_twice, 14)
     print(f"written to     {out}")
 
 
-def at_most_text(queries: int | None, price_per_1000: float | None) -> str:
-    """Returns the maximum number of queries and their price, or that there is none.
-
-    Args:
-        queries: The maximum; None if the moves of pseudo samples have no limit.
-        price_per_1000: The price of 1,000 queries, or None.
-    """
-    if queries is None:
-        return "no maximum number of queries; --budget or --queries-per-sample sets one"
-    return f"at most {counted(queries, 'query')}{price_text(queries, price_per_1000)}"
-
-
-def print_totals(
-    totals: "SynthesisTotals", price_per_1000: float | None, paid_twice: int = 0
-) -> None:
+def _print_totals(totals: "SynthesisTotals", price_per_1000: float | None, paid_twice: int) -> None:
     """Prints what a run of pseudo samples made and what it cost.
 
     Args:

@@ -18,23 +18,6 @@ TRAINING = "Training"
 DEFAULT_STEPS = 1500
 PAPER_EPOCHS = 200
 
-Steps = Annotated[
-    int,
-    typer.Option("--steps", min=1, help="Number of training steps.", rich_help_panel=TRAINING),
-]
-BatchSize = Annotated[
-    int,
-    typer.Option(
-        "--batch-size",
-        min=1,
-        help="Maximum number of images or rows per step.",
-        rich_help_panel=TRAINING,
-    ),
-]
-LearningRate = Annotated[
-    float,
-    typer.Option("--learning-rate", help="Initial learning rate.", rich_help_panel=TRAINING),
-]
 Precision = Annotated[
     Literal["no", "bf16", "fp16"],
     typer.Option(
@@ -54,8 +37,13 @@ class TrainingOptions(OptionSet):
 
     panel = TRAINING
 
-    batch_size: BatchSize = 128
-    learning_rate: LearningRate = 1e-3
+    batch_size: Annotated[
+        int,
+        typer.Option("--batch-size", min=1, help="Maximum number of images or rows per step."),
+    ] = 128
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Initial learning rate.")
+    ] = 1e-3
     precision: Precision = "no"
     seed: Seed = 0
 

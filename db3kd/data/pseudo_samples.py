@@ -204,7 +204,7 @@ def load_pseudo_samples(path: str | Path) -> PseudoSamples:
     """Reads the pseudo samples of a run folder, finished or not, in the run's order.
 
     Example:
-        >>> samples = db3kd.load_pseudo_samples("runs/zero/pseudo-samples")
+        >>> samples = db3kd.load_pseudo_samples("runs/pseudo")
 
     Raises:
         FileNotFoundError: If there is no run in the folder.

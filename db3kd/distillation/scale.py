@@ -50,9 +50,7 @@ SHORT_TRAINING_FACTOR = 2.0
 
 A shorter training favours a smaller scale. The factor was fitted to four runs of 600 images of
 MNIST and Fashion-MNIST: their final students of 1,500 steps were 0.07 to 0.76 points better with
-twice the scale that students of 250 steps choose. In four other runs, students with this factor
-were 0.1 points better on average than with the earlier grid, from 0.5 worse to 0.5 better
-(`benchmarks.students.scale`).
+twice the scale that students of 250 steps choose (docs/design-notes.md).
 """
 
 SHORT_TRAINING_STUDENTS = 2

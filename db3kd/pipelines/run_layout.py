@@ -9,10 +9,10 @@ NETWORKS_FOLDER = "networks"
 """The networks of a distillation."""
 
 LABELS_FOLDER = "labels"
-"""The run of the distances, in the folder of a distillation or of a zero-shot run."""
+"""The run of the distances, in the folder of a distillation."""
 
 SAMPLES_FOLDER = "pseudo-samples"
-"""The run of the pseudo samples, in the folder of a distillation or of a zero-shot run."""
+"""The run of the pseudo samples, in the folder of a distillation."""
 
 
 def answer_folders(out: Path) -> tuple[Path, Path, Path]:

@@ -2,7 +2,6 @@
 
 from db3kd.planning.budget_plan import (
     STRATEGIES,
-    STRATEGY_TEXTS,
     BudgetPlan,
     Stage,
     Strategy,
@@ -14,7 +13,6 @@ from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
 __all__ = [
     "COMPARED",
     "STRATEGIES",
-    "STRATEGY_TEXTS",
     "BudgetPlan",
     "ComparisonPlan",
     "Stage",

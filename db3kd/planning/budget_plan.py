@@ -11,24 +11,20 @@ from db3kd.validation import check_count
 from db3kd.wording import InputNoun, counted, did_you_mean
 
 Strategy = Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"]
-"""How a budget is spent; see `STRATEGY_TEXTS`."""
+"""How a budget is spent."""
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 """The names of all strategies."""
 
 _TEXTS: dict[Strategy, str] = {
-    "auto": "decisions and augmented {noun}s that proxies choose, or sd at one query per {noun}",
     "decisions": "one decision for each {noun}, and no more queries",
-    "augmented": "decisions for the {noun}s and for random augmented {noun}s",
     "sd": "soft labels from the distances to other {noun}s",
     "bd": "soft labels from boundary distances",
     "mbd": "soft labels from minimal boundary distances",
     "db3kd-paper": "the labels and the loss of the paper (MBD, 1/d, T = 20)",
     "zero-shot": "decisions for pseudo samples; needs no {noun}s",
 }
-
-STRATEGY_TEXTS = {strategy: text.format(noun="image") for strategy, text in _TEXTS.items()}
-"""What each strategy asks and teaches, in a few words."""
+"""What is asked, in a few words; for `auto` and `augmented` it depends on the numbers of a plan."""
 
 LABEL_MEASURES: dict[Strategy, Measure] = {
     "sd": "sd",

@@ -66,7 +66,7 @@ def plan_comparison(
         ValueError: If a strategy is unknown or named twice, or if none can be used.
     """
     check_count(seeds, "seeds")
-    check_strategies(strategies)
+    _check_strategies(strategies)
     plans, refused = {}, {}
     for strategy in strategies:
         try:
@@ -79,7 +79,7 @@ def plan_comparison(
     return ComparisonPlan(tuple(strategies), plans, refused, seeds, test_images)
 
 
-def check_strategies(strategies: Sequence[Strategy]) -> None:
+def _check_strategies(strategies: Sequence[Strategy]) -> None:
     """Checks the strategies of a comparison.
 
     Raises:

@@ -16,9 +16,8 @@ class ComparedStudent:
 
     Attributes:
         seed: The seed of its questions and of its training.
-        queries: Its queries; None if decisions are not enough for it.
-        held_out: Held-out images that it puts in the teacher's class, and all held-out images;
-            None without held-out images.
+        queries: Its queries.
+        held_out: Held-out images that it puts in the teacher's class, and all held-out images.
         accuracy: Share of test images that it puts in their class, in [0, 1]; None without labels.
         test_agreement: Share of test images that it puts in the teacher's class, in [0, 1]; None
             without test images.
@@ -26,8 +25,8 @@ class ComparedStudent:
     """
 
     seed: int
-    queries: int | None
-    held_out: tuple[int, int] | None
+    queries: int
+    held_out: tuple[int, int]
     accuracy: float | None
     test_agreement: float | None
     seconds: float
@@ -50,16 +49,15 @@ class ComparisonRow:
     @property
     def queries(self) -> float | None:
         """Mean number of queries of a student; None if there is none."""
-        counts = [each.queries for each in self.students if each.queries is not None]
-        return statistics.fmean(counts) if counts else None
+        return statistics.fmean(each.queries for each in self.students) if self.students else None
 
     @property
     def held_out(self) -> tuple[int, int] | None:
-        """Held-out images in the teacher's class and all of them, of all students together."""
-        counts = [each.held_out for each in self.students if each.held_out is not None]
-        if not counts:
+        """Held-out images in the teacher's class and all of them; None without students."""
+        if not self.students:
             return None
-        return sum(matches for matches, _ in counts), sum(total for _, total in counts)
+        matches, totals = zip(*(each.held_out for each in self.students), strict=True)
+        return sum(matches), sum(totals)
 
     @property
     def held_out_agreement(self) -> float | None:

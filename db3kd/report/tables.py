@@ -2,20 +2,9 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # The module also imports the training, which a report does not need.
-    from db3kd.distillation.methods import MethodResult
 
 NO_VALUE = "\N{EN DASH}"
 """Stands in a cell without a value."""
-
-_METHOD_HEAD = ("method", "accuracy %", "agreement %", "queries per sample")
-
-
-def method_table(rows: Sequence["MethodResult"]) -> str:
-    """Returns the table of methods as Markdown: mean ± sample standard deviation over seeds."""
-    return markdown_table(_METHOD_HEAD, [_method_cells(row) for row in rows])
 
 
 def markdown_table(
@@ -38,12 +27,3 @@ def mean_and_deviation(shares: Sequence[float]) -> str:
     percent = [100 * share for share in shares]
     mean = f"{statistics.fmean(percent):.1f}"
     return mean if len(percent) == 1 else f"{mean} ± {statistics.stdev(percent):.1f}"
-
-
-def _method_cells(row: "MethodResult") -> tuple[str, ...]:
-    return (
-        row.method,
-        mean_and_deviation(row.accuracies),
-        mean_and_deviation(row.agreements),
-        NO_VALUE if row.queries_per_sample is None else f"{row.queries_per_sample:,.0f}",
-    )

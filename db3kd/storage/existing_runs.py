@@ -1,11 +1,10 @@
 """What a folder holds before a run is opened in it, and whether a run may begin there."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from db3kd.storage.filesystem import check_parents, is_leftover
-from db3kd.storage.manifest import MANIFEST, describe_format, queries_in_flight, read_manifest
+from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 
 
 def holds_run(path: str | Path) -> bool:
@@ -61,34 +60,6 @@ def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = Tru
         raise FileExistsError(
             f"{path}: expected a new or an empty folder for the run, got a folder with files; "
             "choose another, or remove it"
-        )
-
-
-def check_parent_folder(path: str | Path, runs: Iterable[str], kind: str, resume: bool) -> None:
-    """Checks that a command can write its runs to subfolders of a folder, and files beside them.
-
-    Args:
-        path: The folder, which need not exist.
-        runs: Names of subfolders. The command has begun in the folder if one of them holds a run.
-        kind: What such a folder is called in messages.
-        resume: Whether a folder in which the command has begun is acceptable.
-
-    Raises:
-        FileExistsError: The path is a file, a run, or a folder with other files.
-        ValueError: The manifest of a run in the folder is damaged.
-        NotADirectoryError: The path leads through a file.
-    """
-    path = Path(path)
-    if holds_run(path):
-        found = describe_format(str(read_manifest(path)["format"]))
-        raise FileExistsError(
-            f"{path}: expected a new folder or {kind}, got {found}; choose another folder"
-        )
-    if not any(holds_run(path / name) for name in runs):
-        check_free(path)
-    elif not resume:
-        raise FileExistsError(
-            f"{path}: already holds {kind}; continue it with resume=True, or choose another folder"
         )
 
 

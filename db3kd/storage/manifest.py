@@ -51,7 +51,6 @@ _LISTS = {
 _KINDS = {
     "answers": "a run of db3kd distill (answers)",
     "augmented-decisions": "the answers of db3kd surrogate (augmented decisions)",
-    "decisions": "decisions for images, as in a run of db3kd zero-shot",
     "labels": "a run of db3kd label (labels)",
     "pseudo-samples": "a run of db3kd synthesize (pseudo samples)",
     "test-decisions": "a comparison of db3kd compare (decisions for test images)",

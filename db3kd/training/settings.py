@@ -38,10 +38,10 @@ class TrainSettings:
         batch_size: Maximum number of rows in a step, over all processes. The batches of an epoch
             differ in size by at most one row.
         learning_rate: Initial learning rate. None leaves it to the function that trains: `distill`
-            and `compare` choose it, `run_zero_shot` takes 3e-3, and all others 1e-3.
+            and `compare` choose it, and all others take 1e-3.
         schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps. None
-            leaves it to the function that trains: "cosine" for `distill`, `compare` and
-            `run_zero_shot`, and "constant" for all others.
+            leaves it to the function that trains: "cosine" for `distill` and `compare`, and
+            "constant" for all others.
         seed: Seed of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
         precision: "no" (float32), "fp16" (CUDA only) or "bf16".
@@ -105,20 +105,14 @@ class TrainSettings:
         """The initial learning rate; the default one if none is set."""
         return _DEFAULT_RATE if self.learning_rate is None else self.learning_rate
 
-    def completed(
-        self, *, learning_rate: float = _DEFAULT_RATE, schedule: str = "constant"
-    ) -> "TrainSettings":
-        """Returns the settings with these values for those that are not set.
+    def completed(self) -> "TrainSettings":
+        """Returns the settings with the default learning rate and schedule if none is set.
 
         Example:
-            >>> db3kd.TrainSettings(steps=2000).completed(schedule="cosine").schedule
-            'cosine'
+            >>> db3kd.TrainSettings(steps=2000).completed().schedule
+            'constant'
         """
-        return replace(
-            self,
-            learning_rate=learning_rate if self.learning_rate is None else self.learning_rate,
-            schedule=self.schedule or schedule,
-        )
+        return replace(self, learning_rate=self.rate, schedule=self.schedule or "constant")
 
     def batches(self, rows: int) -> int:
         """Returns the number of batches in an epoch over `rows` rows."""

@@ -1,16 +1,18 @@
+"""Methods of training that measurements compare, and their table."""
+
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
 
 pytest.importorskip("benchmarks.students.methods", reason="benchmarks are not installed")
 
-from digit_cases import SETTINGS, Digits, network, student, weights
 from teachers_analytic import CountingTeacher
 
-from benchmarks.students.methods import (
+from benchmarks.students.baselines import (
     augmented_decision_method,
     combined_method,
     noise_logit_method,
@@ -18,13 +20,60 @@ from benchmarks.students.methods import (
     surrogate_method,
     white_box_method,
 )
+from benchmarks.students.methods import (
+    MethodResult,
+    TrainingMethod,
+    compare_methods,
+    decision_method,
+    method_table,
+    soft_label_method,
+)
 from db3kd.data.augmented_images import AugmentedImages
-from db3kd.distillation.methods import decision_method, soft_label_method
 from db3kd.surrogates.augmented_decisions import AugmentedDecisions
 from db3kd.surrogates.queries import decide_augmented
+from db3kd.teachers import ModuleTeacher
+from db3kd.training.evaluation import predict
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
-from db3kd.training.student import train_on_soft_labels
+from db3kd.training.student import train_classifier, train_on_soft_labels
+
+SETTINGS = TrainSettings(steps=60, batch_size=64, learning_rate=1e-2, device="cpu")
+
+
+def network(hidden: int) -> nn.Module:
+    """A perceptron for digits."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+
+
+student = partial(network, 16)
+
+
+class Digits:
+    """Digits, a teacher trained on some of them, and its decisions for transfer and test sets."""
+
+    def __init__(self) -> None:
+        found = load_digits()
+        images = torch.tensor(found.images[:, None] / 16, dtype=torch.float32)
+        labels = torch.tensor(found.target)
+        self.logits = train_classifier(partial(network, 32), images[:1000], labels[:1000], SETTINGS)
+        self.teacher = ModuleTeacher(self.logits, (1, 8, 8), 10)
+        self.images = images[1000:1200]
+        self.decisions = predict(self.logits, self.images)
+        self.test_images, self.test_labels = images[1200:], labels[1200:]
+        self.test_decisions = predict(self.logits, self.test_images)
+
+    def compare(
+        self, *methods: TrainingMethod, seeds: tuple[int, ...] = (0, 1)
+    ) -> list[MethodResult]:
+        """Measures students of several methods on the test set."""
+        return compare_methods(
+            methods, seeds, self.test_images, self.test_labels, self.test_decisions
+        )
+
+
+def weights(model: nn.Module) -> Tensor:
+    """All weights of a network as one vector."""
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +93,8 @@ def test_one_table_compares_them_all(digits):
     x, y, loss = digits.images, digits.decisions, KDLoss()
     asked, soft = asked_about(digits, 4), F.one_hot(digits.decisions, 10).float()
     rows = digits.compare(
+        decision_method(student, x, y, SETTINGS),
+        soft_label_method("mine", 12.5, student, x, y, soft, loss, SETTINGS),
         augmented_decision_method(student, asked, SETTINGS),
         white_box_method(student, x, y, digits.logits, loss, SETTINGS),
         surrogate_method(student, partial(network, 32), x, y, loss, SETTINGS),
@@ -51,6 +102,8 @@ def test_one_table_compares_them_all(digits):
         combined_method("together", 12.5, student, asked, soft, loss, SETTINGS),
     )
     assert [(row.method, row.queries_per_sample) for row in rows] == [
+        ("cross-entropy on decisions", 1),
+        ("mine", 12.5),
         ("cross-entropy on augmented decisions", 4),
         ("white-box KD", None),
         ("surrogate KD", 1),
@@ -62,23 +115,68 @@ def test_one_table_compares_them_all(digits):
         assert min(row.accuracies + row.agreements) > 0.5
 
 
+def test_the_measures_are_those_of_the_students(digits):
+    right = TrainingMethod("teacher itself", None, lambda seed: digits.logits)
+    unanswered = digits.test_decisions.clone()
+    unanswered[::2] = -1
+    [row] = compare_methods([right], [0], digits.test_images, digits.test_labels, unanswered)
+    truth = (digits.test_decisions == digits.test_labels).double().mean().item()
+    assert row.accuracies == (pytest.approx(truth),)
+    assert row.agreements == (1.0,)
+
+
+def test_every_method_runs_with_every_seed_after_a_call_of_progress(digits):
+    reported, run = [], []
+    methods = [
+        TrainingMethod(name, 1.0, lambda seed, name=name: run.append((name, seed)) or digits.logits)
+        for name in ("a", "b")
+    ]
+    compare_methods(
+        methods,
+        (4, 5),
+        digits.test_images,
+        digits.test_labels,
+        digits.test_decisions,
+        progress=lambda *report: reported.append((report, len(run))),
+    )
+    assert run == [("a", 4), ("a", 5), ("b", 4), ("b", 5)]
+    assert reported == [(report, before) for before, report in enumerate(run)]
+
+
+def test_the_table_has_a_row_for_each_method():
+    row = MethodResult("BD, margin", [0.80, 0.82, 0.84], [0.9, 0.9, 0.9], 1486.3)
+    white_box = MethodResult("white-box KD", [0.5], [], None)
+
+    assert method_table([row, white_box]).splitlines()[2:] == [
+        "| BD, margin | 82.0 ± 2.0 | 90.0 ± 0.0 | 1,486 |",
+        "| white-box KD | 50.0 | \N{EN DASH} | \N{EN DASH} |",
+    ]
+
+
 def test_a_method_depends_on_the_seed_alone(digits):
-    method = noise_logit_method(student, digits.images, digits.decisions, 10, KDLoss(), SETTINGS)
-    first, again, other = (weights(method.run(seed)) for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    x, y = digits.images, digits.decisions
+    for method in (
+        decision_method(student, x, y, SETTINGS),
+        noise_logit_method(student, x, y, 10, KDLoss(), SETTINGS),
+    ):
+        first, again, other = (weights(method.run(seed)) for seed in (0, 0, 1))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
 
 
 def test_a_method_without_a_number_of_steps_is_refused(digits):
     epochs = TrainSettings(epochs=2, device="cpu")
     asked = asked_about(digits, 1)
     x, y, loss = digits.images, digits.decisions, KDLoss()
+    soft = F.one_hot(y, 10)
     for method in (
+        lambda: decision_method(student, x, y, epochs),
+        lambda: soft_label_method("mine", 1.0, student, x, y, soft, loss, epochs),
         lambda: augmented_decision_method(student, asked, epochs),
         lambda: white_box_method(student, x, y, digits.logits, loss, epochs),
         lambda: surrogate_method(student, student, x, y, loss, epochs),
         lambda: noise_logit_method(student, x, y, 10, loss, epochs),
-        lambda: combined_method("both", 1.0, student, asked, F.one_hot(y, 10), loss, epochs),
+        lambda: combined_method("both", 1.0, student, asked, soft, loss, epochs),
     ):
         with pytest.raises(ValueError, match=r"settings\.steps"):
             method()
@@ -111,7 +209,7 @@ def test_soft_labels_and_augmented_decisions_reach_the_student_as_they_were_give
 ):
     taken = []
     monkeypatch.setattr(
-        "benchmarks.students.methods.train_on_soft_labels",
+        "benchmarks.students.baselines.train_on_soft_labels",
         lambda *given, rows: taken.append((*given, rows)),
     )
     asked, soft = asked_about(digits, 10), soft_labels_of(digits)

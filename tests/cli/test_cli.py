@@ -21,7 +21,6 @@ COMMANDS = (
     "evaluate",
     "report",
     "synthesize",
-    "zero-shot",
     "demo",
 )
 
@@ -144,7 +143,6 @@ _DIGITS = (*_COUNTING, "--data", "digits", "--limit", 100)
         ("label", (*_DIGITS, "--budget", 600)),
         ("surrogate", _DIGITS),
         ("synthesize", (*_COUNTING, "--samples", 10, "--budget", 600)),
-        ("zero-shot", (*_COUNTING, "--samples", 10, "--budget", 600)),
     ],
 )
 def test_a_note_says_if_there_is_no_run_to_resume(tmp_path, command, options):

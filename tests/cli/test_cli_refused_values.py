@@ -14,7 +14,6 @@ DISTILL = ("distill", *DIGITS, "--budget", 100, "--out", "run")
 COMPARE = ("compare", *DIGITS, "--budget", 100, "--out", "run")
 LABEL = ("label", *DIGITS, "--out", "run")
 SYNTHESIZE = ("synthesize", *COUNTING, "--out", "run")
-ZERO_SHOT = ("zero-shot", *COUNTING, "--out", "run")
 SURROGATE = ("surrogate", *DIGITS, "--out", "run.safetensors")
 EVALUATE = ("evaluate", *DIGITS)
 TEACHER = ("teacher", "--data", "digits", "--out", "teacher.safetensors")
@@ -37,7 +36,6 @@ def refused(tmp_path, monkeypatch, arguments) -> str:
         (*COMPARE, "--test", "digits"),
         LABEL,
         SYNTHESIZE,
-        ZERO_SHOT,
         SURROGATE,
         EVALUATE,
         TEACHER,
@@ -103,17 +101,11 @@ COMPARE_NO_IMAGES = without(COMPARE, "--data")
         (LABEL, ("--accept-changed-teacher",), "--accept-changed-teacher: needs --resume"),
         (SYNTHESIZE, ("--snapshots", "0,1"), "--snapshots: needs --moves of at least 1"),
         (SYNTHESIZE, ("--queries-per-move", 5), "--queries-per-move: needs --moves"),
-        (ZERO_SHOT, ("--queries-per-sample", 5), "--queries-per-sample: needs --moves"),
+        (SYNTHESIZE, ("--queries-per-sample", 5), "--queries-per-sample: needs --moves"),
         (
             SYNTHESIZE,
             ("--preset", "plain", "--acquisition-model", "mlp"),
             "--acquisition-model: needs --preset guided",
-        ),
-        (ZERO_SHOT, ("--queries-per-pair", 60), "--queries-per-pair: needs --measure bd or mbd"),
-        (
-            (*ZERO_SHOT, "--measure", "sd"),
-            ("--queries-per-pair", 9),
-            "--queries-per-pair: needs --measure bd or mbd",
         ),
         (("info",), ("--classes", 10), "--classes: needs --teacher"),
         (("info", "--teacher-keys"), ("--time", 5), "--time: needs --teacher"),
@@ -133,7 +125,7 @@ def test_export_without_images_refuses_how_to_read_them(teacher, tmp_path, optio
 @pytest.mark.parametrize(
     "command",
     [
-        *map(lambda each: without(each, "--out"), (DISTILL, COMPARE, LABEL, SYNTHESIZE, ZERO_SHOT)),
+        *map(lambda each: without(each, "--out"), (DISTILL, COMPARE, LABEL, SYNTHESIZE)),
         without(SURROGATE, "--out"),
         without(TEACHER, "--out"),
         ("demo",),

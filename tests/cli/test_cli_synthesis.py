@@ -1,4 +1,4 @@
-"""The commands that need no images: synthesize and zero-shot."""
+"""The command that makes images: synthesize."""
 
 from pathlib import Path
 
@@ -95,63 +95,10 @@ def test_invalid_synthesis_options_are_refused(teacher, tmp_path, options, words
     assert words in fail(*synthesize_arguments(teacher, tmp_path / "run"), *options, *shape)
 
 
-def zero_shot_arguments(teacher: Path | str, out: Path) -> tuple[object, ...]:
-    where = ("--teacher", teacher, "--out", out, "--device", "cpu")
-    training = ("--model", "linear", "--steps", 20, "--seeds", 1)
-    return ("zero-shot", *where, *PLAIN, "--samples", 60, *training)
-
-
-def test_zero_shot_passes_teacher_options_on(teacher, tmp_path):
-    words = fail(*zero_shot_arguments(teacher, tmp_path / "zero"), "--cuda-graphs")
-
-    assert "--cuda-graphs: expected a CUDA device, got cpu" in words
-
-
-def test_zero_shot_writes_students_and_a_report(teacher, tmp_path):
-    out = tmp_path / "zero"
-    labels = ("--measure", "bd", "--queries-per-pair", 5)
-
-    text = succeed(*zero_shot_arguments(teacher, out), *labels, "--test", "digits")
-
-    assert "| plain noise, decisions | 60 | 60 |" in text
-    assert "| real images, decisions | 60 | 60 |" in text
-    assert "all queries    " in text
-    files = {file.name for file in out.iterdir()}
-    assert {"report.md", "classes.png", "accuracy.png", "student-seed0.safetensors"} <= files
-    assert "accuracy" in succeed(
-        "evaluate", "--model", out / "student-seed0.safetensors", "--data", "digits"
-    )
-
-
-def test_a_zero_shot_run_is_resumed_only_with_its_option(teacher, tmp_path):
-    out = tmp_path / "zero"
-    failing = Result(*zero_shot_arguments(f"{TEACHERS}:TiringTeacher", out), *MOVED)
-    assert "the answers so far are kept; continue with --resume" in failing.err
-    arguments = (*zero_shot_arguments(f"{TEACHERS}:CountingTeacher", out), *MOVED)
-
-    assert "already holds a run of db3kd zero-shot; continue it with --resume" in fail(*arguments)
-    assert "written to" in succeed(*arguments, "--resume")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--model", "lenet6"), "--model: expected one of"),
-        (("--test", "nothing"), "--test: expected mnist5k"),
-        (("--test", "mnist5k"), "--test: expected shape (1, 8, 8), which the teacher takes"),
-        (("--starts", "noise"), "--starts: expected one of paper, "),
-    ],
-)
-def test_invalid_zero_shot_options_are_refused_before_any_query(teacher, tmp_path, options, words):
-    assert words in fail(*zero_shot_arguments(teacher, tmp_path / "zero"), *options)
-    assert not (tmp_path / "zero").exists()
-
-
-@pytest.mark.parametrize("command", [synthesize_arguments, zero_shot_arguments])
-def test_folders_in_use_are_refused_before_the_teacher_is_loaded(tmp_path, command):
+def test_folders_in_use_are_refused_before_the_teacher_is_loaded(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
 
-    message = fail(*command("missing.safetensors", tmp_path))
+    message = fail(*synthesize_arguments("missing.safetensors", tmp_path))
 
     assert "expected a new or an empty folder" in message
 
@@ -173,26 +120,3 @@ def test_the_most_queries_and_their_price_are_shown_before_the_first_one(tmp_pat
     queries = read_manifest(out)["totals"]["queries"]
     assert made.startswith(plan) and queries <= 66
     assert f"queries        {queries}, of which" in made and "at 0.25 per 1,000" in made
-
-
-def test_a_zero_shot_run_shows_the_most_queries_of_each_part_first(tmp_path):
-    before = CountingTeacher.asked
-    where = ("--teacher", f"{TEACHERS}:CountingTeacher", "--out", tmp_path / "run")
-    measured = ("--test", "digits", "--measure", "bd", "--queries-per-pair", 5)
-    options = ("--samples", 40, "--price-per-1000", 100, "--device", "cpu", "--dry-run")
-
-    shown = succeed("zero-shot", *where, *measured, *PLAIN, *options)
-
-    parts = {line.partition(": ")[0][15:]: line for line in shown.splitlines()}
-    labels = 40 * (1 + 9 * 5)
-    for name, most in (
-        ("pseudo samples", 44),
-        ("their labels", labels),
-        ("plain noise", 40),
-        ("real images", 40),
-        ("test images", 359),
-    ):
-        assert f"at most {most:,} queries, price " in parts[name]
-    total = 44 + labels + 40 + 40 + 359
-    assert f"in total       at most {total:,} queries, price {total / 10:,.2f} at 100.00" in shown
-    assert CountingTeacher.asked == before and not (tmp_path / "run").exists()

@@ -19,7 +19,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.models import build_model
-from db3kd.pipelines import DistillSettings, run_zero_shot
+from db3kd.pipelines import DistillSettings
 from db3kd.pipelines import compare as run_comparison
 from db3kd.pipelines import distill as run_distillation
 from db3kd.surrogates.settings import SurrogateSettings
@@ -47,10 +47,6 @@ WITHOUT_OPTION = {
     ("synthesize", SynthesisSettings): {*TUNING, "acquisition", "held_out"}
     - {"tolerance", "sign_opt"},
     ("synthesize", Moves): {"count", "length", "halvings", "warm", "tolerance", "sign_opt"},
-    ("zero-shot", SynthesisSettings): {*TUNING, "acquisition", "held_out"}
-    - {"tolerance", "sign_opt"},
-    ("zero-shot", run_zero_shot): {"settings"},
-    ("zero-shot", TrainSettings): {*TRAINING, "precision"},
     ("surrogate", SurrogateSettings): {"clean_share", "training"},
     ("surrogate", TrainSettings): TRAINING,
     ("distill", TrainSettings): {"shuffle", "gradient_clip"},

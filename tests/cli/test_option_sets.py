@@ -123,6 +123,6 @@ def test_all_commands_that_resume_runs_offer_the_same_options_for_it():
         return tuple((each.rich_help_panel, each.help, each.default) for each in found)
 
     resumable = [name for name in COMMANDS if described(name, "--resume")]
-    assert len(resumable) == 6
+    assert len(resumable) == 5
     for option in ("--resume", "--accept-changed-teacher"):
         assert len({described(name, option) for name in resumable}) == 1

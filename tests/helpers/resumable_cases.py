@@ -11,7 +11,6 @@ from distill_cases import QUICK, SHAPE, images
 
 import db3kd
 from db3kd.labelling.source import Source
-from db3kd.pipelines import ZeroShotSettings, run_zero_shot
 from db3kd.planning import Strategy
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.training.settings import TrainSettings
@@ -116,22 +115,8 @@ def synthesize(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> obj
     return db3kd.write_pseudo_samples(out, teacher, settings, **options)
 
 
-def zero_shot(
-    teacher: Any, out: Path, *, seed: int = 0, queries: int = 1000, **options: Any
-) -> object:
-    """Has a folder for the pseudo samples and one for their distances; with `test`, three more."""
-    settings = ZeroShotSettings(
-        synthesis=db3kd.SynthesisSettings(samples=60, seed=seed),
-        labelling=db3kd.LabelSettings(measure="bd", queries=queries),
-        student="linear",
-        training=TrainSettings(steps=5, batch_size=32, learning_rate=0.02, device="cpu"),
-        seeds=1,
-    )
-    return run_zero_shot(teacher, out, settings, **options)
-
-
 COMMANDS = (
     *(distill, distill_distances, distill_pseudo_samples),
-    *(compare, label, surrogate, surrogate_files, synthesize, zero_shot),
+    *(compare, label, surrogate, surrogate_files, synthesize),
 )
 """All that can be resumed."""

@@ -20,7 +20,7 @@ from teachers_analytic import (
 from torch import nn
 
 import db3kd
-from db3kd.pipelines import DistillResult, DistillSettings, ZeroShotSettings
+from db3kd.pipelines import DistillResult, DistillSettings
 from db3kd.teachers import TeacherError, load_teacher
 
 PIXELS = images().read(range(120))
@@ -106,8 +106,6 @@ def test_what_training_settings_leave_out_is_that_of_the_pipeline():
     chosen = DistillSettings(training=constant)
     assert chosen.training.schedule == "constant" and chosen.learning_rates == (0.01,)
     assert DistillSettings(training=constant, learning_rates=(0.1,)).learning_rates == (0.1,)
-    zero_shot = ZeroShotSettings(training=training).training
-    assert (zero_shot.rate, zero_shot.schedule) == (3e-3, "cosine")
     surrogate = db3kd.SurrogateSettings(training=training).training
     assert (surrogate.rate, surrogate.schedule) == (1e-3, "constant")
 

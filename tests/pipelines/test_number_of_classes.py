@@ -13,7 +13,6 @@ from teachers_analytic import CountingTeacher, RaisingTeacher
 import db3kd
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
-from db3kd.pipelines.stored_decisions import decide_in_folder
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import FunctionTeacher, TeacherError
@@ -68,10 +67,6 @@ def synthesized(out: Path, asked: Any) -> None:
     db3kd.write_pseudo_samples(out, asked, db3kd.SynthesisSettings(samples=50), resume=True)
 
 
-def decided(out: Path, asked: Any) -> None:
-    decide_in_folder(out, asked, images(), "images")
-
-
 def made_a_surrogate(out: Path, asked: Any) -> None:
     settings = SurrogateSettings("linear", 2, training=TRAINING)
     db3kd.make_surrogate(asked, images(), settings, out=out, resume=True)
@@ -91,7 +86,6 @@ RUNS = [
     distilled_without_images,
     compared,
     synthesized,
-    decided,
     made_a_surrogate,
     wrote_a_surrogate,
 ]

@@ -20,7 +20,6 @@ from resumable_cases import (
     label,
     quick_settings,
     synthesize,
-    zero_shot,
 )
 
 import db3kd
@@ -79,25 +78,6 @@ def check_refusal(run: Run, function: Function, out: Path, message: str, **optio
 def test_other_settings_change_nothing(tmp_path: Path, run: Run, share: float) -> None:
     function = begin(run, tmp_path / "run", share)
     check_refusal(run, function, tmp_path / "run", "seed: was 0, is 1", seed=1)
-
-
-@pytest.mark.parametrize("share", [0.9, 1])
-def test_other_settings_of_a_later_stage_change_nothing(tmp_path: Path, share: float) -> None:
-    function = begin(zero_shot, tmp_path / "run", share)
-    assert (tmp_path / "run" / "labels" / MANIFEST).is_file()
-    check_refusal(zero_shot, function, tmp_path / "run", "queries: was 1000, is 1001", queries=1001)
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_other_images_of_the_last_stage_change_nothing(tmp_path: Path, split: str) -> None:
-    data = {"x_train": images(30).read(range(30)).numpy(), "y_train": np.arange(30) % 3}
-    data |= {"x_test": data["x_train"] / 2, "y_test": data["y_train"]}
-    np.savez(tmp_path / "real.npz", **data)
-    np.savez(tmp_path / "other.npz", **data | {f"x_{split}": 1 - data[f"x_{split}"]})
-    function = begin(zero_shot, tmp_path / "run", 1, test=str(tmp_path / "real.npz"))
-    check_refusal(
-        zero_shot, function, tmp_path / "run", "data: was", test=str(tmp_path / "other.npz")
-    )
 
 
 def test_other_labels_of_images_that_were_loaded_by_name_are_named(tmp_path: Path) -> None:
@@ -179,7 +159,7 @@ def test_students_are_compared_without_reading_the_images_again(
     assert len(read) == 2  # those to ask about, and those to test on
 
 
-@pytest.mark.parametrize("run", [zero_shot, compare, distill_distances])
+@pytest.mark.parametrize("run", [compare, distill_distances])
 def test_a_damaged_manifest_of_a_later_stage_changes_nothing(tmp_path: Path, run: Run) -> None:
     function = begin(run, tmp_path / "run", 1)
     *_, last = sorted((tmp_path / "run").glob(f"*/{MANIFEST}"))

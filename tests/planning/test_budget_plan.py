@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db3kd.planning import STRATEGIES, STRATEGY_TEXTS, plan_budget
+from db3kd.planning import STRATEGIES, plan_budget
 from db3kd.planning.budget_plan import (
     _MOST_ANSWERS,
     _MOST_PER_IMAGE,
@@ -106,9 +106,11 @@ def test_the_text_of_auto_says_what_it_chose():
         "decisions for a part of the images, chosen by proxies in 3 of 4 rounds"
     )
     assert plan_budget(100, 10, 5_000).text == "decisions for a part of the images, drawn at random"
-    assert plan_budget(1_000, 10, 1_000).text == STRATEGY_TEXTS["sd"]
-    assert plan_budget(1_000, 10, None).text == STRATEGY_TEXTS["zero-shot"]
-    assert plan_budget(1_000, 10, 1_000, "decisions").text == STRATEGY_TEXTS["decisions"]
+    assert plan_budget(1_000, 10, 1_000).text == "soft labels from the distances to other images"
+    assert plan_budget(1_000, 10, None).text == "decisions for pseudo samples; needs no images"
+    assert plan_budget(1_000, 10, 1_000, "decisions").text == (
+        "one decision for each image, and no more queries"
+    )
 
 
 def test_strategies_that_a_budget_makes_equal_have_equal_texts():

@@ -57,13 +57,3 @@ def test_the_reason_of_a_strategy_that_was_not_used_does_not_widen_the_table():
     shown = cells(comparison_table(rows))[3]
 
     assert shown == ["mbd: not used", *[NONE] * 6]
-
-
-def test_a_student_of_more_than_decisions_has_no_queries():
-    row = ComparisonRow("white box", (student(0, queries=None, held_out=None),))
-
-    head, _, _, shown = cells(comparison_table([ComparisonRow("auto", (student(0),)), row], 1.0))
-
-    known = dict(zip(head, shown, strict=True))
-    assert (known["queries"], known["price"], known["held-out agreement %"]) == (NONE,) * 3
-    assert known["accuracy %"] == "80.0"

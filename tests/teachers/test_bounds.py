@@ -7,7 +7,7 @@ import pytest
 import torch
 from command_line import succeed
 from served_doubles import Answer, Loopback
-from teachers_analytic import LinearTeacher
+from teachers_analytic import CountingTeacher, LinearTeacher
 
 import db3kd
 from db3kd.data.image_set import ImageSet
@@ -15,7 +15,6 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.source import Source
 from db3kd.labelling.worker import Worker
-from db3kd.pipelines import ZeroShotSettings, make_transfer_set
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.teachers import RescaledTeacher, TeacherError, decide_checked, load_teacher
 from db3kd.teachers.rescaled import takes_unit_images
@@ -93,11 +92,13 @@ def test_every_stage_maps_the_images(source, tmp_path, monkeypatch):
     assert 200 < highest() <= 255
     db3kd.make_surrogate(teacher, image_set(), surrogate)
     assert 200 < highest() <= 255
-    synthesis = db3kd.SynthesisSettings(samples=40, acquisition=None, moves=db3kd.Moves(count=1))
-    made = make_transfer_set(teacher, tmp_path / "zero", ZeroShotSettings(synthesis))
+    settings = db3kd.DistillSettings(training=db3kd.TrainSettings(steps=1), proxies=0)
+    student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    db3kd.distill(teacher, budget=80, student=student, settings=settings, out=tmp_path / "student")
     assert 200 < highest() <= 255
-    assert made.samples.bounds == (0.0, 1.0)
-    assert load_data(tmp_path / "run" / ".." / "zero" / "pseudo-samples").labels is not None
+    samples = tmp_path / "student" / "pseudo-samples"
+    assert db3kd.load_pseudo_samples(samples).bounds == (0.0, 1.0)
+    assert load_data(samples).labels is not None
 
 
 def test_a_worker_maps_as_the_main_process_does(source, tmp_path):
@@ -150,6 +151,10 @@ def test_unconventional_bounds_are_refused(bounds):
         ValueError, match=r"expected bounds that images in \[0, 1\] can be mapped to.*Rescaled"
     ):
         db3kd.label(teacher_of(bounds), image_set(), SETTINGS)
+    counting = CountingTeacher(teacher_of(bounds))
+    with pytest.raises(ValueError, match=r"RescaledTeacher\(teacher\)"):
+        db3kd.distill(counting, budget=80)
+    assert counting.total == 0
 
     declared = RescaledTeacher(teacher_of(bounds))
     labels = db3kd.label(declared, image_set(), SETTINGS)

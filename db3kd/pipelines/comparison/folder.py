@@ -6,16 +6,19 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.run_notes import RunNotes, notes_of
-from db3kd.pipelines.stored_decisions import decide_once
+from db3kd.progress import adding_up, show_progress
+from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
+from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.shards import Kind
+from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
-from db3kd.wording import input_noun
+from db3kd.wording import counted, input_noun, plural
 
 TEST_DECISIONS = Kind("test-decisions", 1)
 """The kind of run folder that a comparison writes. Its column is `decision`.
@@ -64,13 +67,28 @@ class ComparisonFolder:
         """Returns the teacher's classes of the test images, [n] int64, and asks for them only once.
 
         Raises:
-            TeacherError: If the teacher fails.
+            TeacherError: If the teacher fails. The journal keeps the answers so far.
             ValueError: If the stored decisions are damaged.
         """
         if test is None:
             return None
-        title = f"test {input_noun(teacher.image_shape)}s"
-        return decide_once(self._folder, teacher, test, title)
+        if self._folder.has_shard(0):
+            return _read_decisions(self._folder, teacher.classes, len(test))
+        nouns = plural(input_noun(teacher.image_shape))
+        with (
+            show_progress(f"asking about test {nouns}", len(test), nouns) as show,
+            self._folder.journal(0, teacher.classes) as journal,
+        ):
+            decisions = decide_all(
+                teacher,
+                test.read,
+                torch.arange(len(test)),
+                on_answers=adding_up(show),
+                journal=journal,
+            )
+        arrow, _ = import_pyarrow()
+        self._folder.write_shard(0, arrow.table({"decision": decisions.numpy()}))
+        return decisions
 
     def finished_student(
         self, strategy: str, seed: int, tested: str | None = None
@@ -86,8 +104,7 @@ class ComparisonFolder:
         known = self._notes.get(_student(strategy, seed))
         if known is None or self._notes.get(f"{_student(strategy, seed)} tested on") != tested:
             return None
-        counts = known["held_out"]
-        return ComparedStudent(**{**known, "held_out": None if counts is None else tuple(counts)})
+        return ComparedStudent(**{**known, "held_out": tuple(known["held_out"])})
 
     def keep_student(
         self, strategy: str, student: ComparedStudent, tested: str | None = None
@@ -130,6 +147,18 @@ def _student(strategy: str, seed: int) -> str:
 
 def _seconds_of(strategy: str, seed: int) -> str:
     return f"{_student(strategy, seed)} seconds"
+
+
+def _read_decisions(folder: RunFolder, classes: int, count: int) -> Tensor:
+    (position, table), *_ = read_shards(folder.path, folder.kind)
+    try:
+        decisions = read_column(table, "decision", torch.int64)
+        check_range("decision", decisions, 0, classes, "a class")
+        if len(decisions) != count:
+            raise ValueError(f"expected {counted(count, 'row')}, got {len(decisions):,}")
+    except (KeyError, ValueError, IndexError) as error:
+        raise invalid_shard(folder.path, folder.kind, position, error) from error
+    return decisions
 
 
 @contextmanager

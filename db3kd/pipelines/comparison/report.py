@@ -62,7 +62,7 @@ class ComparisonSummary:
     def queries(self) -> int:
         """Queries of all students, including those about the test images."""
         students = [each for row in self.rows for each in row.students]
-        return sum(each.queries or 0 for each in students) + self.plan.test_images
+        return sum(each.queries for each in students) + self.plan.test_images
 
     @property
     def comparable(self) -> list[ComparisonRow]:

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+pytest.importorskip("benchmarks.students.white_box", reason="benchmarks are not installed")
+
+from benchmarks.students.white_box import train_white_box
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.white_box import train_white_box
 from db3kd.training.evaluation import predict
 from db3kd.training.settings import TrainSettings
 

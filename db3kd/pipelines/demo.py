@@ -1,0 +1,108 @@
+"""The demo: a teacher of a built-in data set, and students that several strategies make of it."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_path, check_seed
+from db3kd.data.class_labels import true_classes
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.sample_choice import draw_images
+from db3kd.labelling.source import Source
+from db3kd.models import save_model
+from db3kd.models.networks import build_model
+from db3kd.pipelines.comparison.compare import Comparison, compare
+from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.progress import show_progress
+from db3kd.report.extras import check_report_packages
+from db3kd.storage.existing_runs import check_free
+from db3kd.teachers import load_teacher
+from db3kd.training.settings import TrainSettings
+from db3kd.training.student import train_classifier
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What the demo trains.
+
+    Attributes:
+        data: A data set with a train and a test split.
+        teacher: The network of the teacher.
+        epochs: Epochs of the teacher on the whole train split.
+        student: The network of the students.
+        images: Number of train images that students learn from, without their labels.
+        budget: Maximum number of queries of each student.
+        steps: Training steps of each student.
+        batch_size: Images per training step of each student.
+    """
+
+    data: str
+    teacher: str
+    epochs: int
+    student: str
+    images: int
+    budget: int
+    steps: int
+    batch_size: int
+
+
+_FULL = _Sizes("mnist5k", "lenet5", 10, "lenet5-half", 1_000, 10_000, 400, 128)
+_QUICK = _Sizes("digits", "linear", 30, "linear", 100, 400, 30, 32)
+
+
+def run_demo(out: str | Path, *, quick: bool = False, seed: int = 0) -> Comparison:
+    """Trains a teacher, and compares students of its decisions by five strategies at one budget.
+
+    The teacher learns mnist5k. The students learn from 1,000 of its images without their labels,
+    or from none, and at most 10,000 queries each. Training is short, so that the demo takes only
+    minutes; `distill` trains longer.
+
+    Example:
+        >>> print(run_demo("runs/demo").table)
+
+    Args:
+        out: A new or an empty folder. The teacher is written to it as teacher.safetensors, and the
+            comparison to its subfolder "comparison", with a report and the run of each student.
+        quick: Whether to use tiny sizes, to test the installation in seconds.
+        seed: Seed of all random numbers.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        TypeError: If an argument has another type.
+        ValueError: If the seed is out of range.
+        FileExistsError: If `out` is a file, or a folder with files.
+    """
+    check_report_packages()
+    out, sizes = check_path(out, "out"), _QUICK if check_flag(quick, "quick") else _FULL
+    check_seed(seed, bits=SEVERAL_RUNS_SEED_BITS)
+    # The teacher of an existing demo must not be replaced.
+    check_free(out, can_resume=False)
+    train, test = (Source(sizes.data, split).load() for split in ("train", "test"))
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "teacher.safetensors"
+    _train_teacher(sizes, train, file, seed)
+    training = TrainSettings(
+        steps=sizes.steps, batch_size=sizes.batch_size, seed=seed, device="cpu"
+    )
+    return compare(
+        load_teacher(file, device="cpu"),
+        draw_images(train, sizes.images, seed).with_labels(None, None),
+        budget=sizes.budget,
+        strategies=("auto", "augmented", "decisions", "mbd", "zero-shot"),
+        student=sizes.student,
+        seeds=1,
+        settings=DistillSettings(training=training),
+        out=out / "comparison",
+        test=test,
+    )
+
+
+def _train_teacher(sizes: _Sizes, train: ImageSet, file: Path, seed: int) -> None:
+    shape, (labels, classes) = train.image_shape, true_classes(train)
+    make = partial(build_model, sizes.teacher, shape, classes)
+    training = TrainSettings(epochs=sizes.epochs, seed=seed, device="cpu")
+    with show_progress("training the teacher", training.total_steps(len(train)), "steps") as show:
+        network = train_classifier(make, train, labels, training, progress=show)
+    save_model(file, network, model=sizes.teacher, image_shape=shape, classes=classes)

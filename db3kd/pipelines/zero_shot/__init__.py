@@ -1,1 +1,0 @@
-"""`run_zero_shot`: pseudo samples, their labels, students, and baselines."""
