@@ -123,10 +123,10 @@ def describe_differences(differences: Sequence[Difference]) -> str:
         differences: From `differences`.
     """
     found = {each.name: each for each in differences}
-    causes = [name for name in _CAUSES if name in found]
-    causes = causes or [name for name in _LATER_CAUSES if name in found]
     if any(name.startswith(_CHOOSES_IMAGES) for name in found):
         found.pop("data", None)  # other settings, and therefore other images
+    causes = [name for name in _CAUSES if name in found]
+    causes = causes or [name for name in _LATER_CAUSES if name in found]
     others = [
         name
         for name in found
@@ -134,7 +134,7 @@ def describe_differences(differences: Sequence[Difference]) -> str:
         and not (causes and name.startswith(_FOLLOWING))
         and not ("seed" in found and name.endswith(".seed"))
     ]
-    names = [*(name for name in causes if name in found), *others]
+    names = [*causes, *others]
     text = "; ".join(_with_argument(found[name]) for name in names[:_MAX_LISTED])
     if len(names) > _MAX_LISTED:
         text += f"; and {len(names) - _MAX_LISTED:,} more"

@@ -1,6 +1,5 @@
 """`db3kd distill`: the plan before anything is asked, a run, and what cannot be combined."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 from db3kd.pipelines import student_network
-from db3kd.planning import plan_budget
 from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
 
 QUICK = ("--student", "linear", "--steps", 12, "--batch-size", 16, "--device", "cpu")
@@ -103,28 +101,6 @@ def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
     assert "different run: settings.plan.budget: was 600, is 700 (--budget); pass what" in message
     message = fail(*asked(*DIGITS, "--out", out, "--resume", "--strategy", "bd"))
     assert 'run: settings.plan.strategy: was "auto", is "bd" (--strategy); pass what' in message
-
-
-def test_the_plan_that_is_shown_with_resume_is_that_of_the_run(tmp_path, monkeypatch):
-    out = tmp_path / "run"
-
-    def planned_before(*arguments, **words):
-        return replace(plan_budget(*arguments, **words), rounds=(95, 240, 240))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("db3kd.pipelines.distillation.prepared.plan_budget", planned_before)
-        succeed(*asked(*DIGITS, "--out", out))
-    before = CountingTeacher.asked
-
-    shown = succeed(*asked(*DIGITS, "--out", out, "--resume", "--dry-run"))
-    continued = succeed(*asked(*DIGITS, "--out", out, "--resume"))
-
-    rounds = [line.split()[0] for line in shown.splitlines() if "augmented images, round" in line]
-    assert rounds == ["240", "240"]
-    assert continued.startswith(shown[: shown.index("querying ")])
-    assert CountingTeacher.asked == before
-    fresh = succeed(*asked(*DIGITS, "--out", tmp_path / "fresh", "--dry-run"))
-    assert "480  augmented images" in fresh
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def described(was: dict, now: dict) -> str:
         ),
         (
             {"labelling": LABELLING},
-            {"seed": 1, "labelling": LABELLING | {"seed": 1, "measure": "bd"}},
+            {"seed": 1, "data": "drawn", "labelling": LABELLING | {"seed": 1, "measure": "bd"}},
             'seed: was 0, is 1 (seed=); settings.labelling.measure: was "mbd", is "bd" (measure=)',
         ),
         (
