@@ -32,8 +32,9 @@ _LOADED = "settings.source.split"
 _ADVICE = "; pass what the run was started with, or start another run in another folder"
 
 SAME_TEACHER = (
-    "; if the teacher still gives the same answers, for example because only its code was edited, "
-    "keep those of the run and continue with accept_changed_teacher=True"
+    "; if the teacher still gives the same answers, for example because only its code was edited "
+    "or its queries filled a cache, keep those of the run and continue with "
+    "accept_changed_teacher=True"
 )
 """Advice if the fingerprint of the teacher differs, as it does if code or state of an object do."""
 
