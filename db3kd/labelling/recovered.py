@@ -16,7 +16,7 @@ from db3kd.querying.session import AnswerJournal
 from db3kd.storage.journal import take_answers
 from db3kd.storage.journal_format import Call, digest_of
 from db3kd.teachers.base import Teacher
-from db3kd.teachers.module_fingerprint import weights_fingerprint
+from db3kd.teachers.fingerprints import weights_fingerprint
 from db3kd.wording import counted
 
 

@@ -26,7 +26,7 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
-from db3kd.teachers.module_fingerprint import weights_fingerprint
+from db3kd.teachers.fingerprints import weights_fingerprint
 from db3kd.wording import input_noun, plural
 
 WEIGHTS = "_surrogate.safetensors"

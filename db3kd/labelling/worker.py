@@ -76,7 +76,9 @@ class Worker:
         """
         self._task = task
         self._teacher = takes_unit_images(task.make_teacher())
-        _check("teacher", describe(self._teacher), self._teacher.fingerprint(), task.fingerprint)
+        found = self._teacher.fingerprint()
+        advice = ", or give the teacher a text as fingerprint="
+        _check("teacher", describe(self._teacher), found, task.fingerprint, advice)
         _check("images", task.images.name, task.images.fingerprint(), task.data_fingerprint)
         self._surrogate = surrogate_for(self._teacher, task.settings, task.surrogate)
         within_reach = task.journals.within_reach()
@@ -142,10 +144,10 @@ class Worker:
             raise Stopped
 
 
-def _check(what: str, name: str, found: str, expected: str) -> None:
+def _check(what: str, name: str, found: str, expected: str, advice: str = "") -> None:
     if found != expected:
         raise TeacherError(
             f"{what} {name}: expected the same in each worker as in the run (fingerprint "
             f"{expected[:12]}), got fingerprint {found[:12]} in a worker; copy the same files to "
-            "every machine"
+            f"every machine{advice}"
         )

@@ -30,7 +30,6 @@ _FOLLOWING = (
     "settings.surrogate",
     "settings.synthesis",
     "settings.consistency_checks",
-    "settings.training_digest",
     _CLASS_NAMES,
 )
 """How the names of entries begin that may follow from others."""
@@ -46,8 +45,8 @@ _MAX_LISTED, _MAX_SHOWN = 5, 60
 
 _SAME_TEACHER = (
     "; if the answers so far stay valid, for example because only the code of the teacher was "
-    "edited, or a class name corrected that it has not answered with, keep them and continue with "
-    "accept_changed_teacher=True"
+    "edited, its queries filled a cache, or a class name was corrected that it has not answered "
+    "with, keep them and continue with accept_changed_teacher=True"
 )
 """Advice if the fingerprint of the teacher or the names of its classes differ."""
 

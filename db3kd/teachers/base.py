@@ -76,7 +76,10 @@ class Teacher(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Returns a text, usually a SHA-256 hex digest, that changes when the decisions may."""
+        """Returns a text, usually a SHA-256 hex digest, that changes when the decisions may.
+
+        Queries must not change it, and it must be the same in each process.
+        """
         ...
 
 

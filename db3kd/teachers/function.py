@@ -14,7 +14,7 @@ from db3kd.teachers.base import TeacherError, failure, teacher_repr
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.decide import check_decisions
-from db3kd.teachers.function_fingerprint import function_fingerprint
+from db3kd.teachers.fingerprints import function_fingerprint
 from db3kd.teachers.generator import GeneratorStream
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
@@ -113,11 +113,9 @@ class FunctionTeacher:
     def fingerprint(self) -> str:
         """Returns the SHA-256 digest of what defines the function, or the text given instead.
 
-        Of a function these are its code, defaults and closure, the functions of its module that it
-        calls, and the values of the globals that they name; of a method, its object.
-
-        Raises:
-            ValueError: If the closure or the object cannot be read.
+        Of a function these are its code, defaults and closure, the user's functions and classes
+        that it names, and the values of the globals that all of these name; of a method, its
+        object. It is computed once, and a run computes it before its first query.
         """
         if self._fingerprint is None:
             self._fingerprint = function_fingerprint(self._function)

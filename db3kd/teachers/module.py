@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from typing import Any, cast
 
@@ -23,8 +23,8 @@ from db3kd.teachers.base import (
 from db3kd.teachers.batching import BatchError, Batches, batch_on_cuda
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.cuda_graphs import Classify, CudaCapture, GraphedClassifier
+from db3kd.teachers.fingerprints import module_fingerprint
 from db3kd.teachers.given_images import as_images
-from db3kd.teachers.module_fingerprint import module_fingerprint
 from db3kd.teachers.pending import ModuleDecisions
 from db3kd.teachers.preprocessing import PreprocessedModule, Preprocessing
 from db3kd.teachers.staging import Staging
@@ -189,7 +189,7 @@ class ModuleTeacher:
         `module_fingerprint`.
 
         Raises:
-            ValueError: If the module's extra state cannot be read.
+            ValueError: If a lazy layer of the module was never called.
         """
         if self._fingerprint is None:
             self._fingerprint = module_fingerprint(self._module, self.autocast)
@@ -214,6 +214,8 @@ class ModuleTeacher:
     def _batches(self) -> Batches:
         if self._given_max_batch is not None:
             return Batches(self._given_max_batch)
+        with suppress(ValueError):  # a lazy layer has none
+            self.fingerprint()  # before the module is called, because it may count its calls
         if self.device.type != "cuda":
             return Batches(self._batch_on_cpu())
         with torch.inference_mode(), self._on_device():

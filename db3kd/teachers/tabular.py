@@ -11,8 +11,8 @@ from db3kd.tables import Features
 from db3kd.teachers.answer_arrays import as_answer_array
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.cpu_batch import batch_for_calls
+from db3kd.teachers.fingerprints import function_fingerprint
 from db3kd.teachers.function import FunctionTeacher
-from db3kd.teachers.function_fingerprint import function_fingerprint
 from db3kd.validation import check_class_names, check_count
 
 _MODEL_BATCH = 4096
@@ -115,11 +115,7 @@ class TabularTeacher(FunctionTeacher):
         self._number_of = {label: number for number, label in enumerate(self._labels or ())}
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 digest of the model, its features and class labels.
-
-        Raises:
-            ValueError: If the closure or the object cannot be read.
-        """
+        """Returns the SHA-256 digest of the model, its features and class labels."""
         if self._fingerprint is None:
             defined = (
                 function_fingerprint(self._predict),

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+from fresh_code import fresh_module
 
 import db3kd.cli
 from db3kd.teachers.description_keys import description_tables
@@ -49,6 +50,17 @@ def test_info_describes_a_teacher(teacher):
     text = succeed("info", "--teacher", teacher)
 
     assert "1 x 8 x 8" in text and "10" in text and "0 to 1" in text and "fingerprint" in text
+
+
+def test_info_shows_the_fingerprint_of_a_module_that_was_not_called(monkeypatch):
+    text = (
+        "import db3kd\nfrom torch import nn\nclass Net(nn.Module):\n    calls = 0\n"
+        "    def forward(self, x):\n        self.calls += 1\n        return x.flatten(1)\n"
+        "teacher = db3kd.ModuleTeacher(Net(), (1, 2, 2), 4)\n"
+    )
+    known = fresh_module(text, "counted_net", monkeypatch).teacher.fingerprint()
+    fresh_module(text, "counted_net", monkeypatch)
+    assert known in succeed("info", "--teacher", "counted_net:teacher")
 
 
 def test_info_describes_a_function_that_declares_nothing():

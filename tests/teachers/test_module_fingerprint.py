@@ -6,35 +6,59 @@ import warnings
 
 import pytest
 import torch
-from test_function_code import defined, in_another_process
+from fresh_code import fresh_module, printed_by_process, text_print
 from torch import nn
 
 from db3kd.models import build_model
 from db3kd.models.ensemble import Ensemble
 from db3kd.teachers import ModuleTeacher
-from db3kd.teachers.function_fingerprint import function_fingerprint
-from db3kd.teachers.module_fingerprint import module_fingerprint, weights_fingerprint
+from db3kd.teachers.fingerprints import module_fingerprint, weights_fingerprint
 
 SHAPE = (1, 8, 8)
 
 MODULE = '''
 import argparse
 import dataclasses
+import enum
+import functools
+import pathlib
 import random
+import types
 
+import numpy as np
 import torch
 from torch import nn
 
 SHIFT = 0.5
 
 
-@dataclasses.dataclass
+class Kind(enum.Enum):
+    FIRST = 20
+
+
+@dataclasses.dataclass(slots=True)
 class Sizes:
     width: int = 3
+    unset: int = dataclasses.field(init=False)
+
+
+class Plain:
+    def __init__(self):
+        self.number = 21
+
+    def used(self, x):
+        return x + 22
 
 
 def squeeze(x):
     return x.flatten(1) * 2
+
+
+class Helper(nn.Module):
+    rate = 23
+
+    def encode(self, x):
+        return x + 24
 
 
 class Base(nn.Module):
@@ -43,36 +67,49 @@ class Base(nn.Module):
 
 
 class Net(Base):
-    power = 2
+    power = 25
+    MEAN = torch.arange(4.0)
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.linear = nn.Linear(64, 10)
+        self.helper = Helper()
         self.attention = nn.MultiheadAttention(10, 2)
         self.register_buffer("mean", torch.full((1,), 0.25), persistent=False)
         self.scale = 1.5
         self.offsets = torch.arange(10.0)
+        self.table = np.arange(26.0)
         self.options = argparse.Namespace(bias=1)
+        self.stages = [types.SimpleNamespace(depth=27)]
         self.sizes = Sizes()
+        self.kind = Kind.FIRST
+        self.file = pathlib.Path("first")
+        self.plain = Plain()
+        self.activation = lambda x: x + 28
         self.hidden = [nn.Linear(1, 1)]
-        self.calls = 0
+        self.calls, self.cache, self.log = 0, {}, []
         self.random = random.Random()
+        self._private = 29
 
     @property
     def factor(self):
         return 7
 
+    @functools.cached_property
+    def mask(self):
+        return 8
+
     def forward(self, x):
         """Scores images."""
         self.calls += 1
-        return self.scores(self.linear(squeeze(x) - self.mean)) * self.factor - SHIFT
+        self.cache[self.calls] = x
+        self.log.append(x)
+        self._private = x
+        return self.scores(self.linear(squeeze(x) - self.mean)) * self.factor * self.mask - SHIFT
 
     def scores(self, x):
         return super().scores(x) - self.offsets
-
-    def unused(self):
-        return 4
 
 
 net = Net()
@@ -83,32 +120,68 @@ def f(array):
 '''
 
 
-def changed(before: str, after: str) -> nn.Module:
-    assert MODULE.count(before) == 1
-    return defined(MODULE.replace(before, after)).net
+def module_print(module: nn.Module) -> str:
+    return ModuleTeacher(module, SHAPE, 10).fingerprint()
+
+
+def net_print(before: str = "", after: str = "") -> str:
+    """Returns the fingerprint of the network, after a change of the text of its module."""
+    assert not before or MODULE.count(before) == 1
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        text = MODULE.replace(before, after) if before else MODULE
+        return module_print(fresh_module(text, "fresh", monkeypatch).net)
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("(1,), 0.25)", "(1,), 0.75)"),
-        ("scale = 1.5", "scale = 2.5"),
-        ("arange(10.0)", "arange(10.0) + 1"),
-        ("bias=1", "bias=2"),
+        ("arange(4.0)", "arange(4.0) + 1"),
         ("width: int = 3", "width: int = 4"),
-        ("Linear(1, 1)", "Linear(1, 2)"),
+        ("FIRST = 20", "FIRST = 2"),
+        ("x + 22", "x + 2"),
+        ("rate = 23", "rate = 2"),
+        ("x + 24", "x + 2"),
+        ("power = 25", "power = 2"),
+        ("x + 28", "x + 2"),
         ("Attention(10, 2)", "Attention(10, 5)"),
         ("self.scores(self", "-self.scores(self"),
         ("- self.offsets", "+ self.offsets"),
-        ("x + 1", "x + 2"),
-        ("return 7", "return 8"),
+        ("x + 1\n", "x + 2\n"),
+        ("return 7", "return 9"),
+        ("return 8", "return 9"),
         ("flatten(1) * 2", "flatten(1) * 3"),
         ("SHIFT = 0.5", "SHIFT = 0.6"),
         ("manual_seed(0)", "manual_seed(1)"),
     ],
 )
-def test_a_change_of_what_defines_the_scores_is_noticed(before, after):
-    assert module_fingerprint(changed(before, after)) != module_fingerprint(defined(MODULE).net)
+def test_a_change_of_the_code_that_defines_the_scores_is_noticed(before, after):
+    assert net_print(before, after) != net_print()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "net.mean += 1",
+        "net.scale = 2.5",
+        "net.offsets += 1",
+        "net.table[0] = 2",
+        "net.options.bias = 2",
+        "net.stages[0].depth = 2",
+        "net.sizes.width = 2",
+        "net.kind = None",
+        "net.file = pathlib.Path('second')",
+        "net.plain.number = 2",
+        "net.helper.added = 2",
+        "net.attention.num_heads = 5",
+        "net.hidden[0] = nn.Linear(1, 2)",
+        "net.calls = 1",
+        "net.cache['key'] = 2",
+        "Helper.rate = 2",
+        "Net.MEAN += 1",
+    ],
+)
+def test_a_change_of_the_state_that_defines_the_scores_is_noticed(change):
+    assert net_print("\nnet = Net()\n", f"\nnet = Net()\n{change}\n") != net_print()
 
 
 @pytest.mark.parametrize(
@@ -116,39 +189,68 @@ def test_a_change_of_what_defines_the_scores_is_noticed(before, after):
     [
         ('"""Scores images."""', '"""Scores some images."""'),
         ("        self.calls += 1\n", "        # It counts.\n\n        self.calls += 1\n"),
-        ("return 4", "return 5"),
-        ("self.calls = 0", "self.calls = 3"),
+        ("\nnet = Net()\n", "\nnet = Net()\nnet._private = 2\n"),
         ("\nSHIFT", "\nUNNAMED = 3\nSHIFT"),
     ],
 )
 def test_what_changes_no_score_is_not_noticed(before, after):
-    assert module_fingerprint(changed(before, after)) == module_fingerprint(defined(MODULE).net)
+    assert net_print(before, after) == net_print()
 
 
-def test_queries_and_new_processes_do_not_change_the_fingerprint(tmp_path):
+def test_queries_and_new_processes_do_not_change_the_fingerprint(tmp_path, monkeypatch):
     (tmp_path / "fresh.py").write_text(MODULE)
     run = (
         "from fresh import net\n"
         "from db3kd.teachers import ModuleTeacher\n"
-        "teacher = ModuleTeacher(net, (1, 8, 8), 10)\n"
-        "teacher.decide(__import__('torch').rand(3, 1, 8, 8))\n"
-        "function_fingerprint = lambda _: teacher.fingerprint()\nf = None"
+        "print(ModuleTeacher(net, (1, 8, 8), 10).fingerprint())"
     )
-    asked, again = (in_another_process(tmp_path, seed, run) for seed in "12")
-    unasked = in_another_process(tmp_path, "3", run.replace("teacher.decide", "type"))
-    assert asked == again == unasked
+    net = fresh_module(MODULE, "fresh", monkeypatch).net
+    teacher = ModuleTeacher(net, SHAPE, 10)
+    before = teacher.fingerprint()
+    teacher.decide(torch.rand(3, *SHAPE))
+    assert teacher.fingerprint() == before == printed_by_process(run, tmp_path, 1)
+    assert module_print(net) == before  # the teacher asks a copy
 
 
 def test_a_function_that_asks_a_global_module_notices_what_is_not_in_its_weights():
-    known = function_fingerprint(defined(MODULE).f)
-    assert function_fingerprint(defined(MODULE.replace("= 1.5", "= 2.5")).f) != known
-    assert function_fingerprint(defined(MODULE).f) == known
+    known = text_print(MODULE)
+    assert text_print(MODULE.replace("= 1.5", "= 2.5")) != known
+    assert text_print(MODULE) == known
 
 
-def test_a_module_that_refers_to_itself_has_a_fingerprint():
+def test_a_module_that_refers_to_itself_has_a_fingerprint(monkeypatch):
     text = MODULE.replace("- SHIFT", "- SHIFT if net.training else 1")
-    module = defined(text + "\nnet.hidden.append(net)\nnet.forward = net.forward\n").net
-    assert module_fingerprint(module) == module_fingerprint(module)
+    text += "\nnet.hidden.append(net)\nnet.forward = net.forward\n"
+    prints = {text_print(text), text_print(text)}
+    prints |= {module_print(fresh_module(text, "fresh", monkeypatch).net) for _ in range(2)}
+    assert len(prints) == 2
+
+
+def test_the_code_of_an_installed_network_counts_and_that_of_torch_does_not(monkeypatch):
+    def with_code(text: str, name: str) -> str:
+        module = fresh_module(text, name, monkeypatch)
+        module.__file__ = f"/lib/site-packages/{name}.py"
+        return module_print(nn.Sequential(module.Net(), nn.Linear(64, 10)))
+
+    text = (
+        "from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n"
+        "        return x.flatten(1) + 1\n"
+    )
+    monkeypatch.setattr(nn.Linear, "reset_parameters", lambda self: [
+        nn.init.constant_(part, 0.5) for part in (self.weight, self.bias)
+    ])  # fmt: skip
+    other = text.replace("+ 1", "+ 2")
+    assert with_code(text, "timm") == with_code(text, "timm") != with_code(other, "timm")
+    assert with_code(text, "torch.some") == with_code(other, "torch.some")
+
+
+def test_a_lazy_layer_that_was_never_called_asks_for_a_call():
+    module = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    message = r"fingerprint: '1\.[a-z]+' of the module Sequential .* call the module once before"
+    with pytest.raises(ValueError, match=message):
+        module_print(module)
+    module(torch.zeros(2, *SHAPE))
+    assert module_print(module)
 
 
 class WithState(nn.Module):
@@ -176,12 +278,10 @@ def test_extra_state_is_part_of_the_fingerprint():
     assert weights_fingerprint(first) == weights_fingerprint(same) != weights_fingerprint(other)
 
 
-def test_extra_state_that_cannot_be_read_asks_for_a_fingerprint():
-    module = WithState(threading.Lock())
-    with pytest.raises(
-        ValueError, match=r"fingerprint: the state '_extra_state' of .* fingerprint="
-    ):
-        module_fingerprint(module)
+def test_extra_state_that_cannot_be_read_counts_by_its_type():
+    first, same, other = (WithState({"v": v, "lock": threading.Lock()}) for v in (1, 1, 2))
+    assert weights_fingerprint(first) == weights_fingerprint(same)
+    assert weights_fingerprint(first) != weights_fingerprint(other)
 
 
 def test_a_dynamically_quantized_module_has_the_fingerprint_of_its_weights():
@@ -229,7 +329,7 @@ class Shifted(Scaled):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_code_and_constants_of_compiled_modules_count(compiled):
     modules = (Scaled(2.0), Scaled(2.0), Scaled(3.0), Shifted(2.0))
-    prints = [module_fingerprint(compiled(module)) for module in modules]
+    prints = [module_print(compiled(module)) for module in modules]
     assert prints[0] == prints[1] and len(set(prints)) == 3
 
 

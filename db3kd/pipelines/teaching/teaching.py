@@ -31,7 +31,7 @@ from db3kd.pipelines.teaching.rules import (
     trains_proxies,
 )
 from db3kd.pipelines.training_display import shown_training
-from db3kd.teachers.module_fingerprint import weights_fingerprint
+from db3kd.teachers.fingerprints import weights_fingerprint
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.early_stopping import EarlyStopping, HeldOutAgreement
 from db3kd.training.loop import BatchSource
