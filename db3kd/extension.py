@@ -28,7 +28,7 @@ _DAMAGED = (
     "cannot read file data",
     "ELF load",
 )
-"""Parts of what loaders say of a file that is no whole library."""
+"""Substrings of the errors of `dlopen` for truncated files."""
 _CUDART = re.compile(r"libcudart\.so\.(\d+)")
 
 

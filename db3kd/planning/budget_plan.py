@@ -55,8 +55,8 @@ MOST_PER_PAIR = 20_000
 
 _QUERIES_PER_TARGET = 20
 _LEAST_TARGETS = 3
-"""If the budget gives a class fewer queries, only the nearest classes are searched, at least so
-many: fewer teach no more than SD (docs/measurements.md)."""
+"""If the budget gives a class fewer queries, only the nearest classes are searched, but at least
+this many. With fewer, soft labels are no better than those of SD (docs/measurements.md)."""
 
 _FEW_FURTHER = 0.1
 """With fewer further queries per image, `auto` uses SD, which costs none. At one query per image,

@@ -14,8 +14,8 @@ LEAST_QUERIES, MOST_QUERIES = 2_000, 20_000
 """The fewest queries of a useful surrogate, and those beyond which it improves little."""
 
 _LEAST_PER_PAIR, _MOST_SHARE = 10, 0.75
-"""Queries that each pair keeps, because with fewer it cannot follow a surrogate; and the largest
-share of the queries for distances that pays, because a pair then gets as near with a fourth."""
+"""Queries that each pair keeps, because with fewer it cannot follow a surrogate. The largest share
+of the queries for distances: with a surrogate, a pair reaches the same distance with a quarter."""
 
 _ENOUGH_PER_PAIR = 25
 """Queries that each pair gets first. Beyond them, a better surrogate gains more than further

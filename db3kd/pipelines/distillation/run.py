@@ -47,7 +47,7 @@ from db3kd.training.network_store import NetworkStore
 from db3kd.wording import counted, plural
 
 _KEPT_NETWORKS = ("student", "proxy-*")
-"""The networks that a finished run keeps; the others only chose what to ask and how to train."""
+"""The networks that a finished run keeps. The others only served to choose queries and options."""
 
 _PSEUDO_SAMPLE_BALANCE = 0.5
 """Random images favour some classes, so images of rare classes are trained on more often."""
@@ -264,7 +264,7 @@ class DistillRun:
     def _finish_folder(
         self, folder: RunFolder, answers: Answers, labels: Labels | None, started: float
     ) -> None:
-        """Marks the run as finished, after which the log of choices is of no more use.
+        """Marks the run as finished and empties the log of chosen images.
 
         Args:
             folder: The run folder.

@@ -66,9 +66,9 @@ class RemoteTeacher:
     A call is divided into requests, of which several are in flight at once. The decisions keep the
     order of the images.
 
-    After an interrupt (Ctrl-C) no request is begun, and the call waits for those in flight. It
-    repeats a rejected one as long as the answer to a later one would be lost without it. A second
-    interrupt discards the requests in flight.
+    After an interrupt (Ctrl-C), no new request starts, and the call waits for those in flight. A
+    rejected request is retried only while a later one is still in flight or answered, because the
+    later answer would be lost otherwise. A second interrupt discards the requests in flight.
 
     If a request fails for good, the call ends in the same way. The error holds as `answered` the
     decisions before the first gap. The teacher remembers the decisions behind the gap, so a later

@@ -15,7 +15,7 @@ from db3kd.teachers.base import UNANSWERED, TeacherError
 from db3kd.teachers.remote.event_loop import EventLoopThread
 
 _SECONDS_BEFORE_WARNING = 1.0
-"""A stopped call waits so long for the requests in flight before it logs that it is waiting."""
+"""Seconds for which a stopped call waits for requests in flight before it logs a warning."""
 
 _POLL_SECONDS = 0.5
 
