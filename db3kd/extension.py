@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from db3kd.errors import ArgumentError
+
 _CLASSES: dict[str, type[Exception]] = {
     "ValueError": ValueError,
     "TypeError": TypeError,
@@ -140,7 +142,7 @@ def keep_result_memory(size: int) -> int:
         ValueError: The size is negative.
     """
     if size < 0:
-        raise ValueError(f"size: expected 0 bytes or more, got {size}")
+        raise ArgumentError("size", f"expected 0 bytes or more, got {size}")
     return _C.keep_result_memory(size)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
 from db3kd.cli.options import PricePer1000, Seed, given, parse_counts
+from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
     from db3kd.labelling.ray_cluster import Workers
@@ -239,7 +240,9 @@ class SearchOptions(OptionSet):
         if self.surrogate_refits is None:
             return settings
         if self.surrogate is None:
-            raise ValueError("surrogate_refits: needs --surrogate, the network to train further")
+            raise ArgumentError(
+                "surrogate_refits", "needs --surrogate, the network to train further"
+            )
         sign_opt = replace(settings.sign_opt, surrogate_refits=self.surrogate_refits)
         return replace(settings, sign_opt=sign_opt)
 
@@ -280,10 +283,12 @@ class SoftLabelOptions(OptionSet):
         from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, SoftLabelSettings
 
         if self.normalisation == "inverse" and self.scale is not None:
-            raise ValueError("scale: needs --normalisation margin; inverse has no scale")
+            raise ArgumentError("scale", "needs --normalisation margin; inverse has no scale")
         if self.normalisation == "margin" and self.scale is None:
             if self.temperature is not None:
-                raise ValueError("temperature: margin soft labels are stored only with a --scale")
+                raise ArgumentError(
+                    "temperature", "margin soft labels are stored only with a --scale"
+                )
             return None
         temperature = self.temperature
         if temperature is None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from db3kd.errors import ArgumentError
 from db3kd.wording import counted
 
 
@@ -30,7 +31,7 @@ def check_weights_file(path: Path) -> None:
         FileExistsError: If one of the two files exists.
     """
     if path.suffix != ".safetensors":
-        raise ValueError(f"out: expected a name ending in .safetensors, got {path.name!r}")
+        raise ArgumentError("out", f"expected a name ending in .safetensors, got {path.name!r}")
     refuse_existing(path)
     refuse_existing(path.with_suffix(".json"))
 

@@ -13,6 +13,7 @@ from db3kd.cli.options import PlanOptions, ResumeOptions, Seed, given, parse_cou
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
+from db3kd.errors import ArgumentError
 from db3kd.wording import also_paid, counted
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def synthesize(
     from db3kd.synthesis.sample_run import write_pseudo_samples
 
     if acquisition_model is not None and synthesis.preset != "guided":
-        raise ValueError("acquisition_model: needs --preset guided")
+        raise ArgumentError("acquisition_model", "needs --preset guided")
     resuming.check()
     resume = resuming.resume
     settings = synthesis.settings(acquisition_model or "lenet5-half")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from db3kd.argument_types import check_seed
 from db3kd.data.arguments import ImagesLike
+from db3kd.errors import ArgumentError
 from db3kd.training.evaluation import predict, share_equal
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
@@ -78,8 +79,8 @@ def compare_methods(
         ValueError: If `methods` or `seeds` is empty, or a seed is out of range.
     """
     if not methods or not seeds:
-        raise ValueError(
-            f"methods, seeds: expected at least one of each, got {len(methods)} and {len(seeds)}"
+        raise ArgumentError(
+            "methods, seeds", f"expected at least one of each, got {len(methods)} and {len(seeds)}"
         )
     for seed in seeds:
         check_seed(seed, "seeds")
@@ -168,6 +169,6 @@ def soft_label_method(
 def check_steps(settings: TrainSettings) -> None:
     """Raises ValueError unless the settings have a number of steps."""
     if settings.steps is None:
-        raise ValueError(
-            "settings.steps: expected a number, so that all methods train equally long, got None"
+        raise ArgumentError(
+            "settings.steps", "expected a number, so that all methods train equally long, got None"
         )

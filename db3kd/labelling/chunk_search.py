@@ -22,6 +22,7 @@ from db3kd.boundary import (
     training_digest,
 )
 from db3kd.data.image_source import NamedImages
+from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_over_targets
 from db3kd.labelling.contradictions import contradicted_classes
 from db3kd.labelling.labels import Labels, Status
@@ -237,9 +238,10 @@ def surrogate_for(
 def check_surrogate_measure(settings: LabelSettings) -> None:
     """Raises ValueError if the measure uses no surrogate."""
     if settings.measure != "mbd":
-        raise ValueError(
-            "surrogate: expected one only with measure 'mbd', which searches with it, got measure "
-            f"{settings.measure!r}; pass measure='mbd', or no surrogate"
+        raise ArgumentError(
+            "surrogate",
+            "expected one only with measure 'mbd', which searches with it, got measure "
+            f"{settings.measure!r}; pass measure='mbd', or no surrogate",
         )
 
 

@@ -8,6 +8,7 @@ check is repeated, so the manifest counts each answer that the teacher gave.
 import torch
 from torch import Tensor
 
+from db3kd.errors import InputError
 from db3kd.labelling.check_results import CONSISTENCY, CheckRecord, checks_of
 from db3kd.querying.driver import decide_all
 from db3kd.storage.run_folder import RunFolder
@@ -70,7 +71,7 @@ def changed_answers_error(
         changed: How many of its answers differ.
         asked: How many were repeated.
     """
-    return ValueError(
+    return InputError(
         f"teacher {describe(teacher)} changed {changed} of {asked} answers since the "
         f"run in {folder.path} was stopped, so it was replaced or is noisy. Start a run "
         "in another folder, or keep the old answers with accept_changed_teacher=True"

@@ -1,7 +1,6 @@
 """Soft labels from distances, also for samples that lie on a boundary themselves."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.argument_types import suggests_arguments
+from db3kd.argument_types import check_positive, suggests_arguments
+from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
 from db3kd.ops import Normalisation
 from db3kd.querying.search import UNANSWERED
@@ -43,18 +43,13 @@ class SoftLabelSettings:
 
     def __post_init__(self) -> None:
         if self.normalisation not in get_args(Normalisation):
-            raise ValueError(
-                f"normalisation: expected one of {', '.join(get_args(Normalisation))}, got "
-                f"{self.normalisation!r}{did_you_mean(self.normalisation, get_args(Normalisation))}"
+            raise ArgumentError(
+                "normalisation",
+                f"expected one of {', '.join(get_args(Normalisation))}, got {self.normalisation!r}"
+                f"{did_you_mean(self.normalisation, get_args(Normalisation))}",
             )
         for name in ("scale", "temperature"):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not 0 < value < math.inf
-            ):
-                raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+            check_positive(getattr(self, name), name)
 
 
 def with_soft_labels(

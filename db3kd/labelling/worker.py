@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from db3kd.boundary import training_digest
 from db3kd.data.image_source import NamedImages
+from db3kd.errors import ArgumentError
 from db3kd.labelling.chunk_search import Labeller, surrogate_for
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
@@ -82,10 +83,11 @@ class Worker:
         _check("teacher", describe(self._teacher), self._teacher.fingerprint(), task.fingerprint)
         _check("images", task.images.name, task.images.fingerprint(), task.data_fingerprint)
         if task.training_digest is not None and task.training_digest != training_digest():
-            raise ValueError(
-                "surrogate_refits: expected workers whose processors train a surrogate to the same "
+            raise ArgumentError(
+                "surrogate_refits",
+                "expected workers whose processors train a surrogate to the same "
                 "bits as the main process, got a different kind of processor; use machines of one "
-                "kind, or no refits"
+                "kind, or no refits",
             )
         self._surrogate = surrogate_for(self._teacher, task.settings, task.surrogate)
         within_reach = task.journals.within_reach()

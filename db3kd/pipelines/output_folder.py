@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from db3kd.errors import ArgumentError
 from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.teachers import TeacherError
 from db3kd.teachers.base import SingleClassError
@@ -39,7 +40,7 @@ def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
             raise
         return
     if resume:
-        raise ValueError("resume: needs out=, the folder of the run")
+        raise ArgumentError("resume", "needs out=, the folder of the run")
     parent = tempfile.mkdtemp(prefix="db3kd-")
     folder = Path(parent) / "run"
     try:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import InputError
 from db3kd.progress import adding_up, show_progress
 from db3kd.querying.driver import decide_all
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
@@ -104,7 +105,7 @@ def _read_decisions(folder: RunFolder, classes: int, count: int) -> Tensor:
         decisions = read_column(table, "decision", torch.int64)
         check_range("decision", decisions, 0, classes, "a class")
         if len(decisions) != count:
-            raise ValueError(f"expected {counted(count, 'row')}, got {len(decisions):,}")
+            raise InputError(f"expected {counted(count, 'row')}, got {len(decisions):,}")
     except (KeyError, ValueError, IndexError) as error:
         raise invalid_shard(folder.path, folder.kind, position, error) from error
     return decisions

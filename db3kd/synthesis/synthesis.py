@@ -12,6 +12,7 @@ from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.data.arguments import as_teacher
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.data.uint8_pixels import to_float
+from db3kd.errors import ArgumentError
 from db3kd.models import check_model
 from db3kd.progress import ProgressListener
 from db3kd.querying.driver import run
@@ -90,9 +91,10 @@ class Synthesis:
     ) -> None:
         self.teacher, self.settings = teacher, settings
         if settings.moves.count and teacher.classes > MAX_CLASSES:
-            raise ValueError(
-                f"moves: expected a teacher with at most {MAX_CLASSES:,} classes, got "
-                f"{teacher.classes:,}; leave them out"
+            raise ArgumentError(
+                "moves",
+                f"expected a teacher with at most {MAX_CLASSES:,} classes, got "
+                f"{teacher.classes:,}; leave them out",
             )
         self._starts = make_starts(settings.starts, tuple(teacher.image_shape), settings.seed)
         if settings.acquisition is not None:
@@ -124,7 +126,7 @@ class Synthesis:
         limit = settings.max_starts + settings.max_mixtures
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
-            raise ValueError("queries: expected at least 1, to query a random image, got 0")
+            raise ArgumentError("queries", "expected at least 1, to query a random image, got 0")
         shape = tuple(teacher.image_shape)
         task = CollectionTask(
             starts=self._starts,

@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_count
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 from db3kd.tables import Features
@@ -28,13 +30,7 @@ from db3kd.teachers.module_fingerprint import module_fingerprint
 from db3kd.teachers.pending import ModuleDecisions
 from db3kd.teachers.preprocessing import PreprocessedModule, Preprocessing
 from db3kd.teachers.staging import Staging
-from db3kd.validation import (
-    check_bounds,
-    check_class_names,
-    check_count,
-    check_image_shape,
-    check_threshold,
-)
+from db3kd.validation import check_bounds, check_class_names, check_image_shape, check_threshold
 from db3kd.wording import input_noun
 
 
@@ -103,7 +99,9 @@ class ModuleTeacher:
         std: float | Sequence[float] = 1.0,
     ) -> None:
         if not isinstance(module, nn.Module):
-            raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+            raise ArgumentTypeError(
+                "module", f"expected a torch.nn.Module, got {type(module).__name__}"
+            )
         self.image_shape = check_image_shape(image_shape)
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
@@ -307,11 +305,12 @@ def _check_options(
     module: nn.Module, device: torch.device, compile: bool, cuda_graphs: bool
 ) -> None:
     if compile and isinstance(module, torch.jit.ScriptModule):
-        raise ValueError(
-            "compile: expected a Python module, got TorchScript, which is already compiled; leave "
-            "compile out"
+        raise ArgumentError(
+            "compile",
+            "expected a Python module, got TorchScript, which is already compiled; leave "
+            "compile out",
         )
     if cuda_graphs and device.type != "cuda":
-        raise ValueError(
-            f"cuda_graphs: expected a CUDA device, got {device}; pass device= or omit cuda_graphs"
+        raise ArgumentError(
+            "cuda_graphs", f"expected a CUDA device, got {device}; pass device= or omit cuda_graphs"
         )

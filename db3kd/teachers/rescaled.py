@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError
 from db3kd.storage.fingerprints import split_fingerprint
 from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
 from db3kd.teachers.given_images import as_images
@@ -88,11 +89,12 @@ def takes_unit_images(teacher: Teacher) -> Teacher:
     if bounds in CONVENTIONS:
         return RescaledTeacher(teacher)
     lower, upper = bounds
-    raise ValueError(
-        f"teacher: expected bounds that images in [0, 1] can be mapped to, got "
+    raise ArgumentError(
+        "teacher",
+        f"expected bounds that images in [0, 1] can be mapped to, got "
         f"{interval_text(bounds)} from {describe(teacher)}. If the mapping is linear, pass "
         "db3kd.RescaledTeacher(teacher); in a description file, set "
-        f"scale = [{lower:g}, {upper:g}] or mean and std in [preprocessing]"
+        f"scale = [{lower:g}, {upper:g}] or mean and std in [preprocessing]",
     )
 
 
@@ -109,12 +111,13 @@ def check_scaled(images: Tensor, teacher: Teacher) -> None:
     if lowest < 0 or highest > 1:
         return
     lower, upper = bounds
-    raise ValueError(
-        f"images: expected values in {interval_text(bounds)}, the bounds of teacher "
+    raise ArgumentError(
+        "images",
+        f"expected values in {interval_text(bounds)}, the bounds of teacher "
         f"{describe(teacher)}, got values from {lowest:g} to {highest:g}, which look scaled to "
         "[0, 1]. Pass db3kd.ImageSet.from_arrays(images) to have them mapped to the teacher's "
         f"bounds, or ImageSet.from_arrays(images, bounds=({lower:g}, {upper:g})) if the values are "
-        "right"
+        "right",
     )
 
 

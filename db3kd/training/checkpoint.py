@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from db3kd.argument_types import check_positive
+from db3kd.errors import InputError
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 
@@ -19,7 +20,7 @@ _MAGIC = b"db3kd training checkpoint 1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A file is damaged, or is the checkpoint of another training run."""
 
 

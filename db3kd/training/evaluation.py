@@ -9,6 +9,7 @@ from db3kd.data.arguments import ImagesLike, as_image_source, as_teacher, with_l
 from db3kd.data.class_names import matched
 from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.querying.driver import decide_all
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.cpu_batch import batch_for_module
@@ -40,9 +41,10 @@ def predict_logits(
         TypeError: If the model is no network.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model: expected a torch.nn.Module, got {type(model).__name__}; use predict for the "
-            "classes of a teacher"
+        raise ArgumentTypeError(
+            "model",
+            f"expected a torch.nn.Module, got {type(model).__name__}; use predict for the "
+            "classes of a teacher",
         )
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     images = as_image_source(images)
@@ -171,9 +173,10 @@ def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> 
         ValueError: If the lengths differ or are 0.
     """
     if expected.shape != predicted.shape or len(expected) == 0:
-        raise ValueError(
-            f"{name}: expected a class for each of {counted(len(predicted), 'sample')}, "
-            f"got {list(expected.shape)}"
+        raise ArgumentError(
+            name,
+            f"expected a class for each of {counted(len(predicted), 'sample')}, "
+            f"got {list(expected.shape)}",
         )
     return (predicted.cpu() == expected.cpu()).double().mean().item()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from db3kd.errors import ArgumentError, DivergedError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 from db3kd.training.callbacks import TrainingCallback, TrainingState
@@ -94,10 +95,10 @@ def train_batches(
     Raises:
         ValueError: If `settings.steps` is None, if the loss is not a scalar, or if the checkpoint
             is damaged or belongs to another training run.
-        FloatingPointError: If the loss became infinite or NaN.
+        DivergedError: If the loss became infinite or NaN.
     """
     if settings.steps is None:
-        raise ValueError("settings.steps: expected the number of steps, got None")
+        raise ArgumentError("settings.steps", "expected the number of steps, got None")
     process = TrainingProcess.current(settings.device, settings.precision)
     with _seeded(settings.seed):
         network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
@@ -171,7 +172,9 @@ class _Training:
             logits = distributed(images)
         value = self.loss(logits.float(), *arguments)
         if value.ndim:
-            raise ValueError(f"loss: expected a scalar, got {list(value.shape)}; take its mean")
+            raise ArgumentError(
+                "loss", f"expected a scalar, got {list(value.shape)}; take its mean"
+            )
         self.scaler.scale(value).backward()
         if self.settings.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -292,7 +295,7 @@ class _Meter:
         """Returns the mean. This waits for the device, so it is not called in every step."""
         mean = self.process.mean(self.total).item() / self.since
         if not math.isfinite(mean):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"training: the loss is {mean} after {step} of {counted(self.steps, 'step')}; "
                 "lower the learning rate"
             )

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.data.arguments import ImagesLike, with_labels
+from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
 from db3kd.training.callbacks import StepCallback, TrainingCallback
 from db3kd.training.checkpoint import Checkpoint
@@ -53,8 +54,8 @@ def train_student(
             or if `train` rejects an argument.
     """
     if labels.soft_labels is None:
-        raise ValueError(
-            "labels: expected soft labels, got none; add them with db3kd.with_soft_labels(labels)"
+        raise ArgumentError(
+            "labels", "expected soft labels, got none; add them with db3kd.with_soft_labels(labels)"
         )
     loss = KDLoss(temperature=None) if loss is None else loss
     loss = loss.with_temperature(labels.soft_label_temperature, "labels.soft_label_temperature")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.errors import ArgumentError
 from db3kd.training.callbacks import (
     ProgressCallback,
     StepCallback,
@@ -63,14 +64,14 @@ def train(
     Raises:
         ValueError: If an argument has a wrong shape, dtype or value, if no row is answered, or if
             the checkpoint is damaged or belongs to another training run.
-        FloatingPointError: If the loss became infinite or NaN.
+        DivergedError: If the loss became infinite or NaN.
     """
     images = as_image_source(images)
     _check_targets(decisions, soft_labels, len(images))
     rows = torch.arange(len(images)) if rows is None else rows.cpu()
     rows = rows[decisions.cpu()[rows] >= 0]
     if len(rows) == 0:
-        raise ValueError("decisions: expected at least one answered row to train on, got none")
+        raise ArgumentError("decisions", "expected at least one answered row to train on, got none")
     targets = [decisions] if soft_labels is None else [decisions, soft_labels]
     if progress is not None:
         callbacks = (*callbacks, ProgressCallback(progress))
@@ -105,16 +106,17 @@ class _CheckedLoss:
 
 def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -> None:
     if decisions.dtype != torch.int64 or decisions.shape != (images,):
-        raise ValueError(
-            f"decisions: expected [{images}] int64, one for each sample, "
-            f"got {list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}"
+        raise ArgumentError(
+            "decisions",
+            f"expected [{images}] int64, one for each sample, "
+            f"got {list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}",
         )
     if soft_labels is None:
         return
     if soft_labels.ndim != 2 or len(soft_labels) != images:
-        raise ValueError(
-            f"soft_labels: expected [{images}, C], one row for each sample, "
-            f"got {list(soft_labels.shape)}"
+        raise ArgumentError(
+            "soft_labels",
+            f"expected [{images}, C], one row for each sample, got {list(soft_labels.shape)}",
         )
     answered = soft_labels[decisions >= 0]
     is_distribution = (answered >= 0).all(1) & ((answered.sum(1) - 1).abs() < 1e-3)
@@ -122,24 +124,26 @@ def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -
     wrong = ~(is_distribution | is_absent)
     if wrong.any():
         row = int((decisions >= 0).nonzero()[wrong][0])
-        raise ValueError(
-            f"soft_labels: expected probabilities that sum to 1, or zeros for samples without "
-            f"a soft label, got {soft_labels[row].tolist()} in row {row}"
+        raise ArgumentError(
+            "soft_labels",
+            f"expected probabilities that sum to 1, or zeros for samples without "
+            f"a soft label, got {soft_labels[row].tolist()} in row {row}",
         )
 
 
 def _check_classes(logits: Tensor, decisions: Tensor, soft_labels: Tensor | None) -> None:
     if logits.ndim != 2:
-        raise ValueError(f"model: expected logits [n, C], got {list(logits.shape)}")
+        raise ArgumentError("model", f"expected logits [n, C], got {list(logits.shape)}")
     classes = logits.shape[1]
     low, high = decisions.aminmax()
     if low < -1 or high >= classes:
-        raise ValueError(
-            f"decisions: expected classes from 0 to {classes - 1} or -1, "
-            f"got {low.item()} to {high.item()}"
+        raise ArgumentError(
+            "decisions",
+            f"expected classes from 0 to {classes - 1} or -1, got {low.item()} to {high.item()}",
         )
     if soft_labels is not None and soft_labels.shape[1] != classes:
-        raise ValueError(
-            f"soft_labels: expected {counted(classes, 'column')}, the model's classes, "
-            f"got {soft_labels.shape[1]}"
+        raise ArgumentError(
+            "soft_labels",
+            f"expected {counted(classes, 'column')}, the model's classes, "
+            f"got {soft_labels.shape[1]}",
         )
