@@ -141,8 +141,8 @@ def check_positive(value: float, name: str, expected: str = "a finite number abo
     return float(value)
 
 
-def check_price(value: float, name: str = "price_per_1000") -> float:
-    """Checks a price, and returns it as a float.
+def check_not_negative(value: float, name: str) -> float:
+    """Checks that a value is a finite number of at least 0, and returns it as a float.
 
     Raises:
         TypeError: If it is not a number.
@@ -152,6 +152,11 @@ def check_price(value: float, name: str = "price_per_1000") -> float:
     if check_number(value, name, expected) < 0:
         raise ArgumentError(name, f"expected {expected}, got {value!r}")
     return float(value)
+
+
+def check_price(value: float, name: str = "price_per_1000") -> float:
+    """Checks a price as `check_not_negative` does, and returns it as a float."""
+    return check_not_negative(value, name)
 
 
 def check_seed(value: int, name: str = "seed", bits: int = SEED_BITS) -> int:

@@ -16,7 +16,11 @@ IntegersLike: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
 
 def as_classes(
-    labels: IntegersLike, count: int, name: str = "labels", classes: int | None = None
+    labels: IntegersLike,
+    count: int,
+    name: str = "labels",
+    classes: int | None = None,
+    least: int = 0,
 ) -> Tensor:
     """Returns class numbers as int64, after checks.
 
@@ -25,22 +29,25 @@ def as_classes(
         tensor([0, 2])
 
     Args:
-        labels: `[count]` integers of any dtype, each in [0, classes).
+        labels: `[count]` integers of any dtype, each in [least, classes).
         count: The number of entries.
         name: The name of the argument in errors.
-        classes: The number of classes; None if any number of at least 0 is one.
+        classes: The number of classes; None if it is unknown.
+        least: The lowest number: 0, or -1 (unanswered).
 
     Raises:
         TypeError: If `labels` does not hold integers.
         ValueError: If the shape or an entry is wrong.
     """
-    limit = "of at least 0" if classes is None else f"in [0, {classes})"
+    limit = f"of at least {least}" if classes is None else f"in [{least}, {classes})"
     expected = f"expected {counted(count, 'class')} {limit}"
     numbers = _integers(labels, name, expected, f"use {name}.long() if they are class numbers")
     if numbers.ndim != 1 or len(numbers) != count:
         hint = "; take argmax(1) of one-hot rows" if numbers.ndim == 2 else ""
         raise ArgumentError(name, f"{expected}, got {list(numbers.shape)}{hint}")
-    outside = (numbers < 0) if classes is None else (numbers < 0) | (numbers >= classes)
+    outside = numbers < least
+    if classes is not None:
+        outside |= numbers >= classes
     if outside.any():
         row = int(outside.nonzero()[0])
         hint = "; number the classes from 0" if int(numbers[row]) == classes else ""

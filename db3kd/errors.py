@@ -4,6 +4,8 @@ The command line shows such an error in one line, with options instead of argume
 the same built-in classes may be bugs, so it calls them unexpected.
 """
 
+__all__ = ["ArgumentError", "ArgumentTypeError", "DivergedError", "InputError"]
+
 
 class _OneArgument(Exception):
     def __init__(self, argument: str, problem: str) -> None:

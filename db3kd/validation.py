@@ -146,6 +146,22 @@ def check_images(
     return images
 
 
+def check_device(device: str | torch.device, name: str = "device") -> torch.device:
+    """Checks the name of a device and returns the device.
+
+    Raises:
+        TypeError: If it is neither text nor a device.
+        ValueError: If torch knows no such device.
+    """
+    if not isinstance(device, str | torch.device):
+        raise ArgumentTypeError(name, f'expected text such as "cuda:0", got {brief(device)}')
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        problem = f'expected "cpu", "cuda" or "cuda:<n>", got {device!r}'
+        raise ArgumentError(name, problem) from None
+
+
 def check_dense(images: Tensor, name: str = "images") -> None:
     """Raises TypeError if a tensor does not hold a real number for each pixel."""
     if images.is_nested:

@@ -225,8 +225,8 @@ def _train_students(
                 make_student,
                 run.images,
                 labels,
-                plan.loss,
-                seeded.settings,
+                loss=plan.loss,
+                settings=seeded.settings,
                 progress=show,
                 callbacks=callbacks[seed],
             )

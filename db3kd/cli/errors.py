@@ -40,7 +40,7 @@ def is_own(error: BaseException) -> bool:
     teachers = sys.modules.get("db3kd.teachers.base")  # loaded by any code that raises TeacherError
     of_teachers = () if teachers is None else (teachers.TeacherError,)
     own = (ArgumentError, ArgumentTypeError, InputError, DivergedError, *of_teachers)
-    return isinstance(error, own) or _is_raised_by_db3kd(error)
+    return isinstance(error, own) or (isinstance(error, _OF_CHECKS) and _is_raised_by_db3kd(error))
 
 
 def _is_raised_by_db3kd(error: BaseException) -> bool:

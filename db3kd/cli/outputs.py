@@ -59,11 +59,11 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """
     from db3kd.storage.existing_runs import holds_run
     from db3kd.teachers import TeacherError
-    from db3kd.teachers.base import SingleClassError, UnknownClassError
+    from db3kd.teachers.base import SingleClassError, TeacherChangedError, UnknownClassError
 
     try:
         yield
-    except SingleClassError:  # resuming alone ends with it again
+    except (SingleClassError, TeacherChangedError):  # resuming alone ends with it again
         raise
     except (TeacherError, OSError, KeyboardInterrupt) as error:
         if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):

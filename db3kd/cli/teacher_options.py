@@ -131,15 +131,12 @@ class TeacherOptions(ModelFileOptions, TeacherSource):
 
     def open(self, images: "ImageSet | None" = None) -> "Teacher":
         """Loads the teacher; `images` as for `load`."""
-        import torch
-
-        dtypes = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
         return self.load(
             self.teacher,
             images,
             self.device,
             max_batch=self.max_batch,
-            autocast=dtypes[self.autocast],
+            autocast=self.autocast,
             compile=self.compile,
             cuda_graphs=self.cuda_graphs,
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from db3kd.array_arguments import IntegersLike, as_classes
 from db3kd.data.dataset_images import (
     HuggingFaceDataset,
     dataset_image_set,
@@ -135,7 +136,7 @@ def as_images(
     if isinstance(given, Dataset):
         return dataset_image_set(given, with_labels)
     if isinstance(given, nn.Module) or hasattr(given, "decide"):
-        raise _unsupported_images(given, "pass the teacher first: label(teacher, images)")
+        raise _unsupported_images(given, "pass the teacher first, then the images")
     if isinstance(given, str | os.PathLike):
         raise _unsupported_images(given, f"load them: db3kd.load_data({str(given)!r})")
     raise _unsupported_images(
@@ -159,18 +160,23 @@ def as_image_source(images: ImagesLike) -> Tensor | ImageSource:
     return as_images(images, with_labels=False)
 
 
-def with_labels(images: ImagesLike, labels: Tensor | None) -> tuple[Tensor | ImageSource, Tensor]:
+def with_labels(
+    images: ImagesLike, labels: IntegersLike | None
+) -> tuple[Tensor | ImageSource, Tensor]:
     """Converts images, and takes their labels unless other labels are given.
+
+    Labels of -1 are accepted: they mean that there is none.
 
     Returns:
         The images as by `as_image_source`, and int64 [N].
 
     Raises:
         TypeError: See `as_images`.
-        ValueError: If there are no labels, or as for `as_images`.
+        ValueError: If there are no labels or not one per image, or as for `as_images`.
     """
     if labels is not None:
-        return as_image_source(images), labels
+        given = as_image_source(images)
+        return given, as_classes(labels, len(given), least=-1)
     source = as_images(images)
     found = None if isinstance(source, Tensor) else source.labels
     if found is None:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.array_arguments import as_classes
+from db3kd.array_arguments import IntegersLike, as_classes, as_index
 from db3kd.data.arrays import ArrayPixels, PixelSource, scale_to_unit
 from db3kd.data.class_labels import as_labels, as_table_labels
-from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.errors import ArgumentError
 from db3kd.storage.image_digests import ImageDigests
 from db3kd.tables import Features, Table
 from db3kd.tables.checks import OutOfBoundsError
@@ -325,15 +325,5 @@ class ImageSet:
         """Returns the SHA-256, in hex, of all images in their order and of their labels."""
         return self.digests().fingerprint
 
-    def _checked(self, indices: Sequence[int] | Tensor | np.ndarray) -> np.ndarray:
-        chosen = np.asarray(indices)
-        if chosen.size == 0:
-            return np.empty(0, np.int64)
-        if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
-            raise ArgumentTypeError(
-                "indices", f"expected integers [n], got {list(chosen.shape)} {chosen.dtype}"
-            )
-        invalid = chosen[(chosen < 0) | (chosen >= len(self))]
-        if len(invalid):
-            raise IndexError(f"indices: expected numbers in [0, {len(self)}), got {invalid[0]}")
-        return chosen.astype(np.int64)
+    def _checked(self, indices: IntegersLike) -> np.ndarray:
+        return as_index(indices, len(self), "indices").numpy()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from db3kd.argument_types import check_path
 from db3kd.data.bundled_sets import BUNDLED_SETS, BUNDLED_TABLES, load_bundled
 from db3kd.data.idx_files import holds_idx, load_idx_folder
 from db3kd.data.image_decoding import DecodeOptions
@@ -81,7 +82,8 @@ def load_data(
         FileNotFoundError: If a file is missing.
         ImportError: If a package is missing; the message names the command that installs it.
     """
-    name, path, options = str(spec), Path(spec), DecodeOptions(size, channels)
+    path = check_path(spec, "spec")
+    name, options = str(spec), DecodeOptions(size, channels)
     columns = TableOptions(features, label_column)
     if name in HUB_NAMES or name.startswith("hub:"):
         _refuse_columns(columns, name)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_path
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory
@@ -120,7 +121,7 @@ def student_file(student: str | Path) -> Path:
         FileNotFoundError: If there is no such file or folder, or no student in it.
         ValueError: If there are several students in the folder, or the file has another type.
     """
-    path = Path(student)
+    path = check_path(student, "student")
     if path.is_dir():
         return student_in_folder(path, "student")
     if not path.is_file():

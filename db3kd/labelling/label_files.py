@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from db3kd.argument_types import check_path
 from db3kd.errors import InputError
 from db3kd.labelling.labels import FORMAT_KEY, LABELS, Labels, from_table
 from db3kd.storage.column_values import check_distinct, invalid_shard
@@ -23,6 +24,7 @@ def load_labels(path: str | Path) -> Labels:
         FileNotFoundError: If there is no such run or file, or if the run has no shard yet.
         ValueError: If it holds no labels, or if they are damaged or incomplete.
     """
+    check_path(path, "path")
     if Path(path).is_file():
         return _load_file(Path(path))
     labels = Labels.concat([labels for _, labels in iterate_shards(path)])

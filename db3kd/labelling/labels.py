@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_path
 from db3kd.errors import ArgumentError
 from db3kd.labelling.targets import other_classes
 from db3kd.storage.column_values import check_range, check_sums, read_column
@@ -234,7 +235,7 @@ class Labels:
             ImportError: If pyarrow is not installed.
             OSError: If the file cannot be written.
         """
-        path = Path(path)
+        path = check_path(path, "path")
         if path.is_dir():
             raise IsADirectoryError(
                 f"path: expected a file such as labels.parquet, got the folder {path}; to label "

@@ -5,7 +5,6 @@ Arguments are checked before the first query, so that no run fails after it has 
 
 import logging
 import os
-from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -28,7 +27,6 @@ from db3kd.report.extras import check_report_packages
 from db3kd.tables.checks import OutOfBoundsError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
-from db3kd.training.callbacks import TrainingCallback
 from db3kd.validation import check_shape_of_images
 from db3kd.wording import input_noun
 
@@ -196,17 +194,6 @@ def check_consistency_checks(checks: int, images: object, resume: bool) -> None:
             "consistency_checks",
             "needs images; the answers about pseudo samples are not repeated, so leave it out",
         )
-
-
-def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:
-    """Raises TypeError unless the argument is a list of callbacks."""
-    if isinstance(callbacks, TrainingCallback):
-        raise ArgumentTypeError(
-            "callbacks", "expected a list of callbacks, got a single one; pass [it]"
-        )
-    check_type(callbacks, (list, tuple), "callbacks", "a list of callbacks")
-    for each in callbacks:
-        check_type(each, TrainingCallback, "callbacks", "instances of TrainingCallback")
 
 
 def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from db3kd.errors import ArgumentError
 from db3kd.storage.existing_runs import check_free, holds_run
-from db3kd.teachers import TeacherError
+from db3kd.teachers import TeacherChangedError, TeacherError
 from db3kd.teachers.base import SingleClassError
 
 _KEPT = "the answers that were paid for are kept"
@@ -35,7 +35,8 @@ def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
             yield Path(out)
         except (TeacherError, OSError, KeyboardInterrupt) as error:
             # A BlockingIOError says that another process is writing the run.
-            if holds_run(out) and not isinstance(error, BlockingIOError):
+            # With a changed teacher, resuming alone ends with the same error again.
+            if holds_run(out) and not isinstance(error, BlockingIOError | TeacherChangedError):
                 _add_note(error, "continue with resume=True", str(out))
             raise
         return

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.errors import ArgumentError
+from db3kd.argument_types import brief
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.storage.fingerprints import split_fingerprint
 from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
 from db3kd.teachers.given_images import as_images
@@ -31,6 +32,10 @@ class RescaledTeacher:
     """
 
     def __init__(self, teacher: Teacher, bounds: tuple[float, float] = UNIT_BOUNDS) -> None:
+        if not hasattr(teacher, "decide"):
+            raise ArgumentTypeError(
+                "teacher", f"expected a teacher, got {brief(teacher)}; wrap it: db3kd.ModuleTeacher"
+            )
         self.teacher = teacher
         self.bounds = check_bounds(bounds)
         self.image_shape = tuple(teacher.image_shape)

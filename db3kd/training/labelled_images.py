@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.soft_labels import check_soft_labels
 from db3kd.validation import UNIT_BOUNDS, check_images
 from db3kd.wording import counted
 
@@ -41,11 +42,7 @@ class LabelledImages(Dataset[LabelledImage]):
 
     def __init__(self, images: ImagesLike, labels: Labels) -> None:
         self._images = as_image_source(images)
-        if labels.soft_labels is None:
-            raise ArgumentError(
-                "labels",
-                "expected soft labels, got none; add them with db3kd.with_soft_labels(labels)",
-            )
+        soft_labels = check_soft_labels(labels)
         if len(labels) != len(self._images):
             raise ArgumentError(
                 "labels",
@@ -55,7 +52,7 @@ class LabelledImages(Dataset[LabelledImage]):
             )
         self.rows = (labels.decision >= 0).nonzero().flatten().cpu()
         self._decisions = labels.decision.cpu()[self.rows]
-        self._soft_labels = labels.soft_labels.cpu()[self.rows]
+        self._soft_labels = soft_labels.cpu()[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from db3kd.errors import ArgumentError, DivergedError
+from db3kd.argument_types import brief, check_type
+from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
-from db3kd.training.callbacks import TrainingCallback, TrainingState
-from db3kd.training.checkpoint import Checkpoint
+from db3kd.training.callbacks import TrainingCallback, TrainingState, check_callbacks
+from db3kd.training.checkpoint import Checkpoint, CheckpointLike, as_checkpoint
 from db3kd.training.optimization import WeightAverage, make_optimizer, make_schedule
 from db3kd.training.process import TrainingProcess
 from db3kd.training.settings import TrainSettings
@@ -65,7 +66,7 @@ def train_batches(
     loss: Callable[..., Tensor],
     settings: TrainSettings,
     *,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a network for `settings.steps` steps on the batches of a source.
@@ -97,11 +98,19 @@ def train_batches(
             is damaged or belongs to another training run.
         DivergedError: If the loss became infinite or NaN.
     """
+    check_type(settings, TrainSettings, "settings", "TrainSettings")
     if settings.steps is None:
         raise ArgumentError("settings.steps", "expected the number of steps, got None")
+    if not callable(model):
+        raise ArgumentTypeError(
+            "model", f"expected a torch.nn.Module, or a function that makes one, got {brief(model)}"
+        )
+    check_callbacks(callbacks)
+    checkpoint = as_checkpoint(checkpoint)
     process = TrainingProcess.current(settings.device, settings.precision)
     with _seeded(settings.seed):
         network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
+        check_type(network, nn.Module, "model", "a function that makes a torch.nn.Module")
         network.to(process.device)
         batch = batches.open(process)
         _initialize_lazy(network, batch)

@@ -1,12 +1,10 @@
 """`KDLoss`: the distillation loss for decisions and soft labels."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_positive
+from db3kd.argument_types import check_not_negative, check_positive
 from db3kd.errors import ArgumentError
 from db3kd.training.settings import check_choice
 
@@ -47,15 +45,12 @@ class KDLoss(nn.Module):
         super().__init__()
         if temperature is not None:
             check_positive(temperature, "temperature")
-        if not (math.isfinite(alpha) and alpha >= 0):
-            raise ArgumentError("alpha", f"expected a finite number of at least 0, got {alpha}")
+        alpha = check_not_negative(alpha, "alpha")
         if beta is None and alpha > 1:
             raise ArgumentError(
                 "alpha", f"expected at most 1, since beta is 1 - alpha, got {alpha}; pass beta too"
             )
-        beta = 1 - alpha if beta is None else beta
-        if not (math.isfinite(beta) and beta >= 0):
-            raise ArgumentError("beta", f"expected a finite number of at least 0, got {beta}")
+        beta = 1 - alpha if beta is None else check_not_negative(beta, "beta")
         if alpha == beta == 0:
             raise ArgumentError("alpha, beta", "expected at least one weight above 0, got 0 and 0")
         check_choice("reduction", reduction, _REDUCTIONS)

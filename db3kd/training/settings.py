@@ -1,9 +1,8 @@
 """`TrainSettings`: how long, how fast and on what device a network is trained."""
 
 import math
+import re
 from dataclasses import dataclass, replace
-
-import torch
 
 from db3kd.argument_types import (
     check_count_fields,
@@ -93,7 +92,7 @@ class TrainSettings:
             raise ArgumentError("ema", f"expected None or a number between 0 and 1, got {self.ema}")
         if self.gradient_clip is not None:
             check_positive(self.gradient_clip, "gradient_clip")
-        if self.device != "auto" and torch.device(self.device).type not in ("cpu", "cuda"):
+        if self.device != "auto" and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ArgumentError(
                 "device", f'expected "auto", "cpu", "cuda" or "cuda:<n>", got {self.device!r}'
             )
