@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from db3kd.boundary import SignOptSettings
     from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples
     from db3kd.distillation import choose_scale
+    from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError, InputError
     from db3kd.export import export_model
     from db3kd.labelling import (
         Labels,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         RescaledTeacher,
         TabularTeacher,
         Teacher,
+        TeacherChangedError,
         TeacherError,
         load_teacher,
     )
@@ -74,6 +76,7 @@ _HOME = {
     "boundary": ("SignOptSettings",),
     "data": ("ImageSet", "PseudoSamples", "load_data", "load_pseudo_samples"),
     "distillation": ("choose_scale",),
+    "errors": ("ArgumentError", "ArgumentTypeError", "DivergedError", "InputError"),
     "export": ("export_model",),
     "labelling": (
         "LabelSettings",
@@ -110,6 +113,7 @@ _HOME = {
         "RescaledTeacher",
         "TabularTeacher",
         "Teacher",
+        "TeacherChangedError",
         "TeacherError",
         "load_teacher",
     ),
@@ -132,17 +136,21 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
     "AutoSurrogate",
     "Checkpoint",
     "Comparison",
     "DistillResult",
     "DistillSettings",
+    "DivergedError",
     "EarlyStopping",
     "Feature",
     "Features",
     "FunctionTeacher",
     "HeldOutAgreement",
     "ImageSet",
+    "InputError",
     "KDLoss",
     "LabelSettings",
     "LabelledImages",
@@ -157,6 +165,7 @@ __all__ = [
     "SynthesisSettings",
     "TabularTeacher",
     "Teacher",
+    "TeacherChangedError",
     "TeacherError",
     "TrackerCallback",
     "TrainSettings",

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.wording import did_you_mean
 
 Settings = TypeVar("Settings")
@@ -36,8 +37,8 @@ def check_type(
         advice: What to do instead, at the end of the message.
     """
     if not isinstance(value, kinds):
-        raise TypeError(
-            f"{name}: expected {expected}, got {brief(value)}{advice and f'; {advice}'}"
+        raise ArgumentTypeError(
+            name, f"expected {expected}, got {brief(value)}{advice and f'; {advice}'}"
         )
 
 
@@ -50,8 +51,52 @@ def check_path(value: str | os.PathLike[str], name: str) -> Path:
     """
     check_type(value, (str, os.PathLike), name, "a path, as text or pathlib.Path")
     if not os.fspath(value):
-        raise ValueError(f"{name}: expected a path, got an empty text")
+        raise ArgumentError(name, "expected a path, got an empty text")
     return Path(value)
+
+
+def check_count(value: float, name: str, least: int = 1) -> int:
+    """Checks a whole number that has a minimum, and returns it as an int.
+
+    Example:
+        >>> check_count(1e5, "queries")
+        100000
+
+    Args:
+        value: The number, of Python or NumPy.
+        name: The name of the argument in errors.
+        least: The minimum.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is not whole, or below the minimum.
+    """
+    expected = f"expected an integer of at least {least}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentTypeError(name, f"{expected}, got {brief(value)}")
+    if not math.isfinite(value) or value != int(value) or value < least:
+        raise ArgumentError(name, f"{expected}, got {value}")
+    return int(value)
+
+
+def check_count_fields(settings: Any, *names: str, least: int = 1) -> None:
+    """Checks fields of a frozen dataclass as `check_count` does, and sets them to integers."""
+    for name in names:
+        object.__setattr__(settings, name, check_count(getattr(settings, name), name, least))
+
+
+def check_counts(values: Iterable[float], name: str, least: int = 1) -> tuple[int, ...]:
+    """Checks whole numbers as `check_count` does, and returns them as a tuple.
+
+    Raises:
+        TypeError: If they are not a sequence of numbers.
+        ValueError: If one is not whole, or below the minimum.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ArgumentTypeError(
+            name, f"expected integers of at least {least} in a tuple, got {brief(values)}"
+        )
+    return tuple(check_count(each, name, least) for each in values)
 
 
 def check_flag(value: bool, name: str) -> bool:
@@ -67,7 +112,7 @@ def check_flag(value: bool, name: str) -> bool:
 def check_function(value: Callable[..., Any] | None, name: str) -> None:
     """Raises TypeError unless a value is a function or None."""
     if value is not None and not callable(value):
-        raise TypeError(f"{name}: expected a function or None, got {brief(value)}")
+        raise ArgumentTypeError(name, f"expected a function or None, got {brief(value)}")
 
 
 def check_number(value: float, name: str, expected: str = "a finite number") -> float:
@@ -78,9 +123,9 @@ def check_number(value: float, name: str, expected: str = "a finite number") -> 
         ValueError: If it is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected {expected}, got {brief(value)}")
+        raise ArgumentTypeError(name, f"expected {expected}, got {brief(value)}")
     if not math.isfinite(value):
-        raise ValueError(f"{name}: expected {expected}, got {value}")
+        raise ArgumentError(name, f"expected {expected}, got {value}")
     return float(value)
 
 
@@ -92,12 +137,12 @@ def check_positive(value: float, name: str, expected: str = "a finite number abo
         ValueError: If it is not finite, or not above 0.
     """
     if check_number(value, name, expected) <= 0:
-        raise ValueError(f"{name}: expected {expected}, got {value}")
+        raise ArgumentError(name, f"expected {expected}, got {value}")
     return float(value)
 
 
-def check_price(value: float, name: str = "price_per_1000") -> float:
-    """Checks a price, and returns it as a float.
+def check_not_negative(value: float, name: str) -> float:
+    """Checks that a value is a finite number of at least 0, and returns it as a float.
 
     Raises:
         TypeError: If it is not a number.
@@ -105,8 +150,13 @@ def check_price(value: float, name: str = "price_per_1000") -> float:
     """
     expected = "a finite number of at least 0"
     if check_number(value, name, expected) < 0:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+        raise ArgumentError(name, f"expected {expected}, got {value!r}")
     return float(value)
+
+
+def check_price(value: float, name: str = "price_per_1000") -> float:
+    """Checks a price as `check_not_negative` does, and returns it as a float."""
+    return check_not_negative(value, name)
 
 
 def check_seed(value: int, name: str = "seed", bits: int = SEED_BITS) -> int:
@@ -124,9 +174,9 @@ def check_seed(value: int, name: str = "seed", bits: int = SEED_BITS) -> int:
     """
     expected = f"an integer of at least 0 and below 2^{bits}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}: expected {expected}, got {brief(value)}")
+        raise ArgumentTypeError(name, f"expected {expected}, got {brief(value)}")
     if not 0 <= value < 2**bits:
-        raise ValueError(f"{name}: expected {expected}, got {value}")
+        raise ArgumentError(name, f"expected {expected}, got {value}")
     return int(value)
 
 
@@ -158,8 +208,8 @@ def suggests_arguments(cls: type[Settings]) -> type[Settings]:
     def initialise(self: Settings, *arguments: Any, **named: Any) -> None:
         for name in named:
             if name not in fields:
-                raise TypeError(
-                    f"{name}: {cls.__name__} has no such argument{_instead(name, fields)}"
+                raise ArgumentTypeError(
+                    name, f"{cls.__name__} has no such argument{_instead(name, fields)}"
                 )
         make(self, *arguments, **named)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
+
 _CLASSES: dict[str, type[Exception]] = {
     "ValueError": ValueError,
     "TypeError": TypeError,
@@ -21,6 +23,10 @@ _CLASSES: dict[str, type[Exception]] = {
     "OutOfMemoryError": torch.OutOfMemoryError,
 }
 _MESSAGE = re.compile(rf", [^\n]+:\d+, ({'|'.join(_CLASSES)}): (.*)", re.DOTALL)
+_WRONG_TYPE = re.compile(
+    r"Expected a value of type '(.+?)' for argument '(\w+)' but instead found type '(.+?)'"
+)
+"""What torch says of an argument that does not fit the schema of an op."""
 _DAMAGED = (
     "cut short",
     "file too short",
@@ -140,7 +146,7 @@ def keep_result_memory(size: int) -> int:
         ValueError: The size is negative.
     """
     if size < 0:
-        raise ValueError(f"size: expected 0 bytes or more, got {size}")
+        raise ArgumentError("size", f"expected 0 bytes or more, got {size}")
     return _C.keep_result_memory(size)
 
 
@@ -148,7 +154,7 @@ def call(op: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a native op.
 
     Raises:
-        TypeError: A tensor has the wrong dtype or is on the wrong device.
+        TypeError: An argument has the wrong type, or a tensor the wrong dtype or device.
         ValueError: A shape, a setting or a value is wrong.
         IndexError: An index is out of range.
         torch.OutOfMemoryError: There is no memory for the result.
@@ -157,6 +163,10 @@ def call(op: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return op(*arguments)
     except RuntimeError as error:
+        wrong = _WRONG_TYPE.search(str(error))
+        if wrong is not None:
+            expected, argument, found = wrong.groups()
+            raise ArgumentTypeError(argument, f"expected {expected}, got {found}") from None
         known = _MESSAGE.search(str(error))
         if known is None:
             raise

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
+from db3kd.errors import ArgumentError
 from db3kd.wording import did_you_mean
 
 
@@ -26,7 +27,7 @@ def import_named(reference: str, name: str) -> Any:
     check_no_python_file(reference, name)
     module_name, _, path = reference.partition(":")
     if not module_name or not path:
-        raise ValueError(f"{name}: expected package.module:object, got {reference!r}")
+        raise ArgumentError(name, f"expected package.module:object, got {reference!r}")
     folder = str(Path.cwd())
     if not {"", folder} & set(sys.path):
         sys.path.append(folder)  # for good, because a worker may import the module later
@@ -36,16 +37,18 @@ def import_named(reference: str, name: str) -> Any:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
         advice = "; change to its folder, install it, or put its folder on PYTHONPATH"
-        raise ValueError(
-            f"{name}: expected package.module:object, got {reference!r}, but no module "
+        raise ArgumentError(
+            name,
+            f"expected package.module:object, got {reference!r}, but no module "
             f"{module_name!r} was found here or among the installed ones"
-            f"{did_you_mean(module_name, _modules_here()) or advice}"
+            f"{did_you_mean(module_name, _modules_here()) or advice}",
         ) from error
     for part in path.split("."):
         if not hasattr(found, part):
-            raise ValueError(
-                f"{name}: expected an object of module {module_name!r}, got {path!r}, which it "
-                f"does not have{did_you_mean(part, vars(found))}"
+            raise ArgumentError(
+                name,
+                f"expected an object of module {module_name!r}, got {path!r}, which it "
+                f"does not have{did_you_mean(part, vars(found))}",
             )
         found = getattr(found, part)
     return found
@@ -72,9 +75,10 @@ def check_no_python_file(text: str, name: str) -> None:
     else:
         place = f" in the folder {PurePath(file).parent}, or with this folder on PYTHONPATH"
     what = "" if found else ", with the name of a function or object in it"
-    raise ValueError(
-        f"{name}: expected package.module:object for an object in a Python file, got {text!r}; use "
-        f"{module}:{found or 'NAME'}{what}{place}"
+    raise ArgumentError(
+        name,
+        f"expected package.module:object for an object in a Python file, got {text!r}; use "
+        f"{module}:{found or 'NAME'}{what}{place}",
     )
 
 

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
+from db3kd.argument_types import brief
+from db3kd.errors import ArgumentTypeError
 from db3kd.progress_lines import PlainLines, live_lines
 
 _WINDOW = 60.0
@@ -245,6 +247,30 @@ class Progress:
         since = self._queries_spent - self._spent_at_last_sample
         left = max(0.0, spent / done * (self.samples - self._samples_done) - since)
         return left if budget_left is None else min(left, budget_left)
+
+
+def listening(
+    progress: ProgressListener | bool | None, make: Callable[[], Progress]
+) -> AbstractContextManager[ProgressListener | None]:
+    """Returns the context of a computation whose `progress` may be shown, heard or neither.
+
+    Args:
+        progress: A listener; True for a display; False or None for nothing.
+        make: Makes the display.
+
+    Raises:
+        TypeError: If `progress` is something else.
+    """
+    if progress is True:
+        return make()
+    if progress is None or progress is False:
+        return nullcontext()
+    if not hasattr(progress, "update"):
+        raise ArgumentTypeError(
+            "progress",
+            f"expected True, False, None or an object with a method update, got {brief(progress)}",
+        )
+    return nullcontext(progress)
 
 
 @contextmanager

@@ -4,14 +4,17 @@ Each error names the argument, what was expected, what came, and what is likely 
 """
 
 import math
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.wording import counted, input_noun
+from db3kd.argument_types import brief, check_number
+from db3kd.argument_types import check_count as check_count
+from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.wording import input_noun
 
 UNIT_BOUNDS = (0.0, 1.0)
 """The bounds of every image set: the lowest and the highest value of an image."""
@@ -31,13 +34,17 @@ def check_image_shape(image_shape: Sequence[int], name: str = "image_shape") -> 
         name: The name of the argument in errors.
 
     Raises:
-        ValueError: If it is not a sequence of positive integers.
+        TypeError: If it is not a sequence of integers.
+        ValueError: If it is empty, or an integer is not positive.
     """
-    shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
-    if not shape or not all(type(size) is int and size > 0 for size in shape):
-        raise ValueError(
-            f"{name}: expected positive integers such as (1, 28, 28), got {image_shape!r}"
-        )
+    expected = "expected positive integers such as (1, 28, 28)"
+    if isinstance(image_shape, str) or not isinstance(image_shape, Sequence):
+        raise ArgumentTypeError(name, f"{expected}, got {brief(image_shape)}")
+    shape = tuple(image_shape)
+    if not all(type(size) is int for size in shape):
+        raise ArgumentTypeError(name, f"{expected}, got {image_shape!r:.80}")
+    if not shape or min(shape) < 1:
+        raise ArgumentError(name, f"{expected}, got {image_shape!r:.80}")
     return shape
 
 
@@ -49,18 +56,24 @@ def check_bounds(bounds: Sequence[float], name: str = "bounds") -> tuple[float, 
         name: The name of the argument in errors.
 
     Raises:
-        ValueError: If the bounds are not finite as float32, or not in order.
+        TypeError: If they are not numbers.
+        ValueError: If there are not two, or they are not finite as float32 or not in order.
     """
-    try:
-        lower, upper = (float(bound) for bound in bounds)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected (lower, upper), got {bounds!r}") from None
+    if isinstance(bounds, str) or not isinstance(bounds, Iterable):
+        raise ArgumentTypeError(name, f"expected (lower, upper), got {brief(bounds)}")
+    values = tuple(bounds)
+    if len(values) != 2:
+        raise ArgumentError(name, f"expected (lower, upper), got {len(values)} values")
+    for bound in values:
+        if isinstance(bound, bool) or not isinstance(bound, Real):
+            raise ArgumentTypeError(name, f"expected numbers (lower, upper), got {brief(bound)}")
+    lower, upper = map(float, values)
     if not (
         math.isfinite(_as_float32(lower))
         and math.isfinite(_as_float32(upper))
         and _as_float32(lower) < _as_float32(upper)
     ):
-        raise ValueError(f"{name}: expected finite lower < upper as float32, got {bounds!r}")
+        raise ArgumentError(name, f"expected finite lower < upper as float32, got {bounds!r}")
     return lower, upper
 
 
@@ -79,22 +92,6 @@ def interval_text(bounds: tuple[float, float]) -> str:
     return f"[{number_text(bounds[0])}, {number_text(bounds[1])}]"
 
 
-def check_count(value: int, name: str, least: int = 1) -> int:
-    """Checks an integer that has a minimum, and returns it as an int.
-
-    Args:
-        value: The integer, of Python or NumPy.
-        name: The name of the argument in errors.
-        least: The minimum.
-
-    Raises:
-        ValueError: If it is not an integer, or below the minimum.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    return int(value)
-
-
 def check_threshold(threshold: float, classes: int) -> float:
     """Checks the threshold of a model with one score per image, and returns it as a float.
 
@@ -103,13 +100,12 @@ def check_threshold(threshold: float, classes: int) -> float:
         classes: The number of the model's classes.
 
     Raises:
-        ValueError: If the threshold is not a finite number, or there are not two classes.
+        TypeError: If the threshold is not a number.
+        ValueError: If it is not finite, or there are not two classes.
     """
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    if not number or not math.isfinite(threshold):
-        raise ValueError(f"threshold: expected a finite number, got {threshold!r}")
+    check_number(threshold, "threshold")
     if classes != 2:
-        raise ValueError(f"threshold: belongs to a model of 2 classes, got classes={classes}")
+        raise ArgumentError("threshold", f"belongs to a model of 2 classes, got classes={classes}")
     return float(threshold)
 
 
@@ -135,19 +131,35 @@ def check_images(
         ValueError: If the shape or a value is wrong.
     """
     shape = tuple(image_shape)
-    expected = f"{name}: expected [N, {_sizes(shape)}] float32 in {interval_text(bounds)}"
+    expected = f"expected [N, {_sizes(shape)}] float32 in {interval_text(bounds)}"
     if not isinstance(images, Tensor):
         found = type(images).__name__
-        raise TypeError(f"{expected}, got {found}; use torch.as_tensor(images)")
+        raise ArgumentTypeError(name, f"{expected}, got {found}; use torch.as_tensor({name})")
     dtype = str(images.dtype).removeprefix("torch.")
     problem = f"{expected}, got [{_sizes(images.shape)}] {dtype}"
     fixes = [_shape_fix(tuple(images.shape), shape), _dtype_fix(images.dtype, bounds)]
     if images.dtype != torch.float32:
-        raise TypeError("; ".join([problem, " and ".join(fix for fix in fixes if fix)]))
+        raise ArgumentTypeError(name, "; ".join([problem, " and ".join(filter(None, fixes))]))
     if tuple(images.shape[1:]) != shape or images.ndim != len(shape) + 1:
-        raise ValueError("; ".join([problem, *(fix for fix in fixes if fix)]))
+        raise ArgumentError(name, "; ".join([problem, *filter(None, fixes)]))
     _check_values(images, bounds, name, rows)
     return images
+
+
+def check_device(device: str | torch.device, name: str = "device") -> torch.device:
+    """Checks the name of a device and returns the device.
+
+    Raises:
+        TypeError: If it is neither text nor a device.
+        ValueError: If torch knows no such device.
+    """
+    if not isinstance(device, str | torch.device):
+        raise ArgumentTypeError(name, f'expected text such as "cuda:0", got {brief(device)}')
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        problem = f'expected "cpu", "cuda" or "cuda:<n>", got {device!r}'
+        raise ArgumentError(name, problem) from None
 
 
 def check_dense(images: Tensor, name: str = "images") -> None:
@@ -164,7 +176,7 @@ def check_dense(images: Tensor, name: str = "images") -> None:
         found, advice = str(images.dtype).removeprefix("torch."), f"use {name}.real or {name}.abs()"
     else:
         return
-    raise TypeError(f"{name}: expected a dense tensor of real numbers, got {found}; {advice}")
+    raise ArgumentTypeError(name, f"expected a dense tensor of real numbers, got {found}; {advice}")
 
 
 def check_shape_of_images(
@@ -185,42 +197,11 @@ def check_shape_of_images(
     found, expected = tuple(found), tuple(expected)
     if found != expected:
         hint = _channels_hint(found, expected)
-        raise ValueError(
-            f"{name}: expected shape {expected}, which the teacher takes, got {found} in {images}"
-            + (f"; {hint}" if hint else "")
+        raise ArgumentError(
+            name,
+            f"expected shape {expected}, which the teacher takes, got {found} in {images}"
+            + (f"; {hint}" if hint else ""),
         )
-
-
-def check_classes(labels: Tensor, count: int, classes: int, name: str = "labels") -> Tensor:
-    """Checks class numbers and returns them as int64.
-
-    Args:
-        labels: `[count]` of any integer dtype, each entry in [0, classes).
-        count: The number of entries.
-        classes: The number of classes.
-        name: The name of the argument in errors.
-
-    Raises:
-        TypeError: If `labels` is not a tensor of integers.
-        ValueError: If the shape or an entry is wrong.
-    """
-    expected = f"{name}: expected {counted(count, 'class')} in [0, {classes})"
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"{expected}, got {type(labels).__name__}; use torch.as_tensor({name})")
-    if labels.dtype not in INTEGER_DTYPES:
-        dtype = str(labels.dtype).removeprefix("torch.")
-        raise TypeError(
-            f"{expected} as int64, got {dtype}; use {name}.long() if they are class numbers"
-        )
-    if labels.ndim != 1 or len(labels) != count:
-        hint = "; take argmax(1) of one-hot rows" if labels.ndim == 2 else ""
-        raise ValueError(f"{expected}, got [{_sizes(labels.shape)}]{hint}")
-    outside = (labels < 0) | (labels >= classes)
-    if outside.any():
-        row = int(outside.nonzero()[0])
-        hint = "; number the classes from 0" if int(labels[row]) == classes else ""
-        raise ValueError(f"{expected}, got {int(labels[row])} at row {row}{hint}")
-    return labels.long()
 
 
 def check_class_names(names: Sequence[str], classes: int | None, name: str) -> tuple[str, ...]:
@@ -232,22 +213,24 @@ def check_class_names(names: Sequence[str], classes: int | None, name: str) -> t
         name: The name of their owner in errors.
 
     Raises:
-        TypeError: If `names` is not a sequence.
-        ValueError: If a name is empty, no string or repeated, or their number is wrong.
+        TypeError: If `names` is not a sequence of strings.
+        ValueError: If a name is empty or repeated, or their number is wrong.
     """
-    expected = f"{name} class_names: expected {'different' if classes is None else classes} names"
+    name = f"{name} class_names"
+    expected = f"expected {'different' if classes is None else classes} names"
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise TypeError(f"{expected}, got {type(names).__name__}")
+        raise ArgumentTypeError(name, f"{expected}, got {type(names).__name__}")
     stripped = tuple(each.strip() if isinstance(each, str) else each for each in names)
     before = set[str]()
     for number, each in enumerate(stripped):
         if not isinstance(each, str) or not each:
-            raise ValueError(f"{expected}, got {each!r} for class {number}")
+            kind = ArgumentTypeError if not isinstance(each, str) else ArgumentError
+            raise kind(name, f"{expected}, got {each!r} for class {number}")
         if each in before:
-            raise ValueError(f"{expected}, got {each!r} twice")
+            raise ArgumentError(name, f"{expected}, got {each!r} twice")
         before.add(each)
     if classes is not None and len(stripped) != classes:
-        raise ValueError(f"{expected}, got {len(stripped)}")
+        raise ArgumentError(name, f"{expected}, got {len(stripped)}")
     return stripped
 
 
@@ -273,7 +256,7 @@ def _check_values(
     lower, upper = (_as_float32(bound) for bound in bounds)  # images are float32 too
     if smallest >= lower and largest <= upper:
         return
-    expected = f"{name}: expected finite values in {interval_text(bounds)}"
+    expected = f"expected finite values in {interval_text(bounds)}"
     noun = input_noun(images.shape[1:])
     values = images.flatten(1)
     broken = ~values.isfinite().all(1)
@@ -281,7 +264,9 @@ def _check_values(
         row = int(broken.nonzero()[0])
         kind = "NaN" if values[row].isnan().any() else "an infinite value"
         row = row if rows is None else int(rows[row])
-        raise ValueError(f"{expected}, got {kind} at row {row}; remove or repair that {noun}")
+        raise ArgumentError(
+            name, f"{expected}, got {kind} at row {row}; remove or repair that {noun}"
+        )
     outside = (values < lower) | (values > upper)
     row = int(outside.any(1).nonzero()[0])
     value = float(values[row][outside[row]][0])
@@ -291,7 +276,7 @@ def _check_values(
     elif bounds == UNIT_BOUNDS and smallest >= 0 and 1.5 < largest <= 255:
         hint = "divide by 255, or by the largest value that a pixel can have"
     row = row if rows is None else int(rows[row])
-    raise ValueError(f"{expected}, got {number_text(value)} at row {row}; {hint}")
+    raise ArgumentError(name, f"{expected}, got {number_text(value)} at row {row}; {hint}")
 
 
 def _shape_fix(found: tuple[int, ...], shape: tuple[int, ...]) -> str:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_source import RESIDENT_BYTES, ImageSource
+from db3kd.errors import ArgumentError
 from db3kd.querying.device_memory import memory_limit
 from db3kd.querying.search import UNANSWERED
 
@@ -54,9 +55,9 @@ class CandidatePool:
         seed: int = 0,
     ) -> None:
         if max_images is not None and max_images < 1:
-            raise ValueError(
-                "candidate_pool: expected at least 1 image, or None for all images, got "
-                f"{max_images}"
+            raise ArgumentError(
+                "candidate_pool",
+                f"expected at least 1 image, or None for all images, got {max_images}",
             )
         self.images = images
         self.decisions = decisions

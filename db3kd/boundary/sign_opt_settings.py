@@ -4,10 +4,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from db3kd.argument_types import check_number, check_positive, check_type, suggests_arguments
+from db3kd.argument_types import (
+    check_count_fields,
+    check_number,
+    check_positive,
+    check_type,
+    suggests_arguments,
+)
 from db3kd.boundary.probes import Directions
+from db3kd.errors import ArgumentError
 from db3kd.ops import COUNTER_LIMIT, Noise
-from db3kd.validation import check_count
 from db3kd.wording import did_you_mean
 
 MAX_CLASSES = COUNTER_LIMIT
@@ -75,35 +81,40 @@ class SignOptSettings:
     rounds: int = 1000
 
     def __post_init__(self) -> None:
-        check_count(self.probes, "probes")
-        if check_count(self.rounds, "rounds", least=0) > COUNTER_LIMIT:
-            raise ValueError(f"rounds: expected at most {COUNTER_LIMIT:,}, got {self.rounds:,}")
+        check_count_fields(self, "probes")
+        check_count_fields(self, "rounds", least=0)
+        if self.rounds > COUNTER_LIMIT:
+            raise ArgumentError(
+                "rounds", f"expected at most {COUNTER_LIMIT:,}, got {self.rounds:,}"
+            )
         if self.noise not in ("rademacher", "gaussian"):
-            raise ValueError(
-                f"noise: expected 'rademacher' or 'gaussian', got {self.noise!r}"
-                f"{did_you_mean(self.noise, ('rademacher', 'gaussian'))}"
+            raise ArgumentError(
+                "noise",
+                f"expected 'rademacher' or 'gaussian', got {self.noise!r}"
+                f"{did_you_mean(self.noise, ('rademacher', 'gaussian'))}",
             )
         check_type(self.steps, (tuple, list), "steps", "a tuple of lengths")
         if not self.steps:
-            raise ValueError(f"steps: expected at least one positive length, got {self.steps}")
+            raise ArgumentError("steps", f"expected at least one positive length, got {self.steps}")
         for step in self.steps:
             check_positive(step, "steps", "finite lengths above 0")
         if check_number(self.growth, "growth", _AT_LEAST_0) < 0:
-            raise ValueError(f"growth: expected {_AT_LEAST_0}, got {self.growth}")
+            raise ArgumentError("growth", f"expected {_AT_LEAST_0}, got {self.growth}")
         if not 0 <= check_number(self.momentum, "momentum", "a weight in [0, 1)") < 1:
-            raise ValueError(f"momentum: expected a weight in [0, 1), got {self.momentum}")
+            raise ArgumentError("momentum", f"expected a weight in [0, 1), got {self.momentum}")
         check_positive(self.probe_step, "probe_step", "a finite length above 0")
         for name in ("least_gain", "tolerance", "trust"):
             check_positive(getattr(self, name), name, "a finite share above 0")
         if not 0 < self.least_gain <= self.tolerance < self.trust / 2 < 0.5:
-            raise ValueError(
-                "least_gain, tolerance, trust: expected 0 < least_gain <= tolerance < trust / 2 < "
-                f"0.5, got {self.least_gain}, {self.tolerance}, {self.trust}"
+            raise ArgumentError(
+                "least_gain, tolerance, trust",
+                "expected 0 < least_gain <= tolerance < trust / 2 < "
+                f"0.5, got {self.least_gain}, {self.tolerance}, {self.trust}",
             )
         if not (self.frequencies in (None, "auto") or _is_count(self.frequencies)):
-            raise ValueError(
-                "frequencies: expected 'auto', None or an integer of at least 1, got "
-                f"{self.frequencies!r}"
+            raise ArgumentError(
+                "frequencies",
+                f"expected 'auto', None or an integer of at least 1, got {self.frequencies!r}",
             )
 
     @classmethod
@@ -145,9 +156,10 @@ class SignOptSettings:
         else:
             count = self.frequencies
         if count is not None and not spatial:
-            raise ValueError(
-                "frequencies: expected None, as images of shape "
-                f"{list(image_shape)} have no height and width, got {count}"
+            raise ArgumentError(
+                "frequencies",
+                "expected None, as images of shape "
+                f"{list(image_shape)} have no height and width, got {count}",
             )
         return Directions(self.noise, count, image_shape)
 

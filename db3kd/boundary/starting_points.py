@@ -9,6 +9,7 @@ from torch import Tensor
 from db3kd.boundary.candidate_pool import CandidatePool, draw
 from db3kd.boundary.pairs import Pairs, Rays
 from db3kd.data.image_source import ImageSource
+from db3kd.errors import ArgumentError
 from db3kd.wording import did_you_mean
 
 Order = Literal["nearest", "random"]
@@ -64,11 +65,14 @@ class StartingPoints:
         candidate_pool: int | None = None,
     ) -> None:
         if count < 1:
-            raise ValueError(f"count: expected at least 1 starting point per pair, got {count}")
+            raise ArgumentError(
+                "count", f"expected at least 1 starting point per pair, got {count}"
+            )
         if order not in ("nearest", "random"):
-            raise ValueError(
-                f"order: expected 'nearest' or 'random', got {order!r}"
-                f"{did_you_mean(order, ('nearest', 'random'))}"
+            raise ArgumentError(
+                "order",
+                f"expected 'nearest' or 'random', got {order!r}"
+                f"{did_you_mean(order, ('nearest', 'random'))}",
             )
         self.candidate_pool = CandidatePool(images, decisions, candidate_pool, seed)
         self.count = count

@@ -19,6 +19,7 @@ from db3kd.boundary.surrogate_points import (
     nearest_points,
     unit,
 )
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 
@@ -83,7 +84,9 @@ class Surrogate:
         device: torch.device | str = "cpu",
     ) -> None:
         if not isinstance(network, nn.Module):
-            raise TypeError(f"surrogate: expected a torch.nn.Module, got {type(network).__name__}")
+            raise ArgumentTypeError(
+                "surrogate", f"expected a torch.nn.Module, got {type(network).__name__}"
+            )
         self._shape, self._device = tuple(image_shape), torch.device(device)
         self._network = to_channels_last(copy_network(network, "surrogate").eval().to(device))
         self._network.requires_grad_(False)
@@ -218,15 +221,17 @@ class Surrogate:
             with torch.no_grad():
                 scores = self._network(image)
         except Exception as error:
-            raise ValueError(
-                f"surrogate: expected a network for the teacher's images, shape "
-                f"{list(self._shape)}, got one that fails on them: {error}"
+            raise ArgumentError(
+                "surrogate",
+                f"expected a network for the teacher's images, shape "
+                f"{list(self._shape)}, got one that fails on them: {error}",
             ) from error
         if not isinstance(scores, Tensor) or tuple(scores.shape) != (1, classes):
             came = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(
-                f"surrogate: expected scores [1, {classes}] for an image of shape "
-                f"{list(self._shape)}, because the teacher has {classes} classes, got {came}"
+            raise ArgumentError(
+                "surrogate",
+                f"expected scores [1, {classes}] for an image of shape "
+                f"{list(self._shape)}, because the teacher has {classes} classes, got {came}",
             )
 
     def _by_batch(

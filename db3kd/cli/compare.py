@@ -21,6 +21,7 @@ from db3kd.cli.plan_output import print_answered, print_comparison_plan
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
+from db3kd.errors import ArgumentError
 from db3kd.progress import duration
 
 if TYPE_CHECKING:
@@ -112,9 +113,9 @@ def compare(
     chosen = parse_strategies(strategies)
     resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     if out is None and not spending.dry_run:
-        raise ValueError("out: expected a folder for the comparison, got none")
+        raise ArgumentError("out", "expected a folder for the comparison, got none")
     if out is None and resume:
-        raise ValueError("resume: needs --out, the folder of the comparison")
+        raise ArgumentError("resume", "needs --out, the folder of the comparison")
     resuming.check()
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")

@@ -28,6 +28,7 @@ from db3kd.cli.plan_output import (
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
+from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
     from db3kd.pipelines.distillation.prepared import PreparedDistillation
@@ -200,13 +201,15 @@ def _distill_from_teacher(
 ) -> None:
     resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
     if teacher.teacher is None:
-        raise ValueError("teacher: expected a teacher, or --labels with the folder of a label run")
+        raise ArgumentError(
+            "teacher", "expected a teacher, or --labels with the folder of a label run"
+        )
     if spending.budget is None:
-        raise ValueError("budget: expected the maximum number of queries, got none")
+        raise ArgumentError("budget", "expected the maximum number of queries, got none")
     if out is None and not spending.dry_run:
-        raise ValueError("out: expected a folder for the run, got none")
+        raise ArgumentError("out", "expected a folder for the run, got none")
     if out is None and resume:
-        raise ValueError("resume: needs --out, the folder of the run")
+        raise ArgumentError("resume", "needs --out, the folder of the run")
     resuming.check()
     if images.data is None:
         refuse_options(resuming, "needs --data", "consistency_checks")
@@ -287,14 +290,16 @@ def _print_dry_run(
 
 def _refuse_with_labels(given: list[str]) -> None:
     if given:
-        raise ValueError(f"{given[0]}: cannot be combined with --labels, which sends no query")
+        raise ArgumentError(given[0], "cannot be combined with --labels, which sends no query")
 
 
 def _refuse_without_labels(losses: LossOptions, seeds: int) -> None:
     if losses != LossOptions():
-        raise ValueError(
-            "preset, normalisation, scale, temperature, alpha: need --labels; without it, "
-            "--strategy determines them"
+        raise ArgumentError(
+            "preset, normalisation, scale, temperature, alpha",
+            "need --labels; without it, --strategy determines them",
         )
     if seeds != 1:
-        raise ValueError("seeds: needs --labels; run the command once for each --seed and --out")
+        raise ArgumentError(
+            "seeds", "needs --labels; run the command once for each --seed and --out"
+        )

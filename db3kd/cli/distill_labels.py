@@ -11,6 +11,7 @@ import typer
 from db3kd.cli.option_sets import OptionSet
 from db3kd.cli.outputs import check_weights_file
 from db3kd.cli.training_options import StudentTrainingOptions
+from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
@@ -139,9 +140,9 @@ def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
 def _check_preset_alone(losses: LossOptions) -> None:
     given = (losses.normalisation, losses.scale, losses.temperature, losses.alpha)
     if any(value is not None for value in given):
-        raise ValueError(
-            "preset: paper sets --normalisation, --scale, --temperature and --alpha; leave these "
-            "out"
+        raise ArgumentError(
+            "preset",
+            "paper sets --normalisation, --scale, --temperature and --alpha; leave these out",
         )
 
 
@@ -157,7 +158,7 @@ def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _P
     if normalisation is None:
         normalisation = "margin" if stored is None else stored.normalisation
     if normalisation == "inverse" and losses.scale is not None:
-        raise ValueError("scale: needs --normalisation margin; inverse has no scale")
+        raise ArgumentError("scale", "needs --normalisation margin; inverse has no scale")
     temperature = losses.temperature
     if temperature is None:
         temperature = DEFAULT_TEMPERATURE[normalisation] if stored is None else stored.temperature
@@ -174,7 +175,7 @@ def _parse_scale(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"scale: expected a number or auto, got {text!r}") from None
+        raise ArgumentError("scale", f"expected a number or auto, got {text!r}") from None
 
 
 def _test_set(run: "LabelRun") -> "ImageSet | None":
@@ -224,8 +225,8 @@ def _train_students(
                 make_student,
                 run.images,
                 labels,
-                plan.loss,
-                seeded.settings,
+                loss=plan.loss,
+                settings=seeded.settings,
                 progress=show,
                 callbacks=callbacks[seed],
             )

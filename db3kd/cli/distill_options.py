@@ -15,6 +15,7 @@ from db3kd.cli.options import (
     load_test_or_all,
 )
 from db3kd.cli.training_options import StudentTrainingOptions
+from db3kd.errors import ArgumentError
 from db3kd.wording import input_noun
 
 if TYPE_CHECKING:
@@ -115,9 +116,10 @@ class TransferOptions(ImageOptions):
         try:
             return load_test_or_all(replace(source, data=self.test))
         except OutOfBoundsError as error:
-            raise ValueError(
-                f"test: {error.problem}; the bounds are those of --data unless --features FILE "
-                "declares them: declare wider ones, or leave the row out"
+            raise ArgumentError(
+                "test",
+                f"{error.problem}; the bounds are those of --data unless --features FILE "
+                "declares them: declare wider ones, or leave the row out",
             ) from None
 
     def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
@@ -130,10 +132,11 @@ class TransferOptions(ImageOptions):
             images = self.test_images(transfer)
             if images.labels is None and self.test is not None:
                 noun = input_noun(images.image_shape)
-                raise ValueError(
-                    f"test: expected labelled {noun}s, got {images.name} without labels; use a "
+                raise ArgumentError(
+                    "test",
+                    f"expected labelled {noun}s, got {images.name} without labels; use a "
                     "folder with a folder for each class, a .npz file with labels, or a table "
-                    "with --label-column"
+                    "with --label-column",
                 )
             return check_test(images, teacher)
         except (ValueError, FileNotFoundError):

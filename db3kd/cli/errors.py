@@ -1,11 +1,11 @@
 """Errors of a command, in one line that names its options.
 
-A library error begins with an argument (`queries: expected …`), and mentions others as `classes=`.
-The fields of option sets have the same names as these arguments, so the parameters of a command say
+An error of `db3kd.errors` names an argument, and its message may mention others as `classes=`. The
+fields of option sets have the same names as these arguments, so the parameters of a command say
 which option stands for which argument. If names differ, wrap the call in `naming_options`.
 
-Only errors that db3kd raised itself are treated so. The messages of other libraries are printed as
-they are, because they may contain `data=` for reasons of their own.
+A message that quotes another library keeps its mentions, because the quotation may contain `data=`
+for reasons of its own.
 """
 
 import opcode
@@ -15,33 +15,36 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError, InputError
 from db3kd.wording import did_you_mean
 
 _OF_SYSTEM = (OSError, ImportError)
 """Errors that a user can cause wherever they are raised."""
 
 _OF_CHECKS = (ValueError, TypeError, ArithmeticError)
-"""Errors that a user has caused if a check of db3kd raised them."""
+"""Errors that may be bugs unless they are db3kd's own."""
+
+_OPTIONS = "db3kd_options"
+"""The attribute of an error that holds the options of `naming_options`."""
 
 _RAISE = opcode.opmap["RAISE_VARARGS"]
 
 
-class CommandError(ValueError):
-    """An error whose message already names options."""
-
-
 def fits_one_line(error: Exception) -> bool:
     """Returns whether one line is enough for an error. Any other error keeps its traceback."""
-    teachers = sys.modules.get("db3kd.teachers.base")  # loaded by any code that raises TeacherError
-    of_teachers = () if teachers is None else (teachers.TeacherError,)
-    return isinstance(error, (*_OF_SYSTEM, *_OF_CHECKS, *of_teachers))
+    return isinstance(error, (*_OF_SYSTEM, *_OF_CHECKS)) or is_own(error)
 
 
 def is_own(error: BaseException) -> bool:
-    """Returns whether a `raise` statement of db3kd raised the error, as its checks do.
+    """Returns whether db3kd raised an error because of what a user provided."""
+    teachers = sys.modules.get("db3kd.teachers.base")  # loaded by any code that raises TeacherError
+    of_teachers = () if teachers is None else (teachers.TeacherError,)
+    own = (ArgumentError, ArgumentTypeError, InputError, DivergedError, *of_teachers)
+    return isinstance(error, own) or (isinstance(error, _OF_CHECKS) and _is_raised_by_db3kd(error))
 
-    Errors of native ops are not its own: what a user passes is checked before an op is called.
-    """
+
+def _is_raised_by_db3kd(error: BaseException) -> bool:
+    """Returns whether a `raise` statement of db3kd raised an error of a built-in class."""
     trace = error.__traceback__
     if trace is None:
         return False
@@ -56,23 +59,21 @@ def is_own(error: BaseException) -> bool:
 def one_line(error: Exception, options: Mapping[str, str]) -> str:
     """Returns the message of an error as one line.
 
-    A ValueError, TypeError or ArithmeticError that db3kd did not raise is called unexpected: it may
+    A ValueError, TypeError or ArithmeticError that is not db3kd's own is called unexpected: it may
     be a bug as well as a wrong input.
 
     Args:
         error: Any exception.
         options: The option that stands for each argument, as from `options_of`.
     """
-    text = " ".join(str(error).split())
-    if is_own(error):
-        text = as_options(text, options, _quoted(error))
-    elif isinstance(error, _OF_CHECKS):
-        kind = type(error).__name__
+    if isinstance(error, _OF_CHECKS) and not is_own(error):
+        text = " ".join(str(error).split()) or "no message"
         return (
-            f"unexpected {kind}: {text or 'no message'}; run db3kd --debug COMMAND ... to see the "
+            f"unexpected {type(error).__name__}: {text}; run db3kd --debug COMMAND ... to see the "
             "traceback"
         )
-    text = text or type(error).__name__
+    text = _with_options(error, {**options, **vars(error).get(_OPTIONS, {})})
+    text = " ".join(text.split()) or type(error).__name__
     if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
         text += '; pip install "db3kd[all]"'
     return text
@@ -113,68 +114,64 @@ def options_of(parameters: Iterable[Parameter]) -> dict[str, str]:
     return {each.name: each.opts[0] for each in parameters if each.name is not None}
 
 
-def as_options(text: str, options: Mapping[str, str], quoted: Iterable[str] = ()) -> str:
-    """Replaces the arguments in an error's message by options.
-
-    Args:
-        text: A message that begins with `argument: `, or mentions arguments as `argument=`.
-        options: The option that stands for each argument.
-        quoted: Messages of others that the message may hold, which stay as they are.
-
-    Example:
-        >>> as_options("queries: expected at least 1, got 0", {"queries": "--budget"})
-        '--budget: expected at least 1, got 0'
-        >>> as_options("pass channels=1", {"channels": "--channels"})
-        'pass --channels 1'
-    """
-    names = "|".join(name.replace("_", "[_-]") for name in options)
-    if not names:
-        return text
-
-    def option(found: re.Match[str]) -> str:
-        has_value = found.groupdict().get("value") is not None
-        return options[found["name"].replace("-", "_")] + (" " if has_value else "")
-
-    text = re.sub(rf"^(?P<name>{names})(?=: )", option, text)
-    value = r"(?:True\b|(?P<value>(?=['\"\w]))|)"
-    argument = rf"(?<![\w.?&/'\"-])(?P<name>{names})={value}"
-    of_others = "|".join(map(re.escape, quoted))
-    parts = re.split(f"({of_others})", text) if of_others else [text]
-    parts[::2] = [re.sub(argument, option, part) for part in parts[::2]]
-    return "".join(parts)
+def _with_options(error: Exception, options: Mapping[str, str]) -> str:
+    """Returns the message of an error with options instead of arguments."""
+    if isinstance(error, ArgumentError | ArgumentTypeError):
+        argument, colon, problem = error.argument, ": ", error.problem
+    else:
+        argument, colon, problem = str(error).partition(": ")
+    rest = colon + problem
+    if not _quotes_another(error):
+        rest = mentioning_options(rest, options)
+        argument = mentioning_options(argument, options)
+    return options.get(argument, argument) + rest
 
 
-def _quoted(error: BaseException) -> list[str]:
-    """Returns the messages of the errors that led to one of db3kd, and that db3kd did not raise."""
-    found = []
-    seen: list[BaseException] = []
+def _quotes_another(error: BaseException) -> bool:
+    """Returns whether the message of an error contains that of an error that is not db3kd's own."""
+    text, seen = str(error), [error]
     cause = error.__cause__ or error.__context__
     while cause is not None and cause not in seen:
+        if not is_own(cause) and str(cause) and str(cause) in text:
+            return True
         seen.append(cause)
-        text = " ".join(str(cause).split())
-        if text and not is_own(cause):
-            found.append(text)
         cause = cause.__cause__ or cause.__context__
-    return found
+    return False
+
+
+def mentioning_options(text: str, options: Mapping[str, str]) -> str:
+    """Replaces the arguments that a message mentions, such as `classes=`, by options.
+
+    Example:
+        >>> mentioning_options("pass channels=1", {"channels": "--channels"})
+        'pass --channels 1'
+
+    Args:
+        text: A part of a message.
+        options: The option that stands for each argument.
+    """
+    if not options:
+        return text
+    mention = rf"(?<![\w.?&/'\"-])({'|'.join(options)})=(?:True\b|(?P<value>(?=['\"\w]))|)"
+    return re.sub(
+        mention,
+        lambda found: options[found[1]] + (" " if found["value"] is not None else ""),
+        text,
+    )
 
 
 @contextmanager
 def naming_options(**options: str) -> Iterator[None]:
-    """Translates the errors of calls whose arguments differ from the command's parameters.
+    """Names the options of a call whose arguments differ from the command's parameters.
 
         with naming_options(model="--architecture"):
             load_teacher(source, model=architecture)
 
     Args:
-        options: The option that stands for each argument.
-
-    Raises:
-        CommandError: If a check of db3kd fails in the call.
+        options: The option that stands for each argument, for `one_line`.
     """
     try:
         yield
     except Exception as error:
-        text = as_options(" ".join(str(error).split()), options, _quoted(error))
-        if not (is_own(error) and fits_one_line(error)) or text == " ".join(str(error).split()):
-            raise
-        raise CommandError(text) from error
+        vars(error)[_OPTIONS] = {**options, **vars(error).get(_OPTIONS, {})}
+        raise

@@ -9,6 +9,7 @@ from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import DryRun, ImageOptions, PricePer1000, Seed, Split, load_split_or_all
 from db3kd.cli.plan_output import price_text
 from db3kd.cli.teacher_options import TEACHER_HELP, Device, ModelFileOptions
+from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun, plural
 
 if TYPE_CHECKING:
@@ -80,11 +81,12 @@ def evaluate(
     name = _one_model(student, model)
     loaded, part = load_split_or_all(images.source(split))
     if loaded.labels is None and agree_with is None:
-        raise ValueError(
-            f"data: accuracy needs {input_noun(loaded.image_shape)}s with true classes, got none "
+        raise ArgumentError(
+            "data",
+            f"accuracy needs {input_noun(loaded.image_shape)}s with true classes, got none "
             f"in {loaded.name}; use a folder with a folder for each class, a .npz file with "
             "labels, or a table with --label-column. The agreement of a student with its teacher "
-            "needs none: pass --agree-with"
+            "needs none: pass --agree-with",
         )
     whole = len(loaded)
     loaded = loaded.subset(draw_samples(whole, limit, seed))
@@ -121,14 +123,15 @@ def evaluate(
 def _one_model(student: str | None, model: str | None) -> str:
     """Returns the model to measure, which is an argument or an option."""
     if student is not None and model is not None:
-        raise ValueError(
-            f"model: expected one model to measure, got {student!r} and {model!r}; compare two "
-            "models with --agree-with"
+        raise ArgumentError(
+            "model",
+            f"expected one model to measure, got {student!r} and {model!r}; compare two "
+            "models with --agree-with",
         )
     found = model if student is None else student
     if found is None:
-        raise ValueError(
-            "model: expected the model to measure, such as db3kd evaluate runs/mine, got none"
+        raise ArgumentError(
+            "model", "expected the model to measure, such as db3kd evaluate runs/mine, got none"
         )
     return found
 

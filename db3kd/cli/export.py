@@ -10,6 +10,7 @@ from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_
 from db3kd.cli.options import ImageOptions, Split, load_test_or_all
 from db3kd.cli.outputs import refuse_existing
 from db3kd.cli.teacher_options import parse_shape
+from db3kd.errors import ArgumentError
 from db3kd.wording import counted
 
 if TYPE_CHECKING:
@@ -116,13 +117,16 @@ def export(
     file = student_file(student)
     if out is None:
         if format is None:
-            raise ValueError(
-                "format: expected onnx, torchscript, pt2 or safetensors, or a file with such a "
-                "suffix as out="
+            raise ArgumentError(
+                "format",
+                "expected onnx, torchscript, pt2 or safetensors, or a file with such a "
+                "suffix as out=",
             )
         out = file.with_suffix(suffix_of(format))
     if format not in (None, format_of(out)):
-        raise ValueError(f"out: expected a name ending in {suffix_of(format)}, got {out.name!r}")
+        raise ArgumentError(
+            "out", f"expected a name ending in {suffix_of(format)}, got {out.name!r}"
+        )
     refuse_existing(out)
     images = check.load()
     result = export_model(

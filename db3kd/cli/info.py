@@ -15,6 +15,7 @@ import typer
 from db3kd.cli.errors import one_line
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.teacher_options import TEACHER_HELP, ModelFileOptions
+from db3kd.errors import ArgumentError
 from db3kd.wording import counted
 
 if TYPE_CHECKING:
@@ -86,10 +87,10 @@ def info(
         refuse_options(model_file, "needs --teacher")
         for name, value in (("features", features), ("time", time)):
             if value is not None:
-                raise ValueError(f"{name}: needs --teacher")
+                raise ArgumentError(name, "needs --teacher")
     if teacher_keys:
         if teacher is not None:
-            raise ValueError("teacher_keys: cannot be combined with --teacher")
+            raise ArgumentError("teacher_keys", "cannot be combined with --teacher")
         _print_teacher_keys()
     elif teacher is None:
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])

@@ -8,6 +8,7 @@ import typer
 
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
 from db3kd.cli.options import DryRun, PricePer1000, Seed, given, parse_counts
+from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
     from db3kd.labelling.ray_cluster import Workers
@@ -254,10 +255,12 @@ class SoftLabelOptions(OptionSet):
         from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, SoftLabelSettings
 
         if self.normalisation == "inverse" and self.scale is not None:
-            raise ValueError("scale: needs --normalisation margin; inverse has no scale")
+            raise ArgumentError("scale", "needs --normalisation margin; inverse has no scale")
         if self.normalisation == "margin" and self.scale is None:
             if self.temperature is not None:
-                raise ValueError("temperature: margin soft labels are stored only with a --scale")
+                raise ArgumentError(
+                    "temperature", "margin soft labels are stored only with a --scale"
+                )
             return None
         temperature = self.temperature
         if temperature is None:

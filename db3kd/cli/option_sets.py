@@ -20,6 +20,8 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hint
 
 from typer.models import OptionInfo
 
+from db3kd.errors import ArgumentError
+
 COMMON = "Options"
 """The panel at the top of `--help`, for required options and those that most users need."""
 
@@ -57,7 +59,7 @@ def refuse_options(options: OptionSet, reason: str, *names: str) -> None:
     """
     for name in given_options(options):
         if name in names or not names:
-            raise ValueError(f"{name}: {reason}")
+            raise ArgumentError(name, f"{reason}")
 
 
 def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,6 +8,7 @@ import typer
 
 from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_price, check_seed
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
+from db3kd.errors import ArgumentError
 from db3kd.wording import input_noun
 
 if TYPE_CHECKING:
@@ -205,4 +206,6 @@ def parse_counts(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise ValueError(f"snapshots: expected numbers such as 5,10,20, got {text!r}") from None
+        raise ArgumentError(
+            "snapshots", f"expected numbers such as 5,10,20, got {text!r}"
+        ) from None

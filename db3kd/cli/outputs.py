@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from db3kd.errors import ArgumentError
 from db3kd.wording import counted
 
 
@@ -30,7 +31,7 @@ def check_weights_file(path: Path) -> None:
         FileExistsError: If one of the two files exists.
     """
     if path.suffix != ".safetensors":
-        raise ValueError(f"out: expected a name ending in .safetensors, got {path.name!r}")
+        raise ArgumentError("out", f"expected a name ending in .safetensors, got {path.name!r}")
     refuse_existing(path)
     refuse_existing(path.with_suffix(".json"))
 
@@ -58,11 +59,11 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """
     from db3kd.storage.existing_runs import holds_run
     from db3kd.teachers import TeacherError
-    from db3kd.teachers.base import SingleClassError, UnknownClassError
+    from db3kd.teachers.base import SingleClassError, TeacherChangedError, UnknownClassError
 
     try:
         yield
-    except SingleClassError:  # resuming alone ends with it again
+    except (SingleClassError, TeacherChangedError):  # resuming alone ends with it again
         raise
     except (TeacherError, OSError, KeyboardInterrupt) as error:
         if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):

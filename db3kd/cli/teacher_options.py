@@ -8,6 +8,7 @@ import typer
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet
 from db3kd.cli.options import DEVICE_HELP
+from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
@@ -130,15 +131,12 @@ class TeacherOptions(ModelFileOptions, TeacherSource):
 
     def open(self, images: "ImageSet | None" = None) -> "Teacher":
         """Loads the teacher; `images` as for `load`."""
-        import torch
-
-        dtypes = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
         return self.load(
             self.teacher,
             images,
             self.device,
             max_batch=self.max_batch,
-            autocast=dtypes[self.autocast],
+            autocast=self.autocast,
             compile=self.compile,
             cuda_graphs=self.cuda_graphs,
         )
@@ -151,11 +149,14 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"image_shape: expected sizes such as 1,28,28, got {text!r}") from None
+        raise ArgumentError(
+            "image_shape", f"expected sizes such as 1,28,28, got {text!r}"
+        ) from None
     if len(sizes) == 2:
-        raise ValueError(
-            f"image_shape: expected channels, height and width, got {text!r} without channels; use "
-            f"1,{text} for grey images or 3,{text} for colour images"
+        raise ArgumentError(
+            "image_shape",
+            f"expected channels, height and width, got {text!r} without channels; use "
+            f"1,{text} for grey images or 3,{text} for colour images",
         )
     return sizes
 

@@ -9,6 +9,7 @@ import typer
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import OptionSet
 from db3kd.cli.options import DEVICE_HELP, Seed
+from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
     from db3kd.training.callbacks import TrainingCallback
@@ -145,7 +146,7 @@ class StudentTrainingOptions(OptionSet):
     def patient_settings(self, device: str) -> "TrainSettings":
         """Returns the settings of all networks of a distillation without labels."""
         if self.epochs is not None:
-            raise ValueError("epochs: needs --labels; use --steps")
+            raise ArgumentError("epochs", "needs --labels; use --steps")
         return self._settings(
             device,
             steps=self.steps,
@@ -155,7 +156,7 @@ class StudentTrainingOptions(OptionSet):
     def settings(self, preset: str | None, device: str) -> "TrainSettings":
         """Returns the settings of a student of labels; a preset sets the paper's batch size."""
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("steps: expected --epochs or --steps, got both")
+            raise ArgumentError("steps", "expected --epochs or --steps, got both")
         chosen = self.epochs or self.steps or preset
         return self._settings(
             device,
@@ -195,7 +196,7 @@ class StudentTrainingOptions(OptionSet):
             with naming_options(out="--tracker-dir"):
                 check_parents(self._logs_folder(student) / student.stem)
         elif self.tracker_dir is not None:
-            raise ValueError("tracker_dir: needs --tracker tensorboard or --tracker wandb")
+            raise ArgumentError("tracker_dir", "needs --tracker tensorboard or --tracker wandb")
 
     def _logs_folder(self, student: Path) -> Path:
         return self.tracker_dir or student.parent / "logs"

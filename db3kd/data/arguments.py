@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from db3kd.array_arguments import IntegersLike, as_classes
 from db3kd.data.dataset_images import (
     HuggingFaceDataset,
     dataset_image_set,
@@ -18,6 +19,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, NamedImages
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.data.table_rows import features_of, is_model, table_as_images
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.copying import copy_network
 from db3kd.tables import Features
 from db3kd.tables.columns import is_table
@@ -134,7 +136,7 @@ def as_images(
     if isinstance(given, Dataset):
         return dataset_image_set(given, with_labels)
     if isinstance(given, nn.Module) or hasattr(given, "decide"):
-        raise _unsupported_images(given, "pass the teacher first: label(teacher, images)")
+        raise _unsupported_images(given, "pass the teacher first, then the images")
     if isinstance(given, str | os.PathLike):
         raise _unsupported_images(given, f"load them: db3kd.load_data({str(given)!r})")
     raise _unsupported_images(
@@ -158,26 +160,32 @@ def as_image_source(images: ImagesLike) -> Tensor | ImageSource:
     return as_images(images, with_labels=False)
 
 
-def with_labels(images: ImagesLike, labels: Tensor | None) -> tuple[Tensor | ImageSource, Tensor]:
+def with_labels(
+    images: ImagesLike, labels: IntegersLike | None
+) -> tuple[Tensor | ImageSource, Tensor]:
     """Converts images, and takes their labels unless other labels are given.
+
+    Labels of -1 are accepted: they mean that there is none.
 
     Returns:
         The images as by `as_image_source`, and int64 [N].
 
     Raises:
         TypeError: See `as_images`.
-        ValueError: If there are no labels, or as for `as_images`.
+        ValueError: If there are no labels or not one per image, or as for `as_images`.
     """
     if labels is not None:
-        return as_image_source(images), labels
+        given = as_image_source(images)
+        return given, as_classes(labels, len(given), least=-1)
     source = as_images(images)
     found = None if isinstance(source, Tensor) else source.labels
     if found is None:
         noun = input_noun(source.shape[1:] if isinstance(source, Tensor) else source.image_shape)
         made = "from_arrays(images" if noun == "image" else "from_table(table"
-        raise ValueError(
-            f"labels: expected the class of each {noun}, got {noun}s without labels; pass labels=, "
-            f"or db3kd.ImageSet.{made}, labels)"
+        raise ArgumentError(
+            "labels",
+            f"expected the class of each {noun}, got {noun}s without labels; pass labels=, "
+            f"or db3kd.ImageSet.{made}, labels)",
         )
     return source, found
 
@@ -204,8 +212,8 @@ def as_teacher(teacher: TeacherLike, images: Tensor | NamedImages | None = None)
     features = Features.of(images)
     if is_model(given) and features is not None:
         return TabularTeacher(given, features)
-    raise TypeError(
-        f"teacher: expected a teacher, got {_described(given)}; {_teacher_advice(given, missing)}"
+    raise ArgumentTypeError(
+        "teacher", f"expected a teacher, got {_described(given)}; {_teacher_advice(given, missing)}"
     )
 
 
@@ -237,7 +245,9 @@ def _is_hugging_face(value: Any, kind: str) -> bool:
 def _wrap_module(module: nn.Module, images: Tensor | NamedImages | None) -> Teacher:
     advice = "wrap it: db3kd.ModuleTeacher(module, image_shape, classes)"
     if images is None:
-        raise TypeError(f"teacher: a torch module does not state the shape of its images; {advice}")
+        raise ArgumentTypeError(
+            "teacher", f"a torch module does not state the shape of its images; {advice}"
+        )
     shape = tuple(images.shape[1:] if isinstance(images, Tensor) else images.image_shape)
     first = next(module.parameters(), torch.empty(0))
     dtype = first.dtype if first.is_floating_point() else torch.float32
@@ -246,16 +256,18 @@ def _wrap_module(module: nn.Module, images: Tensor | NamedImages | None) -> Teac
         with torch.inference_mode():
             scores = copied(torch.zeros(1, *shape, dtype=dtype, device=first.device))
     except Exception as error:
-        raise TypeError(
-            f"teacher: {type(module).__name__} fails on an image of shape {shape} "
+        raise ArgumentTypeError(
+            "teacher",
+            f"{type(module).__name__} fails on an image of shape {shape} "
             f"({type(error).__name__}: {error}); pass images of the shape that it takes, or "
-            f"{advice}"
+            f"{advice}",
         ) from error
     if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[1] < 2:
         actual = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise TypeError(
-            f"teacher: expected scores [1, classes] from {type(module).__name__} for an image of "
-            f"shape {shape}, got {actual}; {advice}, around a module that returns such scores"
+        raise ArgumentTypeError(
+            "teacher",
+            f"expected scores [1, classes] from {type(module).__name__} for an image of "
+            f"shape {shape}, got {actual}; {advice}, around a module that returns such scores",
         )
     return ModuleTeacher(module, shape, scores.shape[1])
 
@@ -279,9 +291,10 @@ def _teacher_advice(teacher: Any, missing: list[str]) -> str:
 
 
 def _unsupported_images(images: Any, advice: str) -> TypeError:
-    return TypeError(
-        "images: expected an ImageSet, an array or tensor [N, C, H, W], or a map-style data set, "
-        f"got {_described(images)}; {advice}"
+    return ArgumentTypeError(
+        "images",
+        "expected an ImageSet, an array or tensor [N, C, H, W], or a map-style data set, "
+        f"got {_described(images)}; {advice}",
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.validation import UNIT_BOUNDS, check_images
 
 DIGEST_BYTES = 16
@@ -92,11 +93,12 @@ class ArrayLayout:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
         if dtype != np.uint8 and dtype.kind != "f":
-            raise TypeError(f"{name}: expected uint8 or floats in [0, 1], got {dtype}")
+            raise ArgumentTypeError(name, f"expected uint8 or floats in [0, 1], got {dtype}")
         if len(shape) not in (1, 2, 3):
-            raise ValueError(
-                f"{name}: expected [N, C, H, W], [N, H, W] or [N, D], got "
-                f"[N{''.join(f', {size}' for size in shape)}]"
+            raise ArgumentError(
+                name,
+                f"expected [N, C, H, W], [N, H, W] or [N, D], got "
+                f"[N{''.join(f', {size}' for size in shape)}]",
             )
         self._channels_last = (
             len(shape) == 3 and shape[2] in _CHANNELS and shape[0] not in _CHANNELS
@@ -253,5 +255,5 @@ def scale_to_unit(images: np.ndarray, bounds: tuple[float, float], name: str) ->
         return images
     lower, upper = bounds
     if images.dtype.kind not in "fiu" or not ((images >= lower) & (images <= upper)).all():
-        raise ValueError(f"{name}: expected all values within bounds={bounds}, got other values")
+        raise ArgumentError(name, f"expected all values within bounds={bounds}, got other values")
     return ((images.astype(np.float64) - lower) / (upper - lower)).astype(np.float32)

@@ -13,6 +13,7 @@ from db3kd.argument_types import check_seed
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentError
 from db3kd.wording import counted
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -66,29 +67,32 @@ class AugmentedImages:
         project: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if queries_per_sample < 1:
-            raise ValueError(f"queries_per_sample: expected at least 1, got {queries_per_sample}")
+            raise ArgumentError(
+                "queries_per_sample", f"expected at least 1, got {queries_per_sample}"
+            )
         check_seed(seed)
         if not 0 <= mixup <= 1:
-            raise ValueError(f"mixup: expected 0 to 1, got {mixup}")
+            raise ArgumentError("mixup", f"expected 0 to 1, got {mixup}")
         if not 0 <= shift < 1:
-            raise ValueError(f"shift: expected at least 0 and below 1, got {shift}")
+            raise ArgumentError("shift", f"expected at least 0 and below 1, got {shift}")
         if not 0 <= noise < math.inf:
-            raise ValueError(f"noise: expected at least 0, got {noise}")
+            raise ArgumentError("noise", f"expected at least 0, got {noise}")
         images = as_image_source(images)
         if project is None and isinstance(images, ImageSet) and images.features is not None:
             project = images.features.project
         self._read_clean = image_reader(images, "cpu")
         shape = self._read_clean(torch.zeros(1, dtype=torch.int64)).shape[1:]
         if len(shape) not in (1, 3):
-            raise ValueError(
-                "images: expected [N, channels, height, width] or rows [N, D], got images of "
-                f"{list(shape)}"
+            raise ArgumentError(
+                "images",
+                "expected [N, channels, height, width] or rows [N, D], got images of "
+                f"{list(shape)}",
             )
         self.samples = len(images)
         self.partners = self.samples if partners is None else partners
         if not 1 <= self.partners <= self.samples:
-            raise ValueError(
-                f"partners: expected 1 to {counted(self.samples, 'sample')}, got {partners}"
+            raise ArgumentError(
+                "partners", f"expected 1 to {counted(self.samples, 'sample')}, got {partners}"
             )
         self.image_shape = tuple(shape)
         self.queries_per_sample = queries_per_sample
@@ -165,9 +169,10 @@ class AugmentedImages:
         if groups is None or not bool((groups >= 0).any()):
             return None
         if tuple(groups.shape) != self.image_shape:
-            raise ValueError(
-                f"project: expected a projection of inputs of shape {self.image_shape}, got one of "
-                f"shape {tuple(groups.shape)}"
+            raise ArgumentError(
+                "project",
+                f"expected a projection of inputs of shape {self.image_shape}, got one of "
+                f"shape {tuple(groups.shape)}",
             )
         return groups
 

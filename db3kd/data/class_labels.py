@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import first_missing
 from db3kd.tables.places import row_numbered
 from db3kd.wording import did_you_mean
@@ -22,7 +23,7 @@ def true_classes(images: "ImageSet") -> tuple[Tensor, int]:
         ValueError: If the images have no labels.
     """
     if images.labels is None or images.classes is None:
-        raise ValueError(f"data: expected images with true classes, got none in {images.name}")
+        raise ArgumentError("data", f"expected images with true classes, got none in {images.name}")
     return images.labels, images.classes
 
 
@@ -53,8 +54,8 @@ def as_labels(
     names = None if class_names is None else tuple(class_names)
     if values.ndim != 1:
         hint = "; take argmax(1) of one-hot rows" if values.ndim == 2 else ""
-        raise ValueError(
-            f"{name}: expected one label per image, got shape {list(values.shape)}{hint}"
+        raise ArgumentError(
+            name, f"expected one label per image, got shape {list(values.shape)}{hint}"
         )
     if values.dtype.kind in "USO" and all(
         isinstance(label, str | bytes) for label in values.tolist()
@@ -62,12 +63,13 @@ def as_labels(
         texts = [label.decode() if isinstance(label, bytes) else label for label in values.tolist()]
         return _number_names(texts, names, name)
     if values.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name}: expected class names, or class numbers as int64, got {values.dtype}; use "
-            "labels.astype(int) if they are class numbers"
+        raise ArgumentTypeError(
+            name,
+            f"expected class names, or class numbers as int64, got {values.dtype}; use "
+            "labels.astype(int) if they are class numbers",
         )
     if values.dtype.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f"{name}: expected class numbers below 2^63, got {values.max()}")
+        raise ArgumentError(name, f"expected class numbers below 2^63, got {values.max()}")
     return torch.from_numpy(values.astype(np.int64)), names
 
 
@@ -108,9 +110,10 @@ def _as_array(labels: Any, name: str) -> np.ndarray:
     values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     row = _first_without_class(labels, values)
     if row is not None:
-        raise ValueError(
-            f"{name}: expected a class in each row, got none in {row_numbered(row)}; remove the "
-            "row, or pass no labels if you need none"
+        raise ArgumentError(
+            name,
+            f"expected a class in each row, got none in {row_numbered(row)}; remove the "
+            "row, or pass no labels if you need none",
         )
     return values
 
@@ -148,9 +151,10 @@ def _number_names(
     number_of = {each.strip(): number for number, each in enumerate(names)}
     unknown = sorted(set(texts) - number_of.keys())
     if unknown:
-        raise ValueError(
-            f"{name}: expected one of the class names {', '.join(map(repr, names[:10]))}"
+        raise ArgumentError(
+            name,
+            f"expected one of the class names {', '.join(map(repr, names[:10]))}"
             f"{' …' if len(names) > 10 else ''}, got {unknown[0]!r}"
-            f"{did_you_mean(unknown[0], names)}"
+            f"{did_you_mean(unknown[0], names)}",
         )
     return torch.tensor([number_of[text] for text in texts], dtype=torch.int64), names

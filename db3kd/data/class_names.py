@@ -10,6 +10,7 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
+from db3kd.errors import ArgumentError, InputError
 from db3kd.teachers.base import Teacher, class_names_of, describe
 
 _LOG = logging.getLogger(__name__)
@@ -76,9 +77,10 @@ def check_labels_of(images: NamedImages, teacher: Teacher, name: str = "images")
     """
     highest = -1 if images.labels is None else int(images.labels.max())
     if highest >= teacher.classes:
-        raise ValueError(
-            f"{name}: expected labels in [0, {teacher.classes}), because teacher "
-            f"{describe(teacher)} has {teacher.classes} classes, got {highest} in {images.name}"
+        raise ArgumentError(
+            name,
+            f"expected labels in [0, {teacher.classes}), because teacher "
+            f"{describe(teacher)} has {teacher.classes} classes, got {highest} in {images.name}",
         )
 
 
@@ -112,7 +114,7 @@ def class_table(
     table = torch.tensor([place.get(name.strip(), -1) for name in names])
     used = numbers[numbers >= 0].unique()
     if bool((table[used] < 0).any()):
-        raise ValueError(_difference(names, others, who, other))
+        raise InputError(_difference(names, others, who, other))
     return table
 
 

@@ -16,6 +16,7 @@ from db3kd.data.image_decoding import DecodeOptions, ImageConverter, check_mode
 from db3kd.data.image_files import EncodedPixels, TableImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_tables import image_column, label_column, stored_cells
+from db3kd.errors import ArgumentError, ArgumentTypeError
 
 _BLOCK_ROWS = 256
 
@@ -113,8 +114,8 @@ class DatasetPixels:
     def _converted(self, row: int) -> Tensor:
         image, where = self._image_at(row), f"{self._name}: item {row}"
         if self._converter is None or not _is_pillow(image):
-            raise TypeError(
-                f"{where}: expected a PIL image as the first item is, got {type(image).__name__}"
+            raise ArgumentTypeError(
+                where, f"expected a PIL image as the first item is, got {type(image).__name__}"
             )
         check_mode(image, where)
         return self._converter.to_tensor(image, where)
@@ -123,9 +124,10 @@ class DatasetPixels:
         array = self._as_array(self._image_at(row), row)
         if (array.shape, array.dtype) != self._stored:
             shape, dtype = self._stored
-            raise ValueError(
-                f"{self._name}: item {row}: expected {list(shape)} {dtype} as the first item is, "
-                f"got {list(array.shape)} {array.dtype}; all items need the same shape and dtype"
+            raise ArgumentError(
+                self._name,
+                f"item {row}: expected {list(shape)} {dtype} as the first item is, got "
+                f"{list(array.shape)} {array.dtype}; all items need the same shape and dtype",
             )
         return array
 
@@ -134,9 +136,10 @@ class DatasetPixels:
             return image.detach().cpu().numpy()
         if isinstance(image, np.ndarray):
             return image
-        raise TypeError(
-            f"{self._name}: item {row}: expected an image (a tensor, an array or a PIL image) or a "
-            f"pair (image, label), got {type(image).__name__}"
+        raise ArgumentTypeError(
+            self._name,
+            f"item {row}: expected an image (a tensor, an array or a PIL image) or a pair (image, "
+            f"label), got {type(image).__name__}",
         )
 
 
@@ -157,14 +160,15 @@ def dataset_image_set(dataset: Dataset[Any], with_labels: bool = True) -> ImageS
     """
     name = _NAME
     if not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"{name}: expected a data set with __len__ and __getitem__, got "
+        raise ArgumentTypeError(
+            name,
+            "expected a data set with __len__ and __getitem__, got "
             f"{type(dataset).__name__}, which can only be iterated; collect its items and use "
-            "db3kd.ImageSet.from_arrays(images, labels)"
+            "db3kd.ImageSet.from_arrays(images, labels)",
         )
     count = len(dataset)
     if count == 0:
-        raise ValueError(f"{name}: the data set is empty, expected at least one image")
+        raise ArgumentError(name, "the data set is empty, expected at least one image")
     first = dataset[0]
     if not isinstance(first, tuple | list):
         return ImageSet(DatasetPixels(dataset.__getitem__, count, name), None, None, name)
@@ -196,7 +200,7 @@ def hugging_face_image_set(dataset: HuggingFaceDataset, with_labels: bool = True
     """
     name = _NAME
     if len(dataset) == 0:
-        raise ValueError(f"{name}: the data set is empty, expected at least one image")
+        raise ArgumentError(name, "the data set is empty, expected at least one image")
     table: Any = dataset
     column = image_column(table, name)
     transformed = table.format["type"] == "custom"

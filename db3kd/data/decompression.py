@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from db3kd.errors import InputError
+
 _VARIABLE = "DB3KD_MAX_DECOMPRESSED_GIB"
 
 
@@ -18,7 +20,7 @@ def max_decompressed_bytes() -> int:
     try:
         return int(float(text) * 2**30)
     except (ValueError, OverflowError):
-        raise ValueError(f"{_VARIABLE}: expected a number of GiB, got {text!r}") from None
+        raise InputError(f"{_VARIABLE}: expected a number of GiB, got {text!r}") from None
 
 
 def check_decompressed_size(path: Path, content: str, size: int) -> None:
@@ -33,7 +35,7 @@ def check_decompressed_size(path: Path, content: str, size: int) -> None:
         ValueError: If `size` is more than `max_decompressed_bytes()`.
     """
     if size > max_decompressed_bytes():
-        raise ValueError(
+        raise InputError(
             f"{path}: expected at most {max_decompressed_bytes() / 2**30:.3g} GiB once "
             f"decompressed, got {size / 2**30:.3g} GiB for {content}; store it uncompressed (.npy "
             f"or raw IDX), or set {_VARIABLE} to a higher number of GiB if you trust the file"

@@ -14,6 +14,7 @@ from db3kd.data.class_labels import class_count
 from db3kd.data.decompression import check_decompressed_size
 from db3kd.data.image_set import ImageSet
 from db3kd.data.splits import require_split, split_set_name
+from db3kd.errors import InputError
 from db3kd.wording import counted
 
 _PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
@@ -38,7 +39,7 @@ def load_idx_folder(folder: Path, split: str, classes: int | None) -> ImageSet:
     images = read_idx(parts[split][0], 3)
     split_labels = labels.get(split)
     if split_labels is not None and len(split_labels) != images.shape[0]:
-        raise ValueError(
+        raise InputError(
             f"{folder}: expected one label for each image of {split}, got "
             f"{counted(images.shape[0], 'image')} and {counted(len(split_labels), 'label')}"
         )
@@ -77,7 +78,7 @@ def read_idx(path: Path, dimensions: int) -> StoredArray:
             check_decompressed_size(path, str(list(shape)), size)
             content = stream.read(size + 1)  # One more byte, to detect a longer file.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: expected a valid gzipped IDX file: {error}") from error
+        raise InputError(f"{path}: expected a valid gzipped IDX file: {error}") from error
     _check_size(path, shape, length, length + len(content))
     return np.frombuffer(content, np.uint8).reshape(shape)
 
@@ -101,7 +102,7 @@ def _read_labels(path: Path) -> np.ndarray:
 
 def _parse_shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) < 4 + 4 * dimensions:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected an IDX file of bytes in {dimensions} dimensions, got the header "
             f"{header[:4].hex()}"
         )
@@ -112,7 +113,7 @@ def _check_size(path: Path, shape: tuple[int, ...], header: int, size: int) -> N
     expected = header + math.prod(shape)
     if size != expected:
         actual = "more" if size > expected and path.suffix == ".gz" else str(size)
-        raise ValueError(
+        raise InputError(
             f"{path}: expected {expected} bytes for {list(shape)}, got {actual}; the file is "
             "truncated, or has extra bytes at its end"
         )

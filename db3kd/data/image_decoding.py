@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.extras import import_data_package
+from db3kd.errors import ArgumentError, InputError
 from db3kd.validation import number_text
 
 _GREY = ("1", "L", "LA", "La")
@@ -37,7 +38,7 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         if self.channels not in (None, 1, 3):
-            raise ValueError(f"channels: expected 1 or 3, got {self.channels}")
+            raise ArgumentError("channels", f"expected 1 or 3, got {self.channels}")
 
 
 def decode_image(content: bytes, where: str) -> Any:
@@ -63,7 +64,7 @@ def decode_image(content: bytes, where: str) -> Any:
         raise
     except Exception as error:  # Pillow's decoders raise many types for a broken file.
         why = re.sub(r" <_io\.BytesIO object at \w+>", " the content of the file", str(error))
-        raise ValueError(
+        raise InputError(
             f"{where}: expected an image, which Pillow could not decode: {why}"
         ) from error
     check_mode(image, where)
@@ -73,7 +74,7 @@ def decode_image(content: bytes, where: str) -> Any:
 def check_mode(image: Any, where: str) -> None:
     """Raises ValueError unless `ImageConverter` takes Pillow images of this mode."""
     if image.mode not in (*_GREY, *_COLOUR, *_GREY_16, *_FLOAT) and not _has_16_bits(image):
-        raise ValueError(
+        raise InputError(
             f"{where}: expected an image of 8 or 16 bits or of floats in [0, 1], got the mode "
             f"{image.mode} ({image.format}); convert it"
         )
@@ -121,7 +122,7 @@ class ImageConverter:
                 lie outside [0, 1]; the message calls the image `where`.
         """
         if self._channels == 1 and not _is_grey(image) and not self._converts:
-            raise ValueError(
+            raise InputError(
                 f"{where} is coloured ({image.mode}) and the first is grey; "
                 "pass channels=1 or channels=3"
             )
@@ -132,7 +133,7 @@ class ImageConverter:
         if self._size:
             image = _resize_and_crop(image, self._size)
         if (image.height, image.width) != self.image_shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"{where} is {image.height}x{image.width} and the first is "
                 f"{self.image_shape[1]}x{self.image_shape[2]}; pass size="
             )
@@ -154,7 +155,7 @@ def _to_fractions(image: Any, where: str) -> Any:
     if _has_16_bits(image):
         values = values / np.float32(65535)
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails too.
-        raise ValueError(
+        raise InputError(
             f"{where}: expected floats in [0, 1], got values from "
             f"{number_text(values.min())} to {number_text(values.max())}; divide by "
             "the largest value that a pixel can have"

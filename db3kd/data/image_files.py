@@ -13,6 +13,7 @@ from db3kd.data.arrays import DIGEST_BYTES, stack_digests
 from db3kd.data.decoded_images import DecodedImages
 from db3kd.data.extras import import_data_package
 from db3kd.data.image_decoding import DecodeOptions, ImageConverter, as_unit, decode_image
+from db3kd.errors import InputError
 from db3kd.tables.places import TableSource
 
 
@@ -92,7 +93,7 @@ class TableImages:
         """
         cell = self._dataset[row][self._column]
         if cell is None or (cell["bytes"] is None and cell["path"] is None):
-            raise ValueError(
+            raise InputError(
                 f"column {self._column!r}: expected the bytes of an image, got none in "
                 f"{self._source.row(row)}"
             )
@@ -101,7 +102,7 @@ class TableImages:
         path = Path(cell["path"]).resolve()
         if path.is_file() and any(path.is_relative_to(folder) for folder in self._trusted):
             return path.read_bytes()
-        raise ValueError(
+        raise InputError(
             f"column {self._column!r}: expected the bytes of an image, got the name of a file or "
             f"an address ({cell['path']}) in {self._source.row(row)}, which is not opened; write "
             "the images' bytes into the table (datasets: dataset.to_parquet embeds them)"
@@ -176,7 +177,7 @@ class EncodedPixels:
         try:
             content = self._images.content(row)
         except ValueError as error:
-            raise ValueError(f"{self._name}: {error}") from error
+            raise InputError(f"{self._name}: {error}") from error
         return content, hashlib.sha256(content).digest()[:DIGEST_BYTES]
 
     def _decode(self, content: bytes, row: int) -> Any:

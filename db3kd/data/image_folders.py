@@ -12,6 +12,7 @@ from db3kd.data.image_decoding import DecodeOptions
 from db3kd.data.image_files import EncodedPixels, ImageFiles
 from db3kd.data.image_set import ImageSet
 from db3kd.data.splits import require_split, split_named, split_set_name
+from db3kd.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def scan_image_folder(root: Path) -> ImageFolder:
             reasons,
         )
     if not images:
-        raise ValueError(
+        raise InputError(
             f"{root}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), IDX files or Parquet "
             f"files, got none among {left_out.total()} files"
         )
@@ -152,7 +153,7 @@ def _split(
     folders: dict[str, str] = {}
     for name, split in splits.items():
         if split in folders:
-            raise ValueError(
+            raise InputError(
                 f"{root}: expected one folder per split, got {folders[split]} and {name}, which "
                 f"are both {split!r}"
             )
@@ -175,7 +176,7 @@ def _classes(root: Path, paths: Sequence[PurePosixPath], depth: int) -> list[str
     if len(by_depth) > 1:
         shallow, deep = by_depth[min(by_depth)], by_depth[max(by_depth)]
         if depth == 0 and any(split_named(path.parts[0]) for path in paths if len(path.parts) > 1):
-            raise ValueError(
+            raise InputError(
                 f"{root}: expected all images at the same depth, as class/image or "
                 f"split/class/image, got {shallow} and {deep}"
             )

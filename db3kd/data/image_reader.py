@@ -7,6 +7,7 @@ from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_source import RESIDENT_BYTES, ImageSource
+from db3kd.errors import ArgumentError
 from db3kd.querying.search import fitting_batch_size
 from db3kd.validation import UNIT_BOUNDS, check_image_shape, check_images
 
@@ -32,7 +33,7 @@ def image_reader(images: ImagesLike, device: torch.device | str) -> Callable[[Te
     """
     source = as_image_source(images)
     if len(source) == 0:
-        raise ValueError("images: expected at least one image, got none")
+        raise ArgumentError("images", "expected at least one image, got none")
     if isinstance(source, Tensor):
         first = source[:1]
     else:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.array_arguments import IntegersLike, as_classes, as_index
 from db3kd.data.arrays import ArrayPixels, PixelSource, images_fingerprint, scale_to_unit
 from db3kd.data.class_labels import as_labels, as_table_labels
+from db3kd.errors import ArgumentError
 from db3kd.tables import Features, Table
 from db3kd.tables.checks import OutOfBoundsError
 from db3kd.tables.places import naming
@@ -18,7 +20,6 @@ from db3kd.validation import (
     UNIT_BOUNDS,
     check_bounds,
     check_class_names,
-    check_classes,
     check_dense,
 )
 from db3kd.wording import counted, input_noun
@@ -107,12 +108,12 @@ class ImageSet:
         self._pixels = pixels
         self._rows = np.arange(len(pixels)) if rows is None else rows
         if len(self._rows) == 0:
-            raise ValueError(
-                f"{name}: the set is empty, expected at least one {input_noun(pixels.image_shape)}"
+            raise ArgumentError(
+                name, f"the set is empty, expected at least one {input_noun(pixels.image_shape)}"
             )
         if labels is not None:
             classes = int(labels.max()) + 1 if classes is None else classes
-            labels = check_classes(labels, len(self._rows), classes, f"{name} labels")
+            labels = as_classes(labels, len(self._rows), f"{name} labels", classes)
         self.labels = labels
         self.classes = classes
         self.class_names: tuple[str, ...] | None = names
@@ -321,15 +322,5 @@ class ImageSet:
         self._state.checked |= check
         return images_fingerprint(digests, self.labels, self.image_shape, self.classes)
 
-    def _checked(self, indices: Sequence[int] | Tensor | np.ndarray) -> np.ndarray:
-        chosen = np.asarray(indices)
-        if chosen.size == 0:
-            return np.empty(0, np.int64)
-        if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
-            raise TypeError(
-                f"indices: expected integers [n], got {list(chosen.shape)} {chosen.dtype}"
-            )
-        invalid = chosen[(chosen < 0) | (chosen >= len(self))]
-        if len(invalid):
-            raise IndexError(f"indices: expected numbers in [0, {len(self)}), got {invalid[0]}")
-        return chosen.astype(np.int64)
+    def _checked(self, indices: IntegersLike) -> np.ndarray:
+        return as_index(indices, len(self), "indices").numpy()

@@ -14,6 +14,7 @@ from db3kd.data.image_files import EncodedPixels, TableImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.parquet_size import check_parquet_size
 from db3kd.data.splits import require_split, split_set_name
+from db3kd.errors import InputError
 from db3kd.tables.places import TableSource, reading
 
 IMAGE_COLUMNS = ("image", "img")
@@ -91,7 +92,7 @@ def image_column(dataset: Any, name: str) -> str:
     for column in IMAGE_COLUMNS:
         if column in dataset.features:
             return column
-    raise ValueError(
+    raise InputError(
         f"{name}: expected a column of images, got the columns {', '.join(dataset.features)}"
     )
 
@@ -124,7 +125,7 @@ def _load(
 ) -> ImageSet:
     dataset = parts[split]
     if len(dataset) == 0:
-        raise ValueError(f"{name}: the split {split!r} is empty, expected at least one image")
+        raise InputError(f"{name}: the split {split!r} is empty, expected at least one image")
     images = TableImages(dataset, image_column(dataset, name), trusted, source)
     set_name, column = split_set_name(name, split, parts), label_column(dataset)
     if column is None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from db3kd.argument_types import check_path
 from db3kd.data.bundled_sets import BUNDLED_SETS, BUNDLED_TABLES, load_bundled
 from db3kd.data.idx_files import holds_idx, load_idx_folder
 from db3kd.data.image_decoding import DecodeOptions
@@ -12,6 +13,7 @@ from db3kd.data.numpy_files import load_npy, load_npz
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.data.splits import group_by_split, require_split
 from db3kd.data.table_files import TABLE_SUFFIXES, TableOptions, holds_table, load_table
+from db3kd.errors import ArgumentError, InputError
 from db3kd.storage.filesystem import names_beside
 from db3kd.storage.manifest import MANIFEST, describe_format, read_manifest
 from db3kd.tables import Features
@@ -80,7 +82,8 @@ def load_data(
         FileNotFoundError: If a file is missing.
         ImportError: If a package is missing; the message names the command that installs it.
     """
-    name, path, options = str(spec), Path(spec), DecodeOptions(size, channels)
+    path = check_path(spec, "spec")
+    name, options = str(spec), DecodeOptions(size, channels)
     columns = TableOptions(features, label_column)
     if name in HUB_NAMES or name.startswith("hub:"):
         _refuse_columns(columns, name)
@@ -94,7 +97,7 @@ def load_data(
         _require_file(path)
         return _load_tables({"train": [path]}, split, name, classes, options, columns)
     if options != DecodeOptions():
-        raise ValueError(
+        raise InputError(
             f"{name}: size and channels apply to image files; these images are arrays of one size"
         )
     if name in BUNDLED_TABLES and label_column is None:
@@ -108,14 +111,16 @@ def load_data(
         _require_file(path)
         return load_npz(path, split, classes) if path.suffix == ".npz" else load_npy(path, classes)
     if path.is_file():
-        raise ValueError(
-            f"data: expected a folder of images, or a .npz, .npy, .csv or .parquet file, got the "
-            f"file {name!r}; for image files, pass their folder: {str(path.parent)!r}"
+        raise ArgumentError(
+            "data",
+            f"expected a folder of images, or a .npz, .npy, .csv or .parquet file, got the "
+            f"file {name!r}; for image files, pass their folder: {str(path.parent)!r}",
         )
     known = [*BUNDLED_SETS, *BUNDLED_TABLES, *HUB_NAMES]
-    raise ValueError(
-        f"data: expected {', '.join(known)}, hub:NAME, an existing folder, or a .npz, .npy, .csv "
-        f"or .parquet file, got {name!r}{did_you_mean(path.name, [*known, *names_beside(path)])}"
+    raise ArgumentError(
+        "data",
+        f"expected {', '.join(known)}, hub:NAME, an existing folder, or a .npz, .npy, .csv "
+        f"or .parquet file, got {name!r}{did_you_mean(path.name, [*known, *names_beside(path)])}",
     )
 
 
@@ -136,9 +141,10 @@ def _load_folder(
         _refuse_columns(columns, path.name)
         return _load_pseudo_samples(path, split, options)
     if (path / MANIFEST).is_file():
-        raise ValueError(
-            f"data: {path} is {describe_format(read_manifest(path)['format'])}, expected the "
-            "images that it was made from"
+        raise ArgumentError(
+            "data",
+            f"{path} is {describe_format(read_manifest(path)['format'])}, expected the "
+            "images that it was made from",
         )
     tables = _tables_in(path)
     if tables:
@@ -170,16 +176,16 @@ def _load_tables(
         _refuse_columns(columns, name)
         return load_parquet(files, split, name, classes, options)
     if len(kinds) > 1:
-        raise ValueError(f"{name}: expected tables of images or tables of features, got both")
+        raise InputError(f"{name}: expected tables of images or tables of features, got both")
     if options != DecodeOptions():
-        raise ValueError(f"{name}: size and channels apply to image files; this is a table")
+        raise InputError(f"{name}: size and channels apply to image files; this is a table")
     return load_table(files, split, name, classes, columns)
 
 
 def _load_pseudo_samples(path: Path, split: str, options: DecodeOptions) -> ImageSet:
     require_split(split, ("train",), path.name)
     if options != DecodeOptions():
-        raise ValueError(
+        raise InputError(
             f"{path.name}: size and channels apply to image files; pseudo samples have a fixed "
             "shape"
         )
@@ -195,4 +201,4 @@ def _require_file(path: Path) -> None:
 
 def _refuse_columns(columns: TableOptions, name: str) -> None:
     if columns != TableOptions():
-        raise ValueError(f"{name}: features and label_column apply to tables such as .csv files")
+        raise InputError(f"{name}: features and label_column apply to tables such as .csv files")

@@ -14,6 +14,7 @@ from db3kd.data.class_labels import class_count
 from db3kd.data.decompression import check_decompressed_size
 from db3kd.data.image_set import ImageSet
 from db3kd.data.splits import require_split, split_set_name
+from db3kd.errors import InputError
 
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -46,7 +47,7 @@ def load_npz(path: Path, split: str, classes: int | None) -> ImageSet:
         splits = [key.removeprefix("x_") for key in keys if key.startswith("x_")]
         if not splits:
             found = ", ".join(keys) or "nothing"
-            raise ValueError(
+            raise InputError(
                 f"{path}: expected images and labels, or x_train and y_train, got {found}"
             )
         require_split(split, splits, path)
@@ -72,7 +73,7 @@ def load_npy(path: Path, classes: int | None) -> ImageSet:
     try:
         array = MappedArray(partial(np.lib.format.open_memmap, path, mode="r"))
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected an array of images, which numpy could not read: {error}"
         ) from error
     return ImageSet(ArrayPixels(array, path.stem), None, classes, path.stem)
@@ -107,7 +108,7 @@ class NpzArrays:
     @property
     def _zip_file(self) -> ZipFile:
         if self._archive.zip is None:
-            raise ValueError("the archive is closed")
+            raise InputError("the archive is closed")
         return self._archive.zip
 
 
@@ -124,7 +125,7 @@ def open_npz(path: Path) -> Iterator[NpzArrays]:
         with _explain_errors(path):
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array, which belongs in a .npy file")
+                raise InputError("it is a single array, which belongs in a .npy file")
         with archive:
             yield NpzArrays(path, archive)
 
@@ -137,11 +138,11 @@ def _check_npy_size(archive: ZipFile, member: ZipInfo) -> None:
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         if version not in _NPY_HEADERS:
-            raise ValueError(f"{member.filename} has the format {version}")
+            raise InputError(f"{member.filename} has the format {version}")
         shape, _, dtype = _NPY_HEADERS[version](stream)
         expected = stream.tell() + math.prod(shape) * dtype.itemsize
     if expected != member.file_size and not dtype.hasobject:  # NumPy refuses objects itself.
-        raise ValueError(
+        raise InputError(
             f"{member.filename} has {member.file_size} bytes, expected {expected} for "
             f"{list(shape)} {dtype}"
         )
@@ -152,6 +153,6 @@ def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile, zlib and numpy raise many types for a broken archive.
-        raise ValueError(
+        raise InputError(
             f"{path}: expected plain arrays, which numpy could not read: {error}"
         ) from error

@@ -5,6 +5,7 @@ from typing import Any
 
 from db3kd.data.decompression import check_decompressed_size
 from db3kd.data.extras import import_data_package
+from db3kd.errors import InputError
 
 _MAX_EXPANSION = 20
 """How many times its size a file of images may take; encoded images hardly compress further."""
@@ -24,7 +25,7 @@ def check_parquet_size(path: Path) -> None:
         opened = parquet.ParquetFile(path)
         size = max(_declared_bytes(opened.metadata), _max_bytes(parquet, path, opened))
     except Exception as error:  # Arrow's errors have no other common base class.
-        raise ValueError(f"{path}: expected a valid Parquet file: {error}") from error
+        raise InputError(f"{path}: expected a valid Parquet file: {error}") from error
     if size > _MAX_EXPANSION * path.stat().st_size:
         check_decompressed_size(path, "all cells, if each is as large as the largest", size)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.uint8_pixels import to_float
+from db3kd.errors import ArgumentError, InputError
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.manifest import current_names, read_manifest
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
@@ -123,20 +124,22 @@ class PseudoSamples:
                 read images of this shape differently.
         """
         if self.bounds not in CONVENTIONS:
-            raise ValueError(
-                f"{name}: image sets hold values in [0, 1]; expected bounds that map to that range "
+            raise ArgumentError(
+                name,
+                f"image sets hold values in [0, 1]; expected bounds that map to that range "
                 f"({', '.join(map(interval_text, CONVENTIONS))}), got "
                 f"{interval_text(self.bounds)}; load_pseudo_samples(...).images() returns the "
-                "images as they are"
+                "images as they are",
             )
         images = ImageSet.from_arrays(
             self.pixels.numpy(), self.decision, name, self.classes, self.class_names
         )
         shape = tuple(self.pixels.shape[1:])
         if images.image_shape != shape:
-            raise ValueError(
-                f"{name}: expected pseudo samples of shape (channels, height, width) or (values,) "
-                f"for an image set, got {shape}, which would be read as {images.image_shape}"
+            raise ArgumentError(
+                name,
+                f"expected pseudo samples of shape (channels, height, width) or (values,) "
+                f"for an image set, got {shape}, which would be read as {images.image_shape}",
             )
         return images
 
@@ -148,7 +151,7 @@ class PseudoSamples:
             ValueError: If there are no parts.
         """
         if not parts:
-            raise ValueError("parts: expected at least one PseudoSamples, got none")
+            raise ArgumentError("parts", "expected at least one PseudoSamples, got none")
         first = parts[0]
 
         def join(name: str) -> Tensor:
@@ -261,7 +264,7 @@ def _check_values(part: PseudoSamples) -> None:
     for count, (_, distance) in part.snapshots.items():
         check_range(f"distance_at_{count}", distance, 0, math.inf)
     if not set(part.status) <= set(STATUSES):
-        raise ValueError(
+        raise InputError(
             f"column status: expected {STATUSES}, got {sorted(map(str, set(part.status)))}"
         )
 
@@ -288,7 +291,7 @@ def from_table(
     def images(name: str) -> Tensor:
         pixels = read_column(table, name, torch.uint8)
         if pixels.shape[1:] != (math.prod(shape),):
-            raise ValueError(
+            raise InputError(
                 f"column {name}: expected {math.prod(shape)} pixels per image, got "
                 f"{list(pixels.shape[1:])}"
             )

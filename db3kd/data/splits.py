@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from db3kd.errors import ArgumentError, InputError
 from db3kd.wording import did_you_mean
 
 _SPLITS = {
@@ -13,19 +14,14 @@ _SPLITS = {
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
 
 
-class MissingSplitError(ValueError):
+class MissingSplitError(ArgumentError):
     """A data set lacks a split.
 
     Attributes:
         splits: The splits that it has.
     """
 
-    def __init__(self, split: str, splits: tuple[str, ...], name: str | Path) -> None:
-        super().__init__(
-            f"split: {name} has {', '.join(map(repr, splits))}, got {split!r}"
-            f"{did_you_mean(split, splits)}"
-        )
-        self.splits = splits
+    splits: tuple[str, ...] = ()
 
 
 def split_named(name: str) -> str | None:
@@ -37,7 +33,12 @@ def require_split(split: str, splits: Iterable[str], name: str | Path) -> None:
     """Raises MissingSplitError unless `split` is one of the splits of the data set `name`."""
     found = tuple(splits)
     if split not in found:
-        raise MissingSplitError(split, found, name)
+        error = MissingSplitError(
+            "split",
+            f"{name} has {', '.join(map(repr, found))}, got {split!r}{did_you_mean(split, found)}",
+        )
+        error.splits = found
+        raise error
 
 
 def split_set_name(name: str, split: str, splits: Iterable[str]) -> str:
@@ -61,7 +62,7 @@ def group_by_split(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
         splits.setdefault(split_named(first) or split_named(word), []).append(path)
     if None in splits and len(splits) > 1:
         named = next(paths[0] for split, paths in splits.items() if split is not None)
-        raise ValueError(
+        raise InputError(
             f"{root}: expected every file or none to be named for a split, got "
             f"{named.relative_to(root)} and {splits[None][0].relative_to(root)}"
         )

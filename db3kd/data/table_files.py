@@ -12,6 +12,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.image_tables import IMAGE_COLUMNS
 from db3kd.data.parquet_size import check_parquet_size
 from db3kd.data.splits import require_split, split_set_name
+from db3kd.errors import ArgumentError, InputError
 from db3kd.tables import Features
 from db3kd.tables.places import TableSource, column_named, reading
 from db3kd.wording import did_you_mean
@@ -26,7 +27,7 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
 _UNNAMED = re.compile(r"Unnamed: \d+")
 
 
-class MissingColumnError(ValueError):
+class MissingColumnError(ArgumentError):
     """A table lacks the column of labels that the caller named."""
 
 
@@ -132,14 +133,14 @@ def _read(pandas: Any, path: Path) -> Any:
         else:
             frame = pandas.read_csv(path, na_values=_MISSING, keep_default_na=False)
     except Exception as error:  # pandas and Arrow raise many types for a broken file.
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a table, which pandas could not read: {error}"
         ) from None
     if frame.empty:
-        raise ValueError(f"{path}: expected at least one row and one column, got none")
+        raise InputError(f"{path}: expected at least one row and one column, got none")
     unnamed = [str(column) for column in frame.columns if _UNNAMED.fullmatch(str(column))]
     if unnamed:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a name for each column, got none for number "
             f"{unnamed[0].split()[1]}; if it numbers the rows, write the file with "
             "to_csv(index=False)"
@@ -154,12 +155,15 @@ def _label_column(
     if declared is not None:
         if declared not in columns:
             raise MissingColumnError(
-                f"label_column: expected one of the columns of {name} "
+                "label_column",
+                f"expected one of the columns of {name} "
                 f"({', '.join(map(repr, sorted(columns)))}), got {declared!r}"
-                f"{did_you_mean(declared, columns)}"
+                f"{did_you_mean(declared, columns)}",
             )
         if features is not None and declared in features.names:
-            raise ValueError(f"label_column: expected no feature, got {declared!r}, which is one")
+            raise ArgumentError(
+                "label_column", f"expected no feature, got {declared!r}, which is one"
+            )
         return declared
     used = () if features is None else features.names
     return next((each for each in LABEL_COLUMNS if each in columns and each not in used), None)
@@ -168,7 +172,7 @@ def _label_column(
 def _columns(frame: Any, used: Sequence[str], name: str) -> Any:
     missing = [column for column in used if column not in frame.columns]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{name}: expected the same columns in every split, but one lacks {missing[0]!r}"
         )
     return frame[list(used)]

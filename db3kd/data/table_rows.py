@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables import Features, Projection, Table
 from db3kd.tables.checks import check_numbers
 from db3kd.tables.columns import read_columns
@@ -33,10 +34,11 @@ def features_of(teacher: Teacher, *images: Any) -> Features | None:
             known, owner, advice = encoded, rows.name, "images.features"
         if encoded is not None and known != encoded:
             assert known is not None  # set above
-            raise ValueError(
-                f"images: expected rows that were encoded by the features of {owner}, got others "
+            raise ArgumentError(
+                "images",
+                f"expected rows that were encoded by the features of {owner}, got others "
                 f"in {rows.name}, {_difference(known, encoded)}; load them with these features, "
-                f"{advice}"
+                f"{advice}",
             )
     return known
 
@@ -83,9 +85,10 @@ def table_as_images(table: Table, teacher: Any) -> ImageSet | Tensor:
             for name, column in zip(columns.names, columns.arrays, strict=True)
         ]
     except TypeError as error:
-        raise TypeError(
-            f"images: {error}, because the teacher has no features; wrap its model: "
-            "db3kd.TabularTeacher(model, db3kd.Features.infer(table))"
+        raise ArgumentTypeError(
+            "images",
+            f"{error}, because the teacher has no features; wrap its model: "
+            "db3kd.TabularTeacher(model, db3kd.Features.infer(table))",
         ) from None
     return torch.from_numpy(np.stack(numbers, axis=1).astype(np.float32))
 
@@ -102,8 +105,8 @@ def is_model(value: Any) -> bool:
 def _only_numbers(name: str, column: np.ndarray) -> np.ndarray:
     for row, value in enumerate(column.tolist()):
         if isinstance(value, str):  # also "1", which check_numbers would convert
-            raise TypeError(
-                f"{column_named(name)}: expected numbers, got {value!r} in {row_numbered(row)}"
+            raise ArgumentTypeError(
+                column_named(name), f"expected numbers, got {value!r} in {row_numbered(row)}"
             )
     return check_numbers(name, column)
 

@@ -10,6 +10,7 @@ from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import SelectedImages
+from db3kd.errors import ArgumentTypeError
 from db3kd.wording import counted
 
 NUMBERS = 2**20
@@ -122,5 +123,7 @@ def no_answers(images: AugmentedImages) -> Answers:
 
 def _subset(source: object, order: Tensor) -> ImageSet:
     if not isinstance(source, ImageSet):
-        raise TypeError(f"images: expected an image set or a tensor, got {type(source).__name__}")
+        raise ArgumentTypeError(
+            "images", f"expected an image set or a tensor, got {type(source).__name__}"
+        )
     return source.subset(order)

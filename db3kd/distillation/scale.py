@@ -16,6 +16,7 @@ from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial, best_trial
+from db3kd.errors import ArgumentError
 from db3kd.training.evaluation import predict_logits, share_equal
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
@@ -152,9 +153,10 @@ def choose_scale(
     temperature = loss.temperature
     answered = (predicted >= 0).nonzero().flatten()
     if folds < 2 or students < 1 or len(answered) < folds:
-        raise ValueError(
-            f"folds, students: expected at least 2 and 1, and an answered sample for each fold, "
-            f"got {folds} and {students} with {len(answered)} answered samples"
+        raise ArgumentError(
+            "folds, students",
+            f"expected at least 2 and 1, and an answered sample for each fold, "
+            f"got {folds} and {students} with {len(answered)} answered samples",
         )
     unit = 1 / median_nearest_distance(distances[answered], predicted[answered])
     order = torch.randperm(len(answered), generator=torch.Generator().manual_seed(settings.seed))
@@ -252,18 +254,20 @@ def median_nearest_distance(distances: Tensor, predicted: Tensor) -> float:
     nearest = others.min(1).values
     nearest = nearest[nearest.isfinite()]
     if len(nearest) == 0:
-        raise ValueError(
-            "distances: expected a finite distance to another class in some row, got none"
+        raise ArgumentError(
+            "distances", "expected a finite distance to another class in some row, got none"
         )
     median = nearest.median().item()
     if not median > 0:
-        raise ValueError(f"distances: expected a median nearest distance above 0, got {median}")
+        raise ArgumentError(
+            "distances", f"expected a median nearest distance above 0, got {median}"
+        )
     return median
 
 
 def _checked_grid(relative_scales: Sequence[float]) -> list[float]:
     if not relative_scales or not all(math.isfinite(s) and s > 0 for s in relative_scales):
-        raise ValueError(
-            f"relative_scales: expected finite numbers above 0, got {list(relative_scales)}"
+        raise ArgumentError(
+            "relative_scales", f"expected finite numbers above 0, got {list(relative_scales)}"
         )
     return sorted(set(relative_scales))

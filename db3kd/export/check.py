@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError
 from db3kd.export.student import DeployedStudent, weight_dtype
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, class_names_of
@@ -14,7 +15,7 @@ from db3kd.teachers.module import ModuleTeacher
 from db3kd.wording import counted, input_noun
 
 
-class ExportError(ValueError):
+class ExportError(ArgumentError):
     """A student cannot be converted, or its file would decide differently."""
 
 
@@ -44,7 +45,9 @@ def check_decides_alike(
         exported = load_teacher(path, model=student.model, trust_code=True)
         scores = _scores_of(exported, path)
     except TeacherError as error:
-        raise ExportError(f"student: the file made from {name} cannot be used: {error}") from error
+        raise ExportError(
+            "student", f"the file made from {name} cannot be used: {error}"
+        ) from error
     _check_declared(student, exported)
     for images in batches:
         expected = student.teacher.decide(images)
@@ -56,8 +59,9 @@ def check_decides_alike(
         except Exception as error:  # errors of a graph or of ONNX Runtime
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ExportError(
-                f"student: the file made from {name} fails on a batch of "
-                f"{counted(len(images), noun)}: {first}"
+                "student",
+                f"the file made from {name} fails on a batch of "
+                f"{counted(len(images), noun)}: {first}",
             ) from error
         seen.update(expected.tolist())
         largest = max(largest, _difference(answers, truth))
@@ -70,10 +74,11 @@ def check_decides_alike(
         count += len(images)
     if different:
         raise ExportError(
-            "student: expected a file that makes the same decisions as "
+            "student",
+            "expected a file that makes the same decisions as "
             f"{name} on {counted(count, noun)}, got {counted(different, 'other decision')}, first "
             f"{first} (largest difference of scores {largest:.2g}); nothing was written. Choose "
-            f"another format, and check that the network processes each {noun} independently"
+            f"another format, and check that the network processes each {noun} independently",
         )
     return len(seen), largest
 
@@ -115,8 +120,9 @@ def _check_declared(student: DeployedStudent, exported: Teacher) -> None:
     for name, value in declared.items():
         if value != getattr(expected, name):
             raise ExportError(
-                f"student: expected {name} {getattr(expected, name)} in the file made from "
-                f"{student.teacher.name}, got {value}"
+                "student",
+                f"expected {name} {getattr(expected, name)} in the file made from "
+                f"{student.teacher.name}, got {value}",
             )
 
 

@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from db3kd.argument_types import check_path
 from db3kd.data.arguments import ImagesLike
 from db3kd.export.check import check_decides_alike
 from db3kd.export.check_images import CHECKED_IMAGES, check_batches
@@ -82,7 +83,7 @@ def export_model(
         >>> db3kd.load_teacher("student.onnx").class_names
         >>> db3kd.export_model("runs/own", "own.onnx", model=make_student)
     """
-    out = Path(out)
+    out = check_path(out, "out")
     kind = format_of(out)
     check_parents(out)
     deployed = DeployedStudent.open(student, model, image_shape, classes)

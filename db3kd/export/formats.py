@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError
 from db3kd.export.check import ExportError
 from db3kd.export.student import DeployedStudent
 from db3kd.models.metadata import METADATA_FILE, as_header
@@ -45,8 +46,8 @@ def format_of(path: Path) -> ExportFormat:
         ValueError: If the suffix is unknown.
     """
     if path.suffix not in _SUFFIXES:
-        raise ValueError(
-            f"out: expected a name ending in {', '.join(_SUFFIXES)}, got {path.name!r}"
+        raise ArgumentError(
+            "out", f"expected a name ending in {', '.join(_SUFFIXES)}, got {path.name!r}"
         )
     return _SUFFIXES[path.suffix]
 
@@ -86,21 +87,24 @@ def encode(student: DeployedStudent, kind: ExportFormat) -> bytes:
         except Exception as error:  # exporters raise many kinds, and show the network's own
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ExportError(
-                f"student: {student.teacher.name} cannot be converted to {kind} ({first}); choose "
-                f"another format: {', '.join(each for each in FORMATS if each != kind)}"
+                "student",
+                f"{student.teacher.name} cannot be converted to {kind} ({first}); choose "
+                f"another format: {', '.join(each for each in FORMATS if each != kind)}",
             ) from error
 
 
 def _weights(student: DeployedStudent) -> bytes:
     if student.preprocessing:
-        raise ValueError(
-            f"out: weights cannot hold the preprocessing of {student.teacher.name}; choose "
-            "onnx, torchscript or pt2"
+        raise ArgumentError(
+            "out",
+            f"weights cannot hold the preprocessing of {student.teacher.name}; choose "
+            "onnx, torchscript or pt2",
         )
     if student.model is None:
-        raise ValueError(
-            "model: expected the name of the architecture, which a weights file declares, got "
-            "none; pass model="
+        raise ArgumentError(
+            "model",
+            "expected the name of the architecture, which a weights file declares, got "
+            "none; pass model=",
         )
     return weights_file(student.teacher.module, student.model, student.metadata.header())
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_path
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.metadata import ModelMetadata
@@ -55,8 +57,8 @@ class DeployedStudent:
         """
         if isinstance(student, ModuleTeacher):
             if image_shape is not None or classes is not None:
-                raise ValueError(
-                    f"student: {student.name} declares its image_shape and classes; omit both"
+                raise ArgumentError(
+                    "student", f"{student.name} declares its image_shape and classes; omit both"
                 )
             teacher = student
         elif isinstance(student, str | Path):
@@ -68,18 +70,20 @@ class DeployedStudent:
             if path.suffix == ".safetensors" and model is None:
                 model = read_saved_model(path).model
         else:
-            raise TypeError(
-                "student: expected a weights file, a folder or a ModuleTeacher, got "
+            raise ArgumentTypeError(
+                "student",
+                "expected a weights file, a folder or a ModuleTeacher, got "
                 f"{type(student).__name__}; wrap a network: db3kd.ModuleTeacher(network, "
-                "image_shape, classes)"
+                "image_shape, classes)",
             )
         programs = (torch.jit.ScriptModule, ExportedModule)
         if any(isinstance(part, programs) for part in teacher.module.modules()):
             raise _unsupported(teacher.name, "a program")
         if teacher.autocast is not None:
-            raise ValueError(
-                f"autocast: expected a student without it, got {teacher.name} with "
-                f"{teacher.autocast}; convert its weights instead: network.to({teacher.autocast})"
+            raise ArgumentError(
+                "autocast",
+                f"expected a student without it, got {teacher.name} with "
+                f"{teacher.autocast}; convert its weights instead: network.to({teacher.autocast})",
             )
         return cls(teacher, model if isinstance(model, str) else None)
 
@@ -117,7 +121,7 @@ def student_file(student: str | Path) -> Path:
         FileNotFoundError: If there is no such file or folder, or no student in it.
         ValueError: If there are several students in the folder, or the file has another type.
     """
-    path = Path(student)
+    path = check_path(student, "student")
     if path.is_dir():
         return student_in_folder(path, "student")
     if not path.is_file():
@@ -125,9 +129,10 @@ def student_file(student: str | Path) -> Path:
             f"student: there is no {path}; expected a weights file or a run folder"
         )
     if path.suffix not in _STUDENT_SUFFIXES:
-        raise ValueError(
-            f"student: expected a file of save_model (.safetensors) or a description "
-            f"(.toml, .json), got {path.name!r}"
+        raise ArgumentError(
+            "student",
+            f"expected a file of save_model (.safetensors) or a description "
+            f"(.toml, .json), got {path.name!r}",
         )
     return path
 
@@ -140,9 +145,9 @@ def weight_dtype(network: nn.Module) -> torch.dtype:
 
 def _unsupported(name: str, found: Any) -> TypeError:
     kind = found if isinstance(found, str) else type(found).__name__
-    return TypeError(
-        f"student: expected a network with weights, got {kind} from {name}, which cannot be "
-        "converted"
+    return ArgumentTypeError(
+        "student",
+        f"expected a network with weights, got {kind} from {name}, which cannot be converted",
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from db3kd.errors import InputError
+
 CONSISTENCY = "consistency"
 """The list of a manifest that holds the checks."""
 
@@ -68,7 +70,7 @@ class CheckRecord:
         try:
             images, interval, rate = (entry.get(key) for key in ("images", "interval", "rate"))
             if entry["when"] not in get_args(CheckTime) or type(entry["flagged"]) is not bool:
-                raise ValueError("expected a known time of the check, and a flag")
+                raise InputError("expected a known time of the check, and a flag")
             return cls(
                 when=entry["when"],
                 asked=int(entry["asked"]),
@@ -80,7 +82,7 @@ class CheckRecord:
                 interval=interval and (float(interval[0]), float(interval[1])),
             )
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{CONSISTENCY}: expected the record of a check, got {entry}; the manifest is "
                 "damaged"
             ) from error
@@ -90,7 +92,7 @@ def checks_of(manifest: Mapping[str, Any]) -> list[CheckRecord]:
     """Returns the checks of a run, in the order in which they were made."""
     entries = manifest.get(CONSISTENCY, [])
     if not isinstance(entries, list):
-        raise ValueError(
+        raise InputError(
             f"{CONSISTENCY}: expected a list of checks, got {entries}; the manifest is damaged"
         )
     return [CheckRecord.from_entry(entry) for entry in entries]

@@ -21,6 +21,7 @@ from db3kd.boundary import (
     sample_distance,
 )
 from db3kd.data.image_source import NamedImages
+from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_over_targets
 from db3kd.labelling.contradictions import contradicted_classes
 from db3kd.labelling.labels import Labels, Status
@@ -234,9 +235,10 @@ def surrogate_for(
 def check_surrogate_measure(settings: LabelSettings) -> None:
     """Raises ValueError if the measure uses no surrogate."""
     if settings.measure != "mbd":
-        raise ValueError(
-            "surrogate: expected one only with measure 'mbd', which searches with it, got measure "
-            f"{settings.measure!r}; pass measure='mbd', or no surrogate"
+        raise ArgumentError(
+            "surrogate",
+            "expected one only with measure 'mbd', which searches with it, got measure "
+            f"{settings.measure!r}; pass measure='mbd', or no surrogate",
         )
 
 

@@ -37,7 +37,7 @@ from db3kd.labelling.settings import Measure
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import CHECKS
-from db3kd.teachers.base import Teacher
+from db3kd.teachers.base import Teacher, TeacherChangedError
 
 DEFAULT_CHECKS = 32
 """Default maximum number of queries for all checks of a run, including its restarts."""
@@ -127,7 +127,7 @@ class ConsistencyChecks:
             chunks: `[n] int64`, the samples of each remaining chunk, keyed by position.
 
         Raises:
-            ValueError: If answers have changed since the run was stopped, and
+            TeacherChangedError: If answers have changed since the run was stopped, and
                 `accept_changed_teacher` is False.
         """
         if not self._resumed:
@@ -203,7 +203,7 @@ class ConsistencyChecks:
         if last is not None and last.changed and not self.accept_changed_teacher:
             raise self._refusal(labeller, last.changed, last.asked)
 
-    def _refusal(self, labeller: Labeller, changed: int, asked: int) -> ValueError:
+    def _refusal(self, labeller: Labeller, changed: int, asked: int) -> TeacherChangedError:
         return changed_answers_error(self.folder, labeller.teacher, changed, asked)
 
     def _neighbours_changed(

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from db3kd.argument_types import check_path
+from db3kd.errors import InputError
 from db3kd.labelling.labels import FORMAT_KEY, LABELS, Labels, from_table
 from db3kd.storage.column_values import check_distinct, invalid_shard
 from db3kd.storage.manifest import MANIFEST, read_manifest
@@ -22,6 +24,7 @@ def load_labels(path: str | Path) -> Labels:
         FileNotFoundError: If there is no such run or file, or if the run has no shard yet.
         ValueError: If it holds no labels, or if they are damaged or incomplete.
     """
+    check_path(path, "path")
     if Path(path).is_file():
         return _load_file(Path(path))
     labels = Labels.concat([labels for _, labels in iterate_shards(path)])
@@ -29,7 +32,7 @@ def load_labels(path: str | Path) -> Labels:
     manifest = read_manifest(path, LABELS.format)
     paid = manifest["totals"].get("queries") if manifest["state"] == "finished" else None
     if paid not in (None, int(labels.queries.sum())):
-        raise ValueError(
+        raise InputError(
             f"{path}: column queries: expected a total of {paid:,} as in {MANIFEST}, got "
             f"{int(labels.queries.sum()):,}"
         )
@@ -66,12 +69,12 @@ def _load_file(path: Path) -> Labels:
         table = parquet.ParquetFile(arrow.BufferReader(path.read_bytes())).read(use_threads=False)
         table.validate(full=True)
     except (arrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: expected a Parquet file of labels: {error}") from error
+        raise InputError(f"{path}: expected a Parquet file of labels: {error}") from error
     found = (table.schema.metadata or {}).get(FORMAT_KEY, b"none").decode(errors="replace")
     if found != LABELS.format:
-        raise ValueError(f"{path}: expected format {LABELS.format!r}, got {found!r}")
+        raise InputError(f"{path}: expected format {LABELS.format!r}, got {found!r}")
     try:
         return from_table(table)
     except (KeyError, TypeError, ValueError) as error:
         what = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: does not hold valid labels: {what}") from error
+        raise InputError(f"{path}: does not hold valid labels: {what}") from error

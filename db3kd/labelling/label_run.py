@@ -8,6 +8,7 @@ from typing import Any
 
 from db3kd.data.class_names import match_classes
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentError, InputError
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.sample_choice import draw_samples
@@ -97,18 +98,19 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
     except (ValueError, FileNotFoundError) as error:
         if data is not None:
             raise
-        raise ValueError(
+        raise InputError(
             f"{folder}: its data, {source.data!r}, were not found; pass their location as data="
         ) from error
     rows = draw_samples(len(images), settings.get("limit"), manifest["seed"])
     if images.subset(rows).fingerprint() != manifest.get("data"):
-        raise ValueError(
-            f"data: expected the data that {folder} was labelled from, got other values or labels "
-            f"in {source.data!r} ({source.split}); pass the original data as data="
+        raise ArgumentError(
+            "data",
+            f"expected the data that {folder} was labelled from, got other values or labels "
+            f"in {source.data!r} ({source.split}); pass the original data as data=",
         )
     labels = load_labels(folder)
     if int(labels.index.max()) >= len(images):
-        raise ValueError(
+        raise InputError(
             f"{folder}: column index: expected numbers in [0, {len(images)}) for "
             f"{counted(len(images), input_noun(images.image_shape))}, got {int(labels.index.max())}"
         )
@@ -123,7 +125,7 @@ def _stored_measure(folder: str | Path, settings: Mapping[str, Any]) -> Measure:
     for measure in MEASURES:
         if stored == measure:
             return measure
-    raise ValueError(
+    raise InputError(
         f"{folder}: entry settings.labelling.measure: expected one of {', '.join(MEASURES)}, got "
         f"{stored!r:.80}"
     )
@@ -133,7 +135,7 @@ def _stored_teacher(folder: str | Path, settings: Mapping[str, Any]) -> str:
     """Returns the description of the teacher in the settings of a manifest."""
     stored = settings.get("teacher")
     if not isinstance(stored, str):
-        raise ValueError(
+        raise InputError(
             f"{folder}: entry settings.teacher: expected a description, got {stored!r:.80}"
         )
     return stored

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_path
+from db3kd.errors import ArgumentError
 from db3kd.labelling.targets import other_classes
 from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import write_atomically
@@ -97,18 +99,19 @@ class Labels:
         if self.soft_labels is not None:
             _check("soft_labels", self.soft_labels, (n, classes), torch.float32)
         if len(self.status) != n or not set(self.status) <= set(STATUSES):
-            raise ValueError(
-                f"status: expected {n} of {STATUSES}, got {len(self.status)}: "
-                f"{sorted(set(self.status))}"
+            raise ArgumentError(
+                "status",
+                f"expected {n} of {STATUSES}, got {len(self.status)}: {sorted(set(self.status))}",
             )
         temperature = self.soft_label_temperature
         if temperature is not None and not (
             self.soft_labels is not None and 0 < temperature < math.inf
         ):
-            raise ValueError(
-                "soft_label_temperature: expected a finite number above 0 together with "
+            raise ArgumentError(
+                "soft_label_temperature",
+                "expected a finite number above 0 together with "
                 f"soft_labels, or None, got {temperature!r}"
-                f"{'' if self.soft_labels is not None else ' without soft_labels'}"
+                f"{'' if self.soft_labels is not None else ' without soft_labels'}",
             )
 
     def __len__(self) -> int:
@@ -158,12 +161,12 @@ class Labels:
             ValueError: If there are no parts, or if they differ in classes or in optional fields.
         """
         if not parts:
-            raise ValueError("parts: expected at least one Labels, got none")
+            raise ArgumentError("parts", "expected at least one Labels, got none")
         first = parts[0]
         for part in parts[1:]:
             if part._layout() != first._layout():
-                raise ValueError(
-                    f"parts: expected {first._layout()} in every part, got {part._layout()}"
+                raise ArgumentError(
+                    "parts", f"expected {first._layout()} in every part, got {part._layout()}"
                 )
         return cls(
             index=torch.cat([part.index for part in parts]),
@@ -196,7 +199,7 @@ class Labels:
             ImportError: If pyarrow is not installed.
             OSError: If the file cannot be written.
         """
-        path = Path(path)
+        path = check_path(path, "path")
         if path.is_dir():
             raise IsADirectoryError(
                 f"path: expected a file such as labels.parquet, got the folder {path}; to label "
@@ -264,8 +267,8 @@ def _concat_optional(tensors: list[Tensor | None]) -> Tensor | None:
 def _check(name: str, tensor: Tensor, shape: tuple[int | str, ...], dtype: torch.dtype) -> None:
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
         expected = ", ".join(map(str, shape))
-        raise ValueError(
-            f"{name}: expected [{expected}] {dtype}, got {list(tensor.shape)} {tensor.dtype}"
+        raise ArgumentError(
+            name, f"expected [{expected}] {dtype}, got {list(tensor.shape)} {tensor.dtype}"
         )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from db3kd.argument_types import check_count
+from db3kd.errors import ArgumentError
 from db3kd.teachers.base import Teacher
-from db3kd.validation import check_count
 
 _RAY_SESSION = "session_2026-01-01_00-00-00_000000_0000000"
 """A Ray session name of maximum length."""
@@ -42,7 +43,7 @@ class Workers:
     make_teacher: Callable[[], Teacher] | None = None
 
     def __post_init__(self) -> None:
-        check_count(self.count, "workers")
+        object.__setattr__(self, "count", check_count(self.count, "workers"))
 
 
 def import_ray() -> Any:
@@ -109,9 +110,10 @@ def check_socket_path() -> None:
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     longest = os.path.join(base, "ray", _RAY_SESSION, "sockets", "plasma_store")
     if len(os.fsencode(longest)) > _MAX_SOCKET_BYTES:
-        raise ValueError(
-            f"workers: the path of {base} has {len(os.fsencode(base))} bytes, which is too long "
-            "for Ray's sockets below it; set RAY_TMPDIR to a short path, such as /tmp"
+        raise ArgumentError(
+            "workers",
+            f"the path of {base} has {len(os.fsencode(base))} bytes, which is too long "
+            "for Ray's sockets below it; set RAY_TMPDIR to a short path, such as /tmp",
         )
 
 

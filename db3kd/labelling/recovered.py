@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from db3kd.data.image_source import NamedImages
+from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.querying.session import AnswerJournal
@@ -162,10 +163,11 @@ class Recovered:
         }
         different = [name for name in same if not same[name]]
         if different:
-            raise ValueError(
-                f"recovered: expected the {' and '.join(different)} of the interrupted "
+            raise ArgumentError(
+                "recovered",
+                f"expected the {' and '.join(different)} of the interrupted "
                 "labelling, got different ones; pass the same ones, or omit recovered= to start "
-                "over"
+                "over",
             )
 
     @contextmanager

@@ -12,7 +12,7 @@ from db3kd.labelling.check_results import CONSISTENCY, CheckRecord, checks_of
 from db3kd.querying.driver import decide_all
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import CHECKS
-from db3kd.teachers.base import Teacher, describe
+from db3kd.teachers.base import Teacher, TeacherChangedError, describe
 
 
 def ask_again(folder: RunFolder, teacher: Teacher, images: Tensor, part: str = "first") -> Tensor:
@@ -61,7 +61,7 @@ def record_check(folder: RunFolder, check: CheckRecord) -> None:
 
 def changed_answers_error(
     folder: RunFolder, teacher: Teacher, changed: int, asked: int
-) -> ValueError:
+) -> TeacherChangedError:
     """Returns the error that refuses to resume a run whose teacher's answers have changed.
 
     Args:
@@ -70,7 +70,7 @@ def changed_answers_error(
         changed: How many of its answers differ.
         asked: How many were repeated.
     """
-    return ValueError(
+    return TeacherChangedError(
         f"teacher {describe(teacher)} changed {changed} of {asked} answers since the "
         f"run in {folder.path} was stopped, so it was replaced or is noisy. Start a run "
         "in another folder, or keep the old answers with accept_changed_teacher=True"

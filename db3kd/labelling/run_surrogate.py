@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from db3kd.data.image_source import NamedImages
+from db3kd.errors import ArgumentTypeError, InputError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.run_identity import DECISIONS
@@ -124,9 +125,9 @@ def network_or_planner(
         return surrogate, None
     if isinstance(surrogate, SurrogatePlanner):
         return None, surrogate
-    raise TypeError(
-        "surrogate: expected a torch.nn.Module or db3kd.AutoSurrogate(), got "
-        f"{type(surrogate).__name__}"
+    raise ArgumentTypeError(
+        "surrogate",
+        f"expected a torch.nn.Module or db3kd.AutoSurrogate(), got {type(surrogate).__name__}",
     )
 
 
@@ -293,8 +294,8 @@ def _searched_with(planned: PlannedSurrogate, file: Path, note: Mapping[str, Any
     """Returns the network that the run has searched with."""
     advice = "restore the file, or start another run in another folder"
     if not file.is_file():
-        raise ValueError(f"{file}: the weights of the run's surrogate are missing; {advice}")
+        raise InputError(f"{file}: the weights of the run's surrogate are missing; {advice}")
     network = planned.load(file)
     if weights_fingerprint(network) != note.get("weights"):
-        raise ValueError(f"{file}: expected the weights that the run began with; {advice}")
+        raise InputError(f"{file}: expected the weights that the run began with; {advice}")
     return network

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentError
 from db3kd.querying.search import UNANSWERED
 
 
@@ -24,7 +25,7 @@ def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
     if limit is None or limit >= count:
         return torch.arange(count)
     if limit < 1:
-        raise ValueError(f"limit: expected at least 1, got {limit}")
+        raise ArgumentError("limit", f"expected at least 1, got {limit}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[:limit].sort().values
 

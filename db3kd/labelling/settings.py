@@ -7,11 +7,18 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_number, check_seed, check_type, suggests_arguments
+from db3kd.argument_types import (
+    check_count_fields,
+    check_counts,
+    check_number,
+    check_seed,
+    check_type,
+    suggests_arguments,
+)
 from db3kd.boundary import SignOptSettings
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.boundary.starting_points import ORDERS, Order
-from db3kd.validation import check_count
+from db3kd.errors import ArgumentError
 from db3kd.wording import did_you_mean
 
 Measure = Literal["sd", "bd", "mbd"]
@@ -86,20 +93,21 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
-            raise ValueError(
-                f"measure: expected 'sd', 'bd' or 'mbd', got {self.measure!r}"
-                f"{did_you_mean(self.measure, MEASURES)}"
+            raise ArgumentError(
+                "measure",
+                f"expected 'sd', 'bd' or 'mbd', got {self.measure!r}"
+                f"{did_you_mean(self.measure, MEASURES)}",
             )
         if self.order not in ORDERS:
-            raise ValueError(
-                f"order: expected 'nearest' or 'random', got {self.order!r}"
-                f"{did_you_mean(self.order, ORDERS)}"
+            raise ArgumentError(
+                "order",
+                f"expected 'nearest' or 'random', got {self.order!r}"
+                f"{did_you_mean(self.order, ORDERS)}",
             )
         check_type(self.sign_opt, SignOptSettings, "sign_opt", "SignOptSettings")
         check_seed(self.seed)
-        check_count(self.query_batch_size, "query_batch_size")
-        check_count(self.mixup_rounds, "mixup_rounds", least=0)
-        check_count(self.queries_per_pair, "queries_per_pair", least=0)
+        check_count_fields(self, "query_batch_size")
+        check_count_fields(self, "mixup_rounds", "queries_per_pair", least=0)
         optional = {
             "starting_points": 1,
             "queries_per_sample": 0,
@@ -109,16 +117,17 @@ class LabelSettings:
         }
         for name, least in optional.items():
             if getattr(self, name) is not None:
-                check_count(getattr(self, name), name, least=least)
+                check_count_fields(self, name, least=least)
         if self.measure == "sd" and self.targets is not None:
-            raise ValueError(
-                f"targets: expected None with measure 'sd', which measures every class without a "
-                f"query, got {self.targets}"
+            raise ArgumentError(
+                "targets",
+                f"expected None with measure 'sd', which measures every class without a "
+                f"query, got {self.targets}",
             )
-        for count in self.snapshots:
-            check_count(count, "snapshots", least=0)
+        snapshots = check_counts(self.snapshots, "snapshots", least=0)
+        object.__setattr__(self, "snapshots", snapshots)
         if not 0 < check_number(self.tolerance, "tolerance", "a number in (0, 1)") < 1:
-            raise ValueError(f"tolerance: expected a number in (0, 1), got {self.tolerance}")
+            raise ArgumentError("tolerance", f"expected a number in (0, 1), got {self.tolerance}")
 
     @classmethod
     def paper(cls, measure: Measure = "mbd", **changes: Any) -> "LabelSettings":
@@ -185,14 +194,15 @@ class LabelSettings:
                 classes for "mbd".
         """
         if self.measure == "mbd" and classes > MAX_CLASSES:
-            raise ValueError(
-                f"measure: 'mbd' expects at most {MAX_CLASSES:,} classes, got {classes:,}; use "
-                "'bd' or 'sd'"
+            raise ArgumentError(
+                "measure",
+                f"'mbd' expects at most {MAX_CLASSES:,} classes, got {classes:,}; use 'bd' or 'sd'",
             )
         others = classes - 1
         if self.targets is not None and self.targets > others:
-            raise ValueError(
-                f"targets: expected at most {others}, the number of a sample's other classes, got "
-                f"{self.targets}"
+            raise ArgumentError(
+                "targets",
+                f"expected at most {others}, the number of a sample's other classes, got "
+                f"{self.targets}",
             )
         return others if self.targets is None else self.targets

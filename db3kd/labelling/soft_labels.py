@@ -1,7 +1,6 @@
 """Soft labels from distances, also for samples that lie on a boundary themselves."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.argument_types import suggests_arguments
+from db3kd.argument_types import check_positive, check_type, suggests_arguments
+from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
 from db3kd.ops import Normalisation
 from db3kd.querying.search import UNANSWERED
@@ -43,18 +43,13 @@ class SoftLabelSettings:
 
     def __post_init__(self) -> None:
         if self.normalisation not in get_args(Normalisation):
-            raise ValueError(
-                f"normalisation: expected one of {', '.join(get_args(Normalisation))}, got "
-                f"{self.normalisation!r}{did_you_mean(self.normalisation, get_args(Normalisation))}"
+            raise ArgumentError(
+                "normalisation",
+                f"expected one of {', '.join(get_args(Normalisation))}, got {self.normalisation!r}"
+                f"{did_you_mean(self.normalisation, get_args(Normalisation))}",
             )
         for name in ("scale", "temperature"):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not 0 < value < math.inf
-            ):
-                raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+            check_positive(getattr(self, name), name)
 
 
 def with_soft_labels(
@@ -82,6 +77,7 @@ def with_soft_labels(
     Returns:
         A copy of `labels` with `soft_labels` and `soft_label_temperature`.
     """
+    check_type(labels, Labels, "labels", "db3kd.Labels")
     decided = labels.decision != UNANSWERED
     soft = torch.full_like(labels.distances, 1 / labels.classes)
     soft[decided] = make_soft_labels(
@@ -92,6 +88,22 @@ def with_soft_labels(
         temperature=temperature,
     )
     return dataclasses.replace(labels, soft_labels=soft, soft_label_temperature=float(temperature))
+
+
+def check_soft_labels(labels: Labels) -> Tensor:
+    """Returns the soft labels, [N, C] float32, of labels that must have some.
+
+    Raises:
+        TypeError: If the argument is something else.
+        ValueError: If it has no soft labels.
+    """
+    advice = "for plain classes, use db3kd.train_classifier"
+    check_type(labels, Labels, "labels", "db3kd.Labels", advice)
+    if labels.soft_labels is None:
+        raise ArgumentError(
+            "labels", "expected soft labels, got none; add them with db3kd.with_soft_labels(labels)"
+        )
+    return labels.soft_labels
 
 
 def make_soft_labels(

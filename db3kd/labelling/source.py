@@ -9,6 +9,7 @@ from typing import Any
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.data.loading import is_remote, load_data
+from db3kd.errors import InputError
 from db3kd.tables import Features
 
 
@@ -71,12 +72,12 @@ def stored_source(folder: str | Path, stored: object, data: str | None) -> Sourc
     if data is not None:
         return dataclasses.replace(source, data=data)
     if is_remote(source.data):
-        raise ValueError(
+        raise InputError(
             f"{folder}: its images come from the Hugging Face hub, and a manifest alone may not "
             f"start a download; if you trust the run, name them with data={source.data!r}"
         )
     if Path(source.data).is_absolute():
-        raise ValueError(
+        raise InputError(
             f"{folder}: expected the name of a data set or a relative path in its manifest, got "
             f"{source.data!r}; name its images with data="
         )
@@ -92,7 +93,7 @@ def _parse(folder: str | Path, stored: Any) -> Source:
         or not {"data"} <= stored.keys() <= kinds.keys()
         or not all(isinstance(value, kinds[name]) for name, value in stored.items())
     ):
-        raise ValueError(
+        raise InputError(
             f"{folder}: entry settings.source: expected the arguments of load_data, got "
             f"{stored!r:.80}"
         )

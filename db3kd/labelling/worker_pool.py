@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from db3kd.data.image_source import NamedImages
+from db3kd.errors import ArgumentTypeError
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.ray_cluster import Workers, connect, gpu_share
 from db3kd.labelling.settings import LabelSettings
@@ -280,7 +281,8 @@ def _put(ray: Any, task: WorkerTask, name: str) -> Any:
         return ray.put(task)
     except Exception as error:  # an object's own __reduce__ may raise anything
         reason = str(error).strip().splitlines()[0]
-        raise TypeError(
-            f"teacher {name}: cannot be pickled for the workers ({reason}); set "
-            "Workers.make_teacher to a function that builds it"
+        raise ArgumentTypeError(
+            "teacher",
+            f"{name} cannot be pickled for the workers ({reason}); set "
+            "Workers.make_teacher to a function that builds it",
         ) from error

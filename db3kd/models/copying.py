@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import nn
 
+from db3kd.errors import ArgumentTypeError
+
 
 def copy_network(network: nn.Module, name: str = "network") -> nn.Module:
     """Returns a copy of a network, whose weights an optimizer can train.
@@ -25,9 +27,10 @@ def copy_network(network: nn.Module, name: str = "network") -> nn.Module:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise TypeError(
-            f"{name}: expected a network that can be copied, got {type(network).__name__} "
-            f"({type(error).__name__}: {error})"
+        raise ArgumentTypeError(
+            name,
+            f"expected a network that can be copied, got {type(network).__name__} "
+            f"({type(error).__name__}: {error})",
         ) from error
     for weight, original in zip(copied.parameters(), network.parameters(), strict=True):
         if weight.requires_grad != original.requires_grad:  # as with TorchScript

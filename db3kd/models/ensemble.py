@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.errors import ArgumentError
+
 MAX_NETWORKS = 16
 """Maximum number of networks in an ensemble that is built by name."""
 
@@ -27,7 +29,7 @@ class Ensemble(nn.Module):
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         if not networks:
-            raise ValueError("networks: expected at least one network, got none")
+            raise ArgumentError("networks", "expected at least one network, got none")
         self.networks = nn.ModuleList(networks)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from db3kd.errors import ArgumentTypeError
+
 NetworkFactory = Callable[..., nn.Module]
 """A function or class that makes a network: without arguments, or of (image_shape, classes)."""
 
@@ -35,8 +37,8 @@ def make_network(
     name = factory_name(factory) if name is None else name
     network = factory(*_arguments(factory, image_shape, classes, name))
     if not isinstance(network, nn.Module):
-        raise TypeError(
-            f"model: expected {name} to return a torch.nn.Module, got {type(network).__name__}"
+        raise ArgumentTypeError(
+            "model", f"expected {name} to return a torch.nn.Module, got {type(network).__name__}"
         )
     return network
 
@@ -50,11 +52,13 @@ def _arguments(
     factory: Any, image_shape: tuple[int, ...], classes: int, name: str
 ) -> tuple[Any, ...]:
     expected = (
-        f"model: expected {name} to be a function or class that makes a network, without arguments "
+        f"expected {name} to be a function or class that makes a network, without arguments "
         "or of (image_shape, classes)"
     )
     if isinstance(factory, nn.Module) or not callable(factory):
-        raise TypeError(f"{expected}, got an object of type {type(factory).__name__}")
+        raise ArgumentTypeError(
+            "model", f"{expected}, got an object of type {type(factory).__name__}"
+        )
     try:
         signature = inspect.signature(factory)
     except ValueError:  # some functions written in C have none
@@ -65,4 +69,4 @@ def _arguments(
         except TypeError:
             continue
         return arguments
-    raise TypeError(f"{expected}, got one of {signature}")
+    raise ArgumentTypeError("model", f"{expected}, got one of {signature}")

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from db3kd.argument_types import check_count
+from db3kd.errors import ArgumentError
 from db3kd.tables import Features
 from db3kd.tables.feature_files import features_content, parse_features
 from db3kd.validation import (
     UNIT_BOUNDS,
     check_bounds,
     check_class_names,
-    check_count,
     check_image_shape,
     check_threshold,
 )
@@ -61,9 +62,10 @@ class ModelMetadata:
         if self.threshold is not None:
             assign(self, "threshold", check_threshold(self.threshold, self.classes))
         if self.features is not None and self.features.unit_shape != self.image_shape:
-            raise ValueError(
-                f"features: expected those of encoded rows of shape {self.image_shape}, got ones "
-                f"of shape {self.features.unit_shape}"
+            raise ArgumentError(
+                "features",
+                f"expected those of encoded rows of shape {self.image_shape}, got ones "
+                f"of shape {self.features.unit_shape}",
             )
 
     def entries(self) -> dict[str, Any]:
@@ -112,7 +114,7 @@ class ModelMetadata:
     def _from(cls, values: Mapping[str, Any]) -> Self:
         missing = {"image_shape", "classes"} - values.keys()
         if missing:
-            raise ValueError(f"metadata: expected {', '.join(sorted(missing))}, got none")
+            raise ArgumentError("metadata", f"expected {', '.join(sorted(missing))}, got none")
         given = dict(values)
         if "features" in given:
             features, as_frame = parse_features(given["features"], "metadata")

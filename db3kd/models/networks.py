@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_count
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.ensemble import MAX_NETWORKS, Ensemble
 from db3kd.models.factories import NetworkFactory, make_network
 from db3kd.named_import import import_named
-from db3kd.validation import check_count, check_image_shape
+from db3kd.validation import check_image_shape
 from db3kd.wording import did_you_mean
 
 SMALL_IMAGE = 64
@@ -47,7 +49,7 @@ def build_model(
             a module.
     """
     shape = check_image_shape(image_shape)
-    check_count(classes, "classes", least=2)
+    classes = check_count(classes, "classes", least=2)
     if not isinstance(name, str):
         return make_network(name, shape, classes)
     if "*" in name:
@@ -56,14 +58,16 @@ def build_model(
     if ":" in name:
         return make_network(import_named(name, "model"), shape, classes, repr(name))
     if name not in _FACTORIES:
-        raise ValueError(
-            f"model: expected one of {', '.join(model_names())} or package.module:factory, got "
-            f"{name!r}{did_you_mean(name, model_names())}"
+        raise ArgumentError(
+            "model",
+            f"expected one of {', '.join(model_names())} or package.module:factory, got "
+            f"{name!r}{did_you_mean(name, model_names())}",
         )
     if name not in _ANY_SHAPE and len(shape) != 3:
-        raise ValueError(
-            f"model: {name} needs images of shape (channels, height, width), got {shape}; "
-            f"{', '.join(_ANY_SHAPE)} take any shape"
+        raise ArgumentError(
+            "model",
+            f"{name} needs images of shape (channels, height, width), got {shape}; "
+            f"{', '.join(_ANY_SHAPE)} take any shape",
         )
     return _FACTORIES[name](shape, classes)
 
@@ -96,11 +100,10 @@ def check_model(
     try:
         with torch.random.fork_rng(devices=[]):
             build_model(name, image_shape, classes)
-    except (TypeError, ValueError) as error:
-        message = str(error)
-        if not message.startswith("model: "):
+    except (ArgumentError, ArgumentTypeError) as error:
+        if error.argument != "model":
             raise
-        raise type(error)(f"{argument}: {message.removeprefix('model: ')}") from error
+        raise type(error)(argument, error.problem) from error
 
 
 def model_names() -> tuple[str, ...]:
@@ -316,8 +319,9 @@ def _base_and_count(name: str) -> tuple[str, int]:
     """Splits the name of an ensemble."""
     base, _, count = name.partition("*")
     if not (count.isascii() and count.isdecimal() and 2 <= int(count) <= MAX_NETWORKS):
-        raise ValueError(
-            f"model: expected the number of networks, 2 to {MAX_NETWORKS}, after '*', got {name!r}"
+        raise ArgumentError(
+            "model",
+            f"expected the number of networks, 2 to {MAX_NETWORKS}, after '*', got {name!r}",
         )
     return base, int(count)
 
@@ -329,9 +333,10 @@ def _linear(image_shape: tuple[int, ...], classes: int) -> nn.Module:
 def _require_side(side: int, network: str, image_shape: tuple[int, ...]) -> None:
     if min(image_shape[1:]) < side:
         height, width = image_shape[1:]
-        raise ValueError(
-            f"model: {network} needs images of at least {side}x{side} pixels, got "
-            f"{height}x{width}; choose a network for all sizes, such as mlp"
+        raise ArgumentError(
+            "model",
+            f"{network} needs images of at least {side}x{side} pixels, got "
+            f"{height}x{width}; choose a network for all sizes, such as mlp",
         )
 
 

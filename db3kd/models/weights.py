@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_path, check_type
+from db3kd.errors import ArgumentError
 from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import write_atomically
@@ -80,9 +83,11 @@ def save_model(
         ... )
         >>> teacher = load_teacher(path)
     """
-    path = Path(path)
+    path = check_path(path, "path")
+    check_type(module, nn.Module, "module", "a torch.nn.Module", "weights alone have no shape")
+    check_type(model, (str, NoneType), "model", "a name that build_model takes, or None")
     if path.suffix != ".safetensors":
-        raise ValueError(f"path: expected a name ending in .safetensors, got {path.name!r}")
+        raise ArgumentError("path", f"expected a name ending in .safetensors, got {path.name!r}")
     names = None if class_names is None else check_class_names(class_names, classes, path.name)
     metadata = ModelMetadata(image_shape, classes, bounds, names, threshold, features)
     write_atomically(path, weights_file(module, model, metadata.header()))
@@ -143,8 +148,8 @@ def student_in_folder(folder: Path, argument: str) -> Path:
     files = sorted(folder.glob("student*.safetensors"))
     if len(files) > 1 and folder / STUDENT_FILE not in files:
         names = ", ".join(file.name for file in files)
-        raise ValueError(
-            f"{argument}: expected one student in {folder}, got {names}; name its file"
+        raise ArgumentError(
+            argument, f"expected one student in {folder}, got {names}; name its file"
         )
     if not files:
         found = "no student"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from db3kd.argument_types import check_type, suggests_arguments
 from db3kd.data.image_source import NamedImages, SelectedImages
 from db3kd.data.table_rows import projection_of
+from db3kd.errors import ArgumentError
 from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
@@ -98,10 +99,11 @@ class AutoSurrogate:
         check_surrogate_measure(settings)
         shape, classes = tuple(teacher.image_shape), teacher.classes
         if tuple(teacher.bounds) != UNIT_BOUNDS:
-            raise ValueError(
-                f"surrogate: expected a teacher that takes images in [0, 1], got bounds "
+            raise ArgumentError(
+                "surrogate",
+                f"expected a teacher that takes images in [0, 1], got bounds "
                 f"{interval_text(teacher.bounds)} of {describe(teacher)}; pass the images as a "
-                "db3kd.ImageSet, or train a network of your own and pass it"
+                "db3kd.ImageSet, or train a network of your own and pass it",
             )
         trained = self._settings()
         model = trained.surrogate_model(shape)

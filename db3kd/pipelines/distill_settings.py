@@ -4,10 +4,16 @@ import math
 from dataclasses import dataclass, field, replace
 from types import NoneType
 
-from db3kd.argument_types import check_number, check_positive, check_type, suggests_arguments
+from db3kd.argument_types import (
+    check_count_fields,
+    check_number,
+    check_positive,
+    check_type,
+    suggests_arguments,
+)
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.networks import check_model
 from db3kd.training.settings import TrainSettings
-from db3kd.validation import check_count
 
 LEAST_DEFAULT_STEPS, MOST_DEFAULT_STEPS = 6_000, 12_000
 """Limits of the default number of training steps, which grows with the number of answers."""
@@ -67,9 +73,10 @@ class DistillSettings:
             self.training, TrainSettings, "training", "TrainSettings", "use TrainSettings(...)"
         )
         if isinstance(self.learning_rates, int | float):
-            raise TypeError(
-                f"learning_rates: expected a tuple of numbers, got {self.learning_rates}; use "
-                f"({self.learning_rates},)"
+            raise ArgumentTypeError(
+                "learning_rates",
+                f"expected a tuple of numbers, got {self.learning_rates}; use "
+                f"({self.learning_rates},)",
             )
         check_type(self.learning_rates, (tuple, list), "learning_rates", "a tuple of numbers")
         check_type(self.proxy, (str, NoneType), "proxy", "the name of a network or None")
@@ -81,13 +88,13 @@ class DistillSettings:
         object.__setattr__(self, "training", scheduled)
         for rate in self.learning_rates:
             check_positive(rate, "learning_rates")
-        check_count(self.proxies, "proxies", least=0)
+        check_count_fields(self, "proxies", least=0)
         if not 0 <= check_number(self.alpha, "alpha", "a number in [0, 1]") <= 1:
-            raise ValueError(f"alpha: expected a number in [0, 1], got {self.alpha}")
+            raise ArgumentError("alpha", f"expected a number in [0, 1], got {self.alpha}")
         if self.time_limit is not None:
             check_positive(self.time_limit, "time_limit")
         if self.patience is not None:
-            check_count(self.patience, "patience")
+            check_count_fields(self, "patience")
 
     def steps_for(self, answers: int) -> int:
         """Returns the number of steps of full training.

@@ -5,12 +5,12 @@ Arguments are checked before the first query, so that no run fails after it has 
 
 import logging
 import os
-from collections.abc import Sequence
 
 from torch import Tensor
 
 from db3kd.argument_types import (
     RUN_SEED_BITS,
+    check_count,
     check_flag,
     check_path,
     check_price,
@@ -21,13 +21,13 @@ from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import check_labels_of, matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
+from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.report.extras import check_report_packages
 from db3kd.tables.checks import OutOfBoundsError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
-from db3kd.training.callbacks import TrainingCallback
-from db3kd.validation import check_count, check_shape_of_images
+from db3kd.validation import check_shape_of_images
 from db3kd.wording import input_noun
 
 _LOG = logging.getLogger(__name__)
@@ -111,9 +111,10 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
         if images.features is not None:
             make = 'from_table(table, table["the column of classes"], features)'
         noun = input_noun(images.image_shape)
-        raise ValueError(
-            f"test: expected labelled {noun}s, got {noun}s without labels; pass "
-            f"db3kd.ImageSet.{make}, or no test {noun}s"
+        raise ArgumentError(
+            "test",
+            f"expected labelled {noun}s, got {noun}s without labels; pass "
+            f"db3kd.ImageSet.{make}, or no test {noun}s",
         )
     return check_test_images(images, teacher)
 
@@ -136,7 +137,7 @@ def check_plain_arguments(
             launcher started several processes, each of which would ask the teacher.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError(
+        raise InputError(
             f"WORLD_SIZE: expected a single process, got {os.environ['WORLD_SIZE']} from a "
             "launcher, each of which would query the teacher; start the program without the "
             "launcher, or train on existing labels with train_student"
@@ -166,9 +167,9 @@ def check_rare_classes(rare_classes: bool, images: object) -> None:
         ValueError: If it is True without images, for which no such check is made.
     """
     if check_flag(rare_classes, "rare_classes") and images is None:
-        raise ValueError(
-            "rare_classes: needs images or rows; it has no effect on pseudo samples, so leave it "
-            "out"
+        raise ArgumentError(
+            "rare_classes",
+            "needs images or rows; it has no effect on pseudo samples, so leave it out",
         )
 
 
@@ -184,24 +185,15 @@ def check_consistency_checks(checks: int, images: object, resume: bool) -> None:
         ValueError: If it is not an integer of at least 0, or if no answers could be repeated.
     """
     if check_count(checks, "consistency_checks", least=0) and not resume:
-        raise ValueError(
-            "consistency_checks: needs resume=True; only the answers of a run that is resumed are "
-            "repeated"
+        raise ArgumentError(
+            "consistency_checks",
+            "needs resume=True; only the answers of a run that is resumed are repeated",
         )
     if checks and images is None:
-        raise ValueError(
-            "consistency_checks: needs images; the answers about pseudo samples are not repeated, "
-            "so leave it out"
+        raise ArgumentError(
+            "consistency_checks",
+            "needs images; the answers about pseudo samples are not repeated, so leave it out",
         )
-
-
-def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:
-    """Raises TypeError unless the argument is a list of callbacks."""
-    if isinstance(callbacks, TrainingCallback):
-        raise TypeError("callbacks: expected a list of callbacks, got a single one; pass [it]")
-    check_type(callbacks, (list, tuple), "callbacks", "a list of callbacks")
-    for each in callbacks:
-        check_type(each, TrainingCallback, "callbacks", "instances of TrainingCallback")
 
 
 def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
@@ -212,24 +204,21 @@ def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
 def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
     try:
         converted = as_images(images, teacher=teacher)
-    except TypeError as error:
-        raise TypeError(_named(str(error), name)) from error.__cause__
+    except ArgumentTypeError as error:
+        problem = error.problem if error.argument == "images" else str(error)
+        raise ArgumentTypeError(name, problem) from error.__cause__
     except OutOfBoundsError as error:
-        raise ValueError(
-            f"{name}: {error.problem}; declare wider bounds, as in db3kd.TabularTeacher(model, "
-            "db3kd.Features.infer(table, bounds={column: (lower, upper)})), or leave the row out"
+        raise ArgumentError(
+            name,
+            f"{error.problem}; declare wider bounds, as in db3kd.TabularTeacher(model, "
+            "db3kd.Features.infer(table, bounds={column: (lower, upper)})), or leave the row out",
         ) from None
     if isinstance(converted, Tensor):
         converted = ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
     elif not isinstance(converted, ImageSet):
-        raise TypeError(
-            f"{name}: expected an image set, an array or a data set, got {type(images).__name__}"
+        raise ArgumentTypeError(
+            name, f"expected an image set, an array or a data set, got {type(images).__name__}"
         )
     if converted is images:
         return converted
     return converted.subset(range(len(converted)), f"passed in Python as {type(images).__name__}")
-
-
-def _named(message: str, name: str) -> str:
-    """Returns the message of an error about images as one about the argument of this name."""
-    return f"{name}: {message.removeprefix('images: ')}"

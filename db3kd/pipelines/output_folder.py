@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from db3kd.errors import ArgumentError
 from db3kd.storage.existing_runs import check_free, holds_run
-from db3kd.teachers import TeacherError
+from db3kd.teachers import TeacherChangedError, TeacherError
 from db3kd.teachers.base import SingleClassError
 
 _KEPT = "the answers that were paid for are kept"
@@ -34,12 +35,13 @@ def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
             yield Path(out)
         except (TeacherError, OSError, KeyboardInterrupt) as error:
             # A BlockingIOError says that another process is writing the run.
-            if holds_run(out) and not isinstance(error, BlockingIOError):
+            # With a changed teacher, resuming alone ends with the same error again.
+            if holds_run(out) and not isinstance(error, BlockingIOError | TeacherChangedError):
                 _add_note(error, "continue with resume=True", str(out))
             raise
         return
     if resume:
-        raise ValueError("resume: needs out=, the folder of the run")
+        raise ArgumentError("resume", "needs out=, the folder of the run")
     parent = tempfile.mkdtemp(prefix="db3kd-")
     folder = Path(parent) / "run"
     try:

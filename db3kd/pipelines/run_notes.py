@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from db3kd.errors import InputError
 from db3kd.storage.filesystem import write_atomically
 from db3kd.storage.manifest import plain
 from db3kd.storage.run_folder import RunFolder
@@ -37,7 +38,7 @@ class RunNotes:
             try:
                 self._values = dict(json.loads(self._file.read_bytes()))
             except (ValueError, TypeError) as error:
-                raise ValueError(
+                raise InputError(
                     f"{self._file}: expected JSON, got a damaged file; remove it to repeat the "
                     "choices of the run"
                 ) from error

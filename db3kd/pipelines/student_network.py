@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models import save_model
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory, factory_name
@@ -74,9 +75,10 @@ class Student:
             make = partial(build_model, student, image_shape, classes)
             _check_factory(make, factory_name(student))
         else:
-            raise TypeError(
-                "student: expected a name, a torch.nn.Module or a function that makes one, got "
-                f"{type(student).__name__}"
+            raise ArgumentTypeError(
+                "student",
+                "expected a name, a torch.nn.Module or a function that makes one, got "
+                f"{type(student).__name__}",
             )
         name = student if isinstance(student, str) else None
         with torch.random.fork_rng(devices=[]):
@@ -85,9 +87,10 @@ class Student:
             _check_scores(network.eval(), image_shape, classes, 1)
             known = _identity(network)
             if not any(each.requires_grad for each in network.parameters()):
-                raise ValueError(
-                    f"student: expected a network with weights to train, got "
-                    f"{type(network).__name__} without any"
+                raise ArgumentError(
+                    "student",
+                    f"expected a network with weights to train, got "
+                    f"{type(network).__name__} without any",
                 )
             images = min(training.batch_size, 2)
             _check_scores(network.train(), image_shape, classes, images)
@@ -125,14 +128,16 @@ def _made(make: Callable[[], nn.Module]) -> nn.Module:
     network = copy_network(make(), "student")
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
-            raise TypeError(
-                "student: expected a network whose state_dict holds tensors, which can be stored, "
-                f"got {type(value).__name__} at {key!r} of {type(network).__name__}"
+            raise ArgumentTypeError(
+                "student",
+                "expected a network whose state_dict holds tensors, which can be stored, "
+                f"got {type(value).__name__} at {key!r} of {type(network).__name__}",
             )
         if value.is_meta:
-            raise ValueError(
-                f"student: expected a network with weights in memory, got {key!r} of "
-                f"{type(network).__name__} on the meta device"
+            raise ArgumentError(
+                "student",
+                f"expected a network with weights in memory, got {key!r} of "
+                f"{type(network).__name__} on the meta device",
             )
     return network
 
@@ -143,17 +148,18 @@ def _check_factory(make: Callable[[], nn.Module], who: str) -> None:
         try:
             first, second = make(), make()
         except Exception as error:
-            if isinstance(error, TypeError | ValueError) and str(error).startswith("model: "):
-                message = f"student: {str(error).removeprefix('model: ')}"
-                raise type(error)(message) from error
-            raise TypeError(
-                f"student: expected a function or class that makes a network, got {who}, which "
-                f"fails ({type(error).__name__}: {error})"
+            if isinstance(error, ArgumentError | ArgumentTypeError) and error.argument == "model":
+                raise type(error)("student", error.problem) from error
+            raise ArgumentTypeError(
+                "student",
+                f"expected a function or class that makes a network, got {who}, which "
+                f"fails ({type(error).__name__}: {error})",
             ) from error
     if set(map(id, first.parameters())) & set(map(id, second.parameters())):
-        raise ValueError(
-            f"student: expected {who} to make a new network each time, got the same weights twice; "
-            "pass the network itself, which is copied"
+        raise ArgumentError(
+            "student",
+            f"expected {who} to make a new network each time, got the same weights twice; "
+            "pass the network itself, which is copied",
         )
 
 
@@ -170,20 +176,22 @@ def _check_scores(
             hint = ""
             if network.training and images == 1:
                 hint = "; batch normalisation needs a batch_size of at least 2 and two images"
-            raise ValueError(
-                f"student: expected a network for images of shape {image_shape}, got "
-                f"{type(network).__name__}, which fails {mode} on {images} ({error}){hint}"
+            raise ArgumentError(
+                "student",
+                f"expected a network for images of shape {image_shape}, got "
+                f"{type(network).__name__}, which fails {mode} on {images} ({error}){hint}",
             ) from error
-    expected = f"student: expected finite scores [{images}, {classes}] {mode}"
+    expected = f"expected finite scores [{images}, {classes}] {mode}"
     if not isinstance(scores, Tensor):
-        raise ValueError(
+        raise ArgumentTypeError(
+            "student",
             f"{expected}, got {type(scores).__name__}; wrap the network in a module that returns "
-            "the scores alone"
+            "the scores alone",
         )
     if tuple(scores.shape) != (images, classes):
-        raise ValueError(f"{expected}, got {list(scores.shape)}")
+        raise ArgumentError("student", f"{expected}, got {list(scores.shape)}")
     if not bool(scores.isfinite().all()):
-        raise ValueError(f"{expected}, got scores that are infinite or NaN")
+        raise ArgumentError("student", f"{expected}, got scores that are infinite or NaN")
 
 
 def _check_training(
@@ -202,9 +210,10 @@ def _check_training(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise ValueError(
-            f"student: expected a network that can be trained, got {type(network).__name__}, "
-            f"whose first training step fails ({type(error).__name__}: {error})"
+        raise ArgumentError(
+            "student",
+            f"expected a network that can be trained, got {type(network).__name__}, "
+            f"whose first training step fails ({type(error).__name__}: {error})",
         ) from error
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from db3kd.argument_types import check_count
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
+from db3kd.errors import ArgumentError
 from db3kd.labelling.settings import Measure
-from db3kd.validation import check_count
 from db3kd.wording import InputNoun, counted, did_you_mean
 
 Strategy = Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"]
@@ -259,20 +260,24 @@ def plan_budget(
     budget = check_count(budget, "budget")
     classes = check_count(classes, "classes", least=2)
     if strategy not in STRATEGIES:
-        raise ValueError(
-            f"strategy: expected one of {', '.join(STRATEGIES)}, got {strategy!r}"
-            f"{did_you_mean(strategy, STRATEGIES)}"
+        raise ArgumentError(
+            "strategy",
+            f"expected one of {', '.join(STRATEGIES)}, got {strategy!r}"
+            f"{did_you_mean(strategy, STRATEGIES)}",
         )
     if strategy == "zero-shot" or images is None:
         if strategy not in ("auto", "zero-shot"):
-            raise ValueError(
-                f"images: strategy {strategy!r} needs {noun}s, got none; pass {noun}s, or use "
-                '"zero-shot"'
+            raise ArgumentError(
+                "images",
+                f'strategy {strategy!r} needs {noun}s, got none; pass {noun}s, or use "zero-shot"',
             )
         _check_useful(budget, _LEAST_PSEUDO_SAMPLES_PER_CLASS * classes, "without images")
         return BudgetPlan(strategy, budget, None, pseudo_samples=min(budget, _MOST_ANSWERS))
-    if check_count(images, "images") < 2:
-        raise ValueError("images: expected at least 2, one to train on and one to hold out, got 1")
+    images = check_count(images, "images")
+    if images < 2:
+        raise ArgumentError(
+            "images", "expected at least 2, one to train on and one to hold out, got 1"
+        )
     least = min(images, max(_LEAST_QUERIES, _LEAST_QUERIES_PER_CLASS * classes))
     _check_useful(budget, least, f"with {counted(images, noun)} of {classes:,} classes")
     share = _HELD_OUT_SHARE if images >= _SMALL_SET else 2 * _HELD_OUT_SHARE
@@ -280,21 +285,24 @@ def plan_budget(
     training = images - held_out
     if strategy in LABEL_MEASURES:
         if LABEL_MEASURES[strategy] == "mbd" and classes > MAX_CLASSES:
-            raise ValueError(
-                f"strategy: {strategy!r} needs a teacher with at most {MAX_CLASSES:,} "
-                f"classes, got {classes:,}; use another strategy"
+            raise ArgumentError(
+                "strategy",
+                f"{strategy!r} needs a teacher with at most {MAX_CLASSES:,} "
+                f"classes, got {classes:,}; use another strategy",
             )
         if training < 2:
-            raise ValueError(
-                f"images: strategy {strategy!r} needs at least 3, two to measure a distance "
-                f"between and one to hold out, got {images}"
+            raise ArgumentError(
+                "images",
+                f"strategy {strategy!r} needs at least 3, two to measure a distance "
+                f"between and one to hold out, got {images}",
             )
         left = budget - held_out
         if left < training:
-            raise ValueError(
-                f"budget: strategy {strategy!r} needs one decision for each of "
+            raise ArgumentError(
+                "budget",
+                f"strategy {strategy!r} needs one decision for each of "
                 f"{counted(images, noun)}, got {counted(budget, 'query')}; use fewer {noun}s or "
-                "another strategy"
+                "another strategy",
             )
         most = training * (1 + MOST_PER_PAIR * (classes - 1))
         queries = training if strategy == "sd" else min(left, most)
@@ -337,9 +345,10 @@ def _choice_rounds(training: int, queries: int) -> tuple[int, ...]:
 
 def _check_useful(budget: int, least: int, circumstances: str) -> None:
     if budget < least:
-        raise ValueError(
-            f"budget: expected at least {counted(least, 'query')}, got {budget:,}; "
-            f"{circumstances}, fewer queries train no useful student"
+        raise ArgumentError(
+            "budget",
+            f"expected at least {counted(least, 'query')}, got {budget:,}; "
+            f"{circumstances}, fewer queries train no useful student",
         )
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from db3kd.argument_types import check_type
+from db3kd.argument_types import check_count, check_type
+from db3kd.errors import ArgumentError
 from db3kd.planning.budget_plan import STRATEGIES, BudgetPlan, Strategy, plan_budget
-from db3kd.validation import check_count
 from db3kd.wording import InputNoun, did_you_mean
 
 COMPARED: tuple[Strategy, ...] = ("auto", "augmented", "decisions", "mbd")
@@ -65,17 +65,17 @@ def plan_comparison(
     Raises:
         ValueError: If a strategy is unknown or named twice, or if none can be used.
     """
-    check_count(seeds, "seeds")
+    seeds = check_count(seeds, "seeds")
     _check_strategies(strategies)
     plans, refused = {}, {}
     for strategy in strategies:
         try:
             plans[strategy] = plan_budget(budget, classes, images, strategy, noun=noun)
-        except ValueError as error:
-            refused[strategy] = str(error).partition(": ")[2]
+        except ArgumentError as error:
+            refused[strategy] = error.problem
     if not plans:
         reasons = "; ".join(f"{strategy}: {reason}" for strategy, reason in refused.items())
-        raise ValueError(f"strategies: none of them can be used. {reasons}")
+        raise ArgumentError("strategies", f"none of them can be used. {reasons}")
     return ComparisonPlan(tuple(strategies), plans, refused, seeds, test_images)
 
 
@@ -90,6 +90,6 @@ def _check_strategies(strategies: Sequence[Strategy]) -> None:
     unknown = [each for each in strategies if each not in STRATEGIES]
     if unknown or not strategies:
         got = f"{unknown[0]!r}{did_you_mean(unknown[0], STRATEGIES)}" if unknown else "none"
-        raise ValueError(f"strategies: expected some of {', '.join(STRATEGIES)}, got {got}")
+        raise ArgumentError("strategies", f"expected some of {', '.join(STRATEGIES)}, got {got}")
     if len(set(strategies)) < len(strategies):
-        raise ValueError(f"strategies: expected each once, got {', '.join(strategies)}")
+        raise ArgumentError("strategies", f"expected each once, got {', '.join(strategies)}")

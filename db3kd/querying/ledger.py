@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError
+
 _MAX_PENDING, _SMALL = 64, 2**16
 """Bookings that may wait to be counted, and the most queries of each: 32 MiB of accounts."""
 
@@ -28,9 +30,11 @@ class Ledger:
 
     def __init__(self, limits: Tensor) -> None:
         if limits.ndim != 1 or limits.dtype != torch.int64:
-            raise ValueError(f"limits: expected int64 [A], got {list(limits.shape)} {limits.dtype}")
+            raise ArgumentError(
+                "limits", f"expected int64 [A], got {list(limits.shape)} {limits.dtype}"
+            )
         if limits.numel() and int(limits.min()) < 0:
-            raise ValueError(f"limits: expected at least 0 queries, got {int(limits.min())}")
+            raise ArgumentError("limits", f"expected at least 0 queries, got {int(limits.min())}")
         self.limits = limits
         self._one = limits.new_ones(1)
         self._spent = torch.zeros_like(limits)

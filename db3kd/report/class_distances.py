@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from db3kd.errors import ArgumentError
 from db3kd.report.plot_style import class_labels, make_figure, rotation, save
 from db3kd.wording import counted
 
@@ -41,9 +42,10 @@ def mean_class_distances(
     """
     distances, decisions = np.asarray(distances).astype(float), np.asarray(decisions)
     if distances.ndim != 2 or decisions.shape != distances.shape[:1]:
-        raise ValueError(
-            f"distances, decisions: expected the shapes [N, C] and [N], got "
-            f"{list(distances.shape)} and {list(decisions.shape)}"
+        raise ArgumentError(
+            "distances, decisions",
+            f"expected the shapes [N, C] and [N], got "
+            f"{list(distances.shape)} and {list(decisions.shape)}",
         )
     samples, classes = distances.shape
     distances[np.arange(samples), decisions] = np.nan

@@ -3,6 +3,9 @@
 import math
 from statistics import NormalDist
 
+from db3kd.argument_types import brief
+from db3kd.errors import ArgumentError, ArgumentTypeError
+
 
 def wilson_interval(matches: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Computes the Wilson score interval of a share.
@@ -28,7 +31,7 @@ def wilson_interval(matches: int, total: int, confidence: float = 0.95) -> tuple
     """
     check_matches((matches, total), "matches, total")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence!r}")
+        raise ArgumentError("confidence", f"expected a number in (0, 1), got {confidence!r}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = matches / total
     shrink = 1 + z * z / total
@@ -48,17 +51,20 @@ def check_matches(value: tuple[int, int], name: str) -> tuple[int, int]:
         name: The name of the argument in errors.
 
     Raises:
-        ValueError: If it is anything else.
+        TypeError: If it is no pair of integers.
+        ValueError: If the integers are out of range.
     """
-    expected = f"{name}: expected integers 0 <= matches <= total and total >= 1"
+    expected = "expected integers 0 <= matches <= total and total >= 1"
     try:
         matches, total = value
     except (TypeError, ValueError):
-        raise ValueError(f"{expected}, got {value!r}") from None
+        raise ArgumentTypeError(name, f"{expected}, got {brief(value)}") from None
     if any(isinstance(count, bool) or not isinstance(count, int) for count in (matches, total)):
-        raise ValueError(f"{expected}, got {matches!r} of {total!r}; use int()")
+        raise ArgumentTypeError(
+            name, f"{expected}, got {brief(matches)} of {brief(total)}; use int()"
+        )
     if not 0 <= matches <= total or total < 1:
-        raise ValueError(f"{expected}, got {matches} of {total}")
+        raise ArgumentError(name, f"{expected}, got {matches} of {total}")
     return matches, total
 
 

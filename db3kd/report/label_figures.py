@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from db3kd.errors import ArgumentError
 from db3kd.report.plot_style import (
     COLOURS,
     class_labels,
@@ -56,14 +57,15 @@ def sample_grid(
     images, soft_labels = np.asarray(images), np.asarray(soft_labels)
     decisions = np.asarray(decisions)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise ValueError(
-            "images: expected the shape [N, 1 or 3, height, width] with N > 0, got "
-            f"{list(images.shape)}"
+        raise ArgumentError(
+            "images",
+            f"expected the shape [N, 1 or 3, height, width] with N > 0, got {list(images.shape)}",
         )
     if soft_labels.ndim != 2 or not len(images) == len(soft_labels) == len(decisions):
-        raise ValueError(
-            f"soft_labels, decisions: expected the shapes [{len(images)}, C] and [{len(images)}], "
-            f"got {list(soft_labels.shape)} and {list(decisions.shape)}"
+        raise ArgumentError(
+            "soft_labels, decisions",
+            f"expected the shapes [{len(images)}, C] and [{len(images)}], "
+            f"got {list(soft_labels.shape)} and {list(decisions.shape)}",
         )
     names = class_labels(class_names, soft_labels.shape[1])
     columns = min(columns, len(images))

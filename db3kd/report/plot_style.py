@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from db3kd.errors import ArgumentError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -129,7 +131,7 @@ def class_labels(class_names: Sequence[str] | None, classes: int) -> list[str]:
     if class_names is None:
         return [str(number) for number in range(classes)]
     if len(class_names) != classes:
-        raise ValueError(f"class_names: expected {classes} names, got {len(class_names)}")
+        raise ArgumentError("class_names", f"expected {classes} names, got {len(class_names)}")
     return list(class_names)
 
 

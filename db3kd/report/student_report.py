@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from db3kd.array_arguments import as_classes
+from db3kd.errors import ArgumentError
 from db3kd.report.intervals import check_matches
 from db3kd.tables import Features
-from db3kd.validation import check_classes
 from db3kd.wording import InputNoun
 
 
@@ -153,14 +154,15 @@ class StudentReport:
             if (value := getattr(self, name)) is not None:
                 check_matches(value, name)
         if self.price_per_1000 is not None and not 0 <= self.price_per_1000 < torch.inf:
-            raise ValueError(
-                f"price_per_1000: expected a number of at least 0, got {self.price_per_1000!r}"
+            raise ArgumentError(
+                "price_per_1000", f"expected a number of at least 0, got {self.price_per_1000!r}"
             )
         for stage in self.stages:
             if stage.queries < 0 or not 0 <= stage.seconds < torch.inf:
-                raise ValueError(
-                    f"stages: expected queries and seconds of at least 0, got {stage.queries!r} "
-                    f"and {stage.seconds!r} in stage {stage.name!r}"
+                raise ArgumentError(
+                    "stages",
+                    f"expected queries and seconds of at least 0, got {stage.queries!r} "
+                    f"and {stage.seconds!r} in stage {stage.name!r}",
                 )
         self._check_curve()
         self._check_choices()
@@ -212,21 +214,22 @@ class StudentReport:
     def _check_curve(self) -> None:
         queries = [point[0] for point in self.curve]
         if queries != sorted(set(queries)) or any(count < 0 for count in queries):
-            raise ValueError(f"curve: expected ascending numbers of queries, got {queries}")
+            raise ArgumentError("curve", f"expected ascending numbers of queries, got {queries}")
         for _, share in self.curve:
             if not 0 <= share <= 1:
-                raise ValueError(f"curve: expected agreement in [0, 1], got {share!r}")
+                raise ArgumentError("curve", f"expected agreement in [0, 1], got {share!r}")
 
     def _check_choices(self) -> None:
         for choice in self.choices:
             if choice.chosen not in choice.agreements:
-                raise ValueError(
-                    f"choices: expected the chosen {choice.name} among the alternatives "
-                    f"{list(choice.agreements)}, got {choice.chosen!r}"
+                raise ArgumentError(
+                    "choices",
+                    f"expected the chosen {choice.name} among the alternatives "
+                    f"{list(choice.agreements)}, got {choice.chosen!r}",
                 )
             for share in choice.agreements.values():
                 if share is not None and not 0 <= share <= 1:
-                    raise ValueError(f"choices: expected agreement in [0, 1], got {share!r}")
+                    raise ArgumentError("choices", f"expected agreement in [0, 1], got {share!r}")
 
     def _check_counts(self) -> None:
         classes = self.classes
@@ -237,16 +240,18 @@ class StudentReport:
             if counts is None:
                 continue
             if tuple(counts.shape) != shape or counts.is_floating_point() or (counts < 0).any():
-                raise ValueError(
-                    f"{name}: expected {list(shape)} counts as int64, got {list(counts.shape)} "
-                    f"{str(counts.dtype).removeprefix('torch.')}"
+                raise ArgumentError(
+                    name,
+                    f"expected {list(shape)} counts as int64, got {list(counts.shape)} "
+                    f"{str(counts.dtype).removeprefix('torch.')}",
                 )
         if self.confusion is not None:
             found = int(self.confusion.trace()), int(self.confusion.sum())
             if found != self.agreement:
-                raise ValueError(
-                    f"confusion: expected {self.agreement[0]} matches of {self.agreement[1]} as in "
-                    f"agreement, got {found[0]} of {found[1]}; count the same held-out images"
+                raise ArgumentError(
+                    "confusion",
+                    f"expected {self.agreement[0]} matches of {self.agreement[1]} as in "
+                    f"agreement, got {found[0]} of {found[1]}; count the same held-out images",
                 )
 
     def _check_images(self) -> None:
@@ -254,34 +259,35 @@ class StudentReport:
         if self.disagreements is not None:
             images = _checked_images(self.disagreements.images, "disagreements")
             limit = classes or torch.iinfo(torch.int64).max
-            check_classes(self.disagreements.teacher_classes, len(images), limit, "teacher_classes")
-            check_classes(self.disagreements.student_classes, len(images), limit, "student_classes")
+            as_classes(self.disagreements.teacher_classes, len(images), "teacher_classes", limit)
+            as_classes(self.disagreements.student_classes, len(images), "student_classes", limit)
             self._check_features(images)
         if self.soft_examples is not None:
             images = _checked_images(self.soft_examples.images, "soft_examples")
             shape = tuple(self.soft_examples.probabilities.shape)
             if shape != (len(images), classes):
-                raise ValueError(
-                    f"soft_examples: expected probabilities [{len(images)}, {classes}], "
-                    f"got {list(shape)}"
+                raise ArgumentError(
+                    "soft_examples",
+                    f"expected probabilities [{len(images)}, {classes}], got {list(shape)}",
                 )
             self._check_features(images)
 
     def _check_features(self, images: Tensor) -> None:
         if self.features is not None and tuple(images.shape[1:]) != self.features.unit_shape:
-            raise ValueError(
-                f"features: expected those of encoded rows {list(images.shape[1:])}, got ones of "
-                f"rows {list(self.features.unit_shape)}"
+            raise ArgumentError(
+                "features",
+                f"expected those of encoded rows {list(images.shape[1:])}, got ones of "
+                f"rows {list(self.features.unit_shape)}",
             )
 
 
 def _checked_images(images: Tensor, name: str) -> Tensor:
     is_image = images.ndim == 4 and images.shape[1] in (1, 3)
     if not is_image and images.ndim != 2:
-        raise ValueError(
-            f"{name}: expected images [n, 1 or 3, height, width] or rows [n, D], got "
-            f"{list(images.shape)}"
+        raise ArgumentError(
+            name,
+            f"expected images [n, 1 or 3, height, width] or rows [n, D], got {list(images.shape)}",
         )
     if is_image and not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError(f"{name}: expected images in [0, 1]; scale or clamp them")
+        raise ArgumentError(name, "expected images in [0, 1]; scale or clamp them")
     return images

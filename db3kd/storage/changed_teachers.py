@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from db3kd.argument_types import check_flag
+from db3kd.errors import ArgumentError
 from db3kd.storage.filesystem import FolderLock, wait_for_workers
 from db3kd.storage.manifest import (
     CHANGED_TEACHERS,
@@ -38,7 +39,7 @@ def check_accepts_teacher(accept_changed_teacher: bool, resume: bool) -> None:
     """
     check_flag(accept_changed_teacher, "accept_changed_teacher")
     if accept_changed_teacher and not resume:
-        raise ValueError("accept_changed_teacher: needs resume=True")
+        raise ArgumentError("accept_changed_teacher", "needs resume=True")
 
 
 def compare_or_accept_teacher(runs: Iterable[ExpectedRun], *, accept_changed_teacher: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from db3kd.errors import InputError
 from db3kd.storage.filesystem import truncate, write_atomically
 
 
@@ -43,7 +44,7 @@ class ChoiceLog:
             return None
         content = files[0].read_bytes()
         if files[0].stem.rpartition("-")[2] != f"{zlib.crc32(content):08x}":
-            raise ValueError(
+            raise InputError(
                 f"{files[0]}: expected the checksum in its name, got {zlib.crc32(content):08x}; "
                 "restore the file from a copy, or start a new run"
             )
@@ -61,7 +62,7 @@ class ChoiceLog:
         content = buffer.getvalue()
         name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
         if any(file.name != name for file in self._files(f"{round_number:03d}")):
-            raise ValueError(
+            raise InputError(
                 f"{self._folder}: expected to choose the images that were already sent to the "
                 f"teacher in round {round_number}, got others, because networks trained on this "
                 "machine differ; restore the missing shard from a copy, resume on the machine that "

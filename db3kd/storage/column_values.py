@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from db3kd.errors import InputError
 from db3kd.storage.shards import REPAIR, Kind
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def check_range(column: str, values: Tensor, low: float, high: float, meaning: s
     if bool(wrong.any()):
         place = wrong.nonzero()[0].tolist()
         limit = "]" if math.isinf(high) else ")"
-        raise ValueError(
+        raise InputError(
             f"column {column}, row {place[0]}: expected {meaning or 'values'} in "
             f"[{low:g}, {high:g}{limit}, got {values[tuple(place)].item():g}"
         )
@@ -46,7 +47,7 @@ def check_distinct(column: str, values: Tensor) -> None:
     ordered = values.sort().values
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice):
-        raise ValueError(f"{column}: expected each number once, got {int(twice[0])} twice")
+        raise InputError(f"{column}: expected each number once, got {int(twice[0])} twice")
 
 
 def check_sums(column: str, values: Tensor) -> None:
@@ -59,7 +60,7 @@ def check_sums(column: str, values: Tensor) -> None:
     wrong = ~((sums - 1).abs() < 1e-3)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
-        raise ValueError(f"column {column}, row {row}: expected a sum of 1, got {sums[row]:g}")
+        raise InputError(f"column {column}, row {row}: expected a sum of 1, got {sums[row]:g}")
 
 
 def read_column(table: "pyarrow.Table", name: str, dtype: torch.dtype) -> Tensor:
@@ -81,7 +82,7 @@ def read_column(table: "pyarrow.Table", name: str, dtype: torch.dtype) -> Tensor
     values = flat.to_numpy(zero_copy_only=False)
     kinds = "biu" if not dtype.is_floating_point else "f"
     if array.null_count or flat.null_count or values.dtype.kind not in kinds:
-        raise ValueError(
+        raise InputError(
             f"column {name}: expected {str(dtype).removeprefix('torch.')} in every row, got "
             f"{array.type} with {array.null_count + flat.null_count} missing"
         )
@@ -93,4 +94,4 @@ def invalid_shard(path: str | Path, kind: Kind, position: int, error: Exception)
     """Returns the error for a shard with invalid values."""
     file = Path(path) / kind.shards(path)[position].name
     what = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    return ValueError(f"{file}: does not hold valid {kind.name}: {what}; {REPAIR}")
+    return InputError(f"{file}: does not hold valid {kind.name}: {what}; {REPAIR}")

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.errors import InputError
 from db3kd.storage.filesystem import named, open_no_follow, sync_folder
 from db3kd.storage.journal_format import (
     Call,
@@ -65,7 +66,7 @@ class Journal:
         self._header = header(self._width, run)
         calls, end, _, check = read_journal(path, run)
         if calls and calls[0].answers.itemsize != self._width:
-            raise ValueError(
+            raise InputError(
                 f"{path}: expected answers for {classes} classes, got those of a teacher with "
                 "a different number of classes"
             )
@@ -221,7 +222,7 @@ def take_answers(waiting: deque[Call], accounts: Tensor, where: str) -> Tensor:
     while len(rest) and waiting:
         call = waiting[0]
         if call.asked > len(rest) or call.digest != digest_of(rest[: call.asked]):
-            raise ValueError(
+            raise InputError(
                 f"{where}: expected the journal of the same search, got one that continues with "
                 f"{call.asked} other queries than the {len(rest)} of this search; if another "
                 "version of db3kd or torch wrote it, resume with that version, or remove the file "

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from db3kd.errors import InputError
+
 _MAGIC = b"db3kd journal 2\n"
 _HEAD = struct.Struct("<16sB8sI")  # magic, bytes per answer, digest of the run, CRC-32
 _ASKED = struct.Struct("<III")  # queries, digest of their accounts, CRC-32
@@ -147,7 +149,7 @@ def _read_answers(
 
 
 def _damaged(path: Path, place: int) -> ValueError:
-    return ValueError(
+    return InputError(
         f"{path}: damaged at byte {place}, before further answers; restore a copy, or remove the "
         "file to pay for its answers again"
     )
@@ -157,11 +159,11 @@ def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
     """Checks the header and returns the bytes per answer and the CRC-32 of the header."""
     magic, width, digest, check = _HEAD.unpack_from(content)
     if magic != _MAGIC:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a journal ({_MAGIC.decode().strip()}), got another file"
         )
     if content[: _HEAD.size] != header(width, run):
-        raise ValueError(
+        raise InputError(
             f"{path}: damaged, or the journal of another run ({digest.hex()}); restore the right "
             "file, or remove this one to pay for its answers again"
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from db3kd.errors import InputError
 from db3kd.storage.filesystem import write_atomically
 from db3kd.version import __version__
 
@@ -117,12 +118,12 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{file}: expected JSON, got a damaged file ({error})") from error
+        raise InputError(f"{file}: expected JSON, got a damaged file ({error})") from error
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, str):
-        raise ValueError(f"{file}: expected the manifest of a run of db3kd, got another JSON file")
+        raise InputError(f"{file}: expected the manifest of a run of db3kd, got another JSON file")
     if format not in (None, found):
-        raise ValueError(f"{path}: {_wrong_format(content, found, str(format))}")
+        raise InputError(f"{path}: {_wrong_format(content, found, str(format))}")
     return content
 
 
@@ -167,17 +168,17 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
     file = Path(path) / MANIFEST
     state, totals = content.get("state"), content.get("totals")
     if state not in ("running", "finished"):
-        raise ValueError(f"{file}: entry state: expected 'running' or 'finished', got {state!r}")
+        raise InputError(f"{file}: entry state: expected 'running' or 'finished', got {state!r}")
     if not isinstance(content.get("started"), str):
-        raise ValueError(f"{file}: entry started: expected a time, got {content.get('started')!r}")
+        raise InputError(f"{file}: entry started: expected a time, got {content.get('started')!r}")
     if not isinstance(content.get("settings", {}), Mapping):
-        raise ValueError(f"{file}: entry settings: expected a mapping")
+        raise InputError(f"{file}: entry settings: expected a mapping")
     if state == "finished" and not isinstance(totals, Mapping):
-        raise ValueError(f"{file}: entry totals: expected the totals of a finished run, got none")
+        raise InputError(f"{file}: entry totals: expected the totals of a finished run, got none")
     for name in ("samples", "queries"):
         value = (totals or {}).get(name, 0) if state == "finished" else 0
         if type(value) is not int or value < 0:
-            raise ValueError(f"{file}: entry totals.{name}: expected a count, got {value!r}")
+            raise InputError(f"{file}: entry totals.{name}: expected a count, got {value!r}")
     for name, counts in _LISTS.items():
         entries = content.get(name, [])
         if not isinstance(entries, list) or not all(
@@ -185,7 +186,7 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
             and all(type(entry.get(key)) is int and entry[key] >= 0 for key in counts)
             for entry in entries
         ):
-            raise ValueError(f"{file}: entry {name}: expected a list of entries with {counts}")
+            raise InputError(f"{file}: entry {name}: expected a list of entries with {counts}")
 
 
 def queries_in_flight(manifest: Mapping[str, Any]) -> int:

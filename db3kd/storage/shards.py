@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from db3kd.errors import InputError
 from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Kind:
                 continue
             position = int(match[1])
             if position in files:
-                raise ValueError(
+                raise InputError(
                     f"{folder}: expected one shard at {position}, got {files[position].name} and "
                     f"{file.name}; keep the one that this run wrote"
                 )
@@ -138,10 +139,10 @@ def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
         table = parquet.ParquetFile(arrow.BufferReader(content)).read(use_threads=False)
         table.validate(full=True)
     except (arrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file}: expected a Parquet file: {error}") from error
+        raise InputError(f"{file}: expected a Parquet file: {error}") from error
     found = (table.schema.metadata or {}).get(_PLACE)
     if found != place:
-        raise ValueError(f"{file}: is a shard of another run or position; {REPAIR}")
+        raise InputError(f"{file}: is a shard of another run or position; {REPAIR}")
     return table
 
 
@@ -154,7 +155,7 @@ def checked_bytes(file: Path) -> bytes:
     content = file.read_bytes()
     written, found = file.stem.rpartition("-")[2], f"{zlib.crc32(content):08x}"
     if written != found:
-        raise ValueError(f"{file}: is damaged: expected checksum {written}, got {found}; {REPAIR}")
+        raise InputError(f"{file}: is damaged: expected checksum {written}, got {found}; {REPAIR}")
     return content
 
 
@@ -184,7 +185,7 @@ def to_parquet(table: "pyarrow.Table") -> bytes:
 
 
 def _missing(path: str | Path, position: int) -> ValueError:
-    return ValueError(
+    return InputError(
         f"{path}: expected a shard at {position} of this finished run, got none; resume the run to "
         "make its rows again"
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.augmented_images import AugmentedImages
+from db3kd.errors import ArgumentError, InputError
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.shards import Kind, import_pyarrow
 from db3kd.wording import counted
@@ -55,7 +56,7 @@ def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor
         ValueError: If `clean_share` is not in [0, 1).
     """
     if not 0 <= clean_share < 1:
-        raise ValueError(f"clean_share: expected at least 0 and below 1, got {clean_share}")
+        raise ArgumentError("clean_share", f"expected at least 0 and below 1, got {clean_share}")
     per_sample = images.queries_per_sample
     repeats = max(1, round((per_sample - 1) * clean_share / (1 - clean_share)))
     clean = torch.arange(0, len(images), per_sample)
@@ -102,12 +103,12 @@ def read_decisions(
     per_sample = images.queries_per_sample
     try:
         if position + len(table) > len(images):
-            raise ValueError(
+            raise InputError(
                 f"expected at most {counted(len(images) - position, 'row')}, got {len(table)}"
             )
         for name, expected in (("sample", rows // per_sample), ("number", rows % per_sample)):
             if not read_column(table, name, torch.int64).equal(expected):
-                raise ValueError(f"column {name}: expected the images in their order")
+                raise InputError(f"column {name}: expected the images in their order")
         decisions = read_column(table, "decision", torch.int64)
         check_range("decision", decisions, 0, classes, "a class")
     except (KeyError, ValueError) as error:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from db3kd.boundary.pairs import Pairs
 from db3kd.boundary.surrogate import Surrogate
 from db3kd.data.image_source import ImageSource
+from db3kd.errors import InputError
 from db3kd.storage.choice_log import ChoiceLog
 
 ROUNDS = 4
@@ -163,7 +164,7 @@ def _stored_points(stored: Mapping[str, Any], shape: tuple[int, ...], number: in
     found = None if points is None else (points.shape, points.dtype)
     if found != (shape, np.dtype(np.float32)):
         came = "no points" if points is None else f"{list(points.shape)} {points.dtype}"
-        raise ValueError(
+        raise InputError(
             f"round {number} of the surrogate: expected stored points {list(shape)} float32, got "
             f"{came}; restore the file from a copy, or start another run in another folder"
         )

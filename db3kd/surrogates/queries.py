@@ -14,6 +14,7 @@ from torch import Tensor
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, SelectedImages
+from db3kd.errors import ArgumentError
 from db3kd.progress import Progress, adding_up
 from db3kd.querying import sharded_decisions
 from db3kd.querying.driver import decide_all
@@ -67,8 +68,8 @@ def augment_samples(
     """
     count, seed = len(images), settings.training.seed
     if count < 2:
-        raise ValueError(
-            f"images: expected at least 2, one to train on and one to hold out, got {count}"
+        raise ArgumentError(
+            "images", f"expected at least 2, one to train on and one to hold out, got {count}"
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     if isinstance(images, ImageSet):
@@ -250,7 +251,8 @@ def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
     check_shape_of_images(images.image_shape, teacher.image_shape, f"the augmented {noun}s")
     lower, upper = teacher.bounds
     if lower > 0 or upper < 1:
-        raise ValueError(
-            f"teacher: expected bounds that contain [0, 1], the range of augmented {noun}s, got "
-            f"{interval_text(teacher.bounds)} of {describe(teacher)}"
+        raise ArgumentError(
+            "teacher",
+            f"expected bounds that contain [0, 1], the range of augmented {noun}s, got "
+            f"{interval_text(teacher.bounds)} of {describe(teacher)}",
         )

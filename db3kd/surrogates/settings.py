@@ -1,20 +1,22 @@
 """The settings of a surrogate, and the trained surrogate."""
 
 from dataclasses import dataclass, field
+from types import NoneType
 
 from torch import nn
 
 from db3kd.argument_types import (
     RUN_SEED_BITS,
+    check_count_fields,
     check_number,
     check_seed,
     check_type,
     suggests_arguments,
 )
+from db3kd.errors import ArgumentError
 from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import default_model
 from db3kd.training.settings import TrainSettings
-from db3kd.validation import check_count
 from db3kd.wording import counted
 
 
@@ -52,14 +54,16 @@ class SurrogateSettings:
 
     def __post_init__(self) -> None:
         check_type(self.training, TrainSettings, "training", "TrainSettings")
-        check_count(self.queries_per_sample, "queries_per_sample")
-        if check_count(self.networks, "networks") > MAX_NETWORKS:
-            raise ValueError(f"networks: expected at most {MAX_NETWORKS}, got {self.networks}")
+        optional = (str, NoneType)
+        check_type(self.model, optional, "model", "the name of a network or None")
+        check_count_fields(self, "queries_per_sample", "networks")
+        if self.networks > MAX_NETWORKS:
+            raise ArgumentError("networks", f"expected at most {MAX_NETWORKS}, got {self.networks}")
         share = "at least 0 and below 1"
         if not 0 <= check_number(self.clean_share, "clean_share", share) < 1:
-            raise ValueError(f"clean_share: expected {share}, got {self.clean_share}")
+            raise ArgumentError("clean_share", f"expected {share}, got {self.clean_share}")
         if self.training.steps is None:
-            raise ValueError("training.steps: expected a number, got None")
+            raise ArgumentError("training.steps", "expected a number, got None")
         check_seed(self.training.seed, "training.seed", bits=RUN_SEED_BITS)
         object.__setattr__(self, "training", self.training.completed())
 

@@ -16,6 +16,7 @@ from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, ImagesWithPoints, NamedImages, TensorImages
 from db3kd.data.table_rows import projection_of
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
 from db3kd.storage.changed_teachers import check_accepts_teacher
@@ -84,12 +85,14 @@ def make_surrogate(
     if out is not None:
         check_path(out, "out")
     if resume and out is None:
-        raise ValueError("resume: needs out=, the folder to resume")
+        raise ArgumentError("resume", "needs out=, the folder to resume")
     settings = SurrogateSettings() if settings is None else settings
     check_type(settings, SurrogateSettings, "settings", "SurrogateSettings")
     checked = as_images(images, teacher=teacher)
     if not isinstance(checked, ImageSet | Tensor):
-        raise TypeError(f"images: expected an ImageSet or tensor, got {type(checked).__name__}")
+        raise ArgumentTypeError(
+            "images", f"expected an ImageSet or tensor, got {type(checked).__name__}"
+        )
     teacher = as_teacher(teacher, checked)
     if isinstance(checked, Tensor):
         check_scaled(checked, teacher)

@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from db3kd.argument_types import check_positive, suggests_arguments
+from db3kd.argument_types import check_count_fields, check_positive, suggests_arguments
 from db3kd.training.settings import TrainSettings
-from db3kd.validation import check_count
 
 _LEAST_STEPS = 300
 """Training steps of a student in a round with few answers, unless `steps` is smaller."""
@@ -48,8 +47,7 @@ class AcquisitionSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "pool", "students", "steps", "epochs"):
-            check_count(getattr(self, name), name)
+        check_count_fields(self, "rounds", "pool", "students", "steps", "epochs")
         check_positive(self.learning_rate, "learning_rate")
 
     def steps_for(self, answers: int) -> int:

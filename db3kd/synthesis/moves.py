@@ -6,7 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_number, check_positive, check_type, suggests_arguments
+from db3kd.argument_types import (
+    check_count_fields,
+    check_number,
+    check_positive,
+    check_type,
+    suggests_arguments,
+)
 from db3kd.boundary import (
     Boundary,
     Pairs,
@@ -17,8 +23,8 @@ from db3kd.boundary import (
     minimal_boundary_distance,
 )
 from db3kd.data.uint8_pixels import to_float, to_uint8
+from db3kd.errors import ArgumentError
 from db3kd.querying.search import BudgetView, Search, query_in_batches
-from db3kd.validation import check_count
 
 _DIRECTIONS = 20
 """Random directions that are tried from a sample without a boundary point, as in the paper."""
@@ -64,13 +70,12 @@ class Moves:
 
     def __post_init__(self) -> None:
         check_type(self.sign_opt, SignOptSettings, "sign_opt", "SignOptSettings")
-        for name in ("count", "halvings", "queries_per_move"):
-            check_count(getattr(self, name), name, least=0)
+        check_count_fields(self, "count", "halvings", "queries_per_move", least=0)
         if self.queries_per_sample is not None:
-            check_count(self.queries_per_sample, "queries_per_sample", least=0)
+            check_count_fields(self, "queries_per_sample", least=0)
         check_positive(self.length, "length", "a finite length above 0")
         if not 0 < check_number(self.tolerance, "tolerance", "a share in (0, 1)") < 1:
-            raise ValueError(f"tolerance: expected a share in (0, 1), got {self.tolerance}")
+            raise ArgumentError("tolerance", f"expected a share in (0, 1), got {self.tolerance}")
 
     @classmethod
     def paper(cls) -> "Moves":

@@ -4,11 +4,18 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any
 
-from db3kd.argument_types import check_number, check_seed, check_type, suggests_arguments
+from db3kd.argument_types import (
+    check_count_fields,
+    check_counts,
+    check_number,
+    check_seed,
+    check_type,
+    suggests_arguments,
+)
+from db3kd.errors import ArgumentError
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
-from db3kd.validation import check_count
 from db3kd.wording import counted, did_you_mean
 
 STILL_SHARD, MOVED_SHARD = 4096, 256
@@ -67,30 +74,29 @@ class SynthesisSettings:
         check_type(self.acquisition, optional, "acquisition", "AcquisitionSettings or None")
         check_type(self.moves, Moves, "moves", "Moves")
         check_seed(self.seed)
-        check_count(self.samples, "samples")
-        check_count(self.starting_points, "starting_points")
-        check_count(self.query_batch_size, "query_batch_size")
+        check_count_fields(self, "samples", "starting_points", "query_batch_size")
         if self.starts not in STARTS:
-            raise ValueError(
-                f"starts: expected one of {', '.join(STARTS)}, got {self.starts!r}"
-                f"{did_you_mean(self.starts, STARTS)}"
+            raise ArgumentError(
+                "starts",
+                f"expected one of {', '.join(STARTS)}, got {self.starts!r}"
+                f"{did_you_mean(self.starts, STARTS)}",
             )
         if check_number(self.effort, "effort", "a number of at least 1") < 1:
-            raise ValueError(f"effort: expected a number of at least 1, got {self.effort}")
+            raise ArgumentError("effort", f"expected a number of at least 1, got {self.effort}")
         if self.acquisition is not None and self.effort != 1:
-            raise ValueError(f"effort: expected 1 with acquisition, got {self.effort}")
+            raise ArgumentError("effort", f"expected 1 with acquisition, got {self.effort}")
         if check_number(self.mixtures, "mixtures", "a number of at least 0") < 0:
-            raise ValueError(f"mixtures: expected a number of at least 0, got {self.mixtures}")
+            raise ArgumentError("mixtures", f"expected a number of at least 0, got {self.mixtures}")
         if self.queries is not None:
-            check_count(self.queries, "queries", least=0)
-        check_count(self.held_out, "held_out", least=0)
+            check_count_fields(self, "queries", least=0)
+        check_count_fields(self, "held_out", least=0)
         if self.held_out >= self.samples:
-            raise ValueError(
-                f"held_out: expected fewer than the {counted(self.samples, 'sample')}, got "
-                f"{self.held_out:,}"
+            raise ArgumentError(
+                "held_out",
+                f"expected fewer than the {counted(self.samples, 'sample')}, got {self.held_out:,}",
             )
-        for count in self.snapshots:
-            check_count(count, "snapshots", least=0)
+        snapshots = check_counts(self.snapshots, "snapshots", least=0)
+        object.__setattr__(self, "snapshots", snapshots)
 
     @classmethod
     def paper(cls, **changes: Any) -> "SynthesisSettings":

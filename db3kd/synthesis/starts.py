@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from db3kd.argument_types import check_seed
+from db3kd.errors import ArgumentError
 from db3kd.synthesis.fields import low_frequency, paper_noise
 from db3kd.synthesis.palettes import collages, palettes
 from db3kd.synthesis.random_draws import Array, Draws, draws_for_block
@@ -117,8 +118,8 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
         ValueError: If an argument is invalid; the error names it.
     """
     if name not in STARTS:
-        raise ValueError(
-            f"name: expected one of {', '.join(STARTS)}, got {name!r}{did_you_mean(name, STARTS)}"
+        raise ArgumentError(
+            "name", f"expected one of {', '.join(STARTS)}, got {name!r}{did_you_mean(name, STARTS)}"
         )
     check_seed(seed)
     shape = check_image_shape(image_shape)
@@ -205,17 +206,19 @@ def _to_uint8(images: Array) -> Tensor:
 def _checked(index: Tensor) -> Tensor:
     index = torch.as_tensor(index)
     if index.dtype not in INTEGER_DTYPES or index.ndim != 1 or bool((index < 0).any()):
-        raise ValueError(
-            f"index: expected [n] int64 numbers of at least 0, got {list(index.shape)} "
+        raise ArgumentError(
+            "index",
+            f"expected [n] int64 numbers of at least 0, got {list(index.shape)} "
             f"{str(index.dtype).removeprefix('torch.')}"
-            + (f" with {int(index.min())}" if index.numel() and index.min() < 0 else "")
+            + (f" with {int(index.min())}" if index.numel() and index.min() < 0 else ""),
         )
     return index.to("cpu", torch.int64)
 
 
 def _check_spatial(name: str, shape: tuple[int, ...]) -> None:
     if len(shape) != 3 or shape[0] > 4 or min(shape[1:]) < 4:
-        raise ValueError(
-            "image_shape: expected (channels, height, width) with 1 to 4 channels and at least 4x4 "
-            f"pixels for the starts {name!r}, got {shape}; the starts 'paper' accept any shape"
+        raise ArgumentError(
+            "image_shape",
+            "expected (channels, height, width) with 1 to 4 channels and at least 4x4 "
+            f"pixels for the starts {name!r}, got {shape}; the starts 'paper' accept any shape",
         )

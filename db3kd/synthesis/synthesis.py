@@ -12,8 +12,9 @@ from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.data.arguments import as_teacher
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.data.uint8_pixels import to_float
+from db3kd.errors import ArgumentError
 from db3kd.models import check_model
-from db3kd.progress import ProgressListener
+from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size
@@ -36,7 +37,7 @@ def synthesize(
     teacher: Teacher,
     settings: SynthesisSettings | None = None,
     *,
-    progress: ProgressListener | None = None,
+    progress: ProgressListener | bool | None = None,
 ) -> PseudoSamples:
     """Makes pseudo samples for a teacher from its decisions alone.
 
@@ -53,7 +54,8 @@ def synthesize(
     Args:
         teacher: The teacher.
         settings: How samples are made; the defaults if None.
-        progress: Receives the numbers of samples and queries.
+        progress: A listener that receives the numbers of samples and queries; True for a display;
+            None or False for nothing.
 
     Raises:
         TeacherError: If the teacher failed, or if it put all random images in one class.
@@ -62,8 +64,12 @@ def synthesize(
     """
     settings = SynthesisSettings() if settings is None else settings
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
-    synthesis = Synthesis(as_teacher(teacher), settings, progress=progress)
-    return PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
+    title = "making pseudo samples"
+    with listening(
+        progress, lambda: Progress(settings.samples, settings.queries, title=title)
+    ) as listener:
+        synthesis = Synthesis(as_teacher(teacher), settings, progress=listener)
+        return PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
 
 
 class Synthesis:
@@ -90,9 +96,10 @@ class Synthesis:
     ) -> None:
         self.teacher, self.settings = teacher, settings
         if settings.moves.count and teacher.classes > MAX_CLASSES:
-            raise ValueError(
-                f"moves: expected a teacher with at most {MAX_CLASSES:,} classes, got "
-                f"{teacher.classes:,}; leave them out"
+            raise ArgumentError(
+                "moves",
+                f"expected a teacher with at most {MAX_CLASSES:,} classes, got "
+                f"{teacher.classes:,}; leave them out",
             )
         self._starts = make_starts(settings.starts, tuple(teacher.image_shape), settings.seed)
         if settings.acquisition is not None:
@@ -124,7 +131,7 @@ class Synthesis:
         limit = settings.max_starts + settings.max_mixtures
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
-            raise ValueError("queries: expected at least 1, to query a random image, got 0")
+            raise ArgumentError("queries", "expected at least 1, to query a random image, got 0")
         shape = tuple(teacher.image_shape)
         task = CollectionTask(
             starts=self._starts,

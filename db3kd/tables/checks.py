@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.tables.places import column_named, row_numbered
 
 
-class OutOfBoundsError(ValueError):
+class OutOfBoundsError(InputError):
     """A number in a table is outside the bounds of its feature.
 
     Args:
@@ -20,8 +21,11 @@ class OutOfBoundsError(ValueError):
     """
 
     def __init__(self, problem: str, advice: str) -> None:
-        super().__init__(f"{problem}; {advice}")
+        super().__init__(problem, advice)  # what pickle passes to the class again
         self.problem = problem
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
 
 
 def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
@@ -35,21 +39,22 @@ def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
         check_no_missing(name, list(column))
         column = np.array([_number(name, row, value) for row, value in enumerate(column)])
     if column.dtype.kind in "mM":
-        raise TypeError(
-            f"{column_named(name)}: expected numbers, got {column.dtype}; convert it, for example "
-            "to days since a date"
+        raise ArgumentTypeError(
+            column_named(name),
+            f"expected numbers, got {column.dtype}; convert it, for example to days since a date",
         )
     if column.dtype.kind not in "biuf":
-        raise TypeError(f"{column_named(name)}: expected numbers, got {column.dtype}")
+        raise ArgumentTypeError(column_named(name), f"expected numbers, got {column.dtype}")
     numbers = column.astype(np.float64)
     broken = ~np.isfinite(numbers)
     if broken.any():
         row = int(np.flatnonzero(broken)[0])
         if np.isnan(numbers[row]):
             raise _missing(name, row)
-        raise ValueError(
-            f"{column_named(name)}: expected finite numbers, got {numbers[row]} in "
-            f"{row_numbered(row)}; replace infinite values, or leave their rows out"
+        raise ArgumentError(
+            column_named(name),
+            f"expected finite numbers, got {numbers[row]} in "
+            f"{row_numbered(row)}; replace infinite values, or leave their rows out",
         )
     return numbers
 
@@ -58,8 +63,8 @@ def _number(name: str, row: int, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"{column_named(name)}: expected numbers, got {value!r:.80} in {row_numbered(row)}"
+        raise ArgumentTypeError(
+            column_named(name), f"expected numbers, got {value!r:.80} in {row_numbered(row)}"
         ) from None
 
 
@@ -85,15 +90,17 @@ def check_whole(name: str, numbers: np.ndarray) -> None:
     fractions = numbers != np.rint(numbers)
     if fractions.any():
         row = int(np.flatnonzero(fractions)[0])
-        raise ValueError(
-            f"{column_named(name)}: expected whole numbers, got {numbers[row]} in "
-            f"{row_numbered(row)}; declare the feature continuous"
+        raise ArgumentError(
+            column_named(name),
+            f"expected whole numbers, got {numbers[row]} in "
+            f"{row_numbered(row)}; declare the feature continuous",
         )
 
 
 def _missing(name: str, row: int) -> ValueError:
-    return ValueError(
-        f"{column_named(name)}: expected a value in each row, got none in "
+    return ArgumentError(
+        column_named(name),
+        f"expected a value in each row, got none in "
         f"{row_numbered(row)}; fill missing values before encoding, and put them back in the "
-        "teacher's function if the model needs them"
+        "teacher's function if the model needs them",
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY
 from db3kd.tables.places import table_named
 from db3kd.wording import counted
@@ -82,16 +83,17 @@ def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
     known = [str(name) for name in table.columns]
     if len(set(known)) < len(known):
         repeated = next(name for name, count in Counter(known).items() if count > 1)
-        raise ValueError(
-            f"{table_named('table')}: expected distinct column names, got {repeated!r} twice"
+        raise ArgumentError(
+            table_named("table"), f"expected distinct column names, got {repeated!r} twice"
         )
     names = known if names is None else names
     place = {name: number for number, name in enumerate(known)}
     missing = [name for name in names if name not in place]
     if missing:
-        raise ValueError(
-            f"{table_named('table')}: expected the columns {', '.join(names)}, got none named "
-            f"{missing[0]!r} among {', '.join(known)}"
+        raise ArgumentError(
+            table_named("table"),
+            f"expected the columns {', '.join(names)}, got none named "
+            f"{missing[0]!r} among {', '.join(known)}",
         )
     arrays, dtypes, categories = [], [], []
     for name in names:
@@ -125,18 +127,19 @@ def _plain(column: Any) -> np.ndarray:
 
 def _of_array(table: Any, names: Sequence[str] | None) -> Columns:
     if not isinstance(table, np.ndarray | list | tuple):
-        raise TypeError(
-            "table: expected a NumPy array, a pandas DataFrame, a table of pyarrow or polars, or a "
-            f"scikit-learn Bunch, got {type(table).__name__}"
+        raise ArgumentTypeError(
+            "table",
+            "expected a NumPy array, a pandas DataFrame, a table of pyarrow or polars, or a "
+            f"scikit-learn Bunch, got {type(table).__name__}",
         )
     # NumPy would turn a list of numbers and strings into strings.
     array = table if isinstance(table, np.ndarray) else np.array(table, object)
     if array.ndim != 2 or array.dtype.names:
-        raise ValueError(f"table: expected rows [n, F], got the shape {list(array.shape)}")
+        raise ArgumentError("table", f"expected rows [n, F], got the shape {list(array.shape)}")
     count = array.shape[1]
     names = [f"x{number}" for number in range(count)] if names is None else names
     if len(names) != count:
-        raise ValueError(f"table: expected {counted(len(names), 'column')}, got {count}")
+        raise ArgumentError("table", f"expected {counted(len(names), 'column')}, got {count}")
     columns = [array[:, number] for number in range(count)]
     if array.dtype.kind != "O":
         dtype = None if array.dtype.kind in "US" else str(array.dtype)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.wording import did_you_mean
 
 Kind = Literal["continuous", "integer", "categorical"]
@@ -63,11 +64,12 @@ class Feature:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name: expected the name of a column, got {self.name!r}")
+            raise ArgumentError("name", f"expected the name of a column, got {self.name!r}")
         if self.kind not in KINDS:
-            raise ValueError(
-                f"feature {self.name!r}: expected the kind {', '.join(KINDS)}, got {self.kind!r}"
-                f"{did_you_mean(self.kind, KINDS)}"
+            raise ArgumentError(
+                f"feature {self.name!r}",
+                f"expected the kind {', '.join(KINDS)}, got {self.kind!r}"
+                f"{did_you_mean(self.kind, KINDS)}",
             )
         if self.kind == "categorical":
             self._check_values()
@@ -90,7 +92,9 @@ class Feature:
     def categorical(cls, name: str, values: Sequence[Value], dtype: str | None = None) -> Self:
         """Returns a feature with these values, in this order."""
         if isinstance(values, str):  # The tuple of its characters would be valid.
-            raise TypeError(f"feature {name!r}: expected a sequence of values, got {values!r}")
+            raise ArgumentTypeError(
+                f"feature {name!r}", f"expected a sequence of values, got {values!r}"
+            )
         return cls(name, "categorical", values=tuple(values), dtype=dtype)
 
     @property
@@ -110,28 +114,30 @@ class Feature:
     def _check_bounds(self) -> None:
         where = f"feature {self.name!r}"
         if self.values is not None:
-            raise ValueError(f"{where}: only a categorical feature has values, got {self.kind}")
+            raise ArgumentError(where, f"only a categorical feature has values, got {self.kind}")
         bounds: list[float] = []
         for side, bound in (("lower", self.lower), ("upper", self.upper)):
             if isinstance(bound, bool | np.bool_) or not isinstance(bound, numbers.Real):
-                raise TypeError(f"{where}: expected a number as {side}, got {bound!r}")
+                raise ArgumentTypeError(where, f"expected a number as {side}, got {bound!r}")
             bounds.append(float(bound))
         lower, upper = bounds
         if not (lower <= upper and math.isfinite(upper - lower)):
-            raise ValueError(f"{where}: expected finite lower ≤ upper, got {lower} and {upper}")
+            raise ArgumentError(where, f"expected finite lower ≤ upper, got {lower} and {upper}")
         if self.kind == "integer":
             if not (lower.is_integer() and upper.is_integer()):
-                raise ValueError(
-                    f"{where}: expected whole numbers as bounds, got {lower} and {upper}; declare "
-                    "the feature continuous if other values are valid"
+                raise ArgumentError(
+                    where,
+                    f"expected whole numbers as bounds, got {lower} and {upper}; declare "
+                    "the feature continuous if other values are valid",
                 )
             if max(-lower, upper) > MAX_WHOLE:
                 raise large_integers_error(where, f"{self.lower} to {self.upper}")
             if upper - lower > MAX_STEPS:
-                raise ValueError(
-                    f"{where}: expected integers in a range of at most {MAX_STEPS:,}, which "
+                raise ArgumentError(
+                    where,
+                    f"expected integers in a range of at most {MAX_STEPS:,}, which "
                     f"float32 can distinguish, got {lower:.0f} to {upper:.0f}; declare the feature "
-                    "continuous"
+                    "continuous",
                 )
         object.__setattr__(self, "lower", lower)
         object.__setattr__(self, "upper", upper)
@@ -139,16 +145,16 @@ class Feature:
     def _check_values(self) -> None:
         where = f"feature {self.name!r}"
         if self.lower is not None or self.upper is not None:
-            raise ValueError(f"{where}: a categorical feature has values, got bounds")
+            raise ArgumentError(where, "a categorical feature has values, got bounds")
         if isinstance(self.values, str) or not isinstance(self.values, Sequence):
-            raise TypeError(f"{where}: expected a sequence of values, got {self.values!r}")
+            raise ArgumentTypeError(where, f"expected a sequence of values, got {self.values!r}")
         values = tuple(plain_value(value, where) for value in self.values)
         if not values:
-            raise ValueError(f"{where}: expected at least one value, got none")
+            raise ArgumentError(where, "expected at least one value, got none")
         seen: set[Value] = set()
         for value in values:
             if value in seen:
-                raise ValueError(f"{where}: expected different values, got {value!r} twice")
+                raise ArgumentError(where, f"expected different values, got {value!r} twice")
             seen.add(value)
         object.__setattr__(self, "values", values)
 
@@ -180,19 +186,21 @@ def plain_value(value: Any, where: str, row: str = "") -> Value:
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, bool | int | float | str):
-        raise TypeError(
-            f"{where}: expected strings, numbers or booleans as values, got "
-            f"{type(value).__name__} {value!r}{row}"
+        raise ArgumentTypeError(
+            where,
+            f"expected strings, numbers or booleans as values, got "
+            f"{type(value).__name__} {value!r}{row}",
         )
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number, got {value}{row}")
+        raise ArgumentError(where, f"expected a finite number, got {value}{row}")
     return value
 
 
 def large_integers_error(where: str, got: str) -> ValueError:
     """Returns the error to raise for integers beyond `MAX_WHOLE`."""
-    return ValueError(
-        f"{where}: expected integers from -(2^53 - 1) to 2^53 - 1, which float64 can distinguish, "
+    return ArgumentError(
+        where,
+        f"expected integers from -(2^53 - 1) to 2^53 - 1, which float64 can distinguish, "
         f"got {got}; subtract a constant from the column, or leave it out if it only identifies "
-        "rows"
+        "rows",
     )

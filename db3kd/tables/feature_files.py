@@ -29,6 +29,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from db3kd.errors import ArgumentError, InputError
 from db3kd.storage.filesystem import write_atomically
 from db3kd.tables.feature import Feature
 
@@ -49,12 +50,12 @@ def read_features(path: Path) -> tuple[list[Feature], bool]:
     if not path.is_file():
         raise FileNotFoundError(f"features: there is no file {path}")
     if path.suffix not in (".json", ".toml", ".safetensors"):
-        raise ValueError(f"features: expected a .json, .toml or .safetensors file, got {path}")
+        raise ArgumentError("features", f"expected a .json, .toml or .safetensors file, got {path}")
     try:
         text = _text_in_weights(path) if path.suffix == ".safetensors" else path.read_text("utf-8")
         content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (ValueError, RecursionError, SafetensorError) as error:
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
+        raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
     return parse_features(content, str(path))
 
 
@@ -69,13 +70,13 @@ def parse_features(content: Any, where: str) -> tuple[list[Feature], bool]:
         ValueError: If the content does not describe features.
     """
     if not isinstance(content, dict) or not isinstance(content.get("features"), dict):
-        raise ValueError(f"{where}: expected a table 'features' with an entry for each column")
+        raise InputError(f"{where}: expected a table 'features' with an entry for each column")
     unknown = sorted(content.keys() - {"table", "features"})
     if unknown:
-        raise ValueError(f"{where}: expected the keys table and features, got {unknown[0]!r}")
+        raise InputError(f"{where}: expected the keys table and features, got {unknown[0]!r}")
     table = content.get("table", "array")
     if table not in _TABLES:
-        raise ValueError(f"{where}: table: expected {' or '.join(_TABLES)}, got {table!r}")
+        raise InputError(f"{where}: table: expected {' or '.join(_TABLES)}, got {table!r}")
     features = [_parse(where, name, entry) for name, entry in content["features"].items()]
     return features, table == "frame"
 
@@ -100,7 +101,7 @@ def write_features(path: Path, features: Sequence[Feature], as_frame: bool) -> P
         ValueError: If the path has another suffix.
     """
     if path.suffix != ".json":
-        raise ValueError(f"features: expected a path that ends in .json, got {path}")
+        raise ArgumentError("features", f"expected a path that ends in .json, got {path}")
     text = json.dumps(features_content(features, as_frame), indent=2, ensure_ascii=False)
     write_atomically(path, f"{text}\n".encode())
     return path
@@ -110,23 +111,23 @@ def _text_in_weights(path: Path) -> str:
     with safe_open(path, "np") as file:
         header = file.metadata() or {}
     if "features" not in header:
-        raise ValueError("its network does not take rows of a table")
+        raise InputError("its network does not take rows of a table")
     return header["features"]
 
 
 def _parse(file: str, name: str, entry: Any) -> Feature:
     where = f"{file}: features.{name}"
     if not isinstance(entry, dict) or "kind" not in entry:
-        raise ValueError(f"{where}: expected a table with the key kind, got {entry!r:.80}")
+        raise InputError(f"{where}: expected a table with the key kind, got {entry!r:.80}")
     unknown = sorted(entry.keys() - set(_KEYS))
     if unknown:
-        raise ValueError(f"{where}: expected the keys {', '.join(_KEYS)}, got {unknown[0]!r}")
+        raise InputError(f"{where}: expected the keys {', '.join(_KEYS)}, got {unknown[0]!r}")
     fields = dict(entry)
     if isinstance(fields.get("values"), list):
         fields["values"] = tuple(fields["values"])
     if not isinstance(fields.get("dtype"), str | None):
-        raise ValueError(f"{where}: dtype: expected the name of a dtype, got {fields['dtype']!r}")
+        raise InputError(f"{where}: dtype: expected the name of a dtype, got {fields['dtype']!r}")
     try:
         return Feature(name, **fields)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise InputError(f"{file}: {error}") from None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import OutOfBoundsError, check_no_missing, check_numbers, check_whole
 from db3kd.tables.columns import Table, read_columns
 from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY, Feature, Kind
@@ -65,18 +66,18 @@ class Features:
         self._features = tuple(features)
         for feature in self._features:
             if not isinstance(feature, Feature):
-                raise TypeError(f"features: expected Feature objects, got {feature!r}")
+                raise ArgumentTypeError("features", f"expected Feature objects, got {feature!r}")
         self.names = tuple(feature.name for feature in self._features)
         if len(set(self.names)) < len(self.names):
             repeated = next(name for name, count in Counter(self.names).items() if count > 1)
-            raise ValueError(f"features: expected different names, got {repeated!r} twice")
+            raise ArgumentError("features", f"expected different names, got {repeated!r} twice")
         self.as_frame = as_frame
         self.unit_names = tuple(name for each in self._features for name in each.unit_names)
         if not self.unit_names:
             constants = ", ".join(self.names) or "none"
-            raise ValueError(
-                f"{table_named('features')}: expected at least one feature that varies, got only "
-                f"constants: {constants}"
+            raise ArgumentError(
+                table_named("features"),
+                f"expected at least one feature that varies, got only constants: {constants}",
             )
         self.unit_shape = (len(self.unit_names),)
         self.project = Projection(self._features)
@@ -161,7 +162,7 @@ class Features:
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"features: expected JSON: {error}") from None
+            raise ArgumentError("features", f"expected JSON: {error}") from None
         features, as_frame = parse_features(content, "features")
         return cls(features, as_frame=as_frame)
 
@@ -320,9 +321,10 @@ def _one_hot(feature: Feature, column: np.ndarray) -> np.ndarray:
             check_no_missing(feature.name, found)
             shown = ", ".join(map(repr, feature.values[:10]))
             more = ", …" if len(feature.values) > 10 else ""
-            raise ValueError(
-                f"{column_named(feature.name)}: expected one of {shown}{more}, got {value!r} in "
-                f"{row_numbered(row)}; declare it as a value of the feature, or leave the row out"
+            raise ArgumentError(
+                column_named(feature.name),
+                f"expected one of {shown}{more}, got {value!r} in "
+                f"{row_numbered(row)}; declare it as a value of the feature, or leave the row out",
             ) from None
     unit = np.zeros((len(found), len(place)), np.float32)
     unit[np.arange(len(found)), places] = 1

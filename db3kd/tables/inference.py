@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
 from db3kd.tables.columns import Columns
 from db3kd.tables.feature import (
@@ -42,8 +43,8 @@ def infer_features(
         for name in given:
             check_known(name, columns.names, argument)
     if not columns.arrays or not len(columns.arrays[0]):
-        raise ValueError(
-            f"{table_named('table')}: expected at least one row and one column, got none"
+        raise ArgumentError(
+            table_named("table"), "expected at least one row and one column, got none"
         )
     features = []
     for number, name in enumerate(columns.names):
@@ -51,14 +52,14 @@ def infer_features(
         declared = values.get(name, columns.categories[number])
         kind = kinds.get(name, _kind(name, column, declared))
         if kind not in KINDS:
-            raise ValueError(
-                f"kinds[{name!r}]: expected {', '.join(KINDS)}, got {kind!r}"
-                f"{did_you_mean(kind, KINDS)}"
+            raise ArgumentError(
+                f"kinds[{name!r}]",
+                f"expected {', '.join(KINDS)}, got {kind!r}{did_you_mean(kind, KINDS)}",
             )
         if kind == "categorical":
             if name in bounds:
-                raise ValueError(
-                    f"bounds[{name!r}]: the feature is categorical; declare values instead"
+                raise ArgumentError(
+                    f"bounds[{name!r}]", "the feature is categorical; declare values instead"
                 )
             found = list(column) if column.dtype.kind == "O" else column.tolist()
             features.append(
@@ -66,7 +67,9 @@ def infer_features(
             )
             continue
         if name in values:
-            raise ValueError(f"values[{name!r}]: the feature is {kind}; declare bounds instead")
+            raise ArgumentError(
+                f"values[{name!r}]", f"the feature is {kind}; declare bounds instead"
+            )
         features.append(_numeric(name, column, kind, bounds.get(name), _numeric_dtype(dtype)))
     return features
 
@@ -74,9 +77,9 @@ def infer_features(
 def check_known(name: str, names: Collection[str], argument: str) -> None:
     """Raises ValueError unless there is a column of this name."""
     if name not in names:
-        raise ValueError(
-            f"{argument}: expected names among {', '.join(names)}, got {name!r}"
-            f"{did_you_mean(name, names)}"
+        raise ArgumentError(
+            argument,
+            f"expected names among {', '.join(names)}, got {name!r}{did_you_mean(name, names)}",
         )
 
 
@@ -108,9 +111,10 @@ def _numeric(
     feature = Feature(name, kind, *(bounds or (least, most)), dtype=dtype)
     assert feature.lower is not None and feature.upper is not None
     if least < feature.lower or most > feature.upper:
-        raise ValueError(
-            f"bounds[{name!r}]: expected bounds around the values of the column, {least:,.10g} to "
-            f"{most:,.10g}, got {feature.lower:,.10g} to {feature.upper:,.10g}"
+        raise ArgumentError(
+            f"bounds[{name!r}]",
+            f"expected bounds around the values of the column, {least:,.10g} to "
+            f"{most:,.10g}, got {feature.lower:,.10g} to {feature.upper:,.10g}",
         )
     return feature
 
@@ -122,24 +126,26 @@ def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> 
         value = plain_value(each, column_named(name), f" in {row_numbered(row)}")
         equal = different.setdefault(value, value)
         if type(value) is not type(equal):  # the decoded table would have only one of them
-            raise TypeError(
-                f"{column_named(name)}: expected equal values to have the same type, got "
-                f"{equal!r} and {value!r} in {row_numbered(row)}; convert the column"
+            raise ArgumentTypeError(
+                column_named(name),
+                f"expected equal values to have the same type, got "
+                f"{equal!r} and {value!r} in {row_numbered(row)}; convert the column",
             )
     if declared is not None:
         values = [plain_value(value, f"values[{name!r}]") for value in declared]
         unknown = [value for value in different if value not in values]
         if unknown:
-            raise ValueError(
-                f"values[{name!r}]: expected all values of the column, but {unknown[0]!r} is "
-                "missing"
+            raise ArgumentError(
+                f"values[{name!r}]",
+                f"expected all values of the column, but {unknown[0]!r} is missing",
             )
         return values
     if len(different) > max(_FREE_CATEGORIES, len(found) // 2):
-        raise ValueError(
-            f"{column_named(name)}: expected categories that repeat, got {len(different):,} "
+        raise ArgumentError(
+            column_named(name),
+            f"expected categories that repeat, got {len(different):,} "
             f"different values in {counted(len(found), 'row')}; leave the column out, group its "
-            f"values, or declare values={{{name!r}: ...}}"
+            f"values, or declare values={{{name!r}: ...}}",
         )
     return sorted(different, key=lambda value: (isinstance(value, str), value))
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError
 from db3kd.tables.feature import Feature
 
 
@@ -64,8 +65,8 @@ class Projection:
             ValueError: If the shape is wrong.
         """
         if unit.ndim != 2 or unit.shape[1] != len(self.groups):
-            raise ValueError(
-                f"unit: expected vectors [n, {len(self.groups)}], got {list(unit.shape)}"
+            raise ArgumentError(
+                "unit", f"expected vectors [n, {len(self.groups)}], got {list(unit.shape)}"
             )
         valid = unit.clamp(0, 1)
         if len(self._integer):

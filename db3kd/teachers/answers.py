@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError
 from db3kd.teachers.answer_arrays import as_answer_array
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.class_numbers import NEXT_BEST, ClassNames, Numbering
@@ -46,13 +47,13 @@ class AnswerReader:
         quote: bool = True,
     ) -> None:
         if names is not None and len(names) != classes:
-            raise ValueError(f"labels: expected {classes} class names, got {len(names)}")
+            raise ArgumentError("labels", f"expected {classes} class names, got {len(names)}")
         if threshold is not None:
             threshold = check_threshold(threshold, classes)
             if numbering is not None:
-                raise ValueError(
-                    "threshold: cannot be combined with class_offset or class_numbers; "
-                    "pass only one"
+                raise ArgumentError(
+                    "threshold",
+                    "cannot be combined with class_offset or class_numbers; pass only one",
                 )
         self.classes = classes
         self.names = None if names is None else tuple(names)

@@ -191,6 +191,10 @@ class TeacherError(RuntimeError):
         self.answered = torch.empty(0, dtype=torch.int64) if answered is None else answered
 
 
+class TeacherChangedError(TeacherError):
+    """A teacher answers otherwise than when the run was stopped: it was replaced, or is noisy."""
+
+
 class UnknownClassError(TeacherError):
     """A teacher answers with a class name that its list of names lacks.
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from db3kd.argument_types import check_count, check_counts
+from db3kd.errors import ArgumentError, InputError
 from db3kd.teachers.base import TeacherError, UnknownClassError
-from db3kd.validation import check_count
 from db3kd.wording import InputNoun, counted
 
 NEXT_BEST = "next best"
@@ -35,28 +36,31 @@ class Numbering:
     background: str | None = None
 
     def __post_init__(self) -> None:
-        if check_count(self.offset, "class_offset", least=0) >= _MAX_NUMBER:
-            raise ValueError(
-                f"class_offset: expected a number below {_MAX_NUMBER:,}, got {self.offset}"
+        object.__setattr__(self, "offset", check_count(self.offset, "class_offset", least=0))
+        if self.offset >= _MAX_NUMBER:
+            raise ArgumentError(
+                "class_offset", f"expected a number below {_MAX_NUMBER:,}, got {self.offset}"
             )
         if self.background not in (None, NEXT_BEST):
-            raise ValueError(
-                f"background: expected {NEXT_BEST!r}, or no value to get an error, got "
-                f"{self.background!r}"
+            raise ArgumentError(
+                "background",
+                f"expected {NEXT_BEST!r}, or no value to get an error, got {self.background!r}",
             )
         if self.numbers is None:
             return
         if self.offset:
-            raise ValueError("class_offset: cannot be combined with class_numbers; pass only one")
-        for number in self.numbers:
-            check_count(number, "class_numbers", least=0)
+            raise ArgumentError(
+                "class_offset", "cannot be combined with class_numbers; pass only one"
+            )
+        numbers = check_counts(self.numbers, "class_numbers", least=0)
+        object.__setattr__(self, "numbers", numbers)
         if len(set(self.numbers)) < len(self.numbers) or len(self.numbers) < 2:
-            raise ValueError(
-                f"class_numbers: expected two or more different numbers, got {list(self.numbers)}"
+            raise ArgumentError(
+                "class_numbers", f"expected two or more different numbers, got {list(self.numbers)}"
             )
         if max(self.numbers) >= _MAX_NUMBER:
-            raise ValueError(
-                f"class_numbers: expected numbers below {_MAX_NUMBER:,}, got {max(self.numbers)}"
+            raise ArgumentError(
+                "class_numbers", f"expected numbers below {_MAX_NUMBER:,}, got {max(self.numbers)}"
             )
 
     def class_table(self, classes: int) -> np.ndarray:
@@ -67,8 +71,8 @@ class Numbering:
         """
         numbers = self.numbers or range(self.offset, self.offset + classes)
         if len(numbers) != classes:
-            raise ValueError(
-                f"class_numbers: expected {counted(classes, 'number')}, got {len(numbers)}"
+            raise ArgumentError(
+                "class_numbers", f"expected {counted(classes, 'number')}, got {len(numbers)}"
             )
         table = np.full(max(numbers) + 1, -1, np.int64)
         table[list(numbers)] = np.arange(classes)
@@ -144,15 +148,15 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected UTF-8 text with one class name per line") from None
+        raise InputError(f"{path}: expected UTF-8 text with one class name per line") from None
     names = tuple(line.strip() for line in lines)
     while names and not names[-1]:
         names = names[:-1]
     if len(names) < 2 or not all(names):
-        raise ValueError(
+        raise InputError(
             f"{path}: expected two or more class names, one per line, and no empty line"
         )
     if len(set(names)) < len(names):
         repeated = next(name for name, count in Counter(names).items() if count > 1)
-        raise ValueError(f"{path}: expected each class name once, got {repeated!r} again")
+        raise InputError(f"{path}: expected each class name once, got {repeated!r} again")
     return names

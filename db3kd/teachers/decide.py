@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentError
 from db3kd.teachers.answer_arrays import out_of_range
 from db3kd.teachers.base import (
     AsyncTeacher,
@@ -90,9 +91,10 @@ class _ErrorsAsTeacherError:
 
 def _check_shape(teacher: Teacher, images: Tensor) -> None:
     if tuple(images.shape[1:]) != tuple(teacher.image_shape):
-        raise ValueError(
-            f"images: expected [N, {', '.join(map(str, teacher.image_shape))}] for "
-            f"{describe(teacher)}, got {list(images.shape)}"
+        raise ArgumentError(
+            "images",
+            f"expected [N, {', '.join(map(str, teacher.image_shape))}] for "
+            f"{describe(teacher)}, got {list(images.shape)}",
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from db3kd.errors import ArgumentTypeError, InputError
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.networks import is_own_model
 from db3kd.teachers.base import Teacher
@@ -60,8 +61,9 @@ def open_described(
     """
     try:
         overrides = description.overrides(folder, given)
-    except (ValueError, OSError) as error:
-        raise type(error)(f"{source}: {error}") from None
+    except (ValueError, ArgumentTypeError, OSError) as error:
+        kind = type(error) if isinstance(error, OSError) else InputError
+        raise kind(f"{source}: {error}") from None
     preprocessing = description.preprocessing or Preprocessing()
     if overrides.bounds is not None:
         preprocessing = dataclasses.replace(preprocessing, bounds=overrides.bounds)
@@ -72,7 +74,7 @@ def open_described(
     max_batch = max_batch or description.max_batch
     if description.function is not None:
         if not trust_code:
-            raise ValueError(
+            raise InputError(
                 f"{source}: declares the function {description.function!r}; a file cannot choose "
                 "which code runs: if you trust it, pass trust_code=True"
             )
@@ -86,7 +88,7 @@ def open_described(
         return OnnxTeacher(file, overrides, preprocessing, max_batch, device, name=name)
     named = description.architecture
     if model is None and named is not None and not is_own_model(named):
-        raise ValueError(
+        raise InputError(
             f"{source}: declares the architecture {description.architecture!r}; a file cannot "
             "choose which code runs, so repeat the name as model="
         )
@@ -167,7 +169,7 @@ def _check_range(source: str, declared: tuple[float, float], preprocessing: Prep
     normalised = any(preprocessing.mean) or any(value != 1 for value in preprocessing.std)
     if declared not in ((0.0, 1.0), result) and not normalised:
         lower, upper = declared
-        raise ValueError(
+        raise InputError(
             f"{source}: expected preprocessing that ends in [{lower:g}, {upper:g}], the bounds of "
             f"the model file, got [{result[0]:g}, {result[1]:g}]; set "
             f"scale = [{lower:g}, {upper:g}] in [preprocessing]"
@@ -190,7 +192,7 @@ def _open_function(
     refuse_threshold(name, overrides)
     if overrides.features is not None:
         if preprocessing != Preprocessing():
-            raise ValueError(
+            raise InputError(
                 f"{source}: expected no [preprocessing] of a function that takes rows of a table; "
                 "it gets them as they are in the table"
             )
@@ -198,7 +200,7 @@ def _open_function(
             function, Path(source).name, overrides, overrides.features, max_batch
         )
     if not callable(function):
-        raise ValueError(
+        raise InputError(
             f"{source}: function: expected {name!r} to be a function from arrays to classes, a "
             "torch module, or a function without arguments that returns either, got "
             f"{type(function).__name__}"

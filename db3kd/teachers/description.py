@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.teachers.class_numbers import Numbering, read_names
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote import RequestSettings
@@ -145,14 +146,15 @@ class Description:
 
     def __post_init__(self) -> None:
         if len(self._given("url", "file", "function")) != 1:
-            raise ValueError("expected one of the keys url, file and function")
+            raise InputError("expected one of the keys url, file and function")
         for key, others in _NOT_WITH.items():
             if self._given(key) and (wrong := self._given(*others)):
-                raise ValueError(f"{wrong[0]}: cannot be used with {key}; remove one of them")
+                raise ArgumentError(wrong[0], f"cannot be used with {key}; remove one of them")
         if self.has_torch_file and (wrong := self._given(*_TENSORS)):
-            raise ValueError(
-                f"{wrong[0]}: cannot be used with a torch file; return only the scores of the "
-                "classes from the module, or export it to ONNX"
+            raise ArgumentError(
+                wrong[0],
+                "cannot be used with a torch file; return only the scores of the "
+                "classes from the module, or export it to ONNX",
             )
 
     @property
@@ -216,13 +218,13 @@ def read_description(path: Path) -> Description:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot be read as {path.suffix[1:].upper()}: {error}") from None
+        raise InputError(f"{path}: cannot be read as {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
     try:
         return _parse(Description, content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except (ValueError, ArgumentTypeError) as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _parse(kind: type[Any], table: Mapping[str, Any], name: str = "") -> Any:
@@ -231,21 +233,21 @@ def _parse(kind: type[Any], table: Mapping[str, Any], name: str = "") -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in table:
         if key not in fields:
-            raise ValueError(
+            raise InputError(
                 f"{place}expected one of {', '.join(fields)}, got {key!r}"
                 f"{did_you_mean(key, fields)}"
             )
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in table:
-            raise ValueError(f"{place}expected the key {key!r}, got {', '.join(table) or 'none'}")
+            raise InputError(f"{place}expected the key {key!r}, got {', '.join(table) or 'none'}")
     hints = get_type_hints(kind)
     # Settings of other modules check the types of their fields themselves.
     convert = _converted if kind.__module__ == __name__ else _as_tuple
     values = {key: convert(value, hints[key], key) for key, value in table.items()}
     try:
         return kind(**values)
-    except ValueError as error:
-        raise ValueError(f"{place}{error}") from None
+    except (ValueError, ArgumentTypeError) as error:
+        raise InputError(f"{place}{error}") from None
 
 
 def _converted(value: Any, hint: Any, key: str) -> Any:
@@ -253,13 +255,13 @@ def _converted(value: Any, hint: Any, key: str) -> Any:
     expected = (get_args(hint) or (hint,))[0]
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         if not isinstance(value, dict):
-            raise ValueError(f"{key}: expected a table [{key}], got {value!r}")
+            raise ArgumentTypeError(key, f"expected a table [{key}], got {value!r}")
         return _parse(expected, value, key)
     expected = get_origin(expected) or expected
     value = _as_tuple(value)
     if expected is Any or type(value) is expected or (expected is float and type(value) is int):
         return value
-    raise ValueError(f"{key}: expected {_TYPE_NAMES[expected]}, got {value!r}")
+    raise ArgumentTypeError(key, f"expected {_TYPE_NAMES[expected]}, got {value!r}")
 
 
 def _as_tuple(value: Any, *_: Any) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from db3kd.errors import ArgumentError
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.signature import ModelOverrides
 
@@ -75,6 +76,6 @@ class ExecutionOptions:
         """
         for name in ("autocast", "compile", "cuda_graphs"):
             if getattr(self, name):
-                raise ValueError(
-                    f"{name}: applies to torch modules only, got {source}; omit {name}"
+                raise ArgumentError(
+                    name, f"applies to torch modules only, got {source}; omit {name}"
                 )

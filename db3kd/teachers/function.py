@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_count
+from db3kd.errors import ArgumentTypeError
 from db3kd.teachers.answer_arrays import as_answer_array, check_answer_range
 from db3kd.teachers.base import TeacherError, failure, teacher_repr
 from db3kd.teachers.class_numbers import ClassNames
@@ -17,7 +19,7 @@ from db3kd.teachers.decide import check_decisions
 from db3kd.teachers.fingerprints import function_fingerprint
 from db3kd.teachers.generator import GeneratorStream
 from db3kd.teachers.given_images import as_images
-from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
+from db3kd.validation import check_bounds, check_class_names, check_image_shape
 from db3kd.wording import input_noun
 
 _ABOUT_SHAPES = re.compile(r"dim|shape", re.IGNORECASE)
@@ -66,7 +68,9 @@ class FunctionTeacher:
     ) -> None:
         if not callable(function):
             hint = "; pass its predict method" if hasattr(function, "predict") else ""
-            raise TypeError(f"function: expected a function, got {type(function).__name__}{hint}")
+            raise ArgumentTypeError(
+                "function", f"expected a function, got {type(function).__name__}{hint}"
+            )
         _check_takes_one_array(function)
         self.image_shape = check_image_shape(image_shape)
         self._noun = input_noun(self.image_shape)
@@ -192,6 +196,6 @@ def _check_takes_one_array(function: Callable[..., Any]) -> None:
         signature.bind(None)
     except TypeError:
         name = getattr(function, "__qualname__", type(function).__name__)
-        raise TypeError(
-            f"function: expected a function that takes one array of images, got {name}{signature}"
+        raise ArgumentTypeError(
+            "function", f"expected a function that takes one array of images, got {name}{signature}"
         ) from None

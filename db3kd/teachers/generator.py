@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.errors import InputError
 from db3kd.teachers.answer_arrays import as_answer_array, out_of_range
 from db3kd.teachers.base import TeacherError, failure
 from db3kd.teachers.class_numbers import ClassNames
@@ -109,6 +110,6 @@ def _answers(function: GeneratorFunction, batches: list[np.ndarray]) -> Generato
                 yield next(answers, None)
             # The function may still do work after its last answer, such as closing a file.
             for _ in answers:
-                raise ValueError(f"expected {counted(len(batch), 'answer')}, got more")
+                raise InputError(f"expected {counted(len(batch), 'answer')}, got more")
         finally:
             answers.close()

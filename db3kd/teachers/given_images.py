@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.errors import ArgumentTypeError
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, describe
 from db3kd.validation import check_dense, check_images
@@ -39,18 +40,19 @@ def as_images(images: Any, teacher: Teacher) -> Tensor:
     if features is None and isinstance(images, np.ndarray) and images.dtype.kind in "fiub":
         values = torch.from_numpy(np.ascontiguousarray(images, np.float32))
         return check_images(values, shape, teacher.bounds)
-    expected = f"images: expected a tensor {['N', *shape]} of teacher {describe(teacher)}".replace(
-        "'", ""
+    expected = (
+        f"expected a tensor [{', '.join(map(str, ('N', *shape)))}] of teacher {describe(teacher)}"
     )
     got = type(images).__name__
     if features is not None:
-        raise TypeError(
+        raise ArgumentTypeError(
+            "images",
             f"{expected}, or a DataFrame with its columns, got {got}; encode rows of an array with "
-            "teacher.features.encode(rows)"
+            "teacher.features.encode(rows)",
         )
     hint = "pass np.asarray(images)"
     if hasattr(images, "columns"):
         hint = "only a teacher with features takes tables, such as db3kd.TabularTeacher"
     elif hasattr(images, "read"):
         hint = "pass images.read(range(len(images)))"
-    raise TypeError(f"{expected}, or a NumPy array of numbers, got {got}; {hint}")
+    raise ArgumentTypeError("images", f"{expected}, or a NumPy array of numbers, got {got}; {hint}")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from db3kd.argument_types import check_path
+from db3kd.errors import ArgumentTypeError
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.weights import student_in_folder
 from db3kd.named_import import check_no_python_file
@@ -13,9 +15,11 @@ from db3kd.teachers.base import Teacher
 from db3kd.teachers.described import open_described
 from db3kd.teachers.description import SCHEMES, Description, read_description
 from db3kd.teachers.execution import ExecutionOptions
+from db3kd.teachers.module import Precision, as_autocast
 from db3kd.teachers.named import is_name, open_named
 from db3kd.teachers.signature import ModelOverrides
 from db3kd.teachers.torch_files import check_file, open_torch_file
+from db3kd.validation import check_device
 
 
 def load_teacher(
@@ -26,7 +30,7 @@ def load_teacher(
     classes: int | None = None,
     bounds: tuple[float, float] | None = None,
     max_batch: int | None = None,
-    autocast: torch.dtype | None = None,
+    autocast: Precision | None = None,
     device: torch.device | str | None = None,
     compile: bool = False,
     cuda_graphs: bool = False,
@@ -96,7 +100,19 @@ def load_teacher(
         >>> load_teacher("weights.pt", model="lenet5", image_shape=(1, 28, 28), classes=10)
         >>> load_teacher("http://localhost:8000/v2/models/digits")
     """
-    execution = ExecutionOptions(torch.device(device or "cpu"), autocast, compile, cuda_graphs)
+    if isinstance(source, torch.nn.Module):
+        raise ArgumentTypeError(
+            "source",
+            f"expected a path, an address or package.module:object, got the network "
+            f"{type(source).__name__}; wrap it: db3kd.ModuleTeacher",
+        )
+    check_path(source, "source")
+    execution = ExecutionOptions(
+        check_device("cpu" if device is None else device),
+        as_autocast(autocast),
+        compile,
+        cuda_graphs,
+    )
     overrides = ModelOverrides(
         image_shape=image_shape,
         classes=classes,

@@ -4,11 +4,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
-from typing import Any, cast
+from types import NoneType
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_count, check_type
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 from db3kd.tables import Features
@@ -31,11 +34,16 @@ from db3kd.teachers.staging import Staging
 from db3kd.validation import (
     check_bounds,
     check_class_names,
-    check_count,
+    check_device,
     check_image_shape,
     check_threshold,
 )
 from db3kd.wording import input_noun
+
+Precision: TypeAlias = Literal["bf16", "fp16"] | torch.dtype
+"""How `autocast` names a precision."""
+
+_AUTOCAST: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ModuleTeacher:
@@ -52,7 +60,8 @@ class ModuleTeacher:
         max_batch: Maximum number of images per forward pass. By default it is measured on CUDA, and
             on a CPU it follows from the network's sizes (see `cpu_batch`), at most 256. It is
             halved if memory runs out.
-        autocast: `torch.bfloat16` or `torch.float16` to run under torch.autocast.
+        autocast: "bf16" or "fp16", or `torch.bfloat16` or `torch.float16`, to run under
+            torch.autocast.
         device: The device to run on; by default the device of the module's parameters.
         compile: Run the module through torch.compile.
         cuda_graphs: On CUDA, replay forward passes as CUDA graphs, one for each power of two of
@@ -89,7 +98,7 @@ class ModuleTeacher:
         classes: int,
         bounds: tuple[float, float] = (0.0, 1.0),
         max_batch: int | None = None,
-        autocast: torch.dtype | None = None,
+        autocast: Precision | None = None,
         device: torch.device | str | None = None,
         *,
         compile: bool = False,
@@ -103,7 +112,9 @@ class ModuleTeacher:
         std: float | Sequence[float] = 1.0,
     ) -> None:
         if not isinstance(module, nn.Module):
-            raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+            raise ArgumentTypeError(
+                "module", f"expected a torch.nn.Module, got {type(module).__name__}"
+            )
         self.image_shape = check_image_shape(image_shape)
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
@@ -112,10 +123,12 @@ class ModuleTeacher:
             class_names = check_class_names(class_names, self.classes, f"teacher {self.name}")
         self.class_names = class_names
         self.threshold = None if threshold is None else check_threshold(threshold, self.classes)
+        check_type(features, (Features, NoneType), "features", "db3kd.Features or None")
         self.features = features
-        self.autocast = autocast
+        self.autocast = as_autocast(autocast)
         first = next(module.parameters(), None)
-        self.device = torch.device(device or (first.device if first is not None else "cpu"))
+        where = "cpu" if first is None else first.device
+        self.device = check_device(where if device is None else device)
         _check_options(module, self.device, compile, cuda_graphs)
         self._compile, self._cuda_graphs = compile, cuda_graphs
         self._normalization = Preprocessing(mean=_numbers(mean), std=_numbers(std))
@@ -305,15 +318,34 @@ def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
+def as_autocast(autocast: Precision | None, name: str = "autocast") -> torch.dtype | None:
+    """Returns the dtype for torch.autocast, which may be given as text.
+
+    Args:
+        autocast: "bf16", "fp16", `torch.bfloat16` or `torch.float16`; None for no autocast.
+        name: The name of the argument in errors.
+
+    Raises:
+        TypeError: If it is neither text nor a dtype.
+        ValueError: If it is another precision.
+    """
+    check_type(autocast, (str, torch.dtype, NoneType), name, "'bf16', 'fp16' or None")
+    found = _AUTOCAST.get(autocast, autocast) if isinstance(autocast, str) else autocast
+    if found not in (None, *_AUTOCAST.values()):
+        raise ArgumentError(name, f"expected 'bf16', 'fp16' or None, got {autocast!r}")
+    return found
+
+
 def _check_options(
     module: nn.Module, device: torch.device, compile: bool, cuda_graphs: bool
 ) -> None:
     if compile and isinstance(module, torch.jit.ScriptModule):
-        raise ValueError(
-            "compile: expected a Python module, got TorchScript, which is already compiled; leave "
-            "compile out"
+        raise ArgumentError(
+            "compile",
+            "expected a Python module, got TorchScript, which is already compiled; leave "
+            "compile out",
         )
     if cuda_graphs and device.type != "cuda":
-        raise ValueError(
-            f"cuda_graphs: expected a CUDA device, got {device}; pass device= or omit cuda_graphs"
+        raise ArgumentError(
+            "cuda_graphs", f"expected a CUDA device, got {device}; pass device= or omit cuda_graphs"
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from db3kd.errors import ArgumentError
 from db3kd.named_import import import_named
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, describe
@@ -155,9 +156,9 @@ def tabular_teacher(
             raise UndeclaredError(f"{name}: does not declare its number of classes; pass classes=")
     shape = overrides.image_shape or features.unit_shape
     if shape != features.unit_shape:
-        raise ValueError(
-            f"image_shape: expected {features.unit_shape}, the shape of encoded rows, got {shape}; "
-            "leave it out"
+        raise ArgumentError(
+            "image_shape",
+            f"expected {features.unit_shape}, the shape of encoded rows, got {shape}; leave it out",
         )
     return TabularTeacher(found, features, classes, names, max_batch=max_batch, name=name)
 
@@ -169,9 +170,10 @@ def refuse_threshold(name: str, overrides: ModelOverrides) -> None:
         ValueError: If there is a threshold.
     """
     if overrides.threshold is not None:
-        raise ValueError(
-            f"threshold: expected a model that returns scores, got the function {name}, which "
-            "returns classes; omit threshold"
+        raise ArgumentError(
+            "threshold",
+            f"expected a model that returns scores, got the function {name}, which "
+            "returns classes; omit threshold",
         )
 
 
@@ -179,9 +181,10 @@ def _check_features(found: Teacher, name: str, features: Features | None) -> Non
     """Refuses data that were encoded by other features than the teacher decodes with."""
     known = Features.of(found)
     if known is not None and features is not None and known != features:
-        raise ValueError(
-            f"features: expected those of teacher {name}, got others from the data; save the "
-            "teacher's with teacher.features.save('features.json'), and give that file as features="
+        raise ArgumentError(
+            "features",
+            f"expected those of teacher {name}, got others from the data; save the teacher's with "
+            "teacher.features.save('features.json'), and give that file as features=",
         )
 
 
@@ -203,9 +206,10 @@ def import_object(name: str, argument: str) -> Any:
         except TeacherError:
             raise  # The message of db3kd says what is wrong.
         except Exception as error:
-            raise ValueError(
-                f"{argument}: expected a factory that can be called without arguments, got {name}, "
-                f"which fails ({type(error).__name__}: {error})"
+            raise ArgumentError(
+                argument,
+                f"expected a factory that can be called without arguments, got {name}, "
+                f"which fails ({type(error).__name__}: {error})",
             ) from error
     return found
 

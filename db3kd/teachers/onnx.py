@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_count
 from db3kd.models.metadata import ModelMetadata
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
@@ -18,7 +19,7 @@ from db3kd.teachers.given_images import as_images
 from db3kd.teachers.onnx_files import OnnxFile, first_line, open_session, read_onnx
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
-from db3kd.validation import UNIT_BOUNDS, check_class_names, check_count
+from db3kd.validation import UNIT_BOUNDS, check_class_names
 from db3kd.wording import counted
 
 _DTYPES = {

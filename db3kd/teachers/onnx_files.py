@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from db3kd.errors import ArgumentError
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
 
@@ -70,13 +71,13 @@ def open_session(file: OnnxFile, device: torch.device) -> Any:
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if "CUDAExecutionProvider" not in runtime.get_available_providers():
-            raise ValueError(
-                f"device: {device} needs a CUDA build of ONNX Runtime; install onnxruntime-gpu, or "
-                "use cpu"
+            raise ArgumentError(
+                "device",
+                f"{device} needs a CUDA build of ONNX Runtime; install onnxruntime-gpu, or use cpu",
             )
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
     elif device.type != "cpu":
-        raise ValueError(f"device: expected cpu or cuda for an ONNX teacher, got {device}")
+        raise ArgumentError("device", f"expected cpu or cuda for an ONNX teacher, got {device}")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only

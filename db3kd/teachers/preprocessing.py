@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from db3kd.argument_types import suggests_arguments
-from db3kd.validation import check_bounds, check_count, interval_text, number_text
+from db3kd.argument_types import check_count, suggests_arguments
+from db3kd.errors import ArgumentError
+from db3kd.validation import check_bounds, interval_text, number_text
 from db3kd.wording import did_you_mean
 
 Layout = Literal["NCHW", "NHWC", "flat"]
@@ -65,21 +66,24 @@ class Preprocessing:
         assign(self, "mean", _numbers(self.mean, "mean"))
         assign(self, "std", _numbers(self.std, "std"))
         if not all(value > 0 for value in self.std):
-            raise ValueError(f"std: expected positive numbers, got {self.std!r}")
+            raise ArgumentError("std", f"expected positive numbers, got {self.std!r}")
         if self.layout not in get_args(Layout):
-            raise ValueError(
-                f"layout: expected NCHW, NHWC or flat, got {self.layout!r}"
-                f"{did_you_mean(self.layout, get_args(Layout))}"
+            raise ArgumentError(
+                "layout",
+                f"expected NCHW, NHWC or flat, got {self.layout!r}"
+                f"{did_you_mean(self.layout, get_args(Layout))}",
             )
         if self.channel_order not in get_args(ChannelOrder):
-            raise ValueError(
-                f"channel_order: expected RGB or BGR, got {self.channel_order!r}"
-                f"{did_you_mean(self.channel_order, get_args(ChannelOrder))}"
+            raise ArgumentError(
+                "channel_order",
+                f"expected RGB or BGR, got {self.channel_order!r}"
+                f"{did_you_mean(self.channel_order, get_args(ChannelOrder))}",
             )
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise ValueError(
-                f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
-                f"{did_you_mean(self.dtype, DTYPES)}"
+            raise ArgumentError(
+                "dtype",
+                f"expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
+                f"{did_you_mean(self.dtype, DTYPES)}",
             )
 
     def __call__(self, images: Tensor) -> np.ndarray:
@@ -126,19 +130,21 @@ class Preprocessing:
         """
         shape = tuple(image_shape)
         if self.channel_order == "BGR" and (len(shape) != 3 or shape[0] != 3):
-            raise ValueError(f"channel_order: BGR needs images (3, height, width), got {shape}")
+            raise ArgumentError(
+                "channel_order", f"BGR needs images (3, height, width), got {shape}"
+            )
         if self.resize is not None or self.layout == "NHWC":
             if len(shape) != 3:
-                raise ValueError(
-                    f"preprocessing: resize and NHWC need images (channels, height, width), got "
-                    f"{shape}"
+                raise ArgumentError(
+                    "preprocessing",
+                    f"resize and NHWC need images (channels, height, width), got {shape}",
                 )
             shape = (shape[0], *(self.resize or shape[1:]))
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (1, shape[0]):
                 numbers = "1 number" if shape[0] == 1 else f"1 or {shape[0]} numbers"
-                raise ValueError(
-                    f"{name}: expected {numbers} for images {shape}, got {len(getattr(self, name))}"
+                raise ArgumentError(
+                    name, f"expected {numbers} for images {shape}, got {len(getattr(self, name))}"
                 )
         if self.layout == "NHWC":
             return (*shape[1:], shape[0])
@@ -220,13 +226,13 @@ def _numbers(value: Any, name: str) -> tuple[float, ...]:
     except (TypeError, ValueError):
         numbers = ()
     if not numbers or not np.isfinite(numbers).all():
-        raise ValueError(f"{name}: expected a number, or one per channel, got {value!r}")
+        raise ArgumentError(name, f"expected a number, or one per channel, got {value!r}")
     return numbers
 
 
 def _two_sizes(value: Any) -> tuple[int, int]:
     if not isinstance(value, Sequence) or len(value) != 2:
-        raise ValueError(f"resize: expected (height, width), got {value!r}")
+        raise ArgumentError("resize", f"expected (height, width), got {value!r}")
     height, width = (check_count(size, "resize") for size in value)
     return height, width
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import brief
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
@@ -29,6 +31,10 @@ class RescaledTeacher:
     """
 
     def __init__(self, teacher: Teacher, bounds: tuple[float, float] = UNIT_BOUNDS) -> None:
+        if not hasattr(teacher, "decide"):
+            raise ArgumentTypeError(
+                "teacher", f"expected a teacher, got {brief(teacher)}; wrap it: db3kd.ModuleTeacher"
+            )
         self.teacher = teacher
         self.bounds = check_bounds(bounds)
         self.image_shape = tuple(teacher.image_shape)
@@ -86,11 +92,12 @@ def takes_unit_images(teacher: Teacher) -> Teacher:
     if bounds in CONVENTIONS:
         return RescaledTeacher(teacher)
     lower, upper = bounds
-    raise ValueError(
-        f"teacher: expected bounds that images in [0, 1] can be mapped to, got "
+    raise ArgumentError(
+        "teacher",
+        f"expected bounds that images in [0, 1] can be mapped to, got "
         f"{interval_text(bounds)} from {describe(teacher)}. If the mapping is linear, pass "
         "db3kd.RescaledTeacher(teacher); in a description file, set "
-        f"scale = [{lower:g}, {upper:g}] or mean and std in [preprocessing]"
+        f"scale = [{lower:g}, {upper:g}] or mean and std in [preprocessing]",
     )
 
 
@@ -107,12 +114,13 @@ def check_scaled(images: Tensor, teacher: Teacher) -> None:
     if lowest < 0 or highest > 1:
         return
     lower, upper = bounds
-    raise ValueError(
-        f"images: expected values in {interval_text(bounds)}, the bounds of teacher "
+    raise ArgumentError(
+        "images",
+        f"expected values in {interval_text(bounds)}, the bounds of teacher "
         f"{describe(teacher)}, got values from {lowest:g} to {highest:g}, which look scaled to "
         "[0, 1]. Pass db3kd.ImageSet.from_arrays(images) to have them mapped to the teacher's "
         f"bounds, or ImageSet.from_arrays(images, bounds=({lower:g}, {upper:g})) if the values are "
-        "right"
+        "right",
     )
 
 

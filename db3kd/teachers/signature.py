@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from db3kd.argument_types import suggests_arguments
+from db3kd.argument_types import check_count, suggests_arguments
+from db3kd.errors import ArgumentError, InputError
 from db3kd.models.metadata import ModelMetadata
 from db3kd.tables import Features
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.class_numbers import Numbering
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.validation import check_bounds, check_count, check_image_shape
+from db3kd.validation import check_bounds, check_image_shape
 from db3kd.wording import did_you_mean
 
 
-class UndeclaredError(ValueError):
+class UndeclaredError(InputError):
     """A model does not declare what it takes or answers, and neither does the caller.
 
     Attributes:
@@ -118,9 +119,10 @@ class ModelOverrides:
                 advice = (
                     f", written by db3kd.load_teacher({str(file)!r}).features.save({described!r})"
                 )
-            raise ValueError(
-                f"features: expected those that the network in {file} was trained with, got "
-                f"others from the data; load the data with features={described!r}{advice}"
+            raise ArgumentError(
+                "features",
+                f"expected those that the network in {file} was trained with, got "
+                f"others from the data; load the data with features={described!r}{advice}",
             )
         names = ("image_shape", "classes", "bounds", "class_names", "threshold", "features")
         missing = [name for name in names if getattr(self, name) is None]
@@ -214,15 +216,16 @@ def _choose(
 ) -> TensorSpec:
     if not declared:
         if name is None:
-            raise ValueError(f"{who}: does not declare the name of its {kind}; pass {kind}=")
+            raise InputError(f"{who}: does not declare the name of its {kind}; pass {kind}=")
         return TensorSpec(name, dtype, None)
     names = [tensor.name for tensor in declared]
     if name is None and len(declared) > 1:
-        raise ValueError(f"{who}: has several {kind}s, {', '.join(names)}; choose one with {kind}=")
+        raise InputError(f"{who}: has several {kind}s, {', '.join(names)}; choose one with {kind}=")
     if name is not None and name not in names:
-        raise ValueError(
-            f"{kind}: expected one of {', '.join(names)} for {who}, got {name!r}"
-            f"{did_you_mean(name, names)}"
+        raise ArgumentError(
+            kind,
+            f"expected one of {', '.join(names)} for {who}, got {name!r}"
+            f"{did_you_mean(name, names)}",
         )
     return declared[0 if name is None else names.index(name)]
 
@@ -230,7 +233,7 @@ def _choose(
 def _resolve_dtype(who: str, input: TensorSpec, preprocessing: Preprocessing) -> Preprocessing:
     dtype = preprocessing.dtype
     if dtype is not None and dtype != input.dtype:
-        raise ValueError(f"dtype: expected {input.dtype}, the input of {who}, got {dtype!r}")
+        raise ArgumentError("dtype", f"expected {input.dtype}, the input of {who}, got {dtype!r}")
     return dataclasses.replace(preprocessing, dtype=input.dtype)
 
 
@@ -243,20 +246,21 @@ def _resolve_shape(
     if declared is not None and preprocessing.layout == "NCHW" and _looks_channels_last(declared):
         hint = '; the channels seem to be last: set layout = "NHWC" in [preprocessing]'
         if overrides.image_shape is None and from_model is not None:
-            raise ValueError(f"layout: {who} takes {_sizes(declared)} per image{hint}")
+            raise ArgumentError("layout", f"{who} takes {_sizes(declared)} per image{hint}")
     if from_model is not None and len(from_model) != 3:
         # A flat input does not determine the shape of the images.
         from_model = overrides.assumed_shape or from_model
     shape = overrides.image_shape or from_model or overrides.assumed_shape
     if shape is None:
-        raise ValueError(f"{who}: does not declare the shape of its images; pass image_shape=")
+        raise InputError(f"{who}: does not declare the shape of its images; pass image_shape=")
     shape = check_image_shape(shape)
     input_shape = preprocessing.input_shape(shape)
     if declared is not None and not _fits(input_shape, declared):
-        raise ValueError(
-            f"image_shape: expected {_sizes(declared)} per image for {who}, got "
+        raise ArgumentError(
+            "image_shape",
+            f"expected {_sizes(declared)} per image for {who}, got "
             f"{_sizes(input_shape)} from images {_sizes(shape)} in layout {preprocessing.layout}; "
-            f"correct image_shape, layout or resize{hint}"
+            f"correct image_shape, layout or resize{hint}",
         )
     return shape
 
@@ -274,7 +278,7 @@ def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
 def _resolve_classes(who: str, output: TensorSpec, overrides: ModelOverrides) -> int:
     columns = _score_columns(output)
     if overrides.threshold is not None and columns is not None:
-        raise ValueError(f"threshold: expected one score per image from {who}, got {columns}")
+        raise ArgumentError("threshold", f"expected one score per image from {who}, got {columns}")
     numbering = overrides.numbering
     if numbering is not None and columns is not None:
         columns = _classes_among(who, columns, numbering)
@@ -288,12 +292,12 @@ def _resolve_classes(who: str, output: TensorSpec, overrides: ModelOverrides) ->
     counts = {source: count for source, count in sources.items() if count is not None}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} from {source}" for source, count in counts.items())
-        raise ValueError(f"classes: expected one number of classes for {who}, got {listed}")
+        raise ArgumentError("classes", f"expected one number of classes for {who}, got {listed}")
     classes = next(iter(counts.values()), overrides.assumed_classes)
     if classes is None:
-        raise ValueError(f"{who}: does not declare its number of classes; pass classes=")
+        raise InputError(f"{who}: does not declare its number of classes; pass classes=")
     if output.dtype == "text" and not overrides.class_names:
-        raise ValueError(f"{who}: answers with class names; list them in a file and pass labels=")
+        raise InputError(f"{who}: answers with class names; list them in a file and pass labels=")
     return check_count(classes, "classes", least=2)
 
 
@@ -310,9 +314,10 @@ def _classes_among(who: str, columns: int, numbering: Numbering) -> int:
     if numbering.numbers is None:
         return columns - numbering.offset
     if max(numbering.numbers) >= columns:
-        raise ValueError(
-            f"class_numbers: expected numbers in [0, {columns}), the score columns of {who}, got "
-            f"{max(numbering.numbers)}"
+        raise ArgumentError(
+            "class_numbers",
+            f"expected numbers in [0, {columns}), the score columns of {who}, got "
+            f"{max(numbering.numbers)}",
         )
     return len(numbering.numbers)
 

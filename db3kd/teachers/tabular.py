@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from db3kd.argument_types import check_count
+from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.tables import Features
 from db3kd.teachers.answer_arrays import as_answer_array
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.fingerprints import function_fingerprint
 from db3kd.teachers.function import FunctionTeacher
-from db3kd.validation import check_class_names, check_count
+from db3kd.validation import check_class_names
 
 _MODEL_BATCH = 4096
 """Maximum number of rows per call of a model. A random forest of 100 trees takes 28 ms for 256 rows
@@ -69,15 +71,17 @@ class TabularTeacher(FunctionTeacher):
         fingerprint: str | None = None,
     ) -> None:
         if not isinstance(features, Features):
-            raise TypeError(
-                f"features: expected db3kd.Features, got {type(features).__name__}; infer them "
-                "with db3kd.Features.infer(table)"
+            raise ArgumentTypeError(
+                "features",
+                f"expected db3kd.Features, got {type(features).__name__}; infer them "
+                "with db3kd.Features.infer(table)",
             )
         function = getattr(predict, "predict", predict)
         if isinstance(predict, type) or not callable(function):
-            raise TypeError(
-                "predict: expected a function or a fitted model with a method predict, got "
-                f"{predict.__name__ if isinstance(predict, type) else type(predict).__name__}"
+            raise ArgumentTypeError(
+                "predict",
+                "expected a function or a fitted model with a method predict, got "
+                f"{predict.__name__ if isinstance(predict, type) else type(predict).__name__}",
             )
         model = getattr(function, "__self__", None) if function is predict else predict
         self._advice = "return one of these labels, or correct classes="
@@ -200,14 +204,16 @@ def _classes_of(model: Any) -> Any:
     """Returns the class labels that a fitted model knows."""
     classes = getattr(model, "classes_", None)
     if classes is None and hasattr(model, "fit"):
-        raise ValueError(
-            f"predict: expected a fitted classifier, got {type(model).__name__} without the "
-            "attribute classes_; call its method fit first, or, if it is fitted, pass classes="
+        raise ArgumentError(
+            "predict",
+            f"expected a fitted classifier, got {type(model).__name__} without the "
+            "attribute classes_; call its method fit first, or, if it is fitted, pass classes=",
         )
     if classes is None:
-        raise ValueError(
-            "classes: expected the class labels, or their number if they are 0 to C - 1; only a "
-            "fitted model with the attribute classes_ states them"
+        raise ArgumentError(
+            "classes",
+            "expected the class labels, or their number if they are 0 to C - 1; only a "
+            "fitted model with the attribute classes_ states them",
         )
     return classes
 
@@ -217,13 +223,14 @@ def _label_tuple(classes: Any) -> tuple[Any, ...]:
     values = classes.tolist() if isinstance(classes, np.ndarray) else list(classes)
     labels = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
     if any(isinstance(label, list | tuple | np.ndarray) for label in labels):
-        raise ValueError(
-            "classes: expected one list of class labels, got several; a model with several outputs "
-            "needs a function that returns one of them"
+        raise ArgumentError(
+            "classes",
+            "expected one list of class labels, got several; a model with several outputs "
+            "needs a function that returns one of them",
         )
     if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise ValueError(
-            f"classes: expected two or more different labels, got {list(labels)!r:.200}"
+        raise ArgumentError(
+            "classes", f"expected two or more different labels, got {list(labels)!r:.200}"
         )
     return labels
 
@@ -253,12 +260,13 @@ def _takes_frame(model: Any, features: Features) -> bool:
     missing = [str(name) for name in fitted if str(name) not in features.names]
     unknown = [name for name in features.names if name not in set(map(str, fitted))]
     if missing:
-        raise ValueError(
-            f"features: expected the columns that {type(model).__name__} was fitted on, "
-            f"{', '.join(missing)} are missing"
+        raise ArgumentError(
+            "features",
+            f"expected the columns that {type(model).__name__} was fitted on, "
+            f"{', '.join(missing)} are missing",
         )
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__}: expected features of the columns that it was fitted on, got "
             f"also {', '.join(unknown)}; name the column of the class labels as label_column=, "
             "and leave out others, as db3kd.Features.infer(table, names=model.feature_names_in_) "

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from db3kd.errors import InputError
 from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, is_own_model
 from db3kd.models.weights import SavedModel, read_saved_model
@@ -77,7 +78,7 @@ def open_torch_file(
         _require_trust(path, "an exported program", trust_code)
         return _open_exported(path, overrides, device)
     if path.suffix not in _CHECKPOINTS:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected .safetensors, {', '.join(_CHECKPOINTS)}, .pt2, .onnx, .toml or "
             f".json, got {path.suffix or 'no suffix'!r}"
         )
@@ -109,7 +110,7 @@ def _open_weights(
 ) -> TorchFile:
     saved: SavedModel = reading(path, lambda: read_saved_model(path))
     if model is None and saved.model is not None and not is_own_model(saved.model):
-        raise ValueError(
+        raise InputError(
             f"{path}: declares the model {saved.model!r}; a file cannot choose which code runs, so "
             "repeat the name as model="
         )
@@ -135,7 +136,7 @@ def _build(
     state: dict[str, Tensor],
 ) -> nn.Module:
     if model is None:
-        raise ValueError(
+        raise InputError(
             f"{path}: holds only weights; pass model=, the name of their architecture or "
             "package.module:factory with the function or class that makes the network"
         )
@@ -156,7 +157,7 @@ def _build(
 
 def _require_trust(path: Path, kind: str, trust_code: bool) -> None:
     if not trust_code:
-        raise ValueError(
+        raise InputError(
             f"{path}: is {kind}, which is code: it can read and write any file that you can; if "
             "you trust its author, pass trust_code=True, otherwise ask for weights or an ONNX file"
         )

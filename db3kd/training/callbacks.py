@@ -1,10 +1,13 @@
 """Callbacks that report on training while it runs, or stop it early."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+
+from db3kd.argument_types import check_type
+from db3kd.errors import ArgumentTypeError
 
 StepCallback = Callable[[int, int, float], None]
 """Called with the steps done, the steps in total, and the mean loss since the last call."""
@@ -83,6 +86,17 @@ class TrainingCallback:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned; called before `on_start`."""
+
+
+def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:
+    """Raises TypeError unless the argument is a list of callbacks."""
+    if isinstance(callbacks, TrainingCallback):
+        raise ArgumentTypeError(
+            "callbacks", "expected a list of callbacks, got a single one; pass [it]"
+        )
+    check_type(callbacks, (list, tuple), "callbacks", "a list of callbacks")
+    for each in callbacks:
+        check_type(each, TrainingCallback, "callbacks", "instances of TrainingCallback")
 
 
 class ProgressCallback(TrainingCallback):

@@ -3,15 +3,17 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
-from db3kd.argument_types import check_positive
+from db3kd.argument_types import check_path, check_positive, check_type
+from db3kd.errors import InputError
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 
@@ -19,7 +21,7 @@ _MAGIC = b"db3kd training checkpoint 1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A file is damaged, or is the checkpoint of another training run."""
 
 
@@ -46,7 +48,7 @@ class Checkpoint:
         path: The file. Only one training run may use it at a time.
         identity: What determines the result besides `TrainSettings` and the network's shape: a
             digest or plain values that change with the images, the targets, the loss and the
-            initial weights.
+            initial weights; None if no other training writes to the path.
         every_seconds: The minimum time between two writes, at least 0. The file is also written at
             the end.
 
@@ -54,10 +56,12 @@ class Checkpoint:
         ValueError: If `every_seconds` is negative.
     """
 
-    def __init__(self, path: str | Path, identity: object, every_seconds: float = 30.0) -> None:
+    def __init__(
+        self, path: str | Path, identity: object = None, every_seconds: float = 30.0
+    ) -> None:
         if every_seconds != 0:
             check_positive(every_seconds, "every_seconds")
-        self.path = Path(path)
+        self.path = check_path(path, "path")
         self._identity = plain(identity)
         self._every_seconds = every_seconds
         self._written = time.monotonic()
@@ -158,3 +162,19 @@ def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:
         elif theirs != ours:
             return f"{name}: {theirs!r} instead of {ours!r}"
     return None
+
+
+CheckpointLike: TypeAlias = Checkpoint | str | os.PathLike[str]
+"""A checkpoint, or the path of its file."""
+
+
+def as_checkpoint(checkpoint: CheckpointLike | None) -> Checkpoint | None:
+    """Returns a checkpoint, which is made of a path if that is given.
+
+    Raises:
+        TypeError: If the argument is neither.
+    """
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    check_type(checkpoint, (str, os.PathLike), "checkpoint", "db3kd.Checkpoint or a path")
+    return Checkpoint(check_path(checkpoint, "checkpoint"))

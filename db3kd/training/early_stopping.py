@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from db3kd.argument_types import check_count, check_type
+from db3kd.array_arguments import IntegersLike, as_classes
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
+from db3kd.errors import ArgumentError
 from db3kd.training.callbacks import TrainingCallback, TrainingState
 from db3kd.training.evaluation import predict_read, share_equal
 
@@ -41,17 +44,12 @@ class HeldOutAgreement(TrainingCallback):
         ValueError: If there is not one decision for each image, or if none is answered.
     """
 
-    def __init__(self, images: ImagesLike, decisions: Tensor, name: str = AGREEMENT) -> None:
+    def __init__(self, images: ImagesLike, decisions: IntegersLike, name: str = AGREEMENT) -> None:
         self._images = as_image_source(images)
-        if decisions.dtype != torch.int64 or decisions.shape != (len(self._images),):
-            raise ValueError(
-                f"decisions: expected [{len(self._images)}] int64, one for each sample, "
-                f"got {list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}"
-            )
-        decisions = decisions.cpu()
+        decisions = as_classes(decisions, len(self._images), "decisions", least=-1).cpu()
         self._rows = (decisions >= 0).nonzero().flatten()
         if len(self._rows) == 0:
-            raise ValueError("decisions: expected at least one answer, got none")
+            raise ArgumentError("decisions", "expected at least one answer, got none")
         self._decisions = decisions[self._rows]
         self._read: Callable[[Tensor], Tensor] | None = None
         self.name = name
@@ -110,9 +108,8 @@ class EarlyStopping(TrainingCallback):
     """
 
     def __init__(self, measure: str = AGREEMENT, patience: int = 10) -> None:
-        if patience < 1:
-            raise ValueError(f"patience: expected at least 1 report, got {patience}")
-        self._measure, self._patience = measure, patience
+        check_type(measure, str, "measure", "the name of a measure")
+        self._measure, self._patience = measure, check_count(patience, "patience")
         self.best: float | None = None
         self.best_step = 0
         self._since = 0
@@ -126,9 +123,10 @@ class EarlyStopping(TrainingCallback):
     def on_report(self, state: TrainingState) -> None:
         """Compares the measure with the highest so far."""
         if self._measure not in state.measures:
-            raise ValueError(
-                f"measure: expected one of {sorted(state.measures)}, which the callbacks before "
-                f"EarlyStopping report, got {self._measure!r}; put HeldOutAgreement before it"
+            raise ArgumentError(
+                "measure",
+                f"expected one of {sorted(state.measures)}, which the callbacks before "
+                f"EarlyStopping report, got {self._measure!r}; put HeldOutAgreement before it",
             )
         value = state.measures[self._measure]
         if self.best is None or value > self.best:

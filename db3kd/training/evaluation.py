@@ -5,10 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_count
+from db3kd.array_arguments import IntegersLike, as_classes, as_index
 from db3kd.data.arguments import ImagesLike, as_image_source, as_teacher, with_labels
 from db3kd.data.class_names import matched
 from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.querying.driver import decide_all
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.cpu_batch import batch_for_module
@@ -20,7 +23,7 @@ _DEVICE_BATCH = 512
 
 
 def predict_logits(
-    model: nn.Module, images: ImagesLike, batch: int | None = None, rows: Tensor | None = None
+    model: nn.Module, images: ImagesLike, batch: int | None = None, rows: IntegersLike | None = None
 ) -> Tensor:
     """Computes a network's logits in eval mode.
 
@@ -40,13 +43,16 @@ def predict_logits(
         TypeError: If the model is no network.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model: expected a torch.nn.Module, got {type(model).__name__}; use predict for the "
-            "classes of a teacher"
+        raise ArgumentTypeError(
+            "model",
+            f"expected a torch.nn.Module, got {type(model).__name__}; use predict for the "
+            "classes of a teacher",
         )
+    if batch is not None:
+        batch = check_count(batch, "batch")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     images = as_image_source(images)
-    rows = torch.arange(len(images)) if rows is None else rows.cpu()
+    rows = torch.arange(len(images)) if rows is None else as_index(rows, len(images), "rows")
     return _logits(model, image_reader(images, device), rows, batch)
 
 
@@ -69,7 +75,7 @@ def predict(
     model: nn.Module | Teacher,
     images: ImagesLike,
     batch: int | None = None,
-    rows: Tensor | None = None,
+    rows: IntegersLike | None = None,
 ) -> Tensor:
     """Predicts classes.
 
@@ -86,7 +92,7 @@ def predict(
         return predict_logits(model, images, batch, rows).argmax(1)
     teacher = takes_unit_images(as_teacher(model))
     source = as_image_source(images)
-    rows = torch.arange(len(source)) if rows is None else rows.cpu()
+    rows = torch.arange(len(source)) if rows is None else as_index(rows, len(source), "rows")
     return decide_all(teacher, image_reader(source, "cpu"), rows)
 
 
@@ -107,7 +113,7 @@ def predict_read(model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tenso
 def evaluate(
     model: nn.Module | Teacher,
     images: ImagesLike,
-    labels: Tensor | None = None,
+    labels: IntegersLike | None = None,
     batch: int | None = None,
 ) -> float:
     """Computes the accuracy of a network or teacher.
@@ -131,11 +137,14 @@ def evaluate(
     if labels is None and isinstance(images, ImageSet) and not isinstance(model, nn.Module):
         images = matched(images, as_teacher(model))
     source, expected = with_labels(images, labels)
-    return share_equal(predict(model, source, batch), expected, "labels")
+    return share_equal(predict(model, source, batch), expected)
 
 
 def agreement(
-    model: nn.Module | Teacher, images: ImagesLike, decisions: Tensor, batch: int | None = None
+    model: nn.Module | Teacher,
+    images: ImagesLike,
+    decisions: IntegersLike,
+    batch: int | None = None,
 ) -> float:
     """Computes how often a network, or another teacher, predicts what the teacher decided.
 
@@ -151,9 +160,17 @@ def agreement(
 
     Returns:
         The share of answered images, in [0, 1].
+
+    Raises:
+        TypeError: If the decisions are not integers.
+        ValueError: If there is not one decision per image, or none is answered.
     """
-    answered = (decisions >= 0).nonzero().flatten()
-    return share_equal(predict(model, images, batch, answered), decisions[answered], "decisions")
+    source = as_image_source(images)
+    classes = as_classes(decisions, len(source), "decisions", least=-1).cpu()
+    answered = (classes >= 0).nonzero().flatten()
+    if len(answered) == 0:
+        raise ArgumentError("decisions", "expected at least one answer, got none")
+    return share_equal(predict(model, source, batch, answered), classes[answered])
 
 
 def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> float:
@@ -171,9 +188,10 @@ def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> 
         ValueError: If the lengths differ or are 0.
     """
     if expected.shape != predicted.shape or len(expected) == 0:
-        raise ValueError(
-            f"{name}: expected a class for each of {counted(len(predicted), 'sample')}, "
-            f"got {list(expected.shape)}"
+        raise ArgumentError(
+            name,
+            f"expected a class for each of {counted(len(predicted), 'sample')}, "
+            f"got {list(expected.shape)}",
         )
     return (predicted.cpu() == expected.cpu()).double().mean().item()
 

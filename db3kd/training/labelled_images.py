@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.soft_labels import check_soft_labels
 from db3kd.validation import UNIT_BOUNDS, check_images
 from db3kd.wording import counted
 
@@ -40,20 +42,17 @@ class LabelledImages(Dataset[LabelledImage]):
 
     def __init__(self, images: ImagesLike, labels: Labels) -> None:
         self._images = as_image_source(images)
-        if labels.soft_labels is None:
-            raise ValueError(
-                "labels: expected soft labels, got none; add them with "
-                "db3kd.with_soft_labels(labels)"
-            )
+        soft_labels = check_soft_labels(labels)
         if len(labels) != len(self._images):
-            raise ValueError(
-                f"labels: expected {counted(len(self._images), 'row')}, one for each sample, got "
+            raise ArgumentError(
+                "labels",
+                f"expected {counted(len(self._images), 'row')}, one for each sample, got "
                 f"{len(labels)}; if only some were labelled, pass "
-                "images.subset(labels.index)"
+                "images.subset(labels.index)",
             )
         self.rows = (labels.decision >= 0).nonzero().flatten().cpu()
         self._decisions = labels.decision.cpu()[self.rows]
-        self._soft_labels = labels.soft_labels.cpu()[self.rows]
+        self._soft_labels = soft_labels.cpu()[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from db3kd.argument_types import brief, check_type
+from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
-from db3kd.training.callbacks import TrainingCallback, TrainingState
-from db3kd.training.checkpoint import Checkpoint
+from db3kd.training.callbacks import TrainingCallback, TrainingState, check_callbacks
+from db3kd.training.checkpoint import Checkpoint, CheckpointLike, as_checkpoint
 from db3kd.training.optimization import WeightAverage, make_optimizer, make_schedule
 from db3kd.training.process import TrainingProcess
 from db3kd.training.settings import TrainSettings
@@ -64,7 +66,7 @@ def train_batches(
     loss: Callable[..., Tensor],
     settings: TrainSettings,
     *,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a network for `settings.steps` steps on the batches of a source.
@@ -94,13 +96,21 @@ def train_batches(
     Raises:
         ValueError: If `settings.steps` is None, if the loss is not a scalar, or if the checkpoint
             is damaged or belongs to another training run.
-        FloatingPointError: If the loss became infinite or NaN.
+        DivergedError: If the loss became infinite or NaN.
     """
+    check_type(settings, TrainSettings, "settings", "TrainSettings")
     if settings.steps is None:
-        raise ValueError("settings.steps: expected the number of steps, got None")
+        raise ArgumentError("settings.steps", "expected the number of steps, got None")
+    if not callable(model):
+        raise ArgumentTypeError(
+            "model", f"expected a torch.nn.Module, or a function that makes one, got {brief(model)}"
+        )
+    check_callbacks(callbacks)
+    checkpoint = as_checkpoint(checkpoint)
     process = TrainingProcess.current(settings.device, settings.precision)
     with _seeded(settings.seed):
         network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
+        check_type(network, nn.Module, "model", "a function that makes a torch.nn.Module")
         network.to(process.device)
         batch = batches.open(process)
         _initialize_lazy(network, batch)
@@ -171,7 +181,9 @@ class _Training:
             logits = distributed(images)
         value = self.loss(logits.float(), *arguments)
         if value.ndim:
-            raise ValueError(f"loss: expected a scalar, got {list(value.shape)}; take its mean")
+            raise ArgumentError(
+                "loss", f"expected a scalar, got {list(value.shape)}; take its mean"
+            )
         self.scaler.scale(value).backward()
         if self.settings.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -292,7 +304,7 @@ class _Meter:
         """Returns the mean. This waits for the device, so it is not called in every step."""
         mean = self.process.mean(self.total).item() / self.since
         if not math.isfinite(mean):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"training: the loss is {mean} after {step} of {counted(self.steps, 'step')}; "
                 "lower the learning rate"
             )

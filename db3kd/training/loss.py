@@ -1,12 +1,11 @@
 """`KDLoss`: the distillation loss for decisions and soft labels."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_positive
+from db3kd.argument_types import check_not_negative, check_positive
+from db3kd.errors import ArgumentError
 from db3kd.training.settings import check_choice
 
 _REDUCTIONS = ("batchmean", "sum", "none")
@@ -46,17 +45,14 @@ class KDLoss(nn.Module):
         super().__init__()
         if temperature is not None:
             check_positive(temperature, "temperature")
-        if not (math.isfinite(alpha) and alpha >= 0):
-            raise ValueError(f"alpha: expected a finite number of at least 0, got {alpha}")
+        alpha = check_not_negative(alpha, "alpha")
         if beta is None and alpha > 1:
-            raise ValueError(
-                f"alpha: expected at most 1, since beta is 1 - alpha, got {alpha}; pass beta too"
+            raise ArgumentError(
+                "alpha", f"expected at most 1, since beta is 1 - alpha, got {alpha}; pass beta too"
             )
-        beta = 1 - alpha if beta is None else beta
-        if not (math.isfinite(beta) and beta >= 0):
-            raise ValueError(f"beta: expected a finite number of at least 0, got {beta}")
+        beta = 1 - alpha if beta is None else check_not_negative(beta, "beta")
         if alpha == beta == 0:
-            raise ValueError("alpha, beta: expected at least one weight above 0, got 0 and 0")
+            raise ArgumentError("alpha, beta", "expected at least one weight above 0, got 0 and 0")
         check_choice("reduction", reduction, _REDUCTIONS)
         self._temperature = temperature
         self.alpha = alpha
@@ -78,9 +74,10 @@ class KDLoss(nn.Module):
             ValueError: If it is None; only `train_student` fills it in.
         """
         if self._temperature is None:
-            raise ValueError(
-                "loss.temperature: expected a number, got None; pass "
-                "KDLoss(temperature=...) with the temperature of the soft labels"
+            raise ArgumentError(
+                "loss.temperature",
+                "expected a number, got None; pass "
+                "KDLoss(temperature=...) with the temperature of the soft labels",
             )
         return self._temperature
 
@@ -98,17 +95,19 @@ class KDLoss(nn.Module):
             ValueError: If the two temperatures differ, or if both are None.
         """
         if self._temperature is None and temperature is None:
-            raise ValueError(
-                f"loss.temperature: expected a number because {name} is unknown, got None; pass "
-                "KDLoss(temperature=...) with the temperature of the soft labels"
+            raise ArgumentError(
+                "loss.temperature",
+                f"expected a number because {name} is unknown, got None; pass "
+                "KDLoss(temperature=...) with the temperature of the soft labels",
             )
         if self._temperature is None:
             return KDLoss(temperature, self.alpha, self.beta, self.reduction)
         if temperature is not None and temperature != self.temperature:
-            raise ValueError(
-                f"loss.temperature: expected {temperature:g}, which is {name}, got "
+            raise ArgumentError(
+                "loss.temperature",
+                f"expected {temperature:g}, which is {name}, got "
                 f"{self.temperature:g}; use KDLoss(temperature={temperature:g}), or make soft "
-                f"labels of temperature {self.temperature:g}"
+                f"labels of temperature {self.temperature:g}",
             )
         return self
 
@@ -128,13 +127,14 @@ class KDLoss(nn.Module):
         """
         temperature = self.temperature
         if logits.ndim != 2 or soft_labels.shape != logits.shape:
-            raise ValueError(
-                f"soft_labels: expected the logits' shape [n, C] = {list(logits.shape)}, "
-                f"got {list(soft_labels.shape)}"
+            raise ArgumentError(
+                "soft_labels",
+                f"expected the logits' shape [n, C] = {list(logits.shape)}, "
+                f"got {list(soft_labels.shape)}",
             )
         if decisions.shape != logits.shape[:1]:
-            raise ValueError(
-                f"decisions: expected shape [{len(logits)}], got {list(decisions.shape)}"
+            raise ArgumentError(
+                "decisions", f"expected shape [{len(logits)}], got {list(decisions.shape)}"
             )
         logits = logits.float()
         answered = decisions >= 0

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from db3kd.errors import ArgumentError
+
 _AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -43,8 +45,8 @@ class TrainingProcess:
             ValueError: If a CUDA device is requested but CUDA is not available.
         """
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(
-                f'device: {device!r} needs CUDA, which torch cannot use here; use "cpu" or "auto"'
+            raise ArgumentError(
+                "device", f'{device!r} needs CUDA, which torch cannot use here; use "cpu" or "auto"'
             )
         launched = "ACCELERATE_USE_CPU" in os.environ or "WORLD_SIZE" in os.environ
         if not launched:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
 from db3kd.data.image_reader import image_reader
+from db3kd.errors import ArgumentError
 from db3kd.training.process import TrainingProcess
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted
@@ -50,10 +51,11 @@ class RowBatches:
         """
         count = self._settings.batches(len(self._rows))
         if len(self._rows) // count < process.count:
-            raise ValueError(
-                f"rows: expected at least {process.count} in each batch, one for each process, "
+            raise ArgumentError(
+                "rows",
+                f"expected at least {process.count} in each batch, one for each process, "
                 f"got {counted(len(self._rows), 'row')} in {counted(count, 'batch')}; use a larger "
-                "batch_size or fewer processes"
+                "batch_size or fewer processes",
             )
         read = image_reader(self._images, process.device)
         targets = [target.to(process.device) for target in self._targets]

@@ -1,11 +1,11 @@
 """`TrainSettings`: how long, how fast and on what device a network is trained."""
 
 import math
+import re
 from dataclasses import dataclass, replace
 
-import torch
-
 from db3kd.argument_types import (
+    check_count_fields,
     check_flag,
     check_number,
     check_positive,
@@ -13,7 +13,7 @@ from db3kd.argument_types import (
     check_type,
     suggests_arguments,
 )
-from db3kd.validation import check_count
+from db3kd.errors import ArgumentError
 from db3kd.wording import did_you_mean
 
 _PRECISIONS = ("no", "fp16", "bf16")
@@ -72,8 +72,9 @@ class TrainSettings:
     gradient_clip: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size") + (("steps",) if self.steps is not None else ()):
-            check_count(getattr(self, name), name)
+        check_count_fields(self, "epochs", "batch_size")
+        if self.steps is not None:
+            check_count_fields(self, "steps")
         if self.learning_rate is not None:
             check_positive(self.learning_rate, "learning_rate")
         check_seed(self.seed)
@@ -84,20 +85,20 @@ class TrainSettings:
             check_choice("schedule", self.schedule, _SCHEDULES)
         check_choice("optimizer", self.optimizer, _OPTIMIZERS)
         if check_number(self.weight_decay, "weight_decay") < 0:
-            raise ValueError(
-                f"weight_decay: expected a finite number of at least 0, got {self.weight_decay}"
+            raise ArgumentError(
+                "weight_decay", f"expected a finite number of at least 0, got {self.weight_decay}"
             )
         if self.ema is not None and not 0 < check_number(self.ema, "ema", "None or a number") < 1:
-            raise ValueError(f"ema: expected None or a number between 0 and 1, got {self.ema}")
+            raise ArgumentError("ema", f"expected None or a number between 0 and 1, got {self.ema}")
         if self.gradient_clip is not None:
             check_positive(self.gradient_clip, "gradient_clip")
-        if self.device != "auto" and torch.device(self.device).type not in ("cpu", "cuda"):
-            raise ValueError(
-                f'device: expected "auto", "cpu", "cuda" or "cuda:<n>", got {self.device!r}'
+        if self.device != "auto" and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ArgumentError(
+                "device", f'expected "auto", "cpu", "cuda" or "cuda:<n>", got {self.device!r}'
             )
         if self.device == "cpu" and self.precision == "fp16":
-            raise ValueError(
-                'precision: fp16 needs a CUDA device, got device="cpu"; use "bf16" or "no"'
+            raise ArgumentError(
+                "precision", 'fp16 needs a CUDA device, got device="cpu"; use "bf16" or "no"'
             )
 
     @property
@@ -126,7 +127,7 @@ class TrainSettings:
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
     if value not in choices:
-        raise ValueError(
-            f"{name}: expected one of {', '.join(choices)}, got {value!r}"
-            f"{did_you_mean(value, choices)}"
+        raise ArgumentError(
+            name,
+            f"expected one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}",
         )

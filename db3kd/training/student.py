@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_type
+from db3kd.array_arguments import IntegersLike
 from db3kd.data.arguments import ImagesLike, with_labels
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.soft_labels import check_soft_labels
 from db3kd.training.callbacks import StepCallback, TrainingCallback
-from db3kd.training.checkpoint import Checkpoint
+from db3kd.training.checkpoint import CheckpointLike
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings, check_choice
@@ -16,15 +19,15 @@ from db3kd.training.train import train
 
 
 def train_student(
-    model: Model,
+    model: Model | str,
     images: ImagesLike,
     labels: Labels,
+    *,
     loss: KDLoss | None = None,
     settings: TrainSettings | None = None,
-    *,
-    rows: Tensor | None = None,
+    rows: IntegersLike | None = None,
     progress: StepCallback | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a student on the decisions and soft labels of a labelled data set.
@@ -35,7 +38,7 @@ def train_student(
         >>> student = db3kd.train_student(network, images, labels)
 
     Args:
-        model: A network, or a function that makes one, as for `db3kd.training.train.train`.
+        model: A network, a function that makes one, or a name that `build_model` takes.
         images: The N labelled images in [0, 1], as for `db3kd.label`.
         labels: N labels with soft labels.
         loss: `KDLoss(temperature=None)` by default, which takes the temperature of the labels.
@@ -52,19 +55,17 @@ def train_student(
         ValueError: If `labels` has no soft labels, if their temperature differs from the loss's,
             or if `train` rejects an argument.
     """
-    if labels.soft_labels is None:
-        raise ValueError(
-            "labels: expected soft labels, got none; add them with db3kd.with_soft_labels(labels)"
-        )
+    soft_labels = check_soft_labels(labels)
     loss = KDLoss(temperature=None) if loss is None else loss
+    check_type(loss, KDLoss, "loss", "db3kd.KDLoss")
     loss = loss.with_temperature(labels.soft_label_temperature, "labels.soft_label_temperature")
     return train_on_soft_labels(
         model,
         images,
         labels.decision,
-        labels.soft_labels,
+        soft_labels,
         loss,
-        settings or TrainSettings(),
+        TrainSettings() if settings is None else settings,
         rows=rows,
         progress=progress,
         checkpoint=checkpoint,
@@ -73,16 +74,16 @@ def train_student(
 
 
 def train_on_soft_labels(
-    model: Model,
+    model: Model | str,
     images: ImagesLike,
-    decisions: Tensor,
+    decisions: IntegersLike,
     soft_labels: Tensor,
     loss: KDLoss,
     settings: TrainSettings,
     *,
-    rows: Tensor | None = None,
+    rows: IntegersLike | None = None,
     progress: StepCallback | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a student on decisions and soft labels that need not come from distances.
@@ -105,6 +106,7 @@ def train_on_soft_labels(
     Raises:
         ValueError: If the loss is not reduced to a scalar, or if `train` rejects an argument.
     """
+    check_type(loss, KDLoss, "loss", "db3kd.KDLoss")
     check_choice("loss.reduction", loss.reduction, ("batchmean", "sum"))
     return train(
         model,
@@ -121,14 +123,14 @@ def train_on_soft_labels(
 
 
 def train_classifier(
-    model: Model,
+    model: Model | str,
     images: ImagesLike,
-    labels: Tensor | None = None,
+    labels: IntegersLike | None = None,
     settings: TrainSettings | None = None,
     *,
-    rows: Tensor | None = None,
+    rows: IntegersLike | None = None,
     progress: StepCallback | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a network, for example a teacher, on classes by cross-entropy.
@@ -141,8 +143,8 @@ def train_classifier(
     Args:
         model: See `train_student`.
         images: N images, as for `train_student`.
-        labels: [N] int64, the classes, by default the labels of `images`. Images with -1 are left
-            out.
+        labels: [N] integers, the classes, by default the labels of `images`. Images with -1 are
+            left out.
         settings: `TrainSettings()` by default.
         rows: See `train_student`.
         progress: See `train_student`.
@@ -162,9 +164,10 @@ def train_classifier(
         classes,
         None,
         F.cross_entropy,
-        settings or TrainSettings(),
+        TrainSettings() if settings is None else settings,
         rows=rows,
         progress=progress,
         checkpoint=checkpoint,
         callbacks=callbacks,
+        name="labels",
     )

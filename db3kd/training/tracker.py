@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from db3kd.errors import ArgumentError
 from db3kd.training.callbacks import TrainingCallback, TrainingState
 from db3kd.wording import did_you_mean
 
@@ -104,9 +105,10 @@ def _tracker_class(name: str, logging_dir: str | Path | None) -> "type[GeneralTr
             'tracker: needs the package accelerate: pip install "db3kd[train]"', name=error.name
         ) from error
     if name not in LOGGER_TYPE_TO_CLASS:
-        raise ValueError(
-            f"tracker: expected one of {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}, got {name!r}"
-            f"{did_you_mean(name, LOGGER_TYPE_TO_CLASS)}"
+        raise ArgumentError(
+            "tracker",
+            f"expected one of {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}, got {name!r}"
+            f"{did_you_mean(name, LOGGER_TYPE_TO_CLASS)}",
         )
     if name not in [str(available) for available in get_available_trackers()]:
         raise ModuleNotFoundError(
@@ -114,5 +116,7 @@ def _tracker_class(name: str, logging_dir: str | Path | None) -> "type[GeneralTr
         )
     made = LOGGER_TYPE_TO_CLASS[name]
     if made.requires_logging_directory and logging_dir is None:
-        raise ValueError(f"logging_dir: {name!r} writes files, so a folder is needed, got None")
+        raise ArgumentError(
+            "logging_dir", f"{name!r} writes files, so a folder is needed, got None"
+        )
     return made

@@ -5,17 +5,23 @@ Training never sees a test set, and equal arguments give equal weights.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from db3kd.argument_types import check_type
+from db3kd.array_arguments import IntegersLike, as_classes, as_index
 from db3kd.data.arguments import ImagesLike, as_image_source
+from db3kd.errors import ArgumentError
+from db3kd.models.networks import build_model
 from db3kd.training.callbacks import (
     ProgressCallback,
     StepCallback,
     TrainingCallback,
+    check_callbacks,
 )
-from db3kd.training.checkpoint import Checkpoint
+from db3kd.training.checkpoint import CheckpointLike
 from db3kd.training.loop import Model, train_batches
 from db3kd.training.row_batches import RowBatches
 from db3kd.training.settings import TrainSettings
@@ -23,17 +29,18 @@ from db3kd.wording import counted
 
 
 def train(
-    model: Model,
+    model: Model | str,
     images: ImagesLike,
-    decisions: Tensor,
+    decisions: IntegersLike,
     soft_labels: Tensor | None,
     loss: Callable[..., Tensor],
     settings: TrainSettings,
     *,
-    rows: Tensor | None = None,
+    rows: IntegersLike | None = None,
     progress: StepCallback | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
+    name: str = "decisions",
 ) -> nn.Module:
     """Trains a network for a fixed number of steps.
 
@@ -42,8 +49,8 @@ def train(
     of every batch, and gradients are averaged.
 
     Args:
-        model: A function that makes a network, called with the seed set; or a network, of which a
-            copy is trained.
+        model: A function that makes a network, called with the seed set; a network, of which a copy
+            is trained; or a name that `build_model` takes.
         images: N images in [0, 1], as for `db3kd.label`.
         decisions: [N] int64, the class of each image; -1 (unanswered) is left out.
         soft_labels: [N, C] float, rows sum to 1, or are all 0 for images without a soft label; or
@@ -56,6 +63,7 @@ def train(
         progress: Called about a hundred times.
         checkpoint: The file to continue from and to write; see `Checkpoint`.
         callbacks: Called in this order; see `TrainingCallback`.
+        name: What errors call `decisions`.
 
     Returns:
         The trained network, in eval mode, on the device of the training.
@@ -63,21 +71,30 @@ def train(
     Raises:
         ValueError: If an argument has a wrong shape, dtype or value, if no row is answered, or if
             the checkpoint is damaged or belongs to another training run.
-        FloatingPointError: If the loss became infinite or NaN.
+        DivergedError: If the loss became infinite or NaN.
     """
     images = as_image_source(images)
-    _check_targets(decisions, soft_labels, len(images))
-    rows = torch.arange(len(images)) if rows is None else rows.cpu()
+    decisions = as_classes(decisions, len(images), name, least=-1)
+    check_type(settings, TrainSettings, "settings", "TrainSettings")
+    check_callbacks(callbacks)
+    if soft_labels is not None:
+        _check_soft_labels(soft_labels, decisions)
+    rows = torch.arange(len(images)) if rows is None else as_index(rows, len(images), "rows")
     rows = rows[decisions.cpu()[rows] >= 0]
     if len(rows) == 0:
-        raise ValueError("decisions: expected at least one answered row to train on, got none")
+        raise ArgumentError(name, "expected at least one answered row to train on, got none")
+    if isinstance(model, str):
+        known = getattr(images, "classes", None) if soft_labels is None else soft_labels.shape[1]
+        first = images[:1] if isinstance(images, Tensor) else images.read(rows[:1])
+        shape, classes = tuple(first.shape[1:]), known or int(decisions.max()) + 1
+        model = partial(build_model, model, shape, classes)
     targets = [decisions] if soft_labels is None else [decisions, soft_labels]
     if progress is not None:
         callbacks = (*callbacks, ProgressCallback(progress))
     return train_batches(
         model,
         RowBatches(images, targets, rows, settings),
-        _CheckedLoss(loss, decisions, soft_labels),
+        _CheckedLoss(loss, decisions, soft_labels, name),
         replace(settings, steps=settings.total_steps(len(rows))),
         checkpoint=checkpoint,
         callbacks=callbacks,
@@ -91,30 +108,30 @@ class _CheckedLoss:
     """
 
     def __init__(
-        self, loss: Callable[..., Tensor], decisions: Tensor, soft_labels: Tensor | None
+        self,
+        loss: Callable[..., Tensor],
+        decisions: Tensor,
+        soft_labels: Tensor | None,
+        name: str,
     ) -> None:
         self._loss, self._decisions, self._soft_labels = loss, decisions, soft_labels
+        self._name = name
         self._checked = False
 
     def __call__(self, logits: Tensor, *targets: Tensor) -> Tensor:
         if not self._checked:
-            _check_classes(logits, self._decisions, self._soft_labels)
+            _check_classes(logits, self._decisions, self._soft_labels, self._name)
             self._checked = True
         return self._loss(logits, *targets)
 
 
-def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -> None:
-    if decisions.dtype != torch.int64 or decisions.shape != (images,):
-        raise ValueError(
-            f"decisions: expected [{images}] int64, one for each sample, "
-            f"got {list(decisions.shape)} {str(decisions.dtype).removeprefix('torch.')}"
-        )
-    if soft_labels is None:
-        return
-    if soft_labels.ndim != 2 or len(soft_labels) != images:
-        raise ValueError(
-            f"soft_labels: expected [{images}, C], one row for each sample, "
-            f"got {list(soft_labels.shape)}"
+def _check_soft_labels(soft_labels: Tensor, decisions: Tensor) -> None:
+    check_type(soft_labels, Tensor, "soft_labels", "a tensor [N, C]")
+    if soft_labels.ndim != 2 or len(soft_labels) != len(decisions):
+        raise ArgumentError(
+            "soft_labels",
+            f"expected [{len(decisions)}, C], one row for each sample, got "
+            f"{list(soft_labels.shape)}",
         )
     answered = soft_labels[decisions >= 0]
     is_distribution = (answered >= 0).all(1) & ((answered.sum(1) - 1).abs() < 1e-3)
@@ -122,24 +139,28 @@ def _check_targets(decisions: Tensor, soft_labels: Tensor | None, images: int) -
     wrong = ~(is_distribution | is_absent)
     if wrong.any():
         row = int((decisions >= 0).nonzero()[wrong][0])
-        raise ValueError(
-            f"soft_labels: expected probabilities that sum to 1, or zeros for samples without "
-            f"a soft label, got {soft_labels[row].tolist()} in row {row}"
+        raise ArgumentError(
+            "soft_labels",
+            f"expected probabilities that sum to 1, or zeros for samples without "
+            f"a soft label, got {soft_labels[row].tolist()} in row {row}",
         )
 
 
-def _check_classes(logits: Tensor, decisions: Tensor, soft_labels: Tensor | None) -> None:
+def _check_classes(
+    logits: Tensor, decisions: Tensor, soft_labels: Tensor | None, name: str
+) -> None:
     if logits.ndim != 2:
-        raise ValueError(f"model: expected logits [n, C], got {list(logits.shape)}")
+        raise ArgumentError("model", f"expected logits [n, C], got {list(logits.shape)}")
     classes = logits.shape[1]
     low, high = decisions.aminmax()
     if low < -1 or high >= classes:
-        raise ValueError(
-            f"decisions: expected classes from 0 to {classes - 1} or -1, "
-            f"got {low.item()} to {high.item()}"
+        raise ArgumentError(
+            name,
+            f"expected classes from 0 to {classes - 1} or -1, got {low.item()} to {high.item()}",
         )
     if soft_labels is not None and soft_labels.shape[1] != classes:
-        raise ValueError(
-            f"soft_labels: expected {counted(classes, 'column')}, the model's classes, "
-            f"got {soft_labels.shape[1]}"
+        raise ArgumentError(
+            "soft_labels",
+            f"expected {counted(classes, 'column')}, the model's classes, "
+            f"got {soft_labels.shape[1]}",
         )

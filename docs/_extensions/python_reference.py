@@ -20,7 +20,7 @@ import db3kd
 def stages() -> list[str]:
     """Returns the names of the packages that have public names, such as "labelling"."""
     found = [module.name for module in pkgutil.iter_modules(db3kd.__path__) if module.ispkg]
-    return [name for name in found if name != "cli"] + ["ops", "teachers.remote"]
+    return [name for name in found if name != "cli"] + ["errors", "ops", "teachers.remote"]
 
 
 def names_of(stage: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from torch import nn
 
 from db3kd import ops
 from db3kd.cli.app import app
-from db3kd.cli.errors import CommandError, as_options, naming_options, one_line, options_of
+from db3kd.cli.errors import naming_options, one_line, options_of
+from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.labelling.planned_run import RunExecution
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
@@ -25,7 +26,7 @@ from db3kd.pipelines import distill as run_distillation
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
-from db3kd.teachers import ModuleTeacher, load_teacher
+from db3kd.teachers import ModuleTeacher, TeacherError, load_teacher
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted
@@ -76,44 +77,66 @@ def test_each_argument_of_the_library_has_its_option(command, called):
     assert names - set(options(command)) == WITHOUT_OPTION[command, called]
 
 
+@pytest.mark.parametrize("kind", [ArgumentError, ArgumentTypeError])
+def test_an_argument_is_shown_as_its_option(kind):
+    for argument, problem, shown in (
+        ("queries", "expected an integer", "--budget: expected an integer"),
+        ("image_shape", "pass classes=", "--image-shape: pass --classes"),
+        ("kinds['data']", "expected data: none", "kinds['data']: expected data: none"),
+        ("threshold", "expected one score", "threshold: expected one score"),
+    ):
+        assert one_line(kind(argument, problem), options("label")) == shown
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("queries: expected an integer of at least 0", "--budget: expected an integer of at"),
         ("t.pt: pass image_shape= and classes=", "t.pt: pass --image-shape and --classes"),
         ("if you trust it, pass trust_code=True, else", "pass --trust-code, else"),
         ("pass channels=1 or channels=3", "pass --channels 1 or --channels 3"),
-        ("split: digits has 'train', got 'x'", "--split: digits has"),
-        ("image-shape: expected sizes", "--image-shape: expected sizes"),
         ("mix the answers with accept_changed_teacher=True", "with --accept-changed-teacher"),
         ("name them with data='hub:x'", "name them with --data 'hub:x'"),
-        ("threshold: belongs to a model of 2 classes", "threshold: belongs to"),
         ("expected data: of a kind", "expected data: of a kind"),
         ("http://host/infer?seed=1 failed", "http://host/infer?seed=1 failed"),
         ("parts/split=train/data=3: no image", "parts/split=train/data=3: no image"),
         ("got 'data=3'; pass data=", "got 'data=3'; pass --data"),
     ],
 )
-def test_arguments_are_shown_as_options(text, shown):
-    assert shown in as_options(text, options("label"))
+def test_arguments_that_a_message_mentions_are_shown_as_options(text, shown):
+    for error in (InputError(text), TeacherError(text), FileExistsError(text)):
+        assert shown in one_line(error, options("label"))
+
+
+def test_an_argument_of_an_error_of_the_system_is_shown_as_its_option():
+    error = FileNotFoundError("data: there is no file x.csv")
+    assert one_line(error, options("label")) == "--data: there is no file x.csv"
 
 
 def test_without_options_a_message_stays_as_it_is():
-    assert as_options("data: expected classes=", {}) == "data: expected classes="
+    assert one_line(ArgumentError("data", "expected classes="), {}) == "data: expected classes="
 
 
 def test_a_call_may_name_its_own_options():
+    for model, shown in (("lenet", "--architecture: expected one of"), ("a", "--architecture: ")):
+        with pytest.raises(ArgumentError) as raised, naming_options(model="--architecture"):
+            build_model(model, (1, 28, 28), 10)
+        assert one_line(raised.value, {"model": "--model"}).startswith(shown)
+
+
+def test_the_options_of_an_inner_call_count():
     with (
-        pytest.raises(CommandError, match=r"^--architecture: expected one of"),
+        pytest.raises(InputError) as raised,
+        naming_options(model="--model", data="--test"),
         naming_options(model="--architecture"),
     ):
-        build_model("lenet", (1, 28, 28), 10)
+        raise InputError("pass model= and data=")
+    assert one_line(raised.value, {}) == "pass --architecture and --test"
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("disk: full"), KeyError("model: "), ValueError("model: 3, model=x.raw")]
+    "error", [OSError("disk: full"), KeyError("model: "), ArgumentError("a", "b")]
 )
-def test_other_errors_keep_their_type(error):
+def test_errors_of_such_a_call_stay_what_they_are(error):
     with pytest.raises(type(error)) as raised, naming_options(model="--architecture"):
         raise error
     assert raised.value is error

@@ -8,6 +8,7 @@ import pytest
 import torch
 from command_line import Result
 
+from db3kd import TeacherChangedError
 from db3kd.labelling.check_results import (
     checks_of,
     clopper_pearson,
@@ -133,13 +134,15 @@ def test_a_replaced_teacher_is_refused_and_mixed_only_on_request(tmp_path, max_q
     other = MeanTeacher(model=1)
     before = {file.name for file in tmp_path.iterdir()}
 
-    with pytest.raises(ValueError, match=r"changed \d of \d answers.*accept_changed_teacher=True"):
+    with pytest.raises(
+        TeacherChangedError, match=r"changed \d of \d answers.*accept_changed_teacher=True"
+    ):
         write(tmp_path, other, resume=True)
 
     assert other.queries <= 8, "nothing but the check was asked"
     assert {file.name for file in tmp_path.iterdir()} == before
     for _ in range(6):  # also when no query is left to check it
-        with pytest.raises(ValueError, match="accept_changed_teacher=True"):
+        with pytest.raises(TeacherChangedError, match="accept_changed_teacher=True"):
             write(tmp_path, other, resume=True)
     write(tmp_path, other, resume=True, accept_changed_teacher=True)
     described = read_manifest(tmp_path)
@@ -149,7 +152,7 @@ def test_a_replaced_teacher_is_refused_and_mixed_only_on_request(tmp_path, max_q
 def test_a_refused_run_resumes_with_its_original_teacher(tmp_path, uninterrupted):
     with pytest.raises(RuntimeError, match="out of service"):
         write(tmp_path, MeanTeacher(max_queries=700))
-    with pytest.raises(ValueError, match="accept_changed_teacher=True"):
+    with pytest.raises(TeacherChangedError, match="accept_changed_teacher=True"):
         write(tmp_path, MeanTeacher(model=1), resume=True)
 
     write(tmp_path, MeanTeacher(), resume=True)

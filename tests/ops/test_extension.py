@@ -10,7 +10,7 @@ import op_digests
 import pytest
 import torch
 
-from db3kd import extension, ops
+from db3kd import errors, extension, ops
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 DIGESTS = Path(__file__).with_name("op_digests.json")
@@ -89,10 +89,12 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     """What an import with each of the binaries returns and prints."""
     folders = [tmp_path_factory.mktemp("package") for _ in BINARIES]
     source = Path(extension.__file__).read_text()
+    errors_source = Path(errors.__file__).read_text()
     for folder, (name, content, _) in zip(folders, BINARIES.values(), strict=True):
         (folder / "db3kd").mkdir()
         (folder / "db3kd" / "__init__.py").write_text("")
         (folder / "db3kd" / "extension.py").write_text(source)
+        (folder / "db3kd" / "errors.py").write_text(errors_source)
         if name is not None:
             (folder / "db3kd" / name).write_bytes(content())
     done = subprocess.run(

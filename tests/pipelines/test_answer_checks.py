@@ -17,6 +17,7 @@ from distill_cases import QUICK, SHAPE, images, weights
 from forked import forked_processes
 
 import db3kd
+from db3kd import TeacherChangedError
 from db3kd.labelling.check_results import is_inconsistent, queries_of_checks
 from db3kd.pipelines import DistillResult
 from db3kd.pipelines.asking.answer_run import ANSWERS
@@ -111,7 +112,7 @@ def test_a_replaced_teacher_is_refused_before_it_is_asked_anything_new(
 
     message = r"changed \d+ of 20 answers.*another folder.*accept_changed_teacher=True"
     for _ in range(2):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(TeacherChangedError, match=message):
             distill(served, tmp_path, 20, resume=True, **options)
     assert served.answers == paid + 40
     assert not is_inconsistent(read_manifest(tmp_path)), "no answers are mixed"
@@ -128,7 +129,7 @@ def test_a_refused_run_continues_with_its_teacher(tmp_path: Path) -> None:
     whole = distill(Served(), tmp_path / "whole")
     stop(served, tmp_path / "run", 9 * BATCH)
     served.model = 1
-    with pytest.raises(ValueError, match="was replaced or is noisy"):
+    with pytest.raises(TeacherChangedError, match="was replaced or is noisy"):
         distill(served, tmp_path / "run", 20, resume=True)
     served.model = 0
 

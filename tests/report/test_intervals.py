@@ -70,5 +70,5 @@ def test_it_is_written_in_percent():
     ],
 )
 def test_other_arguments_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         wilson_interval(*arguments)

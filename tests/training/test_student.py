@@ -333,15 +333,18 @@ def test_an_empty_image_set_is_refused():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.zeros(5, dtype=torch.int64), r"decisions: expected \[4\] int64.* got \[5\]"),
-        (torch.zeros(4), "decisions: .*float32"),
-        (torch.tensor([0, 1, 2, 3]), "decisions: expected classes from 0 to 2 or -1, got 0 to 3"),
-        (torch.tensor([0, 1, 2, -2]), "got -2 to 2"),
+        (
+            torch.zeros(5, dtype=torch.int64),
+            r"labels: expected 4 classes of at least -1, got \[5\]",
+        ),
+        (torch.zeros(4), "labels: .*float32"),
+        (torch.tensor([0, 1, 2, 3]), "labels: expected classes from 0 to 2 or -1, got 0 to 3"),
+        (torch.tensor([0, 1, 2, -2]), "labels: .* got -2 at row 3"),
         (torch.full((4,), -1), "at least one answered row"),
     ],
 )
 def test_bad_labels_are_refused(labels, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         train_classifier(network, blobs(4)[0], labels, quick())
 
 
@@ -400,7 +403,7 @@ def test_agreement_leaves_unanswered_images_out():
 
 
 def test_too_few_labels_are_refused():
-    with pytest.raises(ValueError, match="labels: expected a class for each of 4 samples"):
+    with pytest.raises(ValueError, match=r"labels: expected 4 classes .* got \[3\]"):
         evaluate(network(), blobs(4)[0], torch.zeros(3, dtype=torch.int64))
 
 
@@ -424,7 +427,7 @@ def labelled(temperature: float | None = 2.0) -> tuple[Tensor, Labels]:
 @pytest.mark.parametrize("loss", [None, KDLoss(temperature=None), KDLoss(temperature=2.0)])
 def test_a_student_is_trained_at_the_temperature_of_its_labels(loss):
     images, labels = labelled()
-    student = train_student(network, images, labels, loss, quick())
+    student = train_student(network, images, labels, loss=loss, settings=quick())
     expected = train_on_soft_labels(
         network, images, labels.decision, labels.soft_labels, KDLoss(temperature=2.0), quick()
     )
@@ -435,13 +438,13 @@ def test_another_temperature_than_that_of_the_labels_is_refused():
     images, labels = labelled()
     message = r"loss.temperature: expected 2, which is labels.soft_label_temperature, got 4"
     with pytest.raises(ValueError, match=message):
-        train_student(network, images, labels, KDLoss(temperature=4.0), quick())
+        train_student(network, images, labels, loss=KDLoss(temperature=4.0), settings=quick())
 
 
 def test_labels_of_unknown_temperature_need_a_loss_that_has_one():
     images, labels = labelled(None)
-    train_student(network, images, labels, KDLoss(temperature=4.0), quick(steps=1))
+    train_student(network, images, labels, loss=KDLoss(temperature=4.0), settings=quick(steps=1))
     with pytest.raises(ValueError, match=r"soft_label_temperature is unknown, got None"):
-        train_student(network, images, labels, None, quick())
+        train_student(network, images, labels, settings=quick())
     with pytest.raises(ValueError, match="labels: expected soft labels, got none"):
-        train_student(network, images, replace(labels, soft_labels=None), None, quick())
+        train_student(network, images, replace(labels, soft_labels=None), settings=quick())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.distillation.answers import NUMBERS, Answers, no_answers
+from db3kd.errors import InputError
 from db3kd.pipelines.asking.answer_checks import AnswerChecks
 from db3kd.querying.sharded_decisions import decide_in_shards, shard_sizes
 from db3kd.storage.choice_log import ChoiceLog
@@ -180,7 +181,7 @@ class AnswerRun:
             return None
         if not stored.rows.equal(rows):
             noun = input_noun(self.teacher.image_shape)
-            raise ValueError(
+            raise InputError(
                 f"{self.folder.path}: expected the answers from row {position} on to be those of "
                 f"round {round_number}, got answers for other {noun}s; restore the missing shards, "
                 "or start another run in another folder"
@@ -196,7 +197,7 @@ class AnswerRun:
             self._log.save(round_number, {"rows": rows.numpy()})
         if len(rows) != count:
             noun = input_noun(self.teacher.image_shape)
-            raise ValueError(
+            raise InputError(
                 f"{self.folder.path}: expected {counted(count, noun)} in round {round_number}, "
                 f"got {len(rows):,}; start another run in another folder"
             )
@@ -208,7 +209,7 @@ class AnswerRun:
         if any(position not in self._stored for position in positions):
             return None
         if any(self._stored_rounds[position] != round_number for position in positions):
-            raise ValueError(
+            raise InputError(
                 f"{self.folder.path}: expected answers of round {round_number} from row {first} "
                 "on, got another round's; restore the missing shards"
             )
@@ -230,7 +231,7 @@ class AnswerRun:
                 check_range("number", columns["number"], 0, NUMBERS, "an augmented image")
                 check_range("decision", columns["decision"], 0, self.teacher.classes, "a class")
                 if not bool((columns["round"] == columns["round"][0]).all()):
-                    raise ValueError("column round: expected a single round")
+                    raise InputError("column round: expected a single round")
             except (KeyError, ValueError, IndexError) as error:
                 raise invalid_shard(self.folder.path, ANSWERS, position, error) from error
             rows = sample_of[columns["image"]] * NUMBERS + columns["number"]

@@ -12,6 +12,7 @@ from db3kd.distillation.answer_batches import AnsweredBatches, answered_probabil
 from db3kd.distillation.answers import Answers
 from db3kd.distillation.image_choice import choose_rows, held_out_rows
 from db3kd.distillation.neighbour_labels import NEIGHBOUR_TEMPERATURE
+from db3kd.errors import DivergedError
 from db3kd.pipelines.asking.answer_run import HELD_OUT, AnswerRun
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -212,7 +213,7 @@ def _train_to_choose(
                 try:
                     networks.append(train_proxy(name, answers, proxies, index, training, store))
                     break
-                except FloatingPointError:  # it diverges; another rate may not
+                except DivergedError:  # it diverges; another rate may not
                     if rate == settings.learning_rates[-1]:
                         raise
             show((index + 1) * short)

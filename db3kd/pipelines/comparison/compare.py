@@ -21,7 +21,6 @@ from db3kd.pipelines.comparison.report import ComparisonSummary, write_compariso
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.distill import DistillResult, run_distillation
 from db3kd.pipelines.distillation.reproduction import described_data
-from db3kd.pipelines.inputs import check_callbacks
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_warnings import time_limit_warning
@@ -31,7 +30,7 @@ from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.teachers import describe
-from db3kd.training.callbacks import TrainingCallback
+from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.training.evaluation import predict, share_equal
 from db3kd.wording import counted
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_seed
+from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_count, check_flag, check_seed
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentError
 from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.comparison.folder import TEST_DECISIONS, stored_steps, student_folder
 from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
@@ -31,7 +32,6 @@ from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import count_answers
-from db3kd.validation import check_count
 from db3kd.wording import InputNoun, input_noun
 
 
@@ -182,9 +182,9 @@ def prepare_comparison(
     check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
     check_flag(ask_about_test, "ask_about_test")
     if settings.patience is not None:
-        raise ValueError(
-            "settings.patience: expected None, so that all students train equally long, got "
-            f"{settings.patience}"
+        raise ArgumentError(
+            "settings.patience",
+            f"expected None, so that all students train equally long, got {settings.patience}",
         )
     budget = check_count(budget, "budget")
     test_set = None if test is None else convert_test(test, teacher)

@@ -11,7 +11,7 @@ from db3kd.labelling.check_results import describe_checks
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.prepared import PreparedDistillation, prepare_distillation
 from db3kd.pipelines.distillation.run import DistillRun
-from db3kd.pipelines.inputs import check_callbacks, check_consistency_checks
+from db3kd.pipelines.inputs import check_consistency_checks
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_network import StudentLike
@@ -19,7 +19,7 @@ from db3kd.pipelines.teaching.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy
 from db3kd.report import wilson_interval
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
-from db3kd.training.callbacks import TrainingCallback
+from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.wording import InputNoun, also_paid, counted
 
 
@@ -201,7 +201,8 @@ def run_distillation(
         consistency_checks: See `distill`.
 
     Raises:
-        ValueError: If the folder holds another run, or if answers of the teacher have changed.
+        ValueError: If the folder holds another run.
+        TeacherChangedError: If answers of the teacher have changed.
         FileExistsError: As `distill`.
         TeacherError: As `distill`.
     """

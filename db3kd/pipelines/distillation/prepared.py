@@ -12,6 +12,7 @@ from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
+from db3kd.errors import ArgumentError
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
 from db3kd.pipelines.asking.answer_run import ANSWERS
 from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
@@ -214,9 +215,10 @@ def prepare_distillation(
         image_set = check_images(image_set, teacher)
     test_set = None if test is None else check_test(test, teacher)
     if image_set is None and len(teacher.image_shape) != 3:
-        raise ValueError(
-            f"images: expected rows of the table for teacher {describe(teacher)}, got none; "
-            "pseudo samples are made for images only; draw rows as docs/tabular.md shows"
+        raise ArgumentError(
+            "images",
+            f"expected rows of the table for teacher {describe(teacher)}, got none; "
+            "pseudo samples are made for images only; draw rows as docs/tabular.md shows",
         )
     made, proxies = make_networks(
         student,

@@ -164,8 +164,8 @@ class DistanceStudent:
                     self.make,
                     self.images,
                     labels,
-                    loss,
-                    training,
+                    loss=loss,
+                    settings=training,
                     checkpoint=checkpoint,
                     callbacks=[*callbacks, show],
                 )

@@ -19,6 +19,7 @@ from db3kd.distillation.answer_batches import (
 )
 from db3kd.distillation.answers import Answers
 from db3kd.distillation.neighbour_labels import neighbour_labels
+from db3kd.errors import DivergedError
 from db3kd.pipelines.asking.rounds import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -272,10 +273,10 @@ class Teaching:
         def measure() -> dict[str, Any]:
             agrees: dict[str, Tensor] = {}
             for option in options:
-                with suppress(FloatingPointError):  # an option that diverges is not chosen
+                with suppress(DivergedError):  # an option that diverges is not chosen
                     agrees[option] = agrees_with([train(option)], answers.held_out)
             if not agrees:
-                raise FloatingPointError(
+                raise DivergedError(
                     f"{question}: expected a finite loss with one of {', '.join(options)}, got none"
                     "; pass lower learning_rates"
                 )

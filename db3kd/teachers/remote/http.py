@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from db3kd.errors import ArgumentError
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.retry import RetryableError
@@ -180,9 +181,10 @@ def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
         ValueError: If the URL is not valid. The message does not repeat a password.
     """
     if "@" in url.partition("://")[2].partition("/")[0]:
-        raise ValueError(
-            "url: holds a user name or a password; name an environment variable with the "
-            "Authorization header instead"
+        raise ArgumentError(
+            "url",
+            "holds a user name or a password; name an environment variable with the "
+            "Authorization header instead",
         )
     try:
         parts = urlsplit(url)
@@ -190,7 +192,7 @@ def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
     except ValueError:
         valid = False
     if not valid:
-        raise ValueError(f"url: expected {' or '.join(schemes)}, then ://host:port/…")
+        raise ArgumentError("url", f"expected {' or '.join(schemes)}, then ://host:port/…")
     return parts
 
 

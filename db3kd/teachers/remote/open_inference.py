@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from db3kd.errors import InputError
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.event_loop import EventLoopThread
@@ -92,7 +93,7 @@ def open_inference_teacher(
             quote=secret is None,
         )
         if signature.batch not in (None, 1):
-            raise ValueError(
+            raise InputError(
                 f"{who}: expected a model with a free batch size or batches of 1, got batches of "
                 f"{signature.batch}; serve it with a free batch size"
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from db3kd.errors import ArgumentError
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.http import max_answer_bytes, no_connection
@@ -44,8 +45,8 @@ class GrpcTransport:
         secret: SecretHeader | None,
     ) -> None:
         if binary is False:
-            raise ValueError(
-                "binary: expected true, because gRPC always sends bytes; use http:// for JSON"
+            raise ArgumentError(
+                "binary", "expected true, because gRPC always sends bytes; use http:// for JSON"
             )
         self._triton = import_extra("tritonclient.grpc", "remote")
         self._address = address

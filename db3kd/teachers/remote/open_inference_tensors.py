@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from db3kd.errors import ArgumentError
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.remote.http import split_url, unreadable
 from db3kd.teachers.signature import ModelSignature
@@ -67,10 +68,11 @@ class ModelAddress:
         grpc = parts.scheme.startswith("grpc")
         found = re.fullmatch(_GRPC_PATH if grpc else _HTTP_PATH, parts.path.rstrip("/"))
         if not found or parts.query or parts.fragment:
-            raise ValueError(
-                f"url: expected {parts.scheme}://host:port"
+            raise ArgumentError(
+                "url",
+                f"expected {parts.scheme}://host:port"
                 f"{'/MODEL' if grpc else '/v2/models/MODEL'}, got {url!r}; for another "
-                "service, write a description file with the keys url and [rest]"
+                "service, write a description file with the keys url and [rest]",
             )
         base, model, version = found.groups(default="")
         host = f"{parts.scheme}://{parts.netloc}{base}"

@@ -1,11 +1,9 @@
 """The settings of the requests to a teacher behind a network."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
-from db3kd.argument_types import suggests_arguments
-from db3kd.validation import check_count
+from db3kd.argument_types import check_count_fields, check_flag, check_positive, suggests_arguments
 
 
 @suggests_arguments
@@ -50,20 +48,12 @@ class RequestSettings:
     retry_ambiguous: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch", "in_flight", "max_attempts"):
-            check_count(getattr(self, name), name)
-        for name in ("timeout", "initial_backoff", "max_backoff", "queries_per_second"):
-            value = getattr(self, name)
-            if name == "queries_per_second" and value is None:
-                continue
-            # A wrong type in a description file is a wrong value, so this is no TypeError.
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 < value < math.inf:
-                raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
-        if not isinstance(self.retry_ambiguous, bool):
-            raise ValueError(
-                f"retry_ambiguous: expected true or false, got {self.retry_ambiguous!r}"
-            )
+        check_count_fields(self, "batch", "in_flight", "max_attempts")
+        for name in ("timeout", "initial_backoff", "max_backoff"):
+            check_positive(getattr(self, name), name)
+        if self.queries_per_second is not None:
+            check_positive(self.queries_per_second, "queries_per_second")
+        check_flag(self.retry_ambiguous, "retry_ambiguous")
 
     def with_batch(self, batch: int) -> "RequestSettings":
         """Returns the same settings with another number of images per request."""

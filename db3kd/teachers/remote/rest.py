@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from db3kd.errors import ArgumentError
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
@@ -77,8 +78,9 @@ def rest_teacher(
         requests = requests.with_batch(1)
     who = f"teacher {name}"
     if overrides.input or overrides.output:
-        raise ValueError(
-            "input, output: a JSON service does not declare tensors; use request and answer instead"
+        raise ArgumentError(
+            "input, output",
+            "a JSON service does not declare tensors; use request and answer instead",
         )
     named = dataclasses.replace(overrides, input="request", output=answer)
     may_quote = secret is None and "?" not in url
@@ -114,10 +116,11 @@ class Template:
         self.value = value
         placeholders = list(_placeholders(value))
         if len(placeholders) != 1:
-            raise ValueError(
-                f"request: expected one placeholder, {_ALL!r} for all images of a request or "
+            raise ArgumentError(
+                "request",
+                f"expected one placeholder, {_ALL!r} for all images of a request or "
                 f"{_ONE!r} for one, got {len(placeholders) or 'none'}; put it in the place of the "
-                "numbers"
+                "numbers",
             )
         self.single = placeholders[0] == "single"
 
@@ -149,7 +152,9 @@ class AnswerPath:
 
     def __init__(self, path: str) -> None:
         if not isinstance(path, str) or not all(path.split(".")):
-            raise ValueError(f"answer: expected a path such as predictions.*.label, got {path!r}")
+            raise ArgumentError(
+                "answer", f"expected a path such as predictions.*.label, got {path!r}"
+            )
         self.text = path
         self._steps = path.split(".")
 

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from db3kd.errors import ArgumentError
+
 _ALLOWED_SECRETS = "DB3KD_ALLOW_SECRET"
 """The environment variable with the pairs of secrets and addresses that the user allows."""
 
@@ -31,7 +33,9 @@ class SecretHeader:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise ValueError(f"header: expected a name such as Authorization, got {self.name!r}")
+            raise ArgumentError(
+                "header", f"expected a name such as Authorization, got {self.name!r}"
+            )
         self.read()
 
     def read(self) -> dict[str, str]:
@@ -42,14 +46,15 @@ class SecretHeader:
         """
         value = os.environ.get(self.variable, "").strip()
         if not value:
-            raise ValueError(
-                f"header: expected its value in the environment variable {self.variable}, which is "
-                "not set"
+            raise ArgumentError(
+                "header",
+                f"expected its value in the environment variable {self.variable}, which is not set",
             )
         if not value.isascii() or not value.isprintable():
-            raise ValueError(
-                f"header: expected printable ASCII characters in the environment variable "
-                f"{self.variable}, got others, which a header cannot hold"
+            raise ArgumentError(
+                "header",
+                f"expected printable ASCII characters in the environment variable "
+                f"{self.variable}, got others, which a header cannot hold",
             )
         return {self.name: value}
 
@@ -80,10 +85,11 @@ def check_secret_allowed(variable: str, url: str) -> None:
         if unset
         else ""
     )
-    raise ValueError(
-        "header: the description asks to send the secret in the environment variable "
+    raise ArgumentError(
+        "header",
+        "the description asks to send the secret in the environment variable "
         f"{variable!r} to {pair[1]}; if you trust it, set {_ALLOWED_SECRETS}='{variable}={pair[1]}'"
-        f"{also}"
+        f"{also}",
     )
 
 

@@ -1,0 +1,70 @@
+"""The errors that db3kd itself raises if a user can correct their cause.
+
+The command line shows such an error in one line, with options instead of arguments. Other errors of
+the same built-in classes may be bugs, so it calls them unexpected.
+"""
+
+__all__ = ["ArgumentError", "ArgumentTypeError", "DivergedError", "InputError"]
+
+
+class _OneArgument(Exception):
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(argument, problem)  # what pickle passes to the class again
+        self.argument = argument
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.argument}: {self.problem}"
+
+
+class ArgumentError(_OneArgument, ValueError):
+    """The value of an argument is invalid.
+
+    Example:
+        >>> raise ArgumentError("queries", "expected at least 1, got 0")
+        ArgumentError: queries: expected at least 1, got 0
+
+    Args:
+        argument: The name of the argument, or what messages call the part of it that is wrong, such
+            as `values['size']`.
+        problem: What was expected, what came, and what to do.
+
+    Attributes:
+        argument: See above.
+        problem: See above.
+    """
+
+
+class ArgumentTypeError(_OneArgument, TypeError):
+    """An argument has a wrong type.
+
+    Example:
+        >>> raise ArgumentTypeError("seed", "expected an integer, got '0'")
+        ArgumentTypeError: seed: expected an integer, got '0'
+
+    Args:
+        argument: As for `ArgumentError`.
+        problem: As for `ArgumentError`.
+
+    Attributes:
+        argument: See above.
+        problem: See above.
+    """
+
+
+class InputError(ValueError):
+    """Something else that a user provides is invalid: a file, a run folder or a variable.
+
+    Example:
+        >>> raise InputError("teacher.toml: expected the key 'classes', got 'class'")
+        InputError: teacher.toml: expected the key 'classes', got 'class'
+    """
+
+
+class DivergedError(FloatingPointError):
+    """The loss of a training became infinite or NaN.
+
+    Example:
+        >>> raise DivergedError("training: the loss is nan after 10 of 300 steps")
+        DivergedError: training: the loss is nan after 10 of 300 steps
+    """
