@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
-from db3kd.progress import adding_up, show_progress
+from db3kd.progress_answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.manifest import make_manifest
@@ -83,14 +83,14 @@ def decide_once(folder: RunFolder, teacher: Teacher, images: ImageSet, title: st
         return _read_decisions(folder, teacher.classes, len(images))
     noun = input_noun(teacher.image_shape)
     with (
-        show_progress(f"asking about {title}", len(images), plural(noun)) as show,
+        show_answers(f"asking about {title}", len(images), plural(noun)) as on_answers,
         folder.journal(0, teacher.classes) as journal,
     ):
         decisions = decide_all(
             teacher,
             images.read,
             torch.arange(len(images)),
-            on_answers=adding_up(show),
+            on_answers=on_answers,
             journal=journal,
         )
     arrow, _ = import_pyarrow()
