@@ -69,19 +69,28 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
             corrected = isinstance(error, UnknownClassError)
             then = "if the class names can be corrected as below, " if corrected else ""
             print(_hint(runs, then), file=sys.stderr)
+        else:
+            for note in getattr(error, "__notes__", ()):
+                print(f"note: {note}", file=sys.stderr)
         raise
 
 
 def _hint(runs: tuple[Path, ...], then: str) -> str:
+    from db3kd.storage.existing_runs import queries_paid_twice
     from db3kd.storage.run_journals import queries_unanswered
 
     try:
-        unanswered = sum(map(queries_unanswered, runs))
+        unanswered, earlier = sum(map(queries_unanswered, runs)), queries_paid_twice(*runs)
     except (ValueError, OSError) as error:
         return f"the answers so far are kept, but a journal cannot be read: {error}"
+    lost = ""
     if unanswered:
-        return (
-            f"the answers so far are kept, except those to at most {counted(unanswered, 'query')} "
-            f"in flight, which will be sent again; {then}continue with --resume"
+        lost = (
+            f"; up to {counted(unanswered, 'query')} of the last call may have been paid without "
+            "an answer, and will be sent again"
         )
-    return f"the answers so far are kept; {then}continue with --resume"
+        if unanswered > 1:
+            lost += " (with a smaller max_batch, or a generator function, fewer)"
+    if earlier:
+        lost += f"; at most {counted(earlier, 'query')} were paid twice before"
+    return f"the answers so far are kept{lost}; {then}continue with --resume"

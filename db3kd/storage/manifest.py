@@ -32,6 +32,9 @@ RENAMED = "renamed_classes"
 CHANGED_TEACHERS = "changed_teachers"
 """Entry that lists the teachers with which the run was continued (changed_teachers.py)."""
 
+LOST = "lost_answers"
+"""Entry that counts queries that were sent again, because an answer may have been lost."""
+
 _IDENTITY = ("seed", "settings", "teacher", "data")
 """Entries that identify a run; the other entries are circumstances."""
 
@@ -41,6 +44,7 @@ NAMES = ("settings.source.data", "settings.teacher")
 _LISTS = {
     "resumed": ("queries_in_flight",),
     "lost_workers": ("queries_in_flight",),
+    LOST: ("queries",),
     "consistency": ("asked", "changed"),
     SURROGATES: ("queries",),
     RENAMED: (),
@@ -190,12 +194,15 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def queries_in_flight(manifest: Mapping[str, Any]) -> int:
-    """Returns how many queries were in flight at the stops and lost workers of a run.
+    """Returns how many queries of a run were sent without an answer that could be used.
 
-    They were asked again, so at most this many were paid twice. Totals count them once.
+    They were in flight when the run stopped, when its teacher failed or when a worker died, or a
+    teacher behind a network sent them again. At most this many were paid twice. Totals count them
+    once.
     """
     ends = (*manifest.get("resumed", ()), *manifest.get("lost_workers", ()))
-    return sum(end["queries_in_flight"] for end in ends)
+    repeated = sum(entry["queries"] for entry in manifest.get(LOST, ()))
+    return repeated + sum(end["queries_in_flight"] for end in ends)
 
 
 def plain(value: Any) -> Any:
