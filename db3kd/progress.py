@@ -70,6 +70,11 @@ class RecentRate:
         while len(self._marks) > 1 and now - self._marks[1][0] >= _WINDOW:
             self._marks.popleft()
 
+    def skip(self, count: int) -> None:
+        """Raises the count by a number that does not affect the rate."""
+        self._marks = deque((moment, before + count) for moment, before in self._marks)
+        self._last = self._last[0], self._last[1] + count
+
     def per_second(self, now: float) -> float:
         """Returns the recent growth per second, or 0 if no time has passed."""
         since, count = self._marks[0]
@@ -79,10 +84,10 @@ class RecentRate:
 class Progress:
     """Shows samples done, queries spent, queries per second, mean distance and time left.
 
-    Speed and time left follow the last minute, because a teacher may slow down, and answers from a
-    journal arrive faster than new ones. The time left is estimated from queries if there are any:
-    each further sample is expected to cost as many as those that are done. Until one is done, the
-    rest of the budget counts. The time of blocks `paused` counts for neither of them.
+    Speed and time left follow the last minute, because a teacher may slow down. The time left is
+    estimated from queries if there are any: each further sample is expected to cost as many as
+    those that are done. Until one is done, the rest of the budget counts. The time of blocks
+    `paused` counts for neither of them, and the last line shows it apart.
 
     On a terminal with rich installed, a bar and a line are redrawn in place. Elsewhere plain lines
     are written, at most one every `interval` seconds, and one at the end.
@@ -177,6 +182,20 @@ class Progress:
         status = self._status(final=False)
         self._display.show(self.title, status, self._samples_done, self.samples)
 
+    def add_known(self, *, samples: int = 0, queries: int = 0) -> None:
+        """Shows more work of an earlier process, which does not count for the speed.
+
+        Args:
+            samples: Samples that it has done, besides those known so far.
+            queries: Queries that it has spent, likewise.
+        """
+        self._before = self._before[0] + samples, self._before[1] + queries
+        self._samples_done += samples
+        self._queries_spent = ((self._queries_spent or 0) + queries) or None
+        self._spent_at_last_sample += queries
+        self._samples_rate.skip(samples)
+        self._queries_rate.skip(queries)
+
     def restart_rates(self) -> None:
         """Measures speed and time left from now on.
 
@@ -207,8 +226,7 @@ class Progress:
 
     def _status(self, *, final: bool) -> str:
         now = self._working_time()
-        elapsed = self._clock() - self._started
-        worked = elapsed - self._seconds_paused
+        worked = self._clock() - self._started - self._seconds_paused
         parts = [f"{self._samples_done:,}/{self.samples:,} {self.unit}"]
         if self._queries_spent is not None:
             budget = "" if self.queries is None else f" of {self.queries:,}"
@@ -221,7 +239,9 @@ class Progress:
         if self._mean_distance is not None and math.isfinite(self._mean_distance):
             parts.append(f"mean distance {self._mean_distance:.3g}")
         if final:
-            parts.append(f"{duration(elapsed)} taken")
+            parts.append(f"{duration(worked)} taken")
+            if round(self._seconds_paused):
+                parts.append(f"{duration(self._seconds_paused)} for other work")
         elif (left := self._seconds_left(now)) is not None:
             parts.append(f"{duration(left)} left")
         return " · ".join(parts)
@@ -310,8 +330,11 @@ def adding_up(show: Callable[[int], object]) -> Callable[[int], None]:
     """Returns a function that adds up the counts it is called with, and passes on each sum.
 
     Example:
-        >>> with show_progress("asking", len(images), "images") as show:
-        ...     decide_all(teacher, images.read, rows, on_answers=adding_up(show))
+        >>> with show_progress("training", len(settings), "students") as show:
+        ...     done = adding_up(show)
+        ...     for each in settings:
+        ...         train(each)
+        ...         done(1)
 
     Args:
         show: Called with the sum so far.

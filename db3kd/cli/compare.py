@@ -1,5 +1,6 @@
 """The `db3kd compare` command."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -153,6 +154,9 @@ def compare(
         _print_dry_run(prepared, out if resume else None, any_teacher=any_teacher)
         return
     assert out is not None  # checked above
+    if resume:
+        _print_answered(prepared, out, any_teacher=any_teacher)
+        sys.stdout.flush()  # progress is written to stderr
 
     def report(strategy: str, found: ComparedStudent) -> None:
         agreement = percent(found.held_out[0] / found.held_out[1])
@@ -195,9 +199,20 @@ def _print_dry_run(prepared: "PreparedComparison", run: Path | None, *, any_teac
 
     plan, settings = prepared.plan, prepared.settings
     if run is not None:
-        with naming_options(images="--data"):
-            answered = prepared.count_answered(run, any_teacher=any_teacher)
-        print_answered(answered, plan.queries, prepared.price_per_1000)
+        _print_answered(prepared, run, any_teacher=any_teacher)
     times = time_prepared_steps(prepared, plan.plans.values())
     seconds = times.of_comparison(plan, settings, prepared.budget)
     print(f"training   about {duration(seconds)} on this machine; no query was sent")
+
+
+def _print_answered(prepared: "PreparedComparison", run: Path, *, any_teacher: bool) -> None:
+    """Prints how many queries of a comparison are answered, and the price of the others.
+
+    Args:
+        prepared: The comparison.
+        run: Its folder.
+        any_teacher: Whether the comparison may have had another teacher.
+    """
+    with naming_options(images="--data"):
+        answered = prepared.count_answered(run, any_teacher=any_teacher)
+    print_answered(answered, prepared.plan.queries, prepared.price_per_1000)

@@ -1,5 +1,6 @@
 """The `db3kd distill` command."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -216,7 +217,10 @@ def _distill_from_teacher(
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.distillation.distill import run_distillation
-    from db3kd.pipelines.distillation.prepared import prepare_distillation
+    from db3kd.pipelines.distillation.prepared import (
+        answered_in_distill_run,
+        prepare_distillation,
+    )
     from db3kd.pipelines.run_layout import answer_folders
     from db3kd.storage.existing_runs import check_free
 
@@ -250,6 +254,9 @@ def _distill_from_teacher(
         _print_dry_run(prepared, opened, out if resume else None, any_teacher=any_teacher)
         return
     assert out is not None  # checked above
+    if resume:
+        _print_answered(prepared, out, answered_in_distill_run(out))
+        sys.stdout.flush()  # progress is written to stderr
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
             prepared,
@@ -273,18 +280,39 @@ def _print_dry_run(
         run: The folder of the run to resume, or None.
         any_teacher: Whether the run may have had another teacher.
     """
-    from db3kd.pipelines.distillation.prepared import nothing_left_to_ask
+    from db3kd.pipelines.distill_notes import seconds_of_asking
     from db3kd.pipelines.teaching.time_limit import time_prepared_steps
 
     times = time_prepared_steps(prepared, [prepared.plan])
     with naming_options(images="--data"):
         answered = 0 if run is None else prepared.count_answered(run, any_teacher=any_teacher)
-    print_times(times, prepared.plan, prepared.settings, teacher, answered)
+    print_times(
+        times,
+        prepared.plan,
+        prepared.settings,
+        teacher,
+        answered,
+        seconds_asked=0.0 if run is None else seconds_of_asking(run),
+    )
+    if run is not None:
+        _print_answered(prepared, run, answered)
+
+
+def _print_answered(prepared: "PreparedDistillation", run: Path, answered: int) -> None:
+    """Prints how many queries of a run are answered, and the price of the others.
+
+    Args:
+        prepared: The run.
+        run: Its folder.
+        answered: The number of answered queries.
+    """
+    from db3kd.pipelines.distillation.prepared import nothing_left_to_ask
+
     print_answered(
         answered,
         prepared.plan.queries,
         prepared.price_per_1000,
-        finished=run is not None and nothing_left_to_ask(run, answered),
+        finished=nothing_left_to_ask(run, answered),
     )
 
 

@@ -67,24 +67,35 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
         raise
     except (TeacherError, OSError, KeyboardInterrupt) as error:
         if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):
-            corrected = isinstance(error, UnknownClassError)
-            print(_hint(runs, corrected), file=sys.stderr)
+            then = "continue with --resume"
+            if isinstance(error, UnknownClassError):
+                then = (
+                    "if the class names can be corrected as below, continue with --resume "
+                    "--accept-changed-teacher"
+                )
+            print(_hint(runs, then), file=sys.stderr)
+        else:
+            for note in getattr(error, "__notes__", ()):
+                print(f"note: {note}", file=sys.stderr)
         raise
 
 
-def _hint(runs: tuple[Path, ...], corrected: bool) -> str:
+def _hint(runs: tuple[Path, ...], then: str) -> str:
+    from db3kd.storage.existing_runs import queries_paid_twice
     from db3kd.storage.run_journals import queries_unanswered
 
-    then = "continue with --resume"
-    if corrected:
-        then = f"if the class names can be corrected as below, {then} --accept-changed-teacher"
     try:
-        unanswered = sum(map(queries_unanswered, runs))
+        unanswered, earlier = sum(map(queries_unanswered, runs)), queries_paid_twice(*runs)
     except (ValueError, OSError) as error:
         return f"the answers so far are kept, but a journal cannot be read: {error}"
+    lost = ""
     if unanswered:
-        return (
-            f"the answers so far are kept, except those to at most {counted(unanswered, 'query')} "
-            f"in flight, which will be sent again; {then}"
+        lost = (
+            f"; up to {counted(unanswered, 'query')} of the last call may have been paid without "
+            "an answer, and will be sent again"
         )
-    return f"the answers so far are kept; {then}"
+        if unanswered > 1:
+            lost += " (with a smaller max_batch, or a generator function, fewer)"
+    if earlier:
+        lost += f"; at most {counted(earlier, 'query')} were paid twice before"
+    return f"the answers so far are kept{lost}; {then}"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from db3kd.progress import duration
-from db3kd.wording import also_paid, counted, money
+from db3kd.wording import also_paid, counted, money, plain_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,6 +130,7 @@ def print_times(
     settings: "DistillSettings",
     teacher: "Teacher",
     answered: int = 0,
+    seconds_asked: float = 0.0,
 ) -> None:
     """Prints how long the queries and the training of a run take, as far as it is known.
 
@@ -139,11 +140,17 @@ def print_times(
         settings: How networks are trained.
         teacher: The teacher.
         answered: How many queries of the run are answered already.
+        seconds_asked: The seconds that these took, as far as they are known.
     """
     rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
+    left = max(0, plan.queries - answered)
     if rate is not None:
-        left = max(0, plan.queries - answered)
         print(f"querying   at least {duration(left / rate)} at {rate:g} queries per second")
+    elif answered and seconds_asked:
+        print(
+            f"querying   about {duration(left * seconds_asked / answered)} more, at "
+            f"{plain_number(answered / seconds_asked)} queries per second as so far"
+        )
     else:
         print(f"querying   {TIME_OF_QUERIES}")
     steps, full = times.steps_of_run(plan, settings)

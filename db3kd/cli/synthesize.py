@@ -1,6 +1,7 @@
 """The `db3kd synthesize` command."""
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +12,7 @@ from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_options
 from db3kd.cli.options import PlanOptions, ResumeOptions, Seed, given, parse_counts
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
-from db3kd.cli.plan_output import price_text, print_paid_twice
+from db3kd.cli.plan_output import price_text, print_answered, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.wording import also_paid, counted
 
@@ -186,7 +187,7 @@ def synthesize(
         --snapshots 0,5,10 --out runs/moved
     """
     from db3kd.storage.existing_runs import check_free, queries_paid_twice
-    from db3kd.synthesis.sample_run import write_pseudo_samples
+    from db3kd.synthesis.sample_run import answered_in_sample_run, write_pseudo_samples
 
     resuming.check()
     resume = resuming.resume
@@ -202,6 +203,10 @@ def synthesize(
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
         return
+    if resume and settings.max_queries is not None:
+        answered = answered_in_sample_run(out)
+        print_answered(answered, settings.max_queries, plan.price_per_1000, width=13)
+        sys.stdout.flush()  # progress is written to stderr
     with naming_options(model="--acquisition-model"), hint_at_resuming(out):
         totals = write_pseudo_samples(
             out,

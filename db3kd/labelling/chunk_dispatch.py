@@ -64,6 +64,14 @@ class _Dispatcher:
         self._counted: Counter[int] = Counter()
 
     def run(self) -> Iterator[tuple[int, Labels]]:
+        try:
+            yield from self._label_all()
+        except BaseException:
+            for position in self._pool.without_journal:  # whose answers are lost
+                self._pool.run.record_lost_worker(position, unseen=self._max_queries(position))
+            raise
+
+    def _label_all(self) -> Iterator[tuple[int, Labels]]:
         shared = self._pool.put(
             self._labeller.decisions, self._labeller.limits, self._labeller.contradictions
         )
@@ -85,8 +93,7 @@ class _Dispatcher:
     def _retry(self, outcome: Outcome, death: WorkerDiedError) -> None:
         """Queues a chunk whose worker died again, unless its attempts are exhausted."""
         position = outcome.position
-        max_queries = int(self._labeller.limits[self._chunks[position]].sum())
-        unseen = 0 if outcome.has_journal else max_queries
+        unseen = 0 if outcome.has_journal else self._max_queries(position)
         self._pool.run.record_lost_worker(position, unseen=unseen)
         self._count({position: 0})
         self._deaths.setdefault(position, []).append(str(death))
@@ -94,6 +101,9 @@ class _Dispatcher:
             self._waiting.append(position)
         if self._waiting:
             self._pool.start_worker()
+
+    def _max_queries(self, position: int) -> int:
+        return int(self._labeller.limits[self._chunks[position]].sum())
 
     def _count(self, answered: Mapping[int, int]) -> None:
         """Reports new answers; a chunk that starts again reports its old answers as negative."""

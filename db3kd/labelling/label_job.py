@@ -26,6 +26,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals
 from db3kd.labelling.worker_pool import RayWorkerPool
 from db3kd.progress import Progress, ProgressListener
+from db3kd.progress_answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.querying.search import UNANSWERED
@@ -154,6 +155,7 @@ class LabelJob:
         if not chunks and self.checks is None:
             return
         counter, limits, checks = _Counter(progress), self.limits, self.checks
+        on_answers = AnswerCounter(counter.add_queries, counter.add_known)
         if checks is not None and self._check_unfinished_decisions(checks, limits):
             checks = None
         with _journal(store, DECISIONS, self.teacher) as journal:
@@ -162,14 +164,14 @@ class LabelJob:
                 self.images,
                 limits,
                 self.settings.query_batch_size,
-                counter.add_queries,
+                on_answers,
                 journal,
                 order=self.decision_order,
             )
         labeller = self._labeller(limits, decisions, contradictions)
         if checks is not None:
             checks.begin(labeller, chunks)
-        for position, labels in self._label_chunks(labeller, chunks, store, counter.add_queries):
+        for position, labels in self._label_chunks(labeller, chunks, store, on_answers):
             counter.add_chunk(labels)
             yield position, labels
 
@@ -294,6 +296,12 @@ class _Counter:
         self._queries += answered
         if self._progress is not None:
             self._progress.update(queries=self._queries)
+
+    def add_known(self, answers: int) -> None:
+        if isinstance(self._progress, Progress):
+            self._progress.add_known(queries=answers)
+        else:
+            self.add_queries(answers)
 
     def add_chunk(self, labels: Labels) -> None:
         self._samples += len(labels)

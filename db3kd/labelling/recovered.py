@@ -26,9 +26,14 @@ class MemoryJournal:
 
     Args:
         classes: Number of classes of the teacher, for the size of an answer.
+
+    Attributes:
+        begins_run: See `Journal.begins_run`.
     """
 
     def __init__(self, classes: int) -> None:
+        self.begins_run = False
+        self._lost = self._unanswered = 0
         self._dtype = np.min_scalar_type(classes)
         self._calls: list[tuple[Call, int]] = []  # with the number of answers up to its end
         self._asked: tuple[int, int] = (0, 0)
@@ -36,6 +41,8 @@ class MemoryJournal:
 
     def open(self) -> Self:
         """Starts again from the first answer."""
+        self.lose(self._unanswered)
+        self._unanswered = 0
         self._waiting = deque(call for call, _ in self._calls)
         self._known = self.answers
         return self
@@ -44,6 +51,11 @@ class MemoryJournal:
     def answers(self) -> int:
         """The number of answers."""
         return self._calls[-1][1] if self._calls else 0
+
+    @property
+    def maybe_paid(self) -> int:
+        """The number of queries that were sent without an answer that could be used."""
+        return self._lost + self._unanswered
 
     @property
     def written(self) -> int:
@@ -67,14 +79,21 @@ class MemoryJournal:
     def ask(self, accounts: Tensor) -> None:
         """Records which queries are asked next, as `Journal.ask`."""
         self._asked = len(accounts), digest_of(accounts.cpu())
+        self._unanswered = len(accounts)
 
     def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
         """Adds answers, as `Journal.answer`."""
         if len(answers):
+            self.begins_run = False
             call = Call(*self._asked, answers.cpu().numpy().astype(self._dtype))
             self._calls.append((call, self.answers + len(answers)))
+        self._unanswered = 0
         if asked is not None:
             self.ask(asked)
+
+    def lose(self, queries: int) -> None:
+        """Counts queries that are sent again, as `Journal.lose`."""
+        self._lost += queries
 
     def sync(self) -> None:
         """Does nothing, as there is no disk to write to."""
@@ -108,6 +127,7 @@ class Recovered:
     surrogate: nn.Module | None = None
     _chunks: dict[int, Labels] = field(default_factory=dict)
     _journals: dict[int | str, MemoryJournal] = field(default_factory=dict)
+    _lost: int = 0
 
     def __repr__(self) -> str:
         samples = sum(map(len, self._chunks.values()))
@@ -125,6 +145,11 @@ class Recovered:
         return journals + chunks
 
     @property
+    def maybe_paid(self) -> int:
+        """How many queries beyond `queries` were sent, and may have been paid, at most."""
+        return self._lost + sum(journal.maybe_paid for journal in self._journals.values())
+
+    @property
     def labels(self) -> Labels | None:
         """The labels of the finished samples; None if there are none."""
         chunks = [self._chunks[position] for position in sorted(self._chunks)]
@@ -138,12 +163,15 @@ class Recovered:
         """The journal of the chunk at a position, or of a stage that all chunks depend on."""
         if self.teacher.device.type == "cuda":
             return nullcontext()
-        return self._journals.setdefault(of, MemoryJournal(classes)).open()
+        journal = self._journals.setdefault(of, MemoryJournal(classes)).open()
+        journal.begins_run = not self.queries
+        return journal
 
     def add(self, position: int, chunk: Labels) -> None:
         """Adds a finished chunk, which replaces its journal."""
         self._chunks[position] = chunk
-        self._journals.pop(position, None)
+        journal = self._journals.pop(position, None)
+        self._lost += 0 if journal is None else journal.maybe_paid
 
     def check(self, other: "Recovered") -> None:
         """Checks that `other` is the same labelling.
@@ -178,8 +206,11 @@ class Recovered:
         except (Exception, KeyboardInterrupt) as error:
             if self.queries:
                 vars(error)["recovered"] = self
+                lost = ""
+                if self.maybe_paid:
+                    lost = f"; up to {self.maybe_paid:,} more may have been paid without an answer"
                 error.add_note(
-                    f"{self.queries:,} answered queries are kept in this error: "
+                    f"{self.queries:,} answered queries are kept in this error{lost}: "
                     "db3kd.label(…, recovered=error.recovered) continues without paying for them "
                     "again; out=FOLDER keeps them on disk"
                 )

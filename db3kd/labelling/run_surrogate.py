@@ -21,7 +21,7 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
-from db3kd.progress import adding_up, show_progress_if
+from db3kd.progress_answers import show_answers_if
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import SURROGATES
@@ -276,14 +276,14 @@ def _decide(
     """Decides the images of a run, which its labelling then need not ask about again."""
     limits = divide_budget(settings, len(images), teacher.classes)
     noun = plural(input_noun(images.image_shape))
-    shown = show_progress_if(progress, f"deciding the {noun}", int((limits > 0).sum()), noun)
-    with shown as show, run.journal(DECISIONS, teacher.classes) as journal:
+    shown = show_answers_if(progress, f"deciding the {noun}", int((limits > 0).sum()), noun)
+    with shown as on_answers, run.journal(DECISIONS, teacher.classes) as journal:
         decisions, _ = decide_images(
             teacher,
             images,
             limits,
             settings.query_batch_size,
-            None if show is None else adding_up(show),
+            on_answers,
             journal,
             order=order,
         )

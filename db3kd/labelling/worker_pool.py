@@ -125,10 +125,16 @@ class RayWorkerPool:
         workers: How many, and on which devices.
         task: A Ray reference to the `WorkerTask`.
         run: The run, whose folder this process holds.
+
+    Attributes:
+        run: The run.
+        without_journal: The positions of the chunks that workers without a journal have, or had
+            when they failed.
     """
 
     def __init__(self, ray: Any, workers: Workers, task: Any, run: RunFolder) -> None:
         self.run = run
+        self.without_journal: set[int] = set()
         self._ray = ray
         self._task = task
         self._actor = ray.remote(Worker).options(
@@ -167,6 +173,8 @@ class RayWorkerPool:
         """Submits a chunk to an idle worker; see `Worker.label` for the arguments."""
         handle = self._idle.popleft()
         handle.position = position
+        if not handle.has_journal:
+            self.without_journal.add(position)
         self._calls[handle.actor.label.remote(position, *arguments)] = handle
 
     def next_outcome(self) -> Outcome | None:
@@ -190,6 +198,7 @@ class RayWorkerPool:
             self._idle.remove(handle)
             result = death
         if position is not None:
+            self.without_journal.discard(position)
             return Outcome(position, result, handle.has_journal)
         if isinstance(result, WorkerDiedError):
             self._replace_unready(result)

@@ -18,6 +18,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
 from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
 from db3kd.progress import adding_up, show_progress_if
+from db3kd.progress_answers import show_answers_if
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
@@ -188,13 +189,14 @@ class PlannedAutoSurrogate:
         order = torch.randperm(len(images), generator=generator)
         drawn = order[decisions[order] >= 0][: self.plan.samples]
         augmented = augment_drawn(images, drawn, self.settings, projection_of(teacher, images))
-        with show_progress_if(progress, _ASKING, len(augmented) - len(drawn), "queries") as show:
+        asked = len(augmented) - len(drawn)
+        with show_answers_if(progress, _ASKING, asked, "queries") as on_answers:
             decided = decide_versions(
                 teacher,
                 augmented,
                 decisions[drawn],
                 journal,
-                None if show is None else adding_up(show),
+                on_answers,
             )
         points = collect_boundary_points(
             self.plan.points,
@@ -254,11 +256,11 @@ class PlannedAutoSurrogate:
 
 
 def _decide(teacher: Teacher, journal: AnswerJournal, progress: bool, points: Tensor) -> Tensor:
-    with show_progress_if(progress, _ASKING, len(points), "queries") as show:
+    with show_answers_if(progress, _ASKING, len(points), "queries") as on_answers:
         return decide_all(
             teacher,
             lambda rows: points[rows],
             torch.arange(len(points)),
-            on_answers=None if show is None else adding_up(show),
+            on_answers=on_answers,
             journal=journal,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from db3kd.pipelines.run_notes import RunNotes
@@ -95,6 +96,15 @@ class DistillNotes:
         """
         name = "steps_within_limit" if images_chosen else "steps_to_choose_within_limit"
         return int(self._notes.once(name, depends_on, measure))
+
+
+def seconds_of_asking(folder: Path) -> float:
+    """Returns the seconds that the teacher of a run has been asked for; 0 if they are unknown.
+
+    Args:
+        folder: The run folder of a distillation.
+    """
+    return DistillNotes(RunNotes(folder)).seconds["asking"]
 
 
 def _seconds_of(part: TimedPart) -> str:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from db3kd.progress_answers import AnswerCounter
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query, Result
 from db3kd.teachers.base import PendingDecisions, Teacher, TeacherError
@@ -32,6 +33,11 @@ class AnswerJournal(Protocol):
         """Whether there are known answers that `take` has not returned yet."""
         ...
 
+    @property
+    def begins_run(self) -> bool:
+        """Whether the run of which this is a part has no answer yet."""
+        ...
+
     def take(self, accounts: Tensor) -> Tensor:
         """Returns the known answers to the first of these queries."""
         ...
@@ -42,6 +48,10 @@ class AnswerJournal(Protocol):
 
     def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
         """Keeps answers, and notes the queries that are asked after them."""
+        ...
+
+    def lose(self, queries: int) -> None:
+        """Counts queries that may have been paid for and are sent again, in any thread."""
         ...
 
     def sync(self) -> None:
@@ -62,7 +72,8 @@ class QuerySession:
         ledger: Pays for the queries.
         on_answers: Called with the number of answers that were booked, so that their sum is what
             the ledger has spent, even if the search fails or is interrupted. The number is negative
-            if answers turned out to be invalid and were refunded.
+            if answers turned out to be invalid and were refunded. An `AnswerCounter` counts
+            answers from a journal apart.
     """
 
     def __init__(
@@ -162,6 +173,10 @@ class JournaledSession(QuerySession):
     The journal has to hold an answer before the teacher is asked again. So the session waits for
     each call of the teacher, and copies its decisions to the CPU once.
 
+    If a call fails, the queries that may have been paid for stay noted as asked. The first call of
+    a run has one image, so that a teacher whose answers are invalid costs no more than that. (An
+    `AsyncTeacher` is a module in this process: its calls cost nothing, and its answers are valid.)
+
     Args:
         teacher: The teacher to ask.
         ledger: Pays for the queries.
@@ -184,15 +199,28 @@ class JournaledSession(QuerySession):
         known = self._journal.take(accounts)
         count = len(known)
         self._ledger.book(accounts[:count])
-        self._report(count)
+        self._report_known(count)
         if count == len(accounts):
             return known
-        if hasattr(self._teacher, "stream"):
-            decisions = self._stream(images[count:], accounts[count:]).to(known.device)
-        else:
-            decisions = yield from self._call(images[count:], accounts[count:])
+        decisions = [known]
+        if self._journal.begins_run and not hasattr(self._teacher, "decide_async"):
+            first, count = slice(count, count + 1), count + 1
+            decisions.append((yield from self._ask_about(images[first], accounts[first])))
+        if count < len(accounts):
+            decisions.append((yield from self._ask_about(images[count:], accounts[count:])))
         self._journal.sync()
-        return torch.cat([known, decisions])
+        return torch.cat(decisions)
+
+    def _report_known(self, answers: int) -> None:
+        if answers and isinstance(self._on_answers, AnswerCounter):
+            self._on_answers.known(answers)
+        else:
+            self._report(answers)
+
+    def _ask_about(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
+        if hasattr(self._teacher, "stream"):
+            return self._stream(images, accounts).to(accounts.device)
+        return (yield from self._call(images, accounts))
 
     def _call(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
         """Asks in calls of at most `max_batch` images, and keeps the answers to each call."""
@@ -214,7 +242,9 @@ class JournaledSession(QuerySession):
                 self._journal.answer(decisions)
                 self._report(len(decisions))
         except TeacherError as error:
-            self._journal.answer(error.answered)
+            rest = accounts[len(error.answered) :]
+            error.maybe_paid = _at_most(error.maybe_paid, len(rest))
+            self._journal.answer(error.answered, rest[: error.maybe_paid])
             self._report(len(error.answered))
             raise
         return decisions
@@ -225,7 +255,7 @@ class JournaledSession(QuerySession):
         The stream asks about at most `window` images beyond those whose decisions are kept. If the
         stream ends early, the decisions that are still in flight are awaited and kept too.
         """
-        stream = open_stream(self._teacher, images)
+        stream = open_stream(self._teacher, images, self._journal.lose)
         written_before = self._journal.written
         parts = []
         booked = 0
@@ -240,6 +270,8 @@ class JournaledSession(QuerySession):
                 self._report(len(part))
             return torch.cat(parts)
         except TeacherError as error:
+            in_flight = min(stream.window, len(accounts) - len(error.answered))
+            error.maybe_paid = _at_most(error.maybe_paid, in_flight)
             self._keep_rest(error.answered, error.maybe_paid, accounts, written_before, booked)
             raise
         except BaseException:
@@ -268,3 +300,8 @@ class JournaledSession(QuerySession):
         self._ledger.book(accounts[booked:count])
         self._journal.answer(answered[kept:], accounts[count : count + maybe_paid])
         self._report(count - booked)
+
+
+def _at_most(maybe_paid: int | None, asked: int) -> int:
+    """Returns how many of the unanswered queries of a failed call may have been paid for."""
+    return asked if maybe_paid is None else min(maybe_paid, asked)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from db3kd.storage.filesystem import check_parents, is_leftover
+from db3kd.storage.lost_queries import count_lost
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 
 
@@ -69,4 +70,8 @@ def queries_paid_twice(*folders: str | Path) -> int:
     Args:
         folders: Run folders; one without a run has none.
     """
-    return sum(queries_in_flight(read_manifest(each)) for each in folders if holds_run(each))
+    return sum(
+        queries_in_flight(read_manifest(each)) + count_lost(Path(each))
+        for each in folders
+        if holds_run(each)
+    )

@@ -5,9 +5,13 @@ start and answered from the journal reaches the point at which it was stopped, a
 
 The journal of a search is one file (journal_format.py). A call of the teacher is recorded before it
 is made, and its answers before the next call. A kill therefore costs at most the call in flight,
-which is repeated, and its record tells how many queries may be paid twice. Once a second, at the
-end of a batch, the file is flushed to disk, so a power cut costs at most the answers of a second
-and a batch.
+which is repeated, and its record tells how many queries may be paid twice. If a call fails, the
+queries that it may have been paid for stay recorded as asked, as after a kill. Once a second, at
+the end of a batch, the file is flushed to disk, so a power cut costs at most the answers of a
+second and a batch.
+
+A teacher behind a network repeats requests within a call. What the first attempts may have cost is
+in a second file (lost_queries.py), because another thread writes it.
 """
 
 import os
@@ -31,6 +35,7 @@ from db3kd.storage.journal_format import (
     header,
     read_journal,
 )
+from db3kd.storage.lost_queries import add_lost, lost_file
 
 SYNC_SECONDS = 1.0
 """Minimum time between two flushes; each takes milliseconds, as long as a fast teacher's call."""
@@ -55,13 +60,15 @@ class Journal:
         path: File, created by the first write.
         classes: Number of classes of the teacher, which determines the bytes per answer.
         run: Identifies the run and the search.
+        begins_run: Whether no other journal or shard of the run holds an answer.
 
     Raises:
         ValueError: The file is not a journal, is damaged, or belongs to another run.
     """
 
-    def __init__(self, path: Path, classes: int, run: str) -> None:
+    def __init__(self, path: Path, classes: int, run: str, *, begins_run: bool = False) -> None:
         self._path = path
+        self._begins_run = begins_run
         self._width = next(width for width in (1, 2, 4) if classes <= 256**width)
         self._header = header(self._width, run)
         calls, end, _, check = read_journal(path, run)
@@ -72,6 +79,7 @@ class Journal:
             )
         # An interrupt may come between any two statements: one assignment updates everything.
         self._place = self._before = _Place(end, check, 0)
+        self._begins_run &= not calls
         self._waiting = deque(calls)
         self._file: int | None = None
         self._unsynced = False
@@ -92,6 +100,11 @@ class Journal:
     def has_more(self) -> bool:
         """Whether it holds answers that `take` has not returned yet."""
         return bool(self._waiting)
+
+    @property
+    def begins_run(self) -> bool:
+        """Whether the run has no answer yet."""
+        return self._begins_run and not self.written
 
     def close(self) -> None:
         """Flushes and closes the file."""
@@ -143,6 +156,14 @@ class Journal:
                 self.ask(asked)
             return
         self._write(answers, asked if asked is not None and len(asked) else None)
+
+    def lose(self, queries: int) -> None:
+        """Records queries that may have been paid for and are sent again, in any thread.
+
+        Raises:
+            OSError: They could not be recorded.
+        """
+        add_lost(lost_file(self._path), queries)
 
     def sync(self, *, at_once: bool = False) -> None:
         """Flushes the file to disk, by default at most once a second."""

@@ -148,6 +148,11 @@ def _read_answers(
     return None
 
 
+def holds_answers(path: Path) -> bool:
+    """Returns, from its size alone, whether a journal may hold answers."""
+    return path.stat().st_size > _HEAD.size + _ASKED.size
+
+
 def _damaged(path: Path, place: int) -> ValueError:
     return InputError(
         f"{path}: damaged at byte {place}, before further answers; restore a copy, or remove the "

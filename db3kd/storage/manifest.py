@@ -31,6 +31,9 @@ CHANGED_TEACHERS = "changed_teachers"
 """Entry that lists the teachers with which the run was continued: fingerprint and class names of
 each. The last one is the current teacher (changed_teachers.py)."""
 
+LOST = "lost_answers"
+"""Entry that counts queries that were sent again, because an answer may have been lost."""
+
 IDENTITY = ("seed", "settings", "teacher", "data")
 """Entries that identify a run; the other entries are circumstances."""
 
@@ -43,6 +46,7 @@ TEACHER = ("teacher", f"settings.{CLASS_NAMES}")
 _LISTS = {
     "resumed": ("queries_in_flight",),
     "lost_workers": ("queries_in_flight",),
+    LOST: ("queries",),
     "consistency": ("asked", "changed"),
     SURROGATES: ("queries",),
     CHANGED_TEACHERS: (),
@@ -190,12 +194,15 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def queries_in_flight(manifest: Mapping[str, Any]) -> int:
-    """Returns how many queries were in flight at the stops and lost workers of a run.
+    """Returns how many queries of a run were sent without an answer that could be used.
 
-    They were asked again, so at most this many were paid twice. Totals count them once.
+    They were in flight when the run stopped, when its teacher failed or when a worker died, or a
+    teacher behind a network sent them again. At most this many were paid twice. Totals count them
+    once.
     """
     ends = (*manifest.get("resumed", ()), *manifest.get("lost_workers", ()))
-    return sum(end["queries_in_flight"] for end in ends)
+    repeated = sum(entry["queries"] for entry in manifest.get(LOST, ()))
+    return repeated + sum(end["queries_in_flight"] for end in ends)
 
 
 def with_current_teacher(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,15 +33,22 @@ from db3kd.storage.filesystem import (
     write_atomically,
 )
 from db3kd.storage.journal import Journal
+from db3kd.storage.journal_format import holds_answers
+from db3kd.storage.lost_queries import lost_files, note_lost, remove_lost, take_over_lost
 from db3kd.storage.manifest import (
     MANIFEST,
     identity,
     plain,
+    queries_in_flight,
     read_manifest,
     write_manifest,
 )
 from db3kd.storage.run_comparison import compare_with_run
-from db3kd.storage.run_journals import Journals, discard_unanswered
+from db3kd.storage.run_journals import (
+    Journals,
+    discard_unanswered,
+    queries_without_answer,
+)
 from db3kd.storage.shards import (
     Kind,
     checked_bytes,
@@ -172,20 +179,33 @@ class RunFolder:
 
     @property
     def holds_anything(self) -> bool:
-        """Whether anything in the folder, or in the run of a subfolder, was paid for."""
+        """Whether the folder, or the run of a subfolder, has anything that must be kept.
+
+        These are answers, and what an earlier process may have paid for without an answer.
+        """
         return (
             self.has_shards
-            or any(file.stat().st_size for file in self.journals.files())
+            or queries_in_flight(self.manifest) > 0
+            or any(map(holds_answers, self.journals.files()))
             or any(self.path.glob(f"*/{MANIFEST}"))
         )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if error is not None:
+            with suppress(OSError, ValueError):  # the error that ended the run matters more
+                note_lost(error, queries_without_answer(self.path), self.holds_anything)
         if kind is not None and not self.holds_anything:
-            with suppress(OSError):  # the error that ended the run matters more
-                for file in (*self.journals.files(), self.path / MANIFEST):
+            with suppress(OSError):
+                for file in (
+                    *self.journals.files(),
+                    *lost_files(self.path),
+                    self.path / MANIFEST,
+                ):
                     file.unlink()
         self.close()
         if kind is not None and self._made:
@@ -284,8 +304,10 @@ class RunFolder:
         Args:
             totals: Totals for the manifest; `samples` is the number of rows.
         """
+        take_over_lost(self.path, self.manifest, _now())
         self.manifest |= {"state": "finished", "finished": _now(), "totals": plain(totals)}
         self._write_manifest()
+        remove_lost(self.path)
 
     def _clear_up(self) -> None:
         """Removes what a killed process left unfinished, and records what was in flight."""
@@ -298,7 +320,9 @@ class RunFolder:
         stop = {"at": _now(), "queries_in_flight": sum(part.in_flight for part in found.values())}
         self.manifest["resumed"] = [*self.manifest.get("resumed", []), stop]
         self.manifest["state"] = "running"
+        take_over_lost(self.path, self.manifest, _now())
         self._write_manifest()
+        remove_lost(self.path)
         for file, part in found.items():
             discard_unanswered(file, part)
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from db3kd.storage.filesystem import truncate
 from db3kd.storage.journal import Journal
-from db3kd.storage.journal_format import Contents, read_journal
+from db3kd.storage.journal_format import Contents, holds_answers, read_journal
+from db3kd.storage.lost_queries import count_lost
 from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.shards import Kind, read_shards
 
@@ -41,7 +42,8 @@ class Journals:
             classes: Number of classes of the teacher.
         """
         file = self.file(of)
-        return Journal(file, classes, _journal_identity(file, self.run))
+        begins_run = not self.kind.shards(self.folder) and not any(map(holds_answers, self.files()))
+        return Journal(file, classes, _journal_identity(file, self.run), begins_run=begins_run)
 
     def file(self, of: int | str) -> Path:
         """Returns the file of the journal of a shard or stage."""
@@ -71,7 +73,9 @@ class Journals:
 
 
 def queries_unanswered(path: str | Path) -> int:
-    """Returns how many queries were in flight when a run ended; they are paid again on resuming.
+    """Returns how many queries have no answer since a run ended, and may have been paid for.
+
+    They are sent again when the run is resumed.
 
     Args:
         path: Run folder; one without a run has none.
@@ -80,6 +84,21 @@ def queries_unanswered(path: str | Path) -> int:
         ValueError: The manifest or a journal is damaged.
     """
     return sum(found.in_flight for found in _read_all(Path(path)).values())
+
+
+def queries_without_answer(path: str | Path) -> int:
+    """Returns how many queries may have been paid for without an answer since a run was opened.
+
+    These are the unanswered queries, and those that a teacher behind a network has sent again. The
+    manifest counts those of earlier processes; see `queries_in_flight`.
+
+    Args:
+        path: Run folder; one without a run has none.
+
+    Raises:
+        ValueError: The manifest, a journal, or a file of lost queries is damaged.
+    """
+    return queries_unanswered(path) + count_lost(Path(path))
 
 
 def journaled_answers(path: str | Path, *, checks: bool = True) -> int:

@@ -15,7 +15,8 @@ from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, SelectedImages
 from db3kd.errors import ArgumentError
-from db3kd.progress import Progress, adding_up
+from db3kd.progress import Progress
+from db3kd.progress_answers import count_answers_in
 from db3kd.querying import sharded_decisions
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
@@ -125,9 +126,7 @@ def decide_augmented(
             known[position] = read_decisions(folder.path, position, table, images, teacher.classes)
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
     check = partial(_check_classes_differ, teacher, advice=advice)
-    on_answers = None
-    if progress is not None:
-        on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
+    on_answers = None if progress is None else count_answers_in(progress)
     decisions = sharded_decisions.decide_in_shards(
         teacher,
         images.read,

@@ -15,6 +15,7 @@ from db3kd.storage.existing_runs import check_free
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.run_journals import journaled_answers
 from db3kd.storage.shards import read_shards
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.synthesis import Synthesis
@@ -136,6 +137,13 @@ def expected_samples(
     return ExpectedRun(Path(folder), PSEUDO_SAMPLES, manifest)
 
 
+def answered_in_sample_run(folder: Path) -> int:
+    """Returns the number of answered queries in a run of pseudo samples; 0 without a run."""
+    shards = read_shards(folder, PSEUDO_SAMPLES, missing_ok=True)
+    moves = sum(sum(table.column("queries").to_pylist()) for _, table in shards)
+    return moves + journaled_answers(folder)  # the journal of the starts is kept
+
+
 def _named(teacher: Teacher) -> dict[str, tuple[str, ...]]:
     names = class_names_of(teacher)
     return {} if names is None else {CLASS_NAMES: names}
@@ -147,7 +155,7 @@ def _write_shards(run: RunFolder, teacher: Teacher, settings: SynthesisSettings)
         settings.samples,
         settings.queries,
         title="making pseudo samples",
-        samples_before=before.samples,
+        samples_before=before.samples if settings.moves.count else 0,  # else: those for starts
         queries_before=before.queries,  # queries for starts are counted when they are replayed
     )
     synthesis = Synthesis(teacher, settings, progress=progress, folder=run)

@@ -15,6 +15,7 @@ from db3kd.data.uint8_pixels import to_float
 from db3kd.errors import ArgumentError
 from db3kd.models import check_model
 from db3kd.progress import Progress, ProgressListener, listening
+from db3kd.progress_answers import AnswerCounter
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size
@@ -107,8 +108,10 @@ class Synthesis:
             make_masks(tuple(teacher.image_shape), settings.seed)
             check_model(settings.acquisition.model, tuple(teacher.image_shape), teacher.classes)
         self._progress, self._folder = progress, folder
-        self._answered = 0
+        self._on_answers = AnswerCounter(self._report, self._report_known)
+        self._answered = self._known = 0
         self._samples = 0
+        self._found: int | None = None
         self.collected: Collected | None = None
 
     def chunks(self) -> Iterator[tuple[int, PseudoSamples]]:
@@ -152,7 +155,8 @@ class Synthesis:
                 task, max_starts=settings.max_starts, max_mixtures=settings.max_mixtures
             )
         with self._journal("starts") as journal:
-            collected = run(search, teacher, ledger, self._report, journal)
+            collected = run(search, teacher, ledger, self._on_answers, journal)
+        self._found = len(collected)
         check_classes_differ(
             teacher,
             torch.arange(teacher.classes).repeat_interleave(collected.found),
@@ -209,7 +213,7 @@ class Synthesis:
             budget=ledger,
             snapshots=self.settings.snapshots,
         )
-        moved = run(search, teacher, ledger, self._report, journal)
+        moved = run(search, teacher, ledger, self._on_answers, journal)
         stopped = (
             (moved.moves < moves.count) & (rows >= self.settings.held_out).to(device)
         ).tolist()
@@ -244,10 +248,26 @@ class Synthesis:
             return
         known = torch.empty(0) if distance is None else distance[distance.isfinite()]
         self._progress.update(
-            samples=self._samples,
+            samples=self._samples_done,
             queries=self._answered,
             mean_distance=known.mean().item() if len(known) else None,
         )
+
+    def _report_known(self, answered: int) -> None:
+        if isinstance(self._progress, Progress):
+            self._known += answered
+            self._progress.add_known(queries=answered)
+        else:
+            self._report(answered)
+
+    @property
+    def _samples_done(self) -> int:
+        """The number of samples that are done: without moves, all that were found."""
+        if self.settings.moves.count:
+            return self._samples
+        if self._found is None:
+            return min(self.settings.samples, self._answered + self._known)
+        return self._found
 
 
 class _Pool:

@@ -112,7 +112,12 @@ class PendingDecisions(Protocol):
 
 
 class DecisionStream(Protocol):
-    """Decisions that arrive one part at a time, in the order of the images."""
+    """Decisions that arrive one part at a time, in the order of the images.
+
+    If a stream sends images again that may have been paid for, it has one more member: `on_lost`,
+    which its caller sets to a function. The stream calls it with the number of these images, in any
+    thread, before it sends them again.
+    """
 
     @property
     def window(self) -> int:
@@ -180,11 +185,12 @@ class TeacherError(RuntimeError):
     Attributes:
         answered: [n] int64: Decisions for the first n images, obtained before the failure. They
             were paid for, so callers record them.
-        maybe_paid: How many of the following images may have been paid for without a decision.
+        maybe_paid: How many of the following images may have been paid for without a decision; None
+            if the teacher does not know, so that it may be all images of its last call.
     """
 
     def __init__(
-        self, message: str, answered: Tensor | None = None, *, maybe_paid: int = 0
+        self, message: str, answered: Tensor | None = None, *, maybe_paid: int | None = None
     ) -> None:
         super().__init__(message)
         self.maybe_paid = maybe_paid

@@ -1,7 +1,8 @@
 """Calls a teacher and checks the decisions that it returns."""
 
 import asyncio
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -58,14 +59,23 @@ def decide_async_checked(teacher: Teacher, images: Tensor) -> PendingDecisions:
         return cast(AsyncTeacher, teacher).decide_async(images)
 
 
-def open_stream(teacher: Teacher, images: Tensor) -> DecisionStream:
+def open_stream(teacher: Teacher, images: Tensor, on_lost: Callable[[int], None]) -> DecisionStream:
     """Opens the decision stream of a `StreamingTeacher`.
+
+    Args:
+        teacher: The teacher.
+        images: [N, *image_shape].
+        on_lost: See `DecisionStream`.
 
     Raises:
         ValueError: If the images have another shape.
     """
     _check_shape(teacher, images)
-    return cast(StreamingTeacher, teacher).stream(images)
+    stream: Any = cast(StreamingTeacher, teacher).stream(images)
+    if hasattr(stream, "on_lost"):
+        stream.on_lost = on_lost
+    opened: DecisionStream = stream
+    return opened
 
 
 class _ErrorsAsTeacherError:

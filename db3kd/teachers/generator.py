@@ -49,20 +49,18 @@ class GeneratorStream:
 
     def next_part(self) -> Tensor:
         """See `DecisionStream.next_part`; each part is one decision."""
-        self.maybe_paid = 1  # if an interrupt comes while the function works
+        self.maybe_paid = 1  # unless the function answers
         try:
             decision = self._checked(next(self._answers, None))
         except TeacherError as error:
-            self.maybe_paid = 0
-            error.answered = self._all()
+            error.answered, error.maybe_paid = self._all(), 1
             raise
         except (Exception, GeneratorExit) as error:
-            self.maybe_paid = 0
             # Python reports a StopIteration in a generator as a RuntimeError.
             hidden = error.__cause__ if isinstance(error, RuntimeError) else None
             shown = hidden if isinstance(hidden, StopIteration) else error
             teacher_error = failure(self._name, 1, shown, self._noun)
-            teacher_error.answered = self._all()
+            teacher_error.answered, teacher_error.maybe_paid = self._all(), 1
             raise teacher_error from error
         self.maybe_paid = 0
         if decision is None:

@@ -105,6 +105,9 @@ def test_a_worker_resumes_from_the_journal_of_another(run, ready):
 
 def test_a_worker_that_is_stopped_finishes_the_call_under_way(run, ready):
     asked = teacher()
+    with run.journal("decisions", asked.classes) as journal:  # the first call has one image
+        journal.ask(torch.zeros(1, dtype=torch.int64))
+        journal.answer(torch.zeros(1, dtype=torch.int64))
     worker = ready(task(run, asked))
     worker.stop()
 

@@ -239,13 +239,15 @@ def test_a_teacher_that_cannot_be_pickled_is_explained(ray, tmp_path):
 
 
 class OneWorkerPool:
-    """Labels in this process. The first worker dies over its chunk, and has no journal."""
+    """Labels in this process. The first worker ends over its chunk, and has no journal."""
 
     has_idle = True
     is_working = False
 
-    def __init__(self, labeller: Labeller, run: RunFolder) -> None:
+    def __init__(self, labeller: Labeller, run: RunFolder, end: Exception | None = None) -> None:
         self._labeller, self.run = labeller, run
+        self._end = end or WorkerDiedError("power cut")
+        self.without_journal: set[int] = set()
         self._outcomes: deque[Outcome | None] = deque()
         self._died = False
 
@@ -257,7 +259,8 @@ class OneWorkerPool:
 
     def submit(self, position: int, index: torch.Tensor) -> None:
         self.has_idle, self.is_working = False, True
-        labels = self._labeller.label(index) if self._died else WorkerDiedError("power cut")
+        self.without_journal.add(position)
+        labels = self._labeller.label(index) if self._died else self._end
         self._outcomes += [None, Outcome(position, labels, has_journal=False)]
 
     def answered(self) -> dict[int, int]:
@@ -267,15 +270,33 @@ class OneWorkerPool:
         outcome = self._outcomes.popleft()
         if outcome is not None:
             self.has_idle, self.is_working = True, False
+            if isinstance(outcome.result, TeacherError):
+                raise outcome.result
+            self.without_journal.discard(outcome.position)
         return outcome
 
 
-def test_answers_without_a_journal_are_lost_and_counted_with_their_worker(tmp_path):
+def labeller_of_digits(tmp_path: Path) -> tuple[Labeller, torch.Tensor]:
     images, teacher = load_data("digits"), MeanTeacher(tmp_path / "notes")
     settings = LabelSettings("bd", queries_per_pair=2)
     decisions = teacher.decide(images.read(torch.arange(len(images))))
     limits = divide_budget(settings, len(images), teacher.classes)
-    labeller = Labeller(teacher, images, settings, decisions, limits)
+    return Labeller(teacher, images, settings, decisions, limits), limits
+
+
+def test_what_a_worker_without_a_journal_may_have_paid_is_counted_if_its_teacher_fails(tmp_path):
+    labeller, limits = labeller_of_digits(tmp_path)
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as run:
+        pool = OneWorkerPool(labeller, run, TeacherError("out of service"))
+
+        with pytest.raises(TeacherError, match="out of service"):
+            list(dispatch_chunks(pool, labeller, {0: torch.arange(9)}, lambda _: None))
+
+        assert queries_in_flight(run.manifest) == int(limits[:9].sum())
+
+
+def test_answers_without_a_journal_are_lost_and_counted_with_their_worker(tmp_path):
+    labeller, limits = labeller_of_digits(tmp_path)
     counted = []
     with RunFolder.create(tmp_path / "run", LABELS, {}) as run:
         pool = OneWorkerPool(labeller, run)

@@ -197,7 +197,7 @@ def test_an_interrupt_says_what_may_be_lost(run, capsys):
     with run.journal(0, 10) as journal:
         journal.ask(torch.arange(1200))
         assert queries_unanswered(run.path) == 1200
-        assert "except those to at most 1,200 queries in flight" in hint()
+        assert "up to 1,200 queries of the last call may have been paid without" in hint()
         journal.answer(torch.ones(1200, dtype=torch.int64))
         assert queries_unanswered(run.path) == 0
         assert hint() == "the answers so far are kept; continue with --resume\n"

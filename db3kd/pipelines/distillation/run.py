@@ -35,7 +35,8 @@ from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.teaching.distance_students import DistanceStudent, measure_distances
 from db3kd.pipelines.teaching.teaching import Teaching, validation_callbacks
 from db3kd.pipelines.teaching.time_limit import steps_within
-from db3kd.progress import Progress, adding_up
+from db3kd.progress import Progress
+from db3kd.progress_answers import count_answers_in
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice
 from db3kd.storage.manifest import identity, is_finished
@@ -149,15 +150,18 @@ class DistillRun:
         run.checks = AnswerChecks(
             folder, prepared.teacher, self._consistency_checks, self._accept_changed_teacher
         )
+        title = "asking the teacher"
+        if plan.label_queries:  # a display of its own follows
+            title = f"asking about held-out {plural(prepared.noun)}"
         with Progress(
             asked,
             asked,
-            title="asking the teacher",
+            title=title,
             unit=plural(prepared.noun),
             samples_before=run.stored,
             queries_before=run.stored,
         ) as progress:
-            run.on_answers = adding_up(lambda done: progress.update(samples=done, queries=done))
+            run.on_answers = count_answers_in(progress)
             run.while_choosing = progress.paused
             answers = ask_rounds(
                 run,

@@ -137,7 +137,8 @@ class HttpClient:
             message = f"no complete answer within {self._timeout:g} s"
             raise RetryableError(message, maybe_paid=True) from None
         except aiohttp.ClientSSLError as error:
-            raise TeacherError(f"{who}: no secure connection ({_kind(error)})") from None
+            message = f"{who}: no secure connection ({_kind(error)})"
+            raise TeacherError(message, maybe_paid=0) from None
         except aiohttp.ClientConnectorError as error:
             raise RetryableError(no_connection(_reason(error)), maybe_paid=False) from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
@@ -249,9 +250,10 @@ def _raise_for_status(status: int, headers: Mapping[str, str], words: str, who: 
     if 300 <= status < 400:
         raise TeacherError(
             f"{who}: the server redirects (status {status}), and redirects are not followed; use "
-            "the final address"
+            "the final address",
+            maybe_paid=0,
         )
-    raise TeacherError(f"{who}: the server answered with status {status}{words}")
+    raise TeacherError(f"{who}: the server answered with status {status}{words}", maybe_paid=0)
 
 
 def _retry_after(value: str | None) -> float:

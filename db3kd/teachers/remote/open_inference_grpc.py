@@ -129,4 +129,5 @@ class GrpcTransport:
             return RetryableError(f"connection lost, or {answered}", maybe_paid=True)
         if status in _FAILED:
             return RetryableError(answered, maybe_paid=True)
-        return TeacherError(f"{who}: {answered}")
+        may_be_paid = status in ("RESOURCE_EXHAUSTED", "DATA_LOSS")  # the model has answered
+        return TeacherError(f"{who}: {answered}", maybe_paid=None if may_be_paid else 0)

@@ -7,6 +7,7 @@ import uuid
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +19,7 @@ from db3kd.teachers.given_images import as_images
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.event_loop import EventLoopThread
 from db3kd.teachers.remote.request_settings import RequestSettings
-from db3kd.teachers.remote.request_stream import RequestStream
+from db3kd.teachers.remote.request_stream import OnLost, RequestStream
 from db3kd.teachers.remote.retry import RateLimit, RequestCancelledError, RetryPolicy
 from db3kd.wording import counted
 
@@ -193,7 +194,9 @@ class RemoteTeacher:
             keep=self._keep,
         )
 
-    async def _ask(self, images: Tensor, no_repeat: asyncio.Event) -> Tensor:
+    async def _ask(
+        self, images: Tensor, no_repeat: asyncio.Event, on_lost: OnLost | None
+    ) -> Tensor:
         """Returns the decisions of one request; raises only TeacherError."""
         request_id = uuid.uuid4().hex
         who = f"teacher {self.name}"
@@ -205,7 +208,8 @@ class RemoteTeacher:
             return await self._service.ask(images, request_id)
 
         try:
-            answers = await self._retry_policy.call(attempt, no_repeat, who)
+            lost = None if on_lost is None else partial(_record, on_lost, len(images), who)
+            answers = await self._retry_policy.call(attempt, no_repeat, who, lost)
             return self._reader.read(answers, len(images), who)
         except TeacherError:
             raise
@@ -224,6 +228,13 @@ class RemoteTeacher:
         for image, decision in zip(images, decisions.tolist(), strict=True):
             if decision != UNANSWERED:
                 self._kept_decisions[_digest(image)] = decision
+
+
+def _record(on_lost: OnLost, images: int, who: str) -> None:
+    try:
+        on_lost(images)
+    except OSError as error:
+        raise TeacherError(f"{who}: cannot record that an answer was lost ({error})") from error
 
 
 def _digest(image: Tensor) -> bytes:

@@ -21,6 +21,9 @@ _POLL_SECONDS = 0.5
 
 _log = logging.getLogger("db3kd")
 
+OnLost = Callable[[int], None]
+Ask = Callable[[Tensor, asyncio.Event, OnLost | None], Awaitable[Tensor]]
+
 
 class RequestStream:
     """A `DecisionStream` (see `db3kd.teachers.base`) that sends several requests at once.
@@ -29,7 +32,7 @@ class RequestStream:
         event_loop: Where the requests are sent.
         ask: Returns the decisions of one request's images as [n] int64. It raises only
             TeacherError, even if the event that it receives is set before it has an answer: then
-            it sends no further attempt.
+            it sends no further attempt. Its third argument is `on_lost`.
         images: [N, *image_shape] float32.
         decided: [N] int64; the decisions that are known already, UNANSWERED for the others.
         batch: Maximum number of images per request.
@@ -37,6 +40,9 @@ class RequestStream:
         window: See `DecisionStream.window`; at least `batch`. None: no limit.
         keep: Receives the images and decisions that were answered behind the first gap, if there
             are any at the end.
+
+    Attributes:
+        on_lost: See `DecisionStream`; None by default. It is called in the event loop's thread.
     """
 
     # The caller waits in `next_part` and `stop`; everything else runs in the event loop's thread.
@@ -49,7 +55,7 @@ class RequestStream:
     def __init__(
         self,
         event_loop: EventLoopThread,
-        ask: Callable[[Tensor, asyncio.Event], Awaitable[Tensor]],
+        ask: Ask,
         images: Tensor,
         *,
         decided: Tensor,
@@ -60,7 +66,8 @@ class RequestStream:
     ) -> None:
         self.window = len(images) if window is None else window
         self._event_loop = event_loop
-        self._ask: Callable[[Tensor, asyncio.Event], Awaitable[Tensor]] | None = ask
+        self.on_lost: OnLost | None = None
+        self._ask: Ask | None = ask
         self._images = images
         self._decisions = decided
         self._requests = _split(decided, batch)
@@ -211,9 +218,9 @@ class RequestStream:
             self._maybe_paid_requests.add(number)
             no_repeat = self._no_repeat[number] = asyncio.Event()
             try:
-                decisions = await ask(self._images[rows], no_repeat)
+                decisions = await ask(self._images[rows], no_repeat, self.on_lost)
             except TeacherError as error:
-                if not error.maybe_paid:
+                if error.maybe_paid == 0:
                     self._maybe_paid_requests.discard(number)
                 self._failure = self._failure or error
                 self._first_failed = min(self._first_failed, number)

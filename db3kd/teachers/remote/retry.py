@@ -61,7 +61,11 @@ class RetryPolicy:
         )
 
     async def call(
-        self, attempt: Callable[[], Awaitable[Result]], no_repeat: asyncio.Event, who: str
+        self,
+        attempt: Callable[[], Awaitable[Result]],
+        no_repeat: asyncio.Event,
+        who: str,
+        on_lost: Callable[[], None] | None = None,
     ) -> Result:
         """Calls `attempt` until it succeeds and returns its result.
 
@@ -69,10 +73,12 @@ class RetryPolicy:
             attempt: Raises RetryableError if it may be repeated.
             no_repeat: When this event is set, no attempt is repeated any more.
             who: How errors begin.
+            on_lost: Called before an attempt is repeated that the server may have answered.
 
         Raises:
             TeacherError: If no attempt is left, or if `attempt` raises it. `error.maybe_paid` is
-                1 if the server may have answered any of the attempts, else 0.
+                1 or None if the server may have answered an attempt that was not passed to
+                `on_lost`, else 0.
         """
         maybe_paid = False
         retrying = self._tenacity.AsyncRetrying(
@@ -89,13 +95,17 @@ class RetryPolicy:
         # tenacity awaits an attempt only if it is a coroutine function.
         async def recorded_attempt() -> Result:
             nonlocal maybe_paid
+            if maybe_paid and on_lost is not None:
+                on_lost()
+                maybe_paid = False
             try:
                 return await attempt()
             except RetryableError as error:
                 maybe_paid |= error.maybe_paid
                 raise
             except TeacherError as error:
-                error.maybe_paid = max(error.maybe_paid, int(maybe_paid))
+                if error.maybe_paid == 0:
+                    error.maybe_paid = int(maybe_paid)
                 raise
 
         try:
