@@ -164,7 +164,7 @@ def begin_by_number(folder: Path, images: ImageSet) -> tuple[CountingTeacher, di
     manifest = copy.deepcopy(planned.manifest)
     del manifest["settings"]["decision_order"]
     job = planned.job
-    failing = RaisingTeacher(job.teacher, 1_500, RuntimeError("out of service"))
+    failing = RaisingTeacher(job.teacher, 1_501, RuntimeError("out of service"))
     with (
         RunFolder.create(folder, LABELS, manifest, planned.known) as run,
         run.journal(DECISIONS, 2) as journal,
@@ -178,7 +178,7 @@ def begin_by_number(folder: Path, images: ImageSet) -> tuple[CountingTeacher, di
             journal=journal,
             order=DecisionOrder(spread=False),
         )
-    assert teacher.total == 1_500
+    assert teacher.total == 1_501
     return teacher, manifest
 
 

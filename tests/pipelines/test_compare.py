@@ -340,11 +340,11 @@ def test_without_out_nothing_is_left(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TeacherError) as raised:
         run(RaisingTeacher(teacher(max_batch=16), 150), seeds=1)
-    (note,) = raised.value.__notes__
+    *_, note = raised.value.__notes__
     assert Path(note.split("out='")[1].split("'")[0]).is_dir()
     with pytest.raises(TeacherError) as kept:
         run(RaisingTeacher(teacher(max_batch=16), 150), seeds=1, out=tmp_path / "run")
-    (note,) = kept.value.__notes__
+    *_, note = kept.value.__notes__
     assert note.endswith("; continue with resume=True")
     with pytest.raises(ValueError, match="resume: needs out="):
         run(resume=True)

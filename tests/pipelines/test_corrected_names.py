@@ -93,6 +93,6 @@ def test_the_hint_at_resuming_agrees_with_the_error(tmp_path, answered):
     assert result.code == 1
     assert "'triangle' for image 0" in result.err
     assert "if a class is missing from the list, start another run" in result.err
-    corrected = "kept; if the class names can be corrected as below, continue with --resume"
+    corrected = "; if the class names can be corrected as below, continue with --resume"
     assert (corrected in result.err) is (answered > 0)
     assert (tmp_path / "run").exists() is (answered > 0)
