@@ -82,7 +82,7 @@ def also_paid(paid_twice: int) -> str:
         (', plus at most 16 paid twice', '')
 
     Args:
-        paid_twice: At most how many queries were paid twice, because a process stopped.
+        paid_twice: At most how many queries were paid twice, because an answer was lost.
     """
     return f", plus at most {paid_twice:,} paid twice" if paid_twice else ""
 

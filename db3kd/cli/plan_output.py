@@ -243,7 +243,7 @@ def surrogate_text(manifest: "Mapping[str, Any]", noun: "InputNoun") -> str:
 
 
 def print_paid_twice(queries: int, width: int) -> None:
-    """Prints how many queries a stop of the run may have made the user pay twice, if any.
+    """Prints how many queries may have been paid for without a usable answer, if any.
 
     Args:
         queries: From `queries_paid_twice`.
@@ -251,8 +251,8 @@ def print_paid_twice(queries: int, width: int) -> None:
     """
     if queries:
         print(
-            f"{'paid twice':<{width}} at most {counted(queries, 'query')}, unanswered when a "
-            "process stopped"
+            f"{'paid twice':<{width}} at most {counted(queries, 'query')}, sent without an answer "
+            "that could be used"
         )
 
 

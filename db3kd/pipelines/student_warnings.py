@@ -118,14 +118,15 @@ def few_held_out(held_out: int, tested: bool, noun: InputNoun = "image") -> str:
 
 
 def paid_twice_note(queries: int) -> str:
-    """Returns what to know about a run that was interrupted.
+    """Returns what to know about a run that sent queries without a usable answer.
 
     Args:
         queries: At most how many queries were paid twice, at least 1.
     """
     return (
-        f"The run was interrupted. At most {counted(queries, 'query')}, which a process had sent "
-        "when it stopped, may have been paid for twice; the totals count them once."
+        f"At most {counted(queries, 'query')} may have been paid for twice, because an answer was "
+        "lost: a process stopped, the teacher failed, or a request was repeated. The totals count "
+        "them once."
     )
 
 

@@ -106,7 +106,7 @@ class StudentReport:
         stages: The stages in the order of the run. Their queries are the total.
         curve: (queries, agreement) after each round of acquisition; queries in ascending order,
             agreement in [0, 1] on the held-out images.
-        paid_twice: At most how many of the queries were paid twice, because a process stopped.
+        paid_twice: At most how many of the queries were paid twice, because an answer was lost.
         validation: Number of images by which the choices were made: the held-out images, and
             augmented versions of them. None if nothing is known about it.
         choices: The choices of the plan.

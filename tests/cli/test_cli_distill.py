@@ -274,7 +274,7 @@ def test_the_summary_says_how_many_queries_may_have_been_paid_twice(tmp_path):
     resumed = succeed(*asked(*DIGITS, "--strategy", "bd", "--out", out, "--resume"))
 
     assert "paid twice" not in first
-    assert "paid twice at most 7 queries, unanswered when a process stopped" in resumed
+    assert "paid twice at most 7 queries, sent without an answer that could be used" in resumed
     *_, line = (line for line in resumed.splitlines() if line.startswith("queries "))
     assert line.endswith(", plus at most 7 paid twice")
     page, markdown = ((out / f"report.{kind}").read_text() for kind in ("html", "md"))

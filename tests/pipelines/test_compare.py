@@ -337,14 +337,16 @@ def test_without_out_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     assert run(strategies=("decisions",), seeds=1).folder is None
-    assert list(tmp_path.iterdir()) == []
+    # torch may make a folder of its own when it is first imported in full.
+    left = [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")]
+    assert left == []
     with pytest.raises(TeacherError) as raised:
         run(RaisingTeacher(teacher(max_batch=16), 150), seeds=1)
-    (note,) = raised.value.__notes__
+    *_, note = raised.value.__notes__
     assert Path(note.split("out='")[1].split("'")[0]).is_dir()
     with pytest.raises(TeacherError) as kept:
         run(RaisingTeacher(teacher(max_batch=16), 150), seeds=1, out=tmp_path / "run")
-    (note,) = kept.value.__notes__
+    *_, note = kept.value.__notes__
     assert note.endswith("; continue with resume=True")
     with pytest.raises(ValueError, match="resume: needs out="):
         run(resume=True)

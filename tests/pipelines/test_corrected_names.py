@@ -95,7 +95,7 @@ def test_the_hint_at_resuming_agrees_with_the_error(tmp_path, answered):
     assert "'triangle' for image 0" in result.err
     assert "if a class is missing from the list, start another run" in result.err
     then = "continue with --resume --accept-changed-teacher"
-    hint = f"kept; if the class names can be corrected as below, {then}"
+    hint = f"; if the class names can be corrected as below, {then}"
     assert (hint in result.err) is (answered > 0)
     assert "with the corrected list and --accept-changed-teacher; if a class is" in result.err
     assert (tmp_path / "run").exists() is (answered > 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.run_notes import RunNotes, notes_of
-from db3kd.progress import adding_up, show_progress
+from db3kd.progress_answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
@@ -76,14 +76,14 @@ class ComparisonFolder:
             return _read_decisions(self._folder, teacher.classes, len(test))
         nouns = plural(input_noun(teacher.image_shape))
         with (
-            show_progress(f"asking about test {nouns}", len(test), nouns) as show,
+            show_answers(f"asking about test {nouns}", len(test), nouns) as on_answers,
             self._folder.journal(0, teacher.classes) as journal,
         ):
             decisions = decide_all(
                 teacher,
                 test.read,
                 torch.arange(len(test)),
-                on_answers=adding_up(show),
+                on_answers=on_answers,
                 journal=journal,
             )
         arrow, _ = import_pyarrow()

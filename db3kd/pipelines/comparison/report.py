@@ -40,7 +40,7 @@ class ComparisonSummary:
         plan: What was planned.
         rows: The results.
         noun: What the report calls an image.
-        paid_twice: At most how many queries were paid twice, because a process stopped.
+        paid_twice: At most how many queries were paid twice, because an answer was lost.
     """
 
     teacher: str

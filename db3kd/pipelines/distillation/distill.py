@@ -48,8 +48,9 @@ class DistillResult:
         folder: The run folder; None if the run was made without `out`.
         report: The page report.html; None if the run was made without `out`.
         noun: What messages call an image: "image", or "row" for tables.
-        paid_twice: At most how many queries were paid twice, because a process of the run stopped
-            before their answers arrived. `queries` counts them once.
+        paid_twice: At most how many queries were paid twice: those without an answer when a process
+            of the run stopped or the teacher failed, and those of requests that were repeated
+            although they may have been paid for. `queries` counts them once.
         check_queries: Queries that repeated known answers, in addition to the budget.
         checks: What the check of each resumption found, in one sentence; empty without checks.
     """

@@ -63,7 +63,7 @@ class FinishedRun:
         class_names: Names of the classes, or None.
         features: The features of a table, or None.
         manifest: The manifest of the run.
-        paid_twice: At most how many queries were paid twice, because a process stopped.
+        paid_twice: At most how many queries were paid twice, because an answer was lost.
     """
 
     trained: TrainedStudent

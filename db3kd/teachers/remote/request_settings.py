@@ -26,9 +26,9 @@ class RequestSettings:
         retry_ambiguous: Also repeat requests that the server may have answered: after a lost
             connection, a timeout or a failure of the server or its gateway (408, and 5xx other
             than 501, 503, 505 and 511; INTERNAL, UNKNOWN, UNAVAILABLE and so on over gRPC). The
-            server may then charge up to `max_attempts` times for one request. If False, only
-            requests that were surely not answered are repeated (no connection, 425, 429, 503,
-            RESOURCE_EXHAUSTED), and nothing is paid twice.
+            server may then charge up to `max_attempts` times for one request; the run counts each
+            repeat as possibly paid twice. If False, only requests that were surely not answered
+            are repeated (no connection, 425, 429, 503, RESOURCE_EXHAUSTED).
 
     Raises:
         ValueError: If any of the values is invalid.
