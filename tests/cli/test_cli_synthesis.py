@@ -66,15 +66,16 @@ def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
 
     failing = Result(*arguments, *MOVED)
 
-    assert "the answers so far are kept; continue with --resume" in failing.err
+    assert "the answers so far are kept; up to 59 queries of the last call may" in failing.err
     assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
     message = fail(*arguments, *MOVED)
     assert "already holds a run; continue it with --resume" in message
     message = fail(*arguments, *MOVED, "--resume", "--seed", 1)
     assert "holds a different run" in message and "seed: was 0, is 1" in message
-    succeed(
+    resumed = succeed(
         *synthesize_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run"), *MOVED, "--resume"
     )
+    assert "answered       1 of these queries, which are not sent again; at most 3,665" in resumed
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_zero_shot_writes_students_and_a_report(teacher, tmp_path):
 def test_a_zero_shot_run_is_resumed_only_with_its_option(teacher, tmp_path):
     out = tmp_path / "zero"
     failing = Result(*zero_shot_arguments(f"{TEACHERS}:TiringTeacher", out), *MOVED)
-    assert "the answers so far are kept; continue with --resume" in failing.err
+    assert "the answers so far are kept; up to 59 queries of the last call may" in failing.err
     arguments = (*zero_shot_arguments(f"{TEACHERS}:CountingTeacher", out), *MOVED)
 
     assert "already holds a run of db3kd zero-shot; continue it with --resume" in fail(*arguments)
