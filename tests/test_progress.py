@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from db3kd.progress import Progress, RecentRate
+from db3kd.progress_answers import count_answers_in
 
 
 class Clock:
@@ -156,10 +157,30 @@ def test_pauses_count_neither_for_the_speed_nor_for_the_time_left(clock):
         with pytest.raises(KeyboardInterrupt), progress.paused():
             clock.now += 60
             raise KeyboardInterrupt
-    assert lines(stream)[-1].endswith("110 of 1,000 queries · 5 queries/s · 1:01:22 taken")
+    assert lines(stream)[-1].endswith(
+        "110 of 1,000 queries · 5 queries/s · 0:00:22 taken · 1:01:00 for other work"
+    )
 
 
-def test_answers_from_a_journal_affect_the_speed_for_a_minute_only(clock):
+def test_known_answers_count_but_not_for_the_speed(clock):
+    stream = io.StringIO()
+    with Progress(1000, 1000, unit="images", stream=stream, clock=clock, interval=1) as progress:
+        on_answers = count_answers_in(progress)
+        on_answers.known(500)
+        for _ in range(10):
+            clock.now += 1
+            on_answers(10)
+        assert lines(stream)[-1] == (
+            "labelling: 600/1,000 images · 600 of 1,000 queries · 10 queries/s · 0:00:40 left"
+        )
+        on_answers.known(200)
+        clock.now += 1
+        on_answers(10)
+        assert lines(stream)[-1].endswith("810 of 1,000 queries · 10 queries/s · 0:00:19 left")
+    assert lines(stream)[-1].endswith("810 of 1,000 queries · 10 queries/s · 0:00:11 taken")
+
+
+def test_a_burst_of_answers_affects_the_speed_for_a_minute_only(clock):
     stream = io.StringIO()
     with Progress(1000, 100_000, stream=stream, clock=clock, interval=1) as progress:
         clock.now += 1

@@ -77,7 +77,8 @@ def test_a_dry_run_of_a_resumed_comparison_says_what_is_answered(tmp_path):
     assert "settings.budget: was 90, is 91 (--budget)" in refused
     assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     assert CountingTeacher.asked - started == paid
-    succeed(*options(counting, "--budget", 90, *given))
+    continued = succeed(*options(counting, "--budget", 90, *given))
+    assert f"answered   {paid} of these queries, which are not sent again; at most " in continued
     spent = CountingTeacher.asked - started
     assert f"answered   {spent} of" in succeed(
         *options(counting, "--budget", 90, *given, "--dry-run")

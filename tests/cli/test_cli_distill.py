@@ -1,5 +1,6 @@
 """`db3kd distill`: the plan before anything is asked, a run, and what cannot be combined."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,12 @@ def test_a_dry_run_needs_no_folder_and_says_what_is_not_spent():
     assert "of 1,000,000,000" in printed and "unused" in printed
 
 
+def _without_answered(printed: str) -> list[str]:
+    return [line for line in printed.splitlines() if not line.startswith("answered ")]
+
+
 def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
-    out = tmp_path / "run"
+    out, first = tmp_path / "run", CountingTeacher.asked
     stopped = Result(*asked(*DIGITS, "--out", out, teacher=f"{TEACHERS}:TiringTeacher"))
     assert stopped.code == 1
     assert "the answers so far are kept" in stopped.err and "continue with --resume" in stopped.err
@@ -96,7 +101,8 @@ def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
     assert read_manifest(out)["totals"]["queries"] == 600
     again = succeed(*asked(*DIGITS, "--out", out, "--resume"))
     assert CountingTeacher.asked - before == spent
-    assert again == printed
+    assert f"answered   {spent + before - first} queries; the run is finished" in again
+    assert _without_answered(again) == _without_answered(printed)
     message = fail(*asked(*DIGITS, "--out", out, "--resume", budget=700))
     assert "different run: settings.plan.budget: was 600, is 700 (--budget); pass what" in message
     message = fail(*asked(*DIGITS, "--out", out, "--resume", "--strategy", "bd"))
@@ -135,7 +141,8 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
     refused = fail(*dry_run(budget=budget + 100))
     assert f"settings.plan.budget: was {budget}, is {budget + 100} (--budget)" in refused
     assert contents() == before and CountingTeacher.asked - started == paid
-    succeed(*asked(*options, "--out", out, "--resume", budget=budget))
+    continued = succeed(*asked(*options, "--out", out, "--resume", budget=budget))
+    assert f"answered   {paid} of these queries, which are not sent again; at most " in continued
     spent = CountingTeacher.asked - started
     assert f"answered   {spent} queries; the run is finished" in succeed(*dry_run())
 
@@ -280,7 +287,10 @@ def test_the_summary_says_how_many_queries_may_have_been_paid_twice(tmp_path):
     page, markdown = ((out / f"report.{kind}").read_text() for kind in ("html", "md"))
     assert "** queries in total, plus at most 7 paid twice\n" in markdown
     assert "queries in total, plus at most 7 paid twice" in page
-    assert "At most 7 queries, which a process had sent" in (out / "report.md").read_text()
+    assert (
+        "At most 7 queries may have been paid for twice, because an answer was lost"
+        in (out / "report.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("command", ["distill", "compare"])
@@ -319,3 +329,34 @@ def test_a_mistaken_choice_of_an_option_is_answered_with_the_nearest_one():
 
     assert result.code == 2
     assert "Did you mean 'augmented'?" in " ".join(result.err.replace("\u2502", " ").split())
+
+
+def test_a_first_call_that_fails_costs_one_query_and_leaves_no_folder(tmp_path):
+    out, shape = tmp_path / "run", ("--image-shape", "1,8,8", "--classes", 10)
+    result = Result(*asked(*DIGITS, *shape, "--out", out, teacher=f"{TEACHERS}:failing"))
+    assert result.code == 1 and not out.exists()
+    assert "note: up to 1 of the queries that were sent may have been paid for" in result.err
+
+
+def test_a_failed_call_is_stated_when_it_stops_a_run_and_in_the_summary(tmp_path):
+    out = tmp_path / "run"
+    failing = Result(*asked(*DIGITS, "--out", out, teacher=TIRING))
+    assert "the answers so far are kept; up to 24 queries of the last call may have" in failing.err
+    again = Result(*asked(*DIGITS, "--out", out, "--resume", teacher=TIRING))
+    assert "; at most 24 queries were paid twice before; continue with --resume" in again.err
+    resumed = succeed(*asked(*DIGITS, "--out", out, "--resume"))
+    assert "paid twice at most " in resumed
+
+
+def test_the_display_of_a_run_that_measures_distances_counts_its_held_out_images(tmp_path):
+    result = Result(*asked(*DIGITS, "--out", tmp_path / "run", "--strategy", "bd"))
+    assert "asking about held-out images done: 5/5 images · 5 of 5 queries" in result.err
+    assert "measuring distances (bd) done: 95/95 images · " in result.err
+
+
+def test_a_dry_run_of_a_resumed_run_estimates_its_queries_from_those_so_far(tmp_path):
+    out = tmp_path / "run"
+    for _ in range(3):
+        fail(*asked(*DIGITS, "--out", out, "--resume", teacher=TIRING))
+    printed = succeed(*asked(*DIGITS, "--out", out, "--resume", "--dry-run"))
+    assert re.search(r"querying   about \d:\d\d:\d\d more, at [\d,.]+ queries per second", printed)

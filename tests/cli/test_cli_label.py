@@ -110,7 +110,7 @@ def test_a_failed_run_prints_how_to_continue(tmp_path):
 
     failing = Result(*arguments, "--queries-per-pair", 100)
 
-    assert "the answers so far are kept; continue with --resume" in failing.err
+    assert "the answers so far are kept; up to 39 queries of the last call may" in failing.err
     assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
 
 

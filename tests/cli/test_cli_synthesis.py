@@ -66,15 +66,16 @@ def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
 
     failing = Result(*arguments, *MOVED)
 
-    assert "the answers so far are kept; continue with --resume" in failing.err
+    assert "the answers so far are kept; up to 59 queries of the last call may" in failing.err
     assert failing.err.splitlines()[-1].startswith("error: teacher TiringTeacher raised")
     message = fail(*arguments, *MOVED)
     assert "already holds a run; continue it with --resume" in message
     message = fail(*arguments, *MOVED, "--resume", "--seed", 1)
     assert "holds a different run" in message and "seed: was 0, is 1" in message
-    succeed(
+    resumed = succeed(
         *synthesize_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run"), *MOVED, "--resume"
     )
+    assert "answered       1 of these queries, which are not sent again; at most 3,665" in resumed
 
 
 @pytest.mark.parametrize(

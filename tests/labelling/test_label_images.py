@@ -247,7 +247,7 @@ def test_chunks_before_a_failure_are_yielded(labels, limit_chunks):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (one_short, r"expected \d+ classes .* got \d+ decisions"),
+        (one_short, r"expected \d+ class.* got \d+ decisions"),
         (as_float, "got .* float32; return class numbers as integers"),
         (beyond_range, r"returned class 100\d, expected \[0, 4\)"),
     ],

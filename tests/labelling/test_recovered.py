@@ -48,7 +48,10 @@ def test_recovered_answers_are_not_paid_for_again(images, error, calls, kind):
     recovered = getattr(raised.value, "recovered", None)
     assert (recovered.queries if recovered else 0) == teacher.total
     if calls:
-        assert "label(…, recovered=error.recovered) continues" in raised.value.__notes__[0]
+        note = raised.value.__notes__[0]
+        assert "label(…, recovered=error.recovered) continues" in note
+        assert 0 < recovered.maybe_paid <= 16
+        assert f"up to {recovered.maybe_paid} more may have been paid without an answer" in note
     finished = recovered.labels if recovered else None
     if finished is not None:
         assert finished.distances.equal(whole.distances[: len(finished)])

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
+from db3kd.progress_answers import AnswerCounter
 from db3kd.querying.driver import FIRST_CHECKED, decide_all, run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query
@@ -102,9 +103,14 @@ def test_deciding_resumes_where_its_journal_ends(tmp_path):
     with pytest.raises(TeacherError), Journal(tmp_path / "a", 2, "run") as journal:
         failing = RaisingTeacher(counting, 5)
         decide_all(failing, images.__getitem__, torch.arange(9), 4, journal=journal)
+    new, known = [], []
     with Journal(tmp_path / "a", 2, "run") as journal:
-        decisions = decide_all(counting, images.__getitem__, torch.arange(9), 4, journal=journal)
+        decisions = decide_all(
+            counting, images.__getitem__, torch.arange(9), 4,
+            on_answers=AnswerCounter(new.append, known.append), journal=journal,
+        )  # fmt: skip
     assert decisions.equal(teacher_of_two().decide(images)) and counting.total == 9
+    assert (sum(new), sum(known)) == (5, 4), "answers of the journal are counted apart"
 
 
 @given(

@@ -82,8 +82,9 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(
     tmp_path, whole, small_shards, answered
 ):
     paid = CountingTeacher(linear(max_batch=16))
-    with pytest.raises(TeacherError, match="the line is dead"):
+    with pytest.raises(TeacherError, match="the line is dead") as raised:
         write_pseudo_samples(tmp_path / "run", RaisingTeacher(paid, answered), moved())
+    lost = raised.value.maybe_paid if paid.total else 0  # else no run is kept
     assert (tmp_path / "run").exists() == (paid.total > 0)
 
     totals = write_pseudo_samples(tmp_path / "run", paid, moved(), resume=True)
@@ -91,7 +92,7 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(
     assert same_shards(tmp_path / "run", whole)
     assert totals == SynthesisTotals(**read_manifest(whole)["totals"])
     assert paid.total == totals.queries
-    assert queries_in_flight(read_manifest(tmp_path / "run")) == 0
+    assert queries_in_flight(read_manifest(tmp_path / "run")) == lost <= 16
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path, small_shards):

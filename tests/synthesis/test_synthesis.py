@@ -284,3 +284,16 @@ def test_no_batch_takes_more_memory_than_allowed(monkeypatch):
     assert max(teacher.calls) <= 10
     monkeypatch.undo()
     assert same(few, synthesize(linear(), moved()))
+
+
+def test_samples_without_moves_are_done_as_they_are_found():
+    counts: list[tuple[int, int]] = []
+
+    class Listener:
+        def update(self, *, samples: int, queries: int, mean_distance: float | None) -> None:
+            counts.append((samples, queries))
+
+    settings = SynthesisSettings(samples=1000, query_batch_size=100)
+    samples = synthesize(linear(), settings, progress=Listener())
+    assert counts[0] == (100, 100)
+    assert counts[-1] == (len(samples), max(queries for _, queries in counts))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,13 @@ from db3kd.labelling.planned_run import expected_labels
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labelling.totals import totals_of_shards
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
-from db3kd.progress import show_progress
-from db3kd.storage.manifest import identity, read_manifest
+from db3kd.progress import Progress, show_progress
+from db3kd.storage.manifest import identity, is_finished, read_manifest
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_journals import Journals
 from db3kd.teachers import Teacher
@@ -37,6 +39,7 @@ from db3kd.training.loss import KDLoss
 from db3kd.training.network_store import NetworkStore
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_student
+from db3kd.wording import input_noun, plural
 
 PAPER: str = "db3kd-paper"
 
@@ -104,9 +107,35 @@ def measure_distances(
     *,
     rare_classes: bool = False,
 ) -> Labels:
-    """Labels the images to train on, in a run folder that is continued if it exists."""
+    """Labels the images to train on, in a run folder that is continued if it exists.
+
+    It shows the progress, unless nothing is left to do.
+    """
     settings = label_settings(plan, seed)
-    return label(teacher, images, settings, out=folder, resume=True, rare_classes=rare_classes)
+
+    def labels(progress: Progress | Literal[False]) -> Labels:
+        return label(
+            teacher,
+            images,
+            settings,
+            out=folder,
+            resume=True,
+            rare_classes=rare_classes,
+            progress=progress,
+        )
+
+    if is_finished(folder):
+        return labels(False)
+    before = totals_of_shards(folder)
+    with Progress(
+        len(images),
+        plan.label_queries,
+        title=f"measuring distances ({settings.measure})",
+        unit=plural(input_noun(teacher.image_shape)),
+        samples_before=before.samples,
+        queries_before=before.queries - before.decided,  # decisions count when they are replayed
+    ) as progress:
+        return labels(progress)
 
 
 @dataclass(frozen=True)

@@ -268,6 +268,20 @@ def test_over_grpc_a_busy_or_failing_server_is_retried(truth, images, serve, cod
     teacher.close()
 
 
+@pytest.mark.parametrize(
+    ("code", "lost"), [("INTERNAL", [4, 4]), ("UNKNOWN", [4, 4]), ("RESOURCE_EXHAUSTED", [])]
+)
+def test_over_grpc_repeats_that_may_be_charged_are_counted(truth, images, serve, code, lost):
+    service = Service(truth, [grpc.StatusCode[code]] * 2)
+    teacher = open_inference_teacher(serve(service), ModelOverrides(classes=10), requests=BRISK)
+    counted, stream = [], teacher.stream(images[:4])
+    stream.on_lost = counted.append
+    assert stream.next_part().equal(truth.decide(images[:4]))
+    assert not len(stream.next_part())
+    assert counted == lost
+    teacher.close()
+
+
 @pytest.mark.parametrize(("code", "attempts"), [("INTERNAL", 1), ("RESOURCE_EXHAUSTED", 3)])
 def test_over_grpc_a_failure_that_may_be_charged_is_not_retried_without_ambiguous_retries(
     truth, images, serve, code, attempts
@@ -295,6 +309,7 @@ def test_over_grpc_a_rejection_is_a_teacher_error_without_the_secret(
     with pytest.raises(TeacherError, match=r"answered with status INVALID_ARGUMENT$") as raised:
         teacher.decide(images[:8])
     assert "hush" not in repr(raised.value)
+    assert raised.value.maybe_paid == 0
     teacher.close()
 
 
