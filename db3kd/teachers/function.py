@@ -15,7 +15,7 @@ from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.decide import check_decisions
 from db3kd.teachers.function_fingerprint import function_fingerprint
-from db3kd.teachers.generator import GeneratorStream
+from db3kd.teachers.generator import GeneratorStream, is_generator_function
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import check_bounds, check_class_names, check_count, check_image_shape
 from db3kd.wording import input_noun
@@ -90,7 +90,7 @@ class FunctionTeacher:
         self._function = function
         self._flatten = flatten
         self._fingerprint = fingerprint
-        if inspect.isgeneratorfunction(function):
+        if is_generator_function(function):
             self.stream = self._stream
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ class FunctionTeacher:
             TeacherError: If the function returns anything but a class for each image, or fails
                 because of their shape.
         """
-        if inspect.isgeneratorfunction(self._function):
+        if is_generator_function(self._function):
             return self._decide_one_by_one(as_images(images, self))
         images = as_images(images, self)
         answer = torch.tensor(self._as_numbers(self._call(images)), device=images.device)

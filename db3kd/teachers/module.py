@@ -278,7 +278,7 @@ class ModuleTeacher:
             scores = scores.reshape(-1)
             return torch.where(scores.isnan(), UNANSWERED, (scores >= self.threshold).long())
         if self.threshold is not None or tuple(scores.shape) != (len(images), self.classes):
-            hint = "correct `classes` or the module's last layer"
+            hint = "correct classes= or the module's last layer"
             if single:
                 hint = (
                     "if it is the one score of a model with two classes, pass classes=2 and "

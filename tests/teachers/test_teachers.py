@@ -251,6 +251,12 @@ def test_a_function_may_change_its_array(images):
         (lambda array: ["cat"] * len(array), "got the class name 'cat'"),
         (lambda array: None, "got None"),
         (lambda array: 1 / 0, "raised ZeroDivisionError"),
+        (
+            lambda array: (each for each in array),
+            "got a generator .* pass the generator function itself",
+        ),
+        (lambda array: brightness(array) + 1, "class 2, .* from 1, let it return each .* minus 1"),
+        (lambda array: brightness(array) + 5, "number the classes from 0, or correct classes=$"),
     ],
 )
 def test_a_function_that_returns_no_class_is_refused(function, message, images):
