@@ -13,10 +13,18 @@ from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.student_warnings import LONGER_RUN, student_warnings, time_limit_warning
+from db3kd.pipelines.student_warnings import (
+    FEW_HELD_OUT,
+    LONGER_RUN,
+    absent_classes_warning,
+    few_held_out,
+    student_warnings,
+    time_limit_warning,
+)
 from db3kd.pipelines.teaching.teaching import Choice
 from db3kd.planning import BudgetPlan
 from db3kd.tables import Features
+from db3kd.validation import are_equal
 from db3kd.wording import InputNoun, input_noun
 
 
@@ -60,6 +68,7 @@ class FinishedRun:
         seconds: Time by part of the run.
         images: The images; None without images.
         test: The labelled images that the student was measured on; None without them.
+        classes: The teacher's number of classes.
         class_names: Names of the classes, or None.
         features: The features of a table, or None.
         manifest: The manifest of the run.
@@ -80,6 +89,7 @@ class FinishedRun:
     seconds: Mapping[TimedPart, float]
     images: ImageSet | None
     test: ImageSet | None
+    classes: int
     class_names: Sequence[str] | None
     features: Features | None
     manifest: Mapping[str, Any]
@@ -107,11 +117,16 @@ class FinishedRun:
 
     @property
     def warnings(self) -> list[str]:
-        """What makes the student useless, or worse than its answers allow, if anything does."""
+        """What makes the student or its agreement less useful than it seems, if anything does."""
         decisions = None if self.labels is None else self.decisions
         found = student_warnings(
             self.answers, self.predicted, self.class_names, self.noun, decisions
         )
+        absent = absent_classes_warning(self.decisions, self.classes, self.class_names, self.noun)
+        if absent is not None and not are_equal(self.decisions):
+            found.append(absent)
+        if self.held_out < FEW_HELD_OUT:
+            found.append(few_held_out(self.held_out, self.correct is not None, self.noun))
         if self.settings.time_limit is not None:
             cut = time_limit_warning(
                 self.settings.time_limit, self.trained.steps, self.full_steps, LONGER_RUN

@@ -114,14 +114,13 @@ class DistillRun:
                 seconds=notes.seconds,
                 images=prepared.images,
                 test=prepared.test,
+                classes=prepared.teacher.classes,
                 class_names=prepared.class_names,
                 features=prepared.features,
                 manifest=folder.manifest,
                 paid_twice=queries_paid_twice(*answer_folders(self.folder)),
             )
-            write_distill_report(
-                self.folder, finished, prepared.teacher.classes, prepared.price_per_1000
-            )
+            write_distill_report(self.folder, finished, prepared.price_per_1000)
             store.keep_only(_KEPT_NETWORKS)
         return finished
 
