@@ -23,6 +23,8 @@ _OF_SYSTEM = (OSError, ImportError)
 _OF_CHECKS = (ValueError, TypeError, ArithmeticError)
 """Errors that a user has caused if a check of db3kd raised them."""
 
+_DEBUG = "run db3kd --debug COMMAND ... to see the traceback"
+
 _RAISE = opcode.opmap["RAISE_VARARGS"]
 
 
@@ -68,11 +70,10 @@ def one_line(error: Exception, options: Mapping[str, str]) -> str:
         text = as_options(text, options, _quoted(error))
     elif isinstance(error, _OF_CHECKS):
         kind = type(error).__name__
-        return (
-            f"unexpected {kind}: {text or 'no message'}; run db3kd --debug COMMAND ... to see the "
-            "traceback"
-        )
+        return f"unexpected {kind}: {text or 'no message'}; {_DEBUG}"
     text = text or type(error).__name__
+    if getattr(error, "of_code", False):
+        text += f"; {_DEBUG}"
     if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
         text += '; pip install "db3kd[all]"'
     return text

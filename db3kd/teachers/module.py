@@ -32,7 +32,7 @@ from db3kd.validation import (
     check_bounds,
     check_class_names,
     check_count,
-    check_image_shape,
+    check_has_channels,
     check_threshold,
 )
 from db3kd.wording import input_noun
@@ -104,7 +104,7 @@ class ModuleTeacher:
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
-        self.image_shape = check_image_shape(image_shape)
+        self.image_shape = check_has_channels(image_shape)
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
         self.name = name or type(module).__name__
