@@ -1,7 +1,8 @@
 """The result of a distillation run: the student, how it was trained, and what is measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class TrainedStudent:
         network: The student, in eval mode.
         steps: Its training steps.
         taught_by: Who taught it, such as "decisions and 2 proxies".
+        why: A sentence on why.
         choices: What was chosen by validation agreement.
         proxies: The proxies that labelled images for it; none if it learned from decisions alone or
             from soft labels of distances.
@@ -44,6 +46,7 @@ class TrainedStudent:
     network: nn.Module
     steps: int
     taught_by: str
+    why: str
     choices: Sequence[Choice] = ()
     proxies: Sequence[nn.Module] = ()
 
@@ -54,6 +57,7 @@ class FinishedRun:
 
     Attributes:
         trained: The student, and how it was trained.
+        folder: The run folder.
         student: What the report calls the student.
         teacher: What it calls the teacher.
         data: What it calls the images.
@@ -76,6 +80,7 @@ class FinishedRun:
     """
 
     trained: TrainedStudent
+    folder: Path
     student: str
     teacher: str
     data: str
@@ -149,6 +154,13 @@ class FinishedRun:
     def full_steps(self) -> int:
         """Training steps of the student without a time limit."""
         return self.settings.steps_for(count_trained_on(self.answers, self.labels))
+
+    @property
+    def default_steps(self) -> int:
+        """Training steps of the student by default, with the answers of this run."""
+        training = replace(self.settings.training, steps=None)
+        usual = replace(self.settings, training=training)
+        return usual.steps_for(count_trained_on(self.answers, self.labels))
 
     @property
     def validation(self) -> int:

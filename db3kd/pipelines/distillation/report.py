@@ -9,7 +9,7 @@ from db3kd.distillation.answer_batches import mean_probabilities
 from db3kd.labelling.check_results import describe_checks
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.distillation.finished_run import FinishedRun
-from db3kd.pipelines.distillation.reproduction import reproduction
+from db3kd.pipelines.distillation.reproduction import reproduction, usage
 from db3kd.pipelines.student_warnings import paid_twice_note
 from db3kd.planning import BudgetPlan
 from db3kd.report import (
@@ -86,7 +86,9 @@ def write_distill_report(folder: Path, run: FinishedRun, price_per_1000: float |
             run.manifest,
             run.images,
             run.test,
+            run.folder,
         ),
+        usage=usage(run.folder, run.student),
         warnings=run.warnings,
         notes=_notes(run),
     )
@@ -159,8 +161,19 @@ def _curve(run: FinishedRun) -> list[tuple[int, float]]:
     return [*run.curve, (run.queries, run.matches / run.held_out)]
 
 
+def _share(steps: int, default: int) -> str:
+    return f"{100 * steps / default:.3g} %"
+
+
 def _notes(run: FinishedRun) -> list[str]:
-    notes = []
+    steps, default = run.trained.steps, run.default_steps
+    most = "at most " if run.settings.patience is not None else ""
+    relative = "the default" if steps == default else f"{_share(steps, default)} of the default"
+    notes = [
+        f"The student was trained for {most}{counted(steps, 'step')}, {relative}"
+        f"{'' if steps == default else f' of {default:,}'}.",
+        run.trained.why,
+    ]
     if run.settings.patience is not None:
         notes.append(
             f"The student's best weights were chosen by its agreement on held-out {run.noun}s, so "

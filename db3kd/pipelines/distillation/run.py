@@ -33,6 +33,7 @@ from db3kd.pipelines.run_layout import (
 )
 from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.teaching.distance_students import DistanceStudent, measure_distances
+from db3kd.pipelines.teaching.rules import why_taught_by
 from db3kd.pipelines.teaching.teaching import Teaching, validation_callbacks
 from db3kd.pipelines.teaching.time_limit import steps_within
 from db3kd.progress import Progress, adding_up
@@ -101,6 +102,7 @@ class DistillRun:
             self._finish_folder(folder, answers, labels, started)
             finished = FinishedRun(
                 trained=trained,
+                folder=self.folder,
                 student=prepared.student.title,
                 teacher=describe(prepared.teacher),
                 data="pseudo samples" if prepared.images is None else prepared.images.name,
@@ -213,7 +215,8 @@ class DistillRun:
         taught_by = "decisions alone"
         if proxies:
             taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
-        return TrainedStudent(network, steps, taught_by, teaching.choices, proxies)
+        why = why_taught_by(prepared.proxies.count, len(proxies), steps, len(answers.held_out))
+        return TrainedStudent(network, steps, taught_by, why, teaching.choices, proxies)
 
     def _train_on_distances(
         self,
@@ -240,9 +243,9 @@ class DistillRun:
             patience,
         )
         measured = str(prepared.plan.measure).upper()
-        return TrainedStudent(
-            network, steps, f"decisions and soft labels from {measured} distances"
-        )
+        taught_by = f"decisions and soft labels from {measured} distances"
+        why = f"The student learned from {taught_by}, because its strategy measures these."
+        return TrainedStudent(network, steps, taught_by, why)
 
     def _save_student(self, network: nn.Module) -> None:
         if not holds_run(self.folder):
