@@ -201,7 +201,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    try:
+        module = import_module(f"{__name__}.{_MODULE_OF[name]}")
+    except ImportError as error:
+        if error.name != f"{__name__}._C":
+            raise
+        # The message says what to do; the chain of imports that led to the extension would hide it.
+        raise error.with_traceback(None) from None
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,7 @@ that cross this ABI are always RuntimeError; their message carries the class tha
 
 import importlib.util
 import re
+import shlex
 import struct
 import sys
 from collections.abc import Callable
@@ -51,11 +52,20 @@ def why_it_does_not_load(error: ImportError, torch_version: str, torch_cuda: str
         torch_cuda: The CUDA version of that torch; None for a CPU build.
     """
     reason = " ".join(str(error).split())
+    sources = _source_folder()
     install = "pip install --force-reinstall --no-deps db3kd, or `pip install .` in its sources"
+    if sources is not None:
+        install = f"pip install -e {shlex.quote(str(sources))}"
     if "cannot import name" in reason or isinstance(error, ModuleNotFoundError):
         python = ".".join(map(str, sys.version_info[:2]))
         found = ", ".join(sorted(each.name for each in Path(__file__).parent.glob("_C.*so")))
         others = f", only {found}" if found else ""
+        if sources is not None:
+            return (
+                f"db3kd was imported from its sources in {sources}, which hold no native extension "
+                f"for this Python ({python}){others}: run Python in another folder to use the "
+                f"installed db3kd, or build the extension in the sources: {install}"
+            )
         return f"db3kd has no native extension for this Python ({python}){others}: {install}"
     if any(word in reason for word in _DAMAGED):
         return f"db3kd._C, the native extension, is damaged ({reason}): {install}"
@@ -73,6 +83,13 @@ def why_it_does_not_load(error: ImportError, torch_version: str, torch_cuda: str
         "db3kd._C, the native extension, needs torch 2.11 or newer and does not load with torch "
         f"{torch_version} ({reason}): install such a torch, or rebuild: {install}"
     )
+
+
+def _source_folder() -> Path | None:
+    """Returns the folder of the sources that this module belongs to; None if it is installed."""
+    folder = Path(__file__).resolve().parents[1]
+    is_source = (folder / "setup.py").is_file() and (folder / "csrc").is_dir()
+    return folder if is_source else None
 
 
 def check_size(binary: Path) -> None:

@@ -48,6 +48,25 @@ def check_image_shape(image_shape: Sequence[int], name: str = "image_shape") -> 
     return shape
 
 
+def check_has_channels(image_shape: Sequence[int]) -> tuple[int, ...]:
+    """Checks the shape of a teacher's images, and returns it as a tuple.
+
+    Args:
+        image_shape: See `check_image_shape`.
+
+    Raises:
+        ValueError: If it is no shape, or lacks the channels.
+    """
+    shape = check_image_shape(image_shape)
+    if len(shape) == 2:
+        height, width = shape
+        raise ValueError(
+            f"image_shape: expected (channels, height, width), got {shape} without channels; use "
+            f"(1, {height}, {width}) for grey images or (3, {height}, {width}) for colour images"
+        )
+    return shape
+
+
 def check_bounds(bounds: Sequence[float], name: str = "bounds") -> tuple[float, float]:
     """Checks the bounds of images and returns them as floats.
 

@@ -22,6 +22,7 @@ from db3kd.cli.errors import fits_one_line, one_line, options_of, with_suggestio
 from db3kd.cli.evaluate import evaluate
 from db3kd.cli.export import export
 from db3kd.cli.info import info
+from db3kd.cli.integers import SeparatorsCommand
 from db3kd.cli.label import label
 from db3kd.cli.report import report
 from db3kd.cli.surrogate import surrogate
@@ -150,4 +151,6 @@ db3kd.__doc__ = _paragraphs(db3kd.__doc__)
 
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel, help=_paragraphs(_command.__doc__))(_command)
+        app.command(
+            cls=SeparatorsCommand, rich_help_panel=_panel, help=_paragraphs(_command.__doc__)
+        )(_command)

@@ -27,6 +27,8 @@ _OF_CHECKS = (ValueError, TypeError, ArithmeticError)
 _OPTIONS = "db3kd_options"
 """The attribute of an error that holds the options of `naming_options`."""
 
+_DEBUG = "run db3kd --debug COMMAND ... to see the traceback"
+
 _RAISE = opcode.opmap["RAISE_VARARGS"]
 
 
@@ -68,12 +70,11 @@ def one_line(error: Exception, options: Mapping[str, str]) -> str:
     """
     if isinstance(error, _OF_CHECKS) and not is_own(error):
         text = " ".join(str(error).split()) or "no message"
-        return (
-            f"unexpected {type(error).__name__}: {text}; run db3kd --debug COMMAND ... to see the "
-            "traceback"
-        )
+        return f"unexpected {type(error).__name__}: {text}; {_DEBUG}"
     text = _with_options(error, {**options, **vars(error).get(_OPTIONS, {})})
     text = " ".join(text.split()) or type(error).__name__
+    if getattr(error, "of_code", False):
+        text += f"; {_DEBUG}"
     if isinstance(error, ModuleNotFoundError) and "pip install" not in text:
         text += '; pip install "db3kd[all]"'
     return text

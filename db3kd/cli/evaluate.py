@@ -91,11 +91,8 @@ def evaluate(
     whole = len(loaded)
     loaded = loaded.subset(draw_samples(whole, limit, seed))
     loaded.check()
-    evaluated = _open(model_file, name, loaded, device, "--model")
+    evaluated, teacher = _open_models(model_file, name, agree_with, loaded, device)
     labels = None if loaded.labels is None else matched(loaded, evaluated).labels
-    teacher = None
-    if agree_with is not None:
-        teacher = _open(model_file, agree_with, loaded, device, "--agree-with")
     drawn = "" if len(loaded) == whole else f" of {whole:,}"
     noun = input_noun(loaded.image_shape)
     print(f"{plural(noun):<10} {len(loaded):,}{drawn}: {part} of {images.data}")
@@ -136,15 +133,56 @@ def _one_model(student: str | None, model: str | None) -> str:
     return found
 
 
+def _open_models(
+    model_file: ModelFileOptions,
+    name: str,
+    agree_with: str | None,
+    images: "ImageSet",
+    device: str,
+) -> "tuple[Teacher, Teacher | None]":
+    """Loads the model to measure, and the one to compare it with, if there is one.
+
+    Both have the same classes, so a model that does not declare their number takes it from the
+    other one.
+    """
+    from db3kd.teachers.signature import UndeclaredError
+
+    try:
+        evaluated = _open(model_file, name, images, device, "--model")
+    except UndeclaredError:
+        if agree_with is None:
+            raise
+        teacher = _open(model_file, agree_with, images, device, "--agree-with")
+        return _open(model_file, name, images, device, "--model", teacher.classes), teacher
+    if agree_with is None:
+        return evaluated, None
+    classes = evaluated.classes
+    return evaluated, _open(model_file, agree_with, images, device, "--agree-with", classes)
+
+
 def _open(
-    model_file: ModelFileOptions, source: str, images: "ImageSet", device: str, option: str
+    model_file: ModelFileOptions,
+    source: str,
+    images: "ImageSet",
+    device: str,
+    option: str,
+    classes: int | None = None,
 ) -> "Teacher":
-    """Loads a model for images in [0, 1], and checks the shape of the images."""
+    """Loads a model for images in [0, 1], and checks the shape of the images.
+
+    Args:
+        model_file: What the model does not declare.
+        source: The model.
+        images: The images.
+        device: The device of the model.
+        option: The option that names the model.
+        classes: The number of classes if nothing else declares it, by default that of the images.
+    """
     from db3kd.teachers.rescaled import takes_unit_images
     from db3kd.validation import check_shape_of_images
 
     with naming_options(teacher=option):
-        opened = takes_unit_images(model_file.load(source, images, device))
+        opened = takes_unit_images(model_file.load(source, images, device, assumed_classes=classes))
     check_shape_of_images(images.image_shape, opened.image_shape, images.name)
     return opened
 

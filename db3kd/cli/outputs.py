@@ -15,12 +15,13 @@ def refuse_existing(path: Path) -> None:
     Raises:
         FileExistsError: If a file or folder exists at the path.
         NotADirectoryError: If the path leads through a file.
+        OSError: If nothing can be written at the path.
     """
     from db3kd.storage.filesystem import check_parents
 
     check_parents(path)
     if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{path}: already exists; pass another --out or remove it")
+        raise FileExistsError(f"{path}: already exists; pass another --out")
 
 
 def check_weights_file(path: Path) -> None:

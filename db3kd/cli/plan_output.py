@@ -169,7 +169,6 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         price_per_1000: The price of 1,000 queries, or None.
     """
     from db3kd.models.weights import STUDENT_FILE
-    from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out
 
     noun = result.noun
     held_out = counted(result.held_out, f"held-out {noun}")
@@ -183,8 +182,6 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
     print(f"taught by  {result.taught_by}")
     matches = round(result.agreement * result.held_out)
     print(f"agreement  {agreement_text(matches, result.held_out, f'held-out {noun}')}")
-    if result.held_out < FEW_HELD_OUT:
-        print(f"note       {few_held_out(result.held_out, result.accuracy is not None, noun)}")
     for warning in result.warnings:
         print(f"warning    {warning}")
     if result.accuracy is not None:

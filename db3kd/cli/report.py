@@ -20,7 +20,16 @@ SHOWN_MARGIN = 4.0
 
 
 def report(
-    labels: Annotated[Path, typer.Option("--labels", help="Run folder of db3kd label.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN", help="Run folder of db3kd label, as for --labels.", show_default=False
+        ),
+    ] = None,
+    *,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Run folder of db3kd label.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -36,7 +45,7 @@ def report(
 
     For example:
 
-        db3kd report --labels runs/bd
+        db3kd report runs/bd
     """
     import torch
 
@@ -44,24 +53,47 @@ def report(
     from db3kd.labelling.sample_choice import spread_over_classes
     from db3kd.report import ClassDistances, Samples, write_report
 
-    out = labels / "_report" if out is None else out
+    folder = _one_folder(run, labels)
+    out = folder / "_report" if out is None else out
     refuse_existing(out)
-    run = open_run(labels, data)
-    shown, note = _with_shown_soft_labels(run)
+    labelled = open_run(folder, data)
+    shown, note = _with_shown_soft_labels(labelled)
     assert shown.soft_labels is not None  # stored, or added for the pictures
     rows = spread_over_classes(shown.decision, SHOWN_SAMPLES)
     page = write_report(
         out,
-        f"Labels of {run.images.name}",
-        notes=[*_notes(run), note],
-        samples=Samples(run.images.read(rows), shown.soft_labels[rows], shown.decision[rows]),
-        curves=_curves(run),
+        f"Labels of {labelled.images.name}",
+        notes=[*_notes(labelled), note],
+        samples=Samples(labelled.images.read(rows), shown.soft_labels[rows], shown.decision[rows]),
+        curves=_curves(labelled),
         class_distances=ClassDistances(
             shown.distances.masked_fill(~shown.targets, torch.inf), shown.decision
         ),
-        class_names=run.class_names,
+        class_names=labelled.class_names,
     )
     print(page)
+
+
+def _one_folder(run: Path | None, labels: Path | None) -> Path:
+    """Returns the run folder, which is an argument or an option.
+
+    Raises:
+        ValueError: If there is not exactly one, or if it is a run of a command that has written its
+            report itself.
+    """
+    from db3kd.pipelines.run_layout import REPORT_FILE
+
+    if run is not None and labels is not None:
+        raise ValueError(f"labels: expected one run folder, got {run} and {labels}")
+    folder = labels if run is None else run
+    if folder is None:
+        raise ValueError("labels: expected a run folder, such as db3kd report runs/bd, got none")
+    if (page := folder / REPORT_FILE).is_file():
+        raise ValueError(
+            f"labels: expected a run of db3kd label, got {folder}, whose command has written a "
+            f"report: {page}"
+        )
+    return folder
 
 
 def _notes(run: "LabelRun") -> list[str]:

@@ -65,6 +65,7 @@ class ModelFileOptions(OptionSet):
         images: "ImageSet | None",
         device: str,
         features: "Features | None" = None,
+        assumed_classes: int | None = None,
         **execution: Any,
     ) -> "Teacher":
         """Loads a teacher or student.
@@ -75,10 +76,14 @@ class ModelFileOptions(OptionSet):
                 if nothing else does.
             device: The value of a --device option.
             features: The features of a table, by default those of the images.
+            assumed_classes: The number of classes if nothing else declares it, by default that of
+                the images.
             execution: How a torch module runs, as `load_teacher` takes it.
         """
         from db3kd.teachers import load_teacher
 
+        if assumed_classes is None and images is not None:
+            assumed_classes = images.classes
         with naming_options(model="--architecture"):
             return load_teacher(
                 source,
@@ -87,7 +92,7 @@ class ModelFileOptions(OptionSet):
                 classes=self.classes,
                 device=_resolve_device(device),
                 assumed_shape=None if images is None else images.image_shape,
-                assumed_classes=None if images is None else images.classes,
+                assumed_classes=assumed_classes,
                 features=images.features if features is None and images is not None else features,
                 trust_code=self.trust_code,
                 **execution,

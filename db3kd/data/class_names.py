@@ -48,8 +48,9 @@ def match_classes(images: ImageSet, names: Names, classes: int, who: str) -> Ima
         if int(images.labels.max()) >= classes:
             return images  # `check_labels_of` refuses this label, and names it.
         _warn_once(
-            f"{images.name}: its classes are numbers, taken to be those of {who}: "
-            f"{_listed_by_number(names or ())}"
+            f"its classes are numbers, taken to be those of {who}: "
+            f"{_listed_by_number(names or ())}",
+            images.name,
         )
         return images.with_labels(images.labels, names)
     if names is None:
@@ -143,7 +144,7 @@ def renumbered(decisions: Tensor, names: Names, others: Names, who: str, other: 
         known, unknown = (who, other) if others is None else (other, who)
         _warn_once(
             f"{unknown} does not name its classes; its numbers are taken to be those of {known}: "
-            f"{_listed_by_number(names or others or ())}"
+            f"{_listed_by_number(names or others or ())}",
         )
         return decisions
     table = class_table(names, others, decisions, who, other)
@@ -173,8 +174,10 @@ def _match_unnamed(
     if len(set(names)) < classes:  # A class of the data is itself called "class 7".
         names = [f"{number}: {name}" for number, name in enumerate(names)]
     _warn_once(
-        f"{images.name}: {who} does not name its classes; those of the data are taken to be its "
-        f"classes {order}: {_listed_by_number(names)}"
+        f"{who} does not name its classes; those of the data are taken to be its classes {order}: "
+        f"{_listed_by_number(names)}. To name them, pass class_names= to the teacher, or declare "
+        "labels in a description file",
+        images.name,
     )
     return images.with_labels(labels, names)
 
@@ -231,7 +234,13 @@ def _listed_by_number(names: Sequence[str]) -> str:
     return f"{shown}, …" if len(names) > _MAX_LISTED else shown
 
 
-def _warn_once(text: str) -> None:
+def _warn_once(text: str, data: str = "") -> None:
+    """Logs a warning, unless another part of the data, such as the test split, caused it before.
+
+    Args:
+        text: The warning.
+        data: The name of the data that it is about, if it is about data.
+    """
     if text not in _logged:
         _logged.add(text)
-        _LOG.warning("%s", text)
+        _LOG.warning("%s", f"{data}: {text}" if data else text)

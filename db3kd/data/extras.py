@@ -1,20 +1,15 @@
 """Packages that only some data sets need."""
 
-from importlib import import_module
 from typing import Any
+
+from db3kd.extras import import_extra
 
 
 def import_data_package(module: str) -> Any:
     """Imports a module of an optional package.
 
     Raises:
-        ImportError: If the package is not installed; the message names the extra that installs it.
+        ModuleNotFoundError: If the package is not installed; the message names the extra that
+            installs it.
     """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise
-        raise ImportError(
-            f"this data set needs the package {error.name}: pip install db3kd[data]"
-        ) from error
+    return import_extra(module, "data", "this data set")

@@ -18,9 +18,9 @@ from torch import Tensor
 from db3kd.errors import ArgumentError
 from db3kd.export.check import ExportError
 from db3kd.export.student import DeployedStudent
+from db3kd.extras import import_extra
 from db3kd.models.metadata import METADATA_FILE, as_header
 from db3kd.models.weights import weights_file
-from db3kd.teachers.extras import import_extra
 
 ExportFormat = Literal["onnx", "torchscript", "pt2", "safetensors"]
 

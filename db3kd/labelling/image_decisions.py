@@ -85,7 +85,7 @@ def decide_images(
 
     Raises:
         TeacherError: If the teacher fails, or puts all images, or the first ones, in one
-            class, so that there is no boundary to measure.
+            class, so that there are no distances to measure.
         ValueError: If an image is invalid for the teacher.
     """
     equal = EqualImages(len(images))
@@ -120,6 +120,6 @@ def _check_classes_differ(
         teacher,
         decisions,
         f"{noun}s ({images.name})",
-        f"there is no boundary to measure. Do the {noun}s have the {expected} that the teacher "
-        f"expects?{advice}",
+        f"without a second class, there are no distances to measure. Do the {noun}s have the "
+        f"{expected} that the teacher expects?{advice}",
     )

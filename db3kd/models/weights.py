@@ -22,6 +22,8 @@ from db3kd.validation import check_class_names
 STUDENT_FILE = "student.safetensors"
 """The name of the student in a run folder."""
 
+_SHOWN_FOLDERS = 5
+
 
 @dataclass(frozen=True)
 class SavedModel:
@@ -152,10 +154,15 @@ def student_in_folder(folder: Path, argument: str) -> Path:
             argument, f"expected one student in {folder}, got {names}; name its file"
         )
     if not files:
-        found = "no student"
+        found, advice = "no student", "name a weights file"
         if holds_run(folder):
             found = f"{describe_format(read_manifest(folder)['format'])} without a student"
+        if inner := sorted(file.parent for file in folder.glob(f"*/{STUDENT_FILE}")):
+            shown = ", ".join(map(str, inner[:_SHOWN_FOLDERS]))
+            more = ", …" if len(inner) > _SHOWN_FOLDERS else ""
+            found += " of its own"
+            advice = f"choose one of the folders with a student: {shown}{more}"
         raise FileNotFoundError(
-            f"{argument}: expected {STUDENT_FILE} in {folder}, got {found}; name a weights file"
+            f"{argument}: expected {STUDENT_FILE} in {folder}, got {found}; {advice}"
         )
     return files[0] if len(files) == 1 else folder / STUDENT_FILE

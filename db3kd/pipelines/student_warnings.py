@@ -16,6 +16,8 @@ FEW_HELD_OUT = 100
 """With fewer held-out images, the interval of the agreement is wide: 8 percentage points and more
 on both sides of 80 %."""
 
+_SHOWN_CLASSES = 5
+
 _SMALL_SHARE = 0.2
 """Share of the steps of full training below which a time limit is worth a warning."""
 
@@ -73,6 +75,34 @@ def student_warnings(
             "or too few queries or training steps."
         )
     return found
+
+
+def absent_classes_warning(
+    decisions: Tensor,
+    classes: int,
+    class_names: Sequence[str] | None,
+    noun: InputNoun = "image",
+) -> str | None:
+    """Returns a warning if the teacher put no image in some of its classes, or else None.
+
+    Args:
+        decisions: [m] int64, the classes of all images.
+        classes: The teacher's number of classes.
+        class_names: Names of the classes, or None.
+        noun: What the warning calls an image.
+    """
+    counts = torch.bincount(decisions, minlength=classes)
+    absent = (counts == 0).nonzero().flatten().tolist()
+    if not absent:
+        return None
+    names = ", ".join(_name(number, class_names) for number in absent[:_SHOWN_CLASSES])
+    more = ", …" if len(absent) > _SHOWN_CLASSES else ""
+    return (
+        f"The teacher chose {len(absent):,} of {classes:,} classes ({names}{more}) for none of the "
+        f"{counted(len(decisions), noun)}, so the student does not learn them. If the teacher has "
+        "fewer classes, start another run with the right number (--classes, or classes= in "
+        f"Python); otherwise add {noun}s that are like these classes."
+    )
 
 
 LONGER_RUN = (

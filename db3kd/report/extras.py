@@ -2,18 +2,20 @@
 
 from importlib.util import find_spec
 
-_PACKAGES = {"matplotlib": "matplotlib", "jinja2": "Jinja2", "PIL": "pillow"}
-"""Modules, and the packages that hold them."""
+from db3kd.extras import package_of
+
+_MODULES = ("matplotlib", "jinja2", "PIL")
 
 
 def check_report_packages() -> None:
     """Raises ModuleNotFoundError if a report could not be written, before anything is paid for."""
-    for module, package in _PACKAGES.items():
+    for module in _MODULES:
         try:
             found = find_spec(module) is not None
         except ValueError:  # a module that was set to None
             found = False
         if not found:
             raise ModuleNotFoundError(
-                f'reports need the package {package}: pip install "db3kd[cli]"', name=module
+                f'reports need the package {package_of(module)}: pip install "db3kd[cli]"',
+                name=module,
             )

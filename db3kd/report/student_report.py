@@ -119,7 +119,9 @@ class StudentReport:
         features: The features of a table, if an image is an encoded row: its values are shown as
             the table has them.
         reproduce: What a rerun needs: command line, Python call, versions, seeds, fingerprints.
-        warnings: Paragraphs below the headline that say why the student is useless.
+        usage: Lines of code that load or export the student, by what they do.
+        warnings: Paragraphs below the headline that say what makes the student or its agreement
+            less useful than it seems.
         notes: Other paragraphs below the headline.
     """
 
@@ -145,6 +147,7 @@ class StudentReport:
     soft_examples: SoftExamples | None = None
     features: Features | None = None
     reproduce: Mapping[str, str] = field(default_factory=dict)
+    usage: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
 

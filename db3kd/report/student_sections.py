@@ -50,6 +50,7 @@ def student_sections(report: StudentReport) -> list[Section]:
         _confusion,
         _disagreements,
         _soft_labels,
+        _usage,
         _settings,
     )
     return [section for make in makers if (section := make(report)) is not None]
@@ -316,6 +317,13 @@ def _shown_value(value: Any, feature: Feature) -> str:
     if feature.kind == "categorical":
         return shown_name(str(value))
     return plain_number(value)
+
+
+def _usage(report: StudentReport) -> Section | None:
+    if not report.usage:
+        return None
+    values = Settings(list(report.usage.items()))
+    return Section("Use the student", "How to load the student, and how to export it.", [values])
 
 
 def _settings(report: StudentReport) -> Section | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from db3kd.storage.filesystem import check_parents, is_leftover
+from db3kd.storage.filesystem import check_parents, check_writable, is_leftover
 from db3kd.storage.lost_queries import count_lost
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 
@@ -43,6 +43,7 @@ def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = Tru
     Raises:
         FileExistsError: The path is a file, or a folder with files.
         NotADirectoryError: The path leads through a file.
+        OSError: Nothing can be written at the path.
     """
     path = Path(path)
     if resume and holds_run(path):
@@ -60,8 +61,9 @@ def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = Tru
     if found:
         raise FileExistsError(
             f"{path}: expected a new or an empty folder for the run, got a folder with files; "
-            "choose another, or remove it"
+            "choose another"
         )
+    check_writable(path)
 
 
 def queries_paid_twice(*folders: str | Path) -> int:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import secrets
+import tempfile
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -30,12 +31,42 @@ def check_parents(path: Path) -> None:
 
     Raises:
         NotADirectoryError: If the path leads through a file.
+        OSError: If the folder above it takes no new files.
     """
-    parent = next((each for each in path.absolute().parents if each.exists()), None)
+    try:
+        parent = next((each for each in path.absolute().parents if each.exists()), None)
+    except OSError as error:
+        raise _cannot_create(str(path), error) from error
     if parent is not None and not parent.is_dir():
         raise NotADirectoryError(
             f"{path}: expected a path in a folder, but {parent} is a file; pass another out="
         )
+    if parent is not None and not os.path.lexists(path):
+        check_writable(parent, path)
+
+
+def check_writable(folder: Path, path: Path | None = None) -> None:
+    """Checks that a folder takes new files, by making an empty one in it for a moment.
+
+    Permissions do not tell this: they mean nothing to root, and file systems may be read-only.
+
+    Args:
+        folder: A folder that exists.
+        path: What would be made in it, for the error; by default the folder's own files.
+
+    Raises:
+        OSError: If the folder takes no new files.
+    """
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder))
+    except OSError as error:
+        made = f"files in {folder}" if path is None else str(path)
+        raise _cannot_create(made, error) from error
+
+
+def _cannot_create(made: str, error: OSError) -> OSError:
+    """Returns the error of an output that cannot be made."""
+    return type(error)(f"out: cannot create {made} ({error.strerror}); choose a writable folder")
 
 
 def names_beside(path: Path) -> list[str]:

@@ -292,5 +292,5 @@ def check_out(out: Path, resume: bool = False) -> None:
         return
     for file in (out, manifest_file(out)):
         if file.exists():
-            raise FileExistsError(f"{file}: already exists; pass another out= or remove the file")
+            raise FileExistsError(f"{file}: already exists; pass another out=")
     check_free(folder)

@@ -1,5 +1,6 @@
 """What a function or a service returned, whatever its type, as an array."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ def as_answer_array(answers: Any, expected: str) -> np.ndarray:
     """
     if isinstance(answers, np.ma.MaskedArray):
         return answers
+    if inspect.isgenerator(answers):
+        raise TeacherError(
+            f"{expected}, got a generator from a function without yield; pass the generator "
+            "function itself, without a lambda or a decorator around it"
+        )
     try:
         array = np.asarray(_without_gradients(answers))
     except ValueError:
@@ -57,10 +63,13 @@ def check_answer_range(values: np.ndarray | list[Any], classes: int, who: str) -
 
 def out_of_range(number: int, classes: int, who: str) -> TeacherError:
     """Returns the error to raise for a class number outside [0, classes)."""
-    return TeacherError(
-        f"{who} returned class {number}, expected [0, {classes}); number the classes from 0 or "
-        "correct `classes`"
-    )
+    advice = "number the classes from 0, or correct classes="
+    if number == classes:
+        advice = (
+            "if it numbers its classes from 1, let it return each number minus 1; otherwise "
+            "correct classes="
+        )
+    return TeacherError(f"{who} returned class {number}, expected [0, {classes}); {advice}")
 
 
 def _without_gradients(answers: Any) -> Any:

@@ -151,7 +151,10 @@ class AnswerReader:
 
     def _hint(self, answer: float) -> str:
         if answer == self.classes:
-            return "; if the model numbers its classes from 1, declare class_offset = 1"
+            return (
+                "; if the model numbers its classes from 1, declare class_offset = 1 in a "
+                "description file"
+            )
         if self.classes == 2 and answer != round(answer):
             return (
                 "; if this is the one score of a model with two classes, declare its threshold: "

@@ -1,6 +1,10 @@
 """The contract between a teacher and its callers."""
 
+import os
+import sysconfig
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -187,12 +191,14 @@ class TeacherError(RuntimeError):
             were paid for, so callers record them.
         maybe_paid: How many of the following images may have been paid for without a decision; None
             if the teacher does not know, so that it may be all images of its last call.
+        of_code: Whether the code of a teacher raised another error, whose traceback may help.
     """
 
     def __init__(
         self, message: str, answered: Tensor | None = None, *, maybe_paid: int | None = None
     ) -> None:
         super().__init__(message)
+        self.of_code = False
         self.maybe_paid = maybe_paid
         self.answered = torch.empty(0, dtype=torch.int64) if answered is None else answered
 
@@ -264,6 +270,33 @@ def class_names_of(teacher: Teacher) -> tuple[str, ...] | None:
 
 def failure(name: str, count: int, error: BaseException, noun: InputNoun = "image") -> TeacherError:
     """Returns the TeacherError to raise if the named teacher raised `error` on `count` inputs."""
-    return TeacherError(
+    found = TeacherError(
         f"teacher {name} raised {type(error).__name__} on {counted(count, noun)}: {error}"
+        f"{_place(error)}"
     )
+    found.of_code = True
+    return found
+
+
+_INSTALLED = tuple(
+    sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")
+)
+
+
+def _place(error: BaseException) -> str:
+    """Returns where an error was raised, such as " (client.py, line 12)"; may be empty.
+
+    It is the last line of the user's own files; without one, of installed packages.
+    """
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] != "db3kd"
+    ]
+    own = [frame for frame in frames if not frame[0].startswith((*_INSTALLED, "<"))]
+    if not frames:
+        return ""
+    file, line = (own or frames)[-1]
+    for folder in (*_INSTALLED, str(Path.cwd())):
+        file = file.removeprefix(f"{folder}{os.sep}")
+    return f" ({file}, line {line})"

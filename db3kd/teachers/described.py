@@ -2,8 +2,11 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,6 +17,7 @@ from db3kd.teachers.base import Teacher
 from db3kd.teachers.description import SCHEMES, Description
 from db3kd.teachers.execution import ExecutionOptions
 from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.generator import is_generator_function
 from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.named import import_object, refuse_threshold, tabular_teacher
 from db3kd.teachers.onnx import OnnxTeacher
@@ -209,7 +213,7 @@ def _open_function(
     preprocessing.input_shape(image_shape)  # raises if the steps do not fit
     inner = FunctionTeacher(function, image_shape, classes)
     return FunctionTeacher(
-        lambda images: function(preprocessing(torch.from_numpy(images))),
+        _with_steps(function, preprocessing),
         image_shape,
         classes,
         preprocessing.bounds,
@@ -218,6 +222,20 @@ def _open_function(
         fingerprint=_digest(inner, preprocessing),
         class_names=overrides.class_names,
     )
+
+
+def _with_steps(function: Callable[..., Any], preprocessing: Preprocessing) -> Callable[..., Any]:
+    """Returns a function of images before preprocessing; that of a generator is a generator."""
+
+    def prepared(images: np.ndarray) -> np.ndarray:
+        return preprocessing(torch.from_numpy(images))
+
+    def answers_one_by_one(images: np.ndarray) -> Generator[Any, None, None]:
+        yield from function(prepared(images))
+
+    if is_generator_function(function):
+        return answers_one_by_one
+    return lambda images: function(prepared(images))
 
 
 def _digest(inner: Teacher, preprocessing: Preprocessing) -> str:

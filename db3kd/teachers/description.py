@@ -76,7 +76,9 @@ class RestTable:
 
     Attributes:
         request: The JSON value to post, with `"$images"` in the place of all images of a request,
-            or `"$image"` in the place of one.
+            or `"$image"` in the place of one, as nested lists of numbers. `"$images_png_base64"`
+            stands for a list of 8-bit PNG files in base64, and `"$image_png_base64"`, also inside
+            of a text, for one.
         answer: The path to the classes, class names or scores, such as `"predictions.*.label"`:
             keys, numbers of list entries, or `*` for every entry, separated by dots.
     """

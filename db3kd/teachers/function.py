@@ -17,9 +17,9 @@ from db3kd.teachers.class_numbers import ClassNames
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.decide import check_decisions
 from db3kd.teachers.fingerprints import function_fingerprint
-from db3kd.teachers.generator import GeneratorStream
+from db3kd.teachers.generator import GeneratorStream, is_generator_function
 from db3kd.teachers.given_images import as_images
-from db3kd.validation import check_bounds, check_class_names, check_image_shape
+from db3kd.validation import check_bounds, check_class_names, check_has_channels
 from db3kd.wording import input_noun
 
 _ABOUT_SHAPES = re.compile(r"dim|shape", re.IGNORECASE)
@@ -72,7 +72,7 @@ class FunctionTeacher:
                 "function", f"expected a function, got {type(function).__name__}{hint}"
             )
         _check_takes_one_array(function)
-        self.image_shape = check_image_shape(image_shape)
+        self.image_shape = check_has_channels(image_shape)
         self._noun = input_noun(self.image_shape)
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
@@ -80,7 +80,7 @@ class FunctionTeacher:
             max_batch = batch_for_calls(self.image_shape)
         self.max_batch = check_count(max_batch, "max_batch")
         self.device = torch.device("cpu")
-        self.name = str(name or getattr(function, "__qualname__", type(function).__name__))
+        self.name = str(name or _name_of(function))
         if class_names is not None:
             class_names = check_class_names(class_names, self.classes, f"teacher {self.name}")
         self.class_names = class_names
@@ -94,7 +94,7 @@ class FunctionTeacher:
         self._function = function
         self._flatten = flatten
         self._fingerprint = fingerprint
-        if inspect.isgeneratorfunction(function):
+        if is_generator_function(function):
             self.stream = self._stream
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class FunctionTeacher:
             TeacherError: If the function returns anything but a class for each image, or fails
                 because of their shape.
         """
-        if inspect.isgeneratorfunction(self._function):
+        if is_generator_function(self._function):
             return self._decide_one_by_one(as_images(images, self))
         images = as_images(images, self)
         answer = torch.tensor(self._as_numbers(self._call(images)), device=images.device)
@@ -185,6 +185,17 @@ class FunctionTeacher:
         return GeneratorStream(
             self._function, batches, self.classes, self._names, self.name, self._noun
         )
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Returns the name of a function; of a method, with the class of its object.
+
+    The `predict` of a model has the name of the model's class, which need not define it.
+    """
+    if inspect.ismethod(function) and not isinstance(function.__self__, type):
+        model, method = type(function.__self__).__name__, function.__func__.__name__
+        return model if method == "predict" else f"{model}.{method}"
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 def _check_takes_one_array(function: Callable[..., Any]) -> None:

@@ -1,5 +1,6 @@
 """The decision stream of a generator function, which yields one class at a time."""
 
+import inspect
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -14,6 +15,12 @@ from db3kd.teachers.class_numbers import ClassNames
 from db3kd.wording import InputNoun, counted
 
 GeneratorFunction = Callable[[np.ndarray], Generator[Any, None, Any]]
+
+
+def is_generator_function(function: Callable[..., Any]) -> bool:
+    """Returns whether a function, or the `__call__` of an object, is defined with `yield`."""
+    called = type(function).__call__
+    return inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called)
 
 
 class GeneratorStream:

@@ -35,7 +35,7 @@ from db3kd.validation import (
     check_bounds,
     check_class_names,
     check_device,
-    check_image_shape,
+    check_has_channels,
     check_threshold,
 )
 from db3kd.wording import input_noun
@@ -115,7 +115,7 @@ class ModuleTeacher:
             raise ArgumentTypeError(
                 "module", f"expected a torch.nn.Module, got {type(module).__name__}"
             )
-        self.image_shape = check_image_shape(image_shape)
+        self.image_shape = check_has_channels(image_shape)
         self.classes = check_count(classes, "classes", least=2)
         self.bounds = check_bounds(bounds)
         self.name = name or type(module).__name__
@@ -293,7 +293,7 @@ class ModuleTeacher:
             scores = scores.reshape(-1)
             return torch.where(scores.isnan(), UNANSWERED, (scores >= self.threshold).long())
         if self.threshold is not None or tuple(scores.shape) != (len(images), self.classes):
-            hint = "correct `classes` or the module's last layer"
+            hint = "correct classes= or the module's last layer"
             if single:
                 hint = (
                     "if it is the one score of a model with two classes, pass classes=2 and "

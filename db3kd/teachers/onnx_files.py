@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from db3kd.errors import ArgumentError
+from db3kd.extras import import_extra
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.extras import import_extra
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _MAX_MESSAGE = 500

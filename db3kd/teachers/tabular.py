@@ -1,7 +1,6 @@
 """A teacher made of a classifier over rows of a table."""
 
 import hashlib
-import inspect
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from db3kd.teachers.base import TeacherError
 from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.fingerprints import function_fingerprint
 from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.generator import is_generator_function
 from db3kd.validation import check_class_names
 
 _MODEL_BATCH = 4096
@@ -108,7 +108,7 @@ class TabularTeacher(FunctionTeacher):
         fitted = getattr(model, "feature_names_in_", None)
         self._columns = None if fitted is None else [str(name) for name in fitted]
         super().__init__(
-            self._yielded if inspect.isgeneratorfunction(function) else self._predicted,
+            self._yielded if is_generator_function(function) else self._predicted,
             features.unit_shape,
             count,
             max_batch=max_batch,

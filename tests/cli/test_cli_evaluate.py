@@ -74,6 +74,19 @@ def test_images_without_a_test_split_are_all_used(tmp_path, asked):
     assert "75.00%" in out and asked() == 4
 
 
+def test_a_model_takes_the_number_of_classes_from_the_other_one(teacher, tmp_path):
+    np.save(tmp_path / "unlabelled.npy", np.random.default_rng(0).random((20, 8, 8), np.float32))
+    data = ("--data", tmp_path / "unlabelled.npy")
+    function = f"{TEACHERS}:striped"
+
+    one = succeed("evaluate", teacher, "--agree-with", function, *data)
+    other = succeed("evaluate", function, "--agree-with", teacher, *data)
+
+    assert one.splitlines()[-1].startswith("agreement")
+    assert one.splitlines()[-1] == other.splitlines()[-1]
+    assert "pass --classes" in fail("evaluate", function, "--agree-with", function, *data)
+
+
 def test_the_model_is_an_argument_or_an_option(teacher):
     data = ("--data", "digits", "--limit", 20)
 

@@ -51,6 +51,19 @@ def test_the_student_of_a_folder_and_the_suffix_are_enough(tmp_path, student):
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["s.pt2"]
 
 
+def test_a_folder_of_students_names_the_folders_to_choose_from(tmp_path, student):
+    for number in range(7):
+        copy = tmp_path / "compared" / f"auto-{number}" / student.name
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(student.read_bytes())
+    names = ", ".join(str(tmp_path / "compared" / f"auto-{number}") for number in range(5))
+
+    for command in (("export", "--out", tmp_path / "s.onnx"), ("evaluate", "--data", "digits")):
+        message = fail(*command, tmp_path / "compared")
+        assert "got no student of its own; choose one of the folders with a student: " in message
+        assert message.endswith(f"{names}, …")
+
+
 def test_a_folder_without_splits_is_enough_to_check_on(tmp_path, student):
     for number in range(3):
         pixels = np.full((8, 8), 60 * number, np.uint8)

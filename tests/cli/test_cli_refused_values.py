@@ -1,5 +1,8 @@
 """Values and combinations of options that a command refuses before it asks or writes anything."""
 
+import errno
+from pathlib import Path
+
 import pytest
 from command_line import TEACHERS, CountingTeacher, fail
 from typer.main import get_command
@@ -145,6 +148,39 @@ def test_an_output_below_a_file_is_refused_before_any_work(tmp_path, monkeypatch
     assert CountingTeacher.asked == before and [each.name for each in tmp_path.iterdir()] == [
         "notes.txt"
     ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [DISTILL, COMPARE, LABEL, SYNTHESIZE, SURROGATE, TEACHER],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("out", ["/proc/runs.safetensors", "/proc/deeper/run.safetensors"])
+def test_an_output_that_cannot_be_created_is_refused_before_any_work(command, out):
+    for options in ((), ("--dry-run",))[: 1 if command == TEACHER else 2]:
+        before = CountingTeacher.asked
+        message = fail(*without(command, "--out"), "--out", out, *options)
+        assert f"error: --out: cannot create {Path(out).with_suffix('')}" in message
+        assert message.endswith("; choose a writable folder") and "plan" not in message
+        assert CountingTeacher.asked == before
+
+
+def test_an_empty_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
+    def refuse(**_: object) -> str:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("db3kd.storage.filesystem.tempfile.mkdtemp", refuse)
+    message = fail(*without(DISTILL, "--out"), "--out", tmp_path)
+    words = f"error: --out: cannot create files in {tmp_path} (Read-only file system);"
+    assert words in message
+
+
+@pytest.mark.parametrize("command", [DISTILL, COMPARE, LABEL, SYNTHESIZE])
+def test_no_message_advises_to_remove_a_folder_with_files(command, tmp_path):
+    photo = tmp_path / "photo.png"
+    photo.touch()
+    message = fail(*without(command, "--out"), "--out", tmp_path)
+    assert f"error: {tmp_path}: " in message and "remove" not in message and photo.exists()
 
 
 def test_students_reports_and_logs_below_a_file_are_refused_before_any_work(

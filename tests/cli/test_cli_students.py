@@ -106,6 +106,22 @@ def test_a_run_without_queries_has_no_curve(teacher, tmp_path):
     assert not (tmp_path / "run" / "_report" / "distance_curve.png").exists()
 
 
+def test_the_run_of_a_report_is_an_argument_or_an_option(run, tmp_path):
+    succeed("report", run, "--out", tmp_path / "report")
+
+    assert "40 samples labelled" in (tmp_path / "report" / "report.md").read_text()
+    both = fail("report", run, "--labels", run, "--out", tmp_path / "other")
+    assert f"--labels: expected one run folder, got {run} and {run}" in both
+    assert "--labels: expected a run folder, such as db3kd report runs/bd" in fail("report")
+
+
+def test_a_run_that_has_its_report_is_answered_with_it(tmp_path):
+    page = tmp_path / "report.html"
+    page.touch()
+    message = fail("report", tmp_path)
+    assert f"got {tmp_path}, whose command has written a report: {page}" in message
+
+
 def test_a_run_without_reached_pairs_has_a_report(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--budget", 20)
 

@@ -2,7 +2,11 @@
 
 import dataclasses
 import inspect
+import re
+from functools import partial
+from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import torch
@@ -26,7 +30,13 @@ from db3kd.pipelines import distill as run_distillation
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.settings import SynthesisSettings
-from db3kd.teachers import ModuleTeacher, TeacherError, load_teacher
+from db3kd.teachers import (
+    FunctionTeacher,
+    ModuleTeacher,
+    TeacherError,
+    decide_checked,
+    load_teacher,
+)
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted
@@ -35,6 +45,11 @@ TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "mixtu
 OPTIMIZATION = {"optimizer", "schedule", "weight_decay", "ema", "gradient_clip"}
 TRAINING = {*OPTIMIZATION, "shuffle", "epochs"}
 TEACHER = {"source", "bounds", "assumed_shape", "assumed_classes", "class_names", "threshold"}
+
+ROOT = Path(__file__).parents[2]
+FAILS = inspect.getsourcelines(command_line.failing)[1] + 1
+"""The line that raises the error of this teacher."""
+TO_SEE_MORE = "run db3kd --debug COMMAND ... to see the traceback"
 
 WITHOUT_OPTION = {
     ("label", LabelSettings): TUNING - {"starting_points", "mixtures"},
@@ -176,7 +191,34 @@ def test_a_message_that_an_error_quotes_is_shown_as_it_is():
 
     teacher = ModuleTeacher(Failing(), (1, 8, 8), 10, max_batch=4)
     error = raised(lambda: teacher.decide(torch.rand(2, 1, 8, 8)))
-    assert one_line(error, options("label")).endswith(": cannot reshape, data=x.raw classes=3")
+    shown = f": cannot reshape, data=x.raw classes=3 ({__file__.removeprefix(f'{Path.cwd()}/')}, "
+    assert shown in one_line(error, options("label"))
+
+
+ANSWERING = ("--data", "digits", "--limit", 20)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (
+            "failing",
+            f": out of service (tests/helpers/command_line.py, line {FAILS}); {TO_SEE_MORE}",
+        ),
+        ("one_based", "returned class 10, expected [0, 10); if it numbers its classes from 1, "),
+        ("one_based", "let it return each number minus 1; otherwise correct --classes"),
+    ],
+)
+def test_an_error_of_a_teacher_says_where_it_is(monkeypatch, function, words):
+    monkeypatch.chdir(ROOT)
+    assert words in fail("evaluate", "--teacher", f"{TEACHERS}:{function}", *ANSWERING)
+
+
+def test_an_error_without_lines_of_the_user_is_shown_with_the_last_line():
+    reshaped = partial(np.reshape, shape=(3, 3))
+    teacher = FunctionTeacher(reshaped, (64,), 10, fingerprint="f")
+    error = raised(lambda: decide_checked(teacher, torch.rand(2, 64)))
+    assert re.search(r"into shape \(3,3\) \(numpy/\S+\.py, line \d+\)$", str(error))
 
 
 def test_an_unexpected_error_of_a_command_names_its_type_and_how_to_see_more(tmp_path, monkeypatch):
@@ -191,6 +233,5 @@ def test_an_unexpected_error_of_a_command_names_its_type_and_how_to_see_more(tmp
         tmp_path,
     )
     words = "cannot reshape array of size 3 into shape (2,2)"
-    shown = "run db3kd --debug COMMAND ... to see the traceback"
-    assert fail(*command) == f"error: unexpected ValueError: {words}; {shown}"
+    assert fail(*command) == f"error: unexpected ValueError: {words}; {TO_SEE_MORE}"
     assert Result("--debug", *command).exception.args == (words,)

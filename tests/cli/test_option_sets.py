@@ -7,10 +7,11 @@ from typing import Annotated
 import pytest
 import typer
 import typer.main
-from command_line import succeed
+from command_line import TEACHERS, succeed
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
+from db3kd.cli.integers import integer_options, without_separators
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
 
 PANELS = (
@@ -126,3 +127,31 @@ def test_all_commands_that_resume_runs_offer_the_same_options_for_it():
     assert len(resumable) == 5
     for option in ("--resume", "--accept-changed-teacher"):
         assert len({described(name, option) for name in resumable}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        (["--budget", "1,000"], ["--budget", "1000"]),
+        (["--budget=-1_234_567"], ["--budget=-1234567"]),
+        (["--budget", "1,0"], ["--budget", "1,0"]),
+        (["--budget", "1,000_000"], ["--budget", "1,000_000"]),
+        (["--budget", "1,000.5"], ["--budget", "1,000.5"]),
+        (["--image-shape", "1,280,280"], ["--image-shape", "1,280,280"]),
+        (["--out=1,000", "5,000"], ["--out=1,000", "5,000"]),
+    ],
+)
+def test_thousands_separators_are_removed_from_integers_only(given, plain):
+    assert without_separators(given, {"--budget", "--steps"}) == plain
+
+
+def test_all_options_of_integers_and_no_others_take_separators():
+    found = integer_options(COMMANDS["distill"])
+    assert {"--budget", "--steps", "--limit", "--seed", "--size", "--max-batch"} <= found
+    assert not found & {"--image-shape", "--price-per-1000", "--time-limit", "--data", "--resume"}
+
+
+@pytest.mark.parametrize("budget", ["1,000", "1_000", "1000"])
+def test_a_budget_is_read_as_it_is_printed(budget):
+    plan = ("--teacher", f"{TEACHERS}:CountingTeacher", "--data", "digits", "--dry-run")
+    assert "of 1,000" in succeed("distill", *plan, "--budget", budget)

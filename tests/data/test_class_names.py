@@ -318,6 +318,20 @@ def test_decisions_of_two_teachers_are_compared_by_name(caplog):
     assert "b does not name its classes" in caplog.records[0].message
 
 
+def test_the_parts_of_a_data_set_are_warned_of_once(caplog):
+    for split in ("train", "test"):
+        for labels, names, given in (([0, 1], ["yes", "no"], None), ([0, 1], None, ("no", "yes"))):
+            part = image_set(labels, names)
+            part.name = f"polls, split {split}"
+            match_classes(part, given, 2, "teacher x")
+    unnamed, numbers = (record.message for record in caplog.records)
+    assert unnamed.startswith("polls, split train: teacher x does not name its classes")
+    assert unnamed.endswith(
+        "pass class_names= to the teacher, or declare labels in a description file"
+    )
+    assert numbers.startswith("polls, split train: its classes are numbers")
+
+
 def test_a_surrogate_of_another_order_is_refused(folder, tmp_path):
     teacher, options = torch_teacher(tmp_path)
     network = db3kd.build_model("lenet5-fifth", SHAPE, 4)

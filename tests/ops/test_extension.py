@@ -2,6 +2,8 @@
 
 import json
 import platform
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import op_digests
 import pytest
 import torch
 
-from db3kd import errors, extension, ops
+from db3kd import extension, ops
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 DIGESTS = Path(__file__).with_name("op_digests.json")
@@ -55,8 +57,13 @@ def whole() -> bytes:
     return BINARY.read_bytes()
 
 
+SOURCES, SOURCES_OF_ANOTHER_PYTHON = "none in sources", "of another Python in sources"
 BINARIES = {
     "none": (None, None, "has no native extension for this Python"),
+    SOURCES: (None, None, "hold no native extension for this Python"),
+    SOURCES_OF_ANOTHER_PYTHON: (
+        OF_ANOTHER_PYTHON, lambda: b"", f"for this Python ({HERE}), only {OF_ANOTHER_PYTHON}: ",
+    ),
     "of another Python": (
         OF_ANOTHER_PYTHON, lambda: b"", f"for this Python ({HERE}), only {OF_ANOTHER_PYTHON}: ",
     ),
@@ -77,7 +84,8 @@ for folder in sys.argv[1:]:
     if os.fork() == 0:
         os.dup2(os.open(folder + "/stderr", os.O_WRONLY | os.O_CREAT), 2)
         sys.path.insert(0, folder)
-        import db3kd.extension
+        import db3kd
+        db3kd.load_data
         sys.exit()
     _, status = os.wait()
     print(os.waitstatus_to_exitcode(status), flush=True)
@@ -88,13 +96,15 @@ for folder in sys.argv[1:]:
 def imports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
     """What an import with each of the binaries returns and prints."""
     folders = [tmp_path_factory.mktemp("package") for _ in BINARIES]
-    source = Path(extension.__file__).read_text()
-    errors_source = Path(errors.__file__).read_text()
-    for folder, (name, content, _) in zip(folders, BINARIES.values(), strict=True):
+    package = Path(extension.__file__).parent
+    for folder, (kind, (name, content, _)) in zip(folders, BINARIES.items(), strict=True):
         (folder / "db3kd").mkdir()
-        (folder / "db3kd" / "__init__.py").write_text("")
-        (folder / "db3kd" / "extension.py").write_text(source)
-        (folder / "db3kd" / "errors.py").write_text(errors_source)
+        for file in ("__init__.py", "version.py", "errors.py", "extension.py"):
+            shutil.copy(package / file, folder / "db3kd" / file)
+        (folder / "db3kd" / "data.py").write_text("import db3kd.extension")
+        if kind in (SOURCES, SOURCES_OF_ANOTHER_PYTHON):
+            (folder / "csrc").mkdir()
+            (folder / "setup.py").touch()
         if name is not None:
             (folder / "db3kd" / name).write_bytes(content())
     done = subprocess.run(
@@ -119,6 +129,13 @@ def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(imports, bi
     assert last.startswith("ImportError: db3kd")
     assert BINARIES[binary][2] in last
     assert "install" in last
+    assert "in <module>" in printed
+    assert "extension.py" not in printed  # the chain of imports that led to it
+    if binary in (SOURCES, SOURCES_OF_ANOTHER_PYTHON):
+        folder = re.search(r"from its sources in (\S+), which", last)[1]
+        assert (Path(folder) / "csrc").is_dir()
+        assert last.endswith(f"build the extension in the sources: pip install -e {folder}")
+        assert "run Python in another folder to use the installed db3kd" in last
 
 
 def test_torch_ops_raise_runtime_errors_that_name_the_class():

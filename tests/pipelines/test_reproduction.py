@@ -1,6 +1,9 @@
 """What the report of a student says is needed to make it again, and which soft labels it shows."""
 
+import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +19,16 @@ import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.sample_choice import draw_images
 from db3kd.pipelines.distillation import report as distill_report
-from db3kd.pipelines.distillation.reproduction import command_line, described_data, reproduction
+from db3kd.pipelines.distillation.reproduction import (
+    command_line,
+    described_data,
+    reproduction,
+)
+from db3kd.pipelines.teaching.rules import why_taught_by
 from db3kd.planning import plan_budget
 
 PLAN = plan_budget(1000, 10, 100)
+RUN = Path("runs/mine")
 MANIFEST = {
     "teacher": "t",
     "data": "d",
@@ -124,11 +133,12 @@ def test_the_call_has_the_settings_that_the_run_had():
     training = db3kd.TrainSettings(optimizer="adamw", seed=3)
     settings = db3kd.DistillSettings(training=training, proxies=1, time_limit=60)
 
-    call = reproduction(PLAN, "mlp", settings, 900, MANIFEST, photos(), photos())["Python"]
+    call = reproduction(PLAN, "mlp", settings, 900, MANIFEST, photos(), photos(), RUN)["Python"]
 
     def distill(*arguments, settings, **others):
         assert arguments == ("t", "i")
-        assert others == {"budget": 1000, "student": "mlp", "strategy": "auto", "test": "x"}
+        given = {"budget": 1000, "student": "mlp", "strategy": "auto", "test": "x"}
+        assert others == given | {"out": "runs/mine"}
         return settings
 
     class Names:
@@ -150,11 +160,74 @@ def test_the_call_has_the_settings_that_the_run_had():
 
 
 def test_what_is_usual_is_left_out():
-    usual = reproduction(PLAN, "Net", db3kd.DistillSettings(), 6000, MANIFEST, photos(), None)
+    usual = reproduction(PLAN, "Net", db3kd.DistillSettings(), 6000, MANIFEST, photos(), None, RUN)
     *comments, call = usual["Python"].splitlines()
-    assert call == "db3kd.distill(teacher, images, budget=1000, student=student, strategy='auto')"
+    assert call == (
+        "db3kd.distill(teacher, images, budget=1000, student=student, strategy='auto', "
+        "out='runs/mine')"
+    )
     assert "# student: the network, or the function that makes it: Net" in comments
     assert "time limit" not in usual and usual["seed"] == "0"
+
+
+def make_student() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+
+
+@pytest.mark.parametrize(
+    "student", ["linear", f"{__name__}:make_student", make_student, make_student()]
+)
+def test_the_lines_of_a_report_load_and_export_the_student(student, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"budget": 100, "settings": QUICK, "out": "my runs/one"}
+    result = db3kd.distill(teacher(), noise(), student=student, **given)
+    page = result.report.with_suffix(".md").read_text()
+    section = page.split("## Use the student")[1].split("## ")[0]
+    lines = dict(re.findall(r"^\| (\w+) \| `(.*)` \|$", section, re.MULTILINE))
+
+    names = {"db3kd": db3kd, "images": noise(), "make_student": make_student}
+    exec(lines["load"], names)
+    exec(lines["decide"], names)
+    assert names["classes"].equal(result.student(noise().read(range(100))).argmax(1))
+    if lines["export"].startswith("db3kd export "):
+        succeed(*shlex.split(lines["export"])[1:])
+        assert list(Path("my runs/one").glob("*.onnx"))
+    else:
+        exec(lines["export"], names)
+        assert Path("student.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({"steps": 12}, "12 steps, 0.2 % of the default of 6,000."),
+        ({"steps": 12, "patience": 3}, "at most 12 steps, 0.2 % of the default of 6,000."),
+    ],
+)
+def test_a_report_says_how_long_training_was_and_why_who_taught(tmp_path, settings, share):
+    patience = settings.get("patience")
+    result = db3kd.distill(
+        teacher(), noise(), budget=100, student="linear", out=tmp_path / "r",
+        settings=replace(QUICK, patience=patience),
+    )  # fmt: skip
+    page = result.report.with_suffix(".md").read_text()
+    assert f"The student was trained for {share}" in page
+    assert "taught the student, because" in page and f"{result.validation:,}." in page
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((0, 0, 9_000, 900), "Decisions alone taught the student, because the run had no proxies."),
+        ((2, 2, 9_000, 900), "Decisions and proxies taught the student by validation agreement"),
+        ((2, 0, 600, 200), "Decisions alone taught the student by validation agreement"),
+        ((2, 0, 599, 200), "they were not compared with proxies. A comparison needs 600 training"),
+        ((2, 2, 600, 199), "because proxies usually help. A comparison needs 600 training steps"),
+        ((2, 2, 600, 199), "and 200 validation images; there were 600 and 199."),
+    ],
+)
+def test_a_reason_is_given_for_who_taught(numbers, words):
+    assert words in why_taught_by(*numbers)
 
 
 @pytest.mark.parametrize(("certain", "shown"), [(1.0, False), (0.9996, False), (0.99, True)])

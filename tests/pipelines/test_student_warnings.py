@@ -8,7 +8,11 @@ from torch import nn
 
 import db3kd
 from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
-from db3kd.pipelines.student_warnings import few_held_out, student_warnings
+from db3kd.pipelines.student_warnings import (
+    absent_classes_warning,
+    few_held_out,
+    student_warnings,
+)
 
 
 def answers(training: list[int], held_out: list[int]):
@@ -62,7 +66,8 @@ def test_the_result_and_the_report_warn(tmp_path):
     options = {"budget": 300, "settings": QUICK, "out": tmp_path / "run"}
     result = db3kd.distill(teacher(), images(300), student=Constant(), **options)
 
-    (warning,) = result.warnings
+    warning, few = result.warnings
+    assert few == few_held_out(15, tested=False)
     assert "has learned nothing useful" in warning and "see warnings" in repr(result)
     assert "**Warning:** The student agrees" in result.report.with_suffix(".md").read_text()
     assert '<p class="warning">' in result.report.read_text()
@@ -72,7 +77,7 @@ def test_a_student_that_learns_is_not_warned_about(tmp_path):
     training = db3kd.TrainSettings(steps=400, learning_rate=0.03, device="cpu")
     result = db3kd.distill(
         teacher(),
-        images(1000),
+        images(2000),
         budget=3000,
         student="linear",
         settings=db3kd.DistillSettings(training=training, proxies=0),
@@ -90,12 +95,39 @@ def test_few_held_out_images_are_named_with_what_measures_better(tmp_path):
         teacher(), images(), budget=300, settings=QUICK, out=tmp_path / "tested", test=labelled
     )
 
+    assert few_held_out(6, tested=False) in few.warnings
+    assert few_held_out(6, tested=True) in tested.warnings
     pages = [each.report.with_suffix(".md").read_text() for each in (few, tested)]
     assert all("rests on only 6 held-out images" in page for page in pages)
     assert ["cost no query" in page for page in pages] == [True, False]
     assert few_held_out(6, tested=False, noun="row").startswith(
         "The agreement rests on only 6 held-out rows"
     )
+
+
+@pytest.mark.parametrize(
+    ("decisions", "classes", "names", "words"),
+    [
+        ([0, 1, 2, 1], 3, None, None),
+        ([0, 1, 1], 4, None, "2 of 4 classes (2, 3) for none of the 3 rows"),
+        ([1, 1], 2, ("ant", "bee"), "1 of 2 classes ('ant') for none of the 2 rows"),
+        ([0], 1_001, None, "1,000 of 1,001 classes (1, 2, 3, 4, 5, …) for none of the 1 row"),
+    ],
+)
+def test_classes_without_an_image_are_counted(decisions, classes, names, words):
+    found = absent_classes_warning(torch.tensor(decisions), classes, names, "row")
+    assert found is None if words is None else words in found and "--classes" in found
+
+
+def test_a_number_of_classes_that_is_too_high_is_warned_of(tmp_path):
+    wide = teacher()
+    wide.classes += 2
+    options = {"budget": 300, "settings": QUICK, "out": tmp_path / "run"}
+    result = db3kd.distill(wide, images(200), **options)
+
+    words = "The teacher chose 2 of 6 classes (4, 5) for none of the 300 images"
+    assert any(each.startswith(words) for each in result.warnings)
+    assert words in result.report.with_suffix(".md").read_text()
 
 
 def test_a_warning_about_a_table_speaks_of_rows():

@@ -9,6 +9,7 @@ from db3kd.labelling.ray_cluster import check_socket_path
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher
+from db3kd.teachers.decide import open_stream
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
 
@@ -117,6 +118,45 @@ def test_a_described_function_needs_trust(tmp_path, images):
     teacher = load_teacher(describe(tmp_path, text), trust_code=True)
     expected = (images[:, 0, 0, 0] * 255 > 100).long()
     assert decide_checked(teacher, images).equal(expected)
+
+
+def one_by_one(images: np.ndarray):
+    yield from first_pixel(images).tolist()
+
+
+def names_one_by_one(images: np.ndarray):
+    for number in first_pixel(images).tolist():
+        yield ("dark", "bright")[number]
+
+
+class OneByOne:
+    def __call__(self, images: np.ndarray):
+        yield from one_by_one(images)
+
+
+callable_one_by_one = OneByOne()
+
+
+@pytest.mark.parametrize(
+    ("function", "declared"),
+    [
+        ("one_by_one", "classes = 2"),
+        ("names_one_by_one", 'labels = "names.txt"'),
+        ("callable_one_by_one", "classes = 2"),
+    ],
+)
+def test_a_described_generator_is_asked_one_by_one(tmp_path, images, function, declared):
+    (tmp_path / "names.txt").write_text("dark\nbright\n")
+    text = (
+        f'function = "test_described_modules:{function}"\nimage_shape = [3, 32, 32]\n{declared}\n'
+        "[preprocessing]\nscale = [0, 255]\n"
+    )
+    teacher = load_teacher(describe(tmp_path, text), trust_code=True)
+    expected = (images[:, 0, 0, 0] * 255 > 100).long()
+    assert decide_checked(teacher, images).equal(expected)
+    stream = open_stream(teacher, images)
+    assert stream.next_part().equal(expected[:1])  # each class is recorded before the next is paid
+    assert stream.stop().equal(expected[:1])
 
 
 def make_net() -> nn.Module:

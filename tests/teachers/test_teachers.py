@@ -1,4 +1,5 @@
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,12 @@ def test_a_function_may_change_its_array(images):
         (lambda array: ["cat"] * len(array), "got the class name 'cat'"),
         (lambda array: None, "got None"),
         (lambda array: 1 / 0, "raised ZeroDivisionError"),
+        (
+            lambda array: (each for each in array),
+            "got a generator .* pass the generator function itself",
+        ),
+        (lambda array: brightness(array) + 1, "class 2, .* from 1, let it return each .* minus 1"),
+        (lambda array: brightness(array) + 5, "number the classes from 0, or correct classes=$"),
     ],
 )
 def test_a_function_that_returns_no_class_is_refused(function, message, images):
@@ -406,6 +413,15 @@ def test_a_generator_yields_names_or_numbers():
         decide_checked(teacher, torch.zeros(3, 2))
 
 
+@pytest.mark.parametrize(
+    "make", [partial(FunctionTeacher, brightness), partial(ModuleTeacher, nn.Flatten())]
+)
+def test_a_shape_without_channels_is_refused_at_once(make):
+    words = r"image_shape: .* got \(28, 28\) without channels; use \(1, 28, 28\) for grey"
+    with pytest.raises(ValueError, match=words):
+        make((28, 28), 10)
+
+
 @pytest.mark.parametrize("rescaled", [False, True])
 def test_a_teacher_shows_what_it_is(module, rescaled):
     teacher = ModuleTeacher(module, SHAPE, 10, (-1.0, 1.0), name="digits")
@@ -424,7 +440,8 @@ def test_a_model_of_rows_that_gets_images_is_told_to_flatten_them():
     teacher = FunctionTeacher(machine.predict, SHAPE, 10)
     for decide in (teacher.decide, lambda given: decide_checked(teacher, given)):
         with pytest.raises(
-            TeacherError, match=r"dim 4.* SVC; if it .* flatten=True .*\"flat\""
+            TeacherError,
+            match=r"^teacher SVC raised .* dim 4.* SVC.*; if it .* flatten=True .*\"flat\"",
         ) as e:
             decide(images)
         assert isinstance(e.value.__cause__, ValueError) and "dim 4" in str(e.value.__cause__)

@@ -42,8 +42,9 @@ class DistillResult:
         taught_by: Who taught the student: decisions alone, or decisions and proxies or soft labels.
         warnings: What makes the student useless: a teacher that puts all images in one class, or a
             student that agrees with it no more often than one that always gives the same answer.
-            Each states the likely causes. A time limit that left less than a fifth of the usual
-            training steps is warned of too.
+            Each states the likely causes. Classes that the teacher chose for no image, an agreement
+            on fewer than 100 held-out images, and a time limit that left less than a fifth of the
+            usual training steps are warned of too.
         accuracy: Share of the test images with the right class, in [0, 1]; None without `test`.
         folder: The run folder; None if the run was made without `out`.
         report: The page report.html; None if the run was made without `out`.

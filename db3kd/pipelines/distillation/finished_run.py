@@ -1,7 +1,8 @@
 """The result of a distillation run: the student, how it was trained, and what is measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,18 @@ from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.student_warnings import LONGER_RUN, student_warnings, time_limit_warning
+from db3kd.pipelines.student_warnings import (
+    FEW_HELD_OUT,
+    LONGER_RUN,
+    absent_classes_warning,
+    few_held_out,
+    student_warnings,
+    time_limit_warning,
+)
 from db3kd.pipelines.teaching.teaching import Choice
 from db3kd.planning import BudgetPlan
 from db3kd.tables import Features
+from db3kd.validation import are_equal
 from db3kd.wording import InputNoun, input_noun
 
 
@@ -28,6 +37,7 @@ class TrainedStudent:
         network: The student, in eval mode.
         steps: Its training steps.
         taught_by: Who taught it, such as "decisions and 2 proxies".
+        why: A sentence on why.
         choices: What was chosen by validation agreement.
         proxies: The proxies that labelled images for it; none if it learned from decisions alone or
             from soft labels of distances.
@@ -36,6 +46,7 @@ class TrainedStudent:
     network: nn.Module
     steps: int
     taught_by: str
+    why: str
     choices: Sequence[Choice] = ()
     proxies: Sequence[nn.Module] = ()
 
@@ -46,6 +57,7 @@ class FinishedRun:
 
     Attributes:
         trained: The student, and how it was trained.
+        folder: The run folder.
         student: What the report calls the student.
         teacher: What it calls the teacher.
         data: What it calls the images.
@@ -60,6 +72,7 @@ class FinishedRun:
         seconds: Time by part of the run.
         images: The images; None without images.
         test: The labelled images that the student was measured on; None without them.
+        classes: The teacher's number of classes.
         class_names: Names of the classes, or None.
         features: The features of a table, or None.
         manifest: The manifest of the run.
@@ -67,6 +80,7 @@ class FinishedRun:
     """
 
     trained: TrainedStudent
+    folder: Path
     student: str
     teacher: str
     data: str
@@ -80,6 +94,7 @@ class FinishedRun:
     seconds: Mapping[TimedPart, float]
     images: ImageSet | None
     test: ImageSet | None
+    classes: int
     class_names: Sequence[str] | None
     features: Features | None
     manifest: Mapping[str, Any]
@@ -107,11 +122,16 @@ class FinishedRun:
 
     @property
     def warnings(self) -> list[str]:
-        """What makes the student useless, or worse than its answers allow, if anything does."""
+        """What makes the student or its agreement less useful than it seems, if anything does."""
         decisions = None if self.labels is None else self.decisions
         found = student_warnings(
             self.answers, self.predicted, self.class_names, self.noun, decisions
         )
+        absent = absent_classes_warning(self.decisions, self.classes, self.class_names, self.noun)
+        if absent is not None and not are_equal(self.decisions):
+            found.append(absent)
+        if self.held_out < FEW_HELD_OUT:
+            found.append(few_held_out(self.held_out, self.correct is not None, self.noun))
         if self.settings.time_limit is not None:
             cut = time_limit_warning(
                 self.settings.time_limit, self.trained.steps, self.full_steps, LONGER_RUN
@@ -134,6 +154,13 @@ class FinishedRun:
     def full_steps(self) -> int:
         """Training steps of the student without a time limit."""
         return self.settings.steps_for(count_trained_on(self.answers, self.labels))
+
+    @property
+    def default_steps(self) -> int:
+        """Training steps of the student by default, with the answers of this run."""
+        training = replace(self.settings.training, steps=None)
+        usual = replace(self.settings, training=training)
+        return usual.steps_for(count_trained_on(self.answers, self.labels))
 
     @property
     def validation(self) -> int:

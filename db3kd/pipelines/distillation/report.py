@@ -9,8 +9,8 @@ from db3kd.distillation.answer_batches import mean_probabilities
 from db3kd.labelling.check_results import describe_checks
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.distillation.finished_run import FinishedRun
-from db3kd.pipelines.distillation.reproduction import reproduction
-from db3kd.pipelines.student_warnings import FEW_HELD_OUT, few_held_out, paid_twice_note
+from db3kd.pipelines.distillation.reproduction import reproduction, usage
+from db3kd.pipelines.student_warnings import paid_twice_note
 from db3kd.planning import BudgetPlan
 from db3kd.report import (
     Disagreements,
@@ -32,21 +32,18 @@ _CERTAIN = 0.9995
 """A probability above this is shown as 100.0 %."""
 
 
-def write_distill_report(
-    folder: Path, run: FinishedRun, classes: int, price_per_1000: float | None
-) -> Path:
+def write_distill_report(folder: Path, run: FinishedRun, price_per_1000: float | None) -> Path:
     """Writes report.html and report.md into a run folder.
 
     Args:
         folder: The run folder.
         run: The finished run.
-        classes: The teacher's number of classes.
         price_per_1000: The price of 1,000 queries, or None.
 
     Returns:
         The path of report.html.
     """
-    held_out = run.answers.held_out.clean
+    held_out, classes = run.answers.held_out.clean, run.classes
     confusion = torch.bincount(
         held_out.decisions * classes + run.predicted, minlength=classes**2
     ).view(classes, classes)
@@ -89,7 +86,9 @@ def write_distill_report(
             run.manifest,
             run.images,
             run.test,
+            run.folder,
         ),
+        usage=usage(run.folder, run.student),
         warnings=run.warnings,
         notes=_notes(run),
     )
@@ -162,10 +161,19 @@ def _curve(run: FinishedRun) -> list[tuple[int, float]]:
     return [*run.curve, (run.queries, run.matches / run.held_out)]
 
 
+def _share(steps: int, default: int) -> str:
+    return f"{100 * steps / default:.3g} %"
+
+
 def _notes(run: FinishedRun) -> list[str]:
-    notes = []
-    if run.held_out < FEW_HELD_OUT:
-        notes.append(few_held_out(run.held_out, run.correct is not None, run.noun))
+    steps, default = run.trained.steps, run.default_steps
+    most = "at most " if run.settings.patience is not None else ""
+    relative = "the default" if steps == default else f"{_share(steps, default)} of the default"
+    notes = [
+        f"The student was trained for {most}{counted(steps, 'step')}, {relative}"
+        f"{'' if steps == default else f' of {default:,}'}.",
+        run.trained.why,
+    ]
     if run.settings.patience is not None:
         notes.append(
             f"The student's best weights were chosen by its agreement on held-out {run.noun}s, so "

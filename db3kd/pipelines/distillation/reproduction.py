@@ -1,10 +1,11 @@
-"""What is needed to make the student of a run again: the command, the call, seeds, versions."""
+"""How to make the student of a run again (command, call, seeds, versions), and how to use it."""
 
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def reproduction(
     manifest: Mapping[str, Any],
     images: ImageSet | None,
     test: ImageSet | None,
+    folder: Path,
 ) -> dict[str, str]:
     """Returns what a report states under this heading, by name.
 
@@ -39,6 +41,7 @@ def reproduction(
         manifest: The manifest of the run.
         images: The images; None without images.
         test: The labelled images that the student was measured on; None without them.
+        folder: The run folder.
     """
     noun = "image" if images is None else input_noun(images.image_shape)
     training = settings.training
@@ -53,7 +56,7 @@ def reproduction(
         "Python": "\n".join(
             [
                 *_names(student, manifest, images, test),
-                _call(plan, student, fixed, tested=test is not None),
+                _call(plan, student, fixed, folder, tested=test is not None),
             ]
         ),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
@@ -153,7 +156,36 @@ def _has_name(student: str) -> bool:
     return is_own_model(student) or ":" in student
 
 
-def _call(plan: BudgetPlan, student: str, settings: DistillSettings, *, tested: bool) -> str:
+def usage(folder: Path, student: str) -> dict[str, str]:
+    """Returns the lines that load or export the student of a run, by what they do.
+
+    A network of the caller's is made by a function, which they call `make_student`.
+
+    Args:
+        folder: The run folder.
+        student: As for `reproduction`.
+
+    Example:
+        >>> usage(Path("runs/mine"), "lenet5")["load"]
+        "student = db3kd.load_teacher('runs/mine')"
+    """
+    run, named = str(folder), ""
+    option = f" --model {shlex.quote(student)}" if ":" in student else ""
+    if not is_own_model(student):
+        named = f", model={student!r}" if option else ", model=make_student"
+    export = f"db3kd export {shlex.quote(run)} --format onnx{option}"
+    if not _has_name(student):
+        export = f"db3kd.export_model({run!r}, 'student.onnx'{named})"
+    return {
+        "load": f"student = db3kd.load_teacher({run!r}{named})",
+        "decide": "classes = student.decide(images.read(range(100)))",
+        "export": export,
+    }
+
+
+def _call(
+    plan: BudgetPlan, student: str, settings: DistillSettings, folder: Path, *, tested: bool
+) -> str:
     arguments = [
         "teacher",
         *(["images"] if plan.images is not None else []),
@@ -165,6 +197,7 @@ def _call(plan: BudgetPlan, student: str, settings: DistillSettings, *, tested: 
         arguments.append(f"settings=db3kd.DistillSettings({changed})")
     if tested:
         arguments.append("test=test")
+    arguments.append(f"out={str(folder)!r}")
     return f"db3kd.distill({', '.join(arguments)})"
 
 

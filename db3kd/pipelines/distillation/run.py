@@ -33,6 +33,7 @@ from db3kd.pipelines.run_layout import (
 )
 from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.teaching.distance_students import DistanceStudent, measure_distances
+from db3kd.pipelines.teaching.rules import why_taught_by
 from db3kd.pipelines.teaching.teaching import Teaching, validation_callbacks
 from db3kd.pipelines.teaching.time_limit import steps_within
 from db3kd.progress import Progress
@@ -102,6 +103,7 @@ class DistillRun:
             self._finish_folder(folder, answers, labels, started)
             finished = FinishedRun(
                 trained=trained,
+                folder=self.folder,
                 student=prepared.student.title,
                 teacher=describe(prepared.teacher),
                 data="pseudo samples" if prepared.images is None else prepared.images.name,
@@ -115,14 +117,13 @@ class DistillRun:
                 seconds=notes.seconds,
                 images=prepared.images,
                 test=prepared.test,
+                classes=prepared.teacher.classes,
                 class_names=prepared.class_names,
                 features=prepared.features,
                 manifest=folder.manifest,
                 paid_twice=queries_paid_twice(*answer_folders(self.folder)),
             )
-            write_distill_report(
-                self.folder, finished, prepared.teacher.classes, prepared.price_per_1000
-            )
+            write_distill_report(self.folder, finished, prepared.price_per_1000)
             store.keep_only(_KEPT_NETWORKS)
         return finished
 
@@ -218,7 +219,8 @@ class DistillRun:
         taught_by = "decisions alone"
         if proxies:
             taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
-        return TrainedStudent(network, steps, taught_by, teaching.choices, proxies)
+        why = why_taught_by(prepared.proxies.count, len(proxies), steps, len(answers.held_out))
+        return TrainedStudent(network, steps, taught_by, why, teaching.choices, proxies)
 
     def _train_on_distances(
         self,
@@ -245,9 +247,9 @@ class DistillRun:
             patience,
         )
         measured = str(prepared.plan.measure).upper()
-        return TrainedStudent(
-            network, steps, f"decisions and soft labels from {measured} distances"
-        )
+        taught_by = f"decisions and soft labels from {measured} distances"
+        why = f"The student learned from {taught_by}, because its strategy measures these."
+        return TrainedStudent(network, steps, taught_by, why)
 
     def _save_student(self, network: nn.Module) -> None:
         if not holds_run(self.folder):

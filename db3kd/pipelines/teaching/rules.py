@@ -42,6 +42,28 @@ def can_choose(steps: int, validation: int) -> bool:
     return steps >= LEAST_STEPS_OF_A_CHOICE and validation >= _LEAST_CHOICE_ANSWERS
 
 
+def why_taught_by(proxies: int, taught: int, steps: int, validation: int) -> str:
+    """Returns a sentence on why a student learned from proxies, or from decisions alone.
+
+    Args:
+        proxies: Number of proxies that the run may train.
+        taught: Number of proxies that labelled images for the student.
+        steps: Steps of full training.
+        validation: Number of validation images.
+    """
+    who = "Decisions and proxies" if taught else "Decisions alone"
+    if not proxies:
+        return f"{who} taught the student, because the run had no proxies."
+    if can_choose(steps, validation):
+        return f"{who} taught the student by validation agreement; the plan below compares both."
+    reason = "proxies usually help" if taught else "they were not compared with proxies"
+    return (
+        f"{who} taught the student, because {reason}. A comparison needs "
+        f"{LEAST_STEPS_OF_A_CHOICE:,} training steps and {_LEAST_CHOICE_ANSWERS} validation "
+        f"images; there were {steps:,} and {validation:,}."
+    )
+
+
 def trains_proxies(*, preferred: bool, compared: bool) -> bool:
     """Returns whether a run trains proxies on all answers, which takes much of its time.
 

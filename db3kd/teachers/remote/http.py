@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from db3kd.errors import ArgumentError
+from db3kd.extras import import_extra
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.retry import RetryableError
 from db3kd.teachers.remote.secret_header import SecretHeader
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from db3kd.teachers.extras import import_extra
+from db3kd.extras import import_extra
 
 
 def json_encoder() -> Callable[[Any], bytes]:

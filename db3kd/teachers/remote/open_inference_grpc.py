@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from db3kd.errors import ArgumentError
+from db3kd.extras import import_extra
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.http import max_answer_bytes, no_connection
 from db3kd.teachers.remote.open_inference_tensors import ModelAddress, input_tensor, output_array
 from db3kd.teachers.remote.request_settings import RequestSettings

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import numpy as np
 
+from db3kd.extras import import_extra
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, unreadable
 from db3kd.teachers.remote.json_body import json_encoder
 from db3kd.teachers.remote.open_inference_tensors import (

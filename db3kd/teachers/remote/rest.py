@@ -26,6 +26,7 @@ from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.event_loop import EventLoopThread
 from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, split_url, unreadable
 from db3kd.teachers.remote.json_body import json_encoder
+from db3kd.teachers.remote.png_images import as_png_texts, png_steps
 from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.secret_header import SecretHeader
@@ -33,6 +34,7 @@ from db3kd.teachers.signature import ModelOverrides, resolve
 from db3kd.wording import counted
 
 _ALL, _ONE = "$images", "$image"
+_ALL_PNG, _ONE_PNG = "$images_png_base64", "$image_png_base64"
 
 
 def rest_teacher(
@@ -85,10 +87,15 @@ def rest_teacher(
     named = dataclasses.replace(overrides, input="request", output=answer)
     may_quote = secret is None and "?" not in url
     signature = resolve(who, (), (), named, preprocessing, quote=may_quote)
-    reader, preprocessing = signature.reader, signature.preprocessing
+    shape = signature.image_shape
+    if template.png:
+        bounds = signature.preprocessing.bounds
+        preprocessing = png_steps(dataclasses.replace(preprocessing, bounds=bounds), shape)
+    else:
+        preprocessing = signature.preprocessing
+    reader = signature.reader
     client = HttpClient(requests.in_flight, requests.timeout, secret)
     service = _RestService(url, name, template, AnswerPath(answer), reader, preprocessing, client)
-    shape = signature.image_shape
     return RemoteTeacher(
         service, EventLoopThread(), shape, reader, preprocessing, requests, fingerprint
     )
@@ -97,12 +104,18 @@ def rest_teacher(
 class Template:
     """A JSON value with one placeholder for images.
 
+    `$images` stands for all images of a request as nested lists of numbers, `$images_png_base64`
+    for a list of PNG files in base64. `$image` and `$image_png_base64` stand for one image; as the
+    only entry of a list, or inside of it, they are repeated for each image of a request. Other text
+    may be around `$image_png_base64`: `data:image/png;base64,$image_png_base64`.
+
     Args:
-        value: The value, with the string `$images` or `$image` in it.
+        value: The value, with a placeholder in it.
 
     Attributes:
         value: The value.
         single: Whether each request holds a single image.
+        png: Whether the images are PNG files.
 
     Raises:
         ValueError: If there is not exactly one placeholder.
@@ -119,18 +132,19 @@ class Template:
             raise ArgumentError(
                 "request",
                 f"expected one placeholder, {_ALL!r} for all images of a request or "
-                f"{_ONE!r} for one, got {len(placeholders) or 'none'}; put it in the place of the "
-                "numbers",
+                f"{_ONE!r} for one as lists of numbers, {_ALL_PNG!r} or {_ONE_PNG!r} as PNG files "
+                f"in base64, got {len(placeholders) or 'none'}; put it in the place of the images",
             )
-        self.single = placeholders[0] == "single"
+        ((kind, self.png),) = placeholders
+        self.single = kind == "single"
 
     def fill(self, images: np.ndarray) -> Any:
-        """Returns the value with the images, as arrays, in place of the placeholder.
+        """Returns the value with the images in place of the placeholder.
 
         Args:
-            images: [N, *input_shape].
+            images: [N, *input_shape]; [N, H, W, C] uint8 for PNG files.
         """
-        return _fill(self.value, images)
+        return _fill(self.value, as_png_texts(images) if self.png else images)
 
 
 class AnswerPath:
@@ -199,6 +213,7 @@ class _RestService:
         headers = {"Content-Type": "application/json", "Idempotency-Key": request_id}
         max_bytes, who = max_answer_bytes(len(images), self._classes), f"teacher {self.name}"
         sent = self._preprocessing.describe_input(images.shape[1:])
+        sent += ", as PNG in base64" if self._template.png else ""
         batch = "one image" if self._template.single else counted(len(images), "image")
         reply = await self._client.post(
             self._url, content, headers, max_bytes, who, f"{batch} of {sent}"
@@ -225,30 +240,34 @@ class _RestService:
         await self._client.close()
 
 
-def _placeholders(value: Any, in_list: bool = False) -> Iterator[str]:
-    """Yields the kind of each placeholder in a template: "all", "each" or "single"."""
+def _placeholders(value: Any, in_list: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yields the kind of each placeholder ("all", "each" or "single"), and whether it is a PNG."""
     if isinstance(value, dict):
         for inner in value.values():
             yield from _placeholders(inner, in_list)
     elif isinstance(value, list):
         for inner in value:
             yield from _placeholders(inner, in_list or len(value) == 1)
-    elif value == _ALL:
-        yield "all"
-    elif value == _ONE:
-        yield "each" if in_list else "single"
+    elif value in (_ALL, _ALL_PNG):
+        yield "all", value == _ALL_PNG
+    elif isinstance(value, str):
+        single = "each" if in_list else "single"
+        yield from [(single, False)] * (value == _ONE)
+        yield from [(single, True)] * value.count(_ONE_PNG)
 
 
-def _fill(value: Any, images: np.ndarray) -> Any:
-    if isinstance(value, str) and value == _ALL:
-        return images
-    if isinstance(value, str) and value == _ONE:
-        return images[0]
+def _fill(value: Any, images: np.ndarray | list[str]) -> Any:
+    if isinstance(value, str):
+        if value in (_ALL, _ALL_PNG):
+            return images
+        if value == _ONE:
+            return images[0]
+        return value.replace(_ONE_PNG, str(images[0])) if _ONE_PNG in value else value
     if isinstance(value, dict):
         return {key: _fill(inner, images) for key, inner in value.items()}
     if isinstance(value, list):
-        if len(value) == 1 and "each" in _placeholders(value):
-            return [_fill(value[0], image[None]) for image in images]
+        if len(value) == 1 and any(kind == "each" for kind, _ in _placeholders(value)):
+            return [_fill(value[0], images[row : row + 1]) for row in range(len(images))]
         return [_fill(inner, images) for inner in value]
     return value
 

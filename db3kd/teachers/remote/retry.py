@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from db3kd.extras import import_extra
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.extras import import_extra
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.wording import counted
 

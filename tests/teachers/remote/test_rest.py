@@ -1,12 +1,17 @@
 """Models behind JSON services of any form."""
 
+import base64
 import json
+import sys
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from served_doubles import Answer, Loopback
 
+from db3kd.data.uint8_pixels import to_uint8
 from db3kd.teachers import (
     ModelOverrides,
     Preprocessing,
@@ -137,7 +142,113 @@ def _numbers(value):
     return [value]
 
 
-@pytest.mark.parametrize("request_form", [{}, {"x": 1}, {"x": "$images", "y": "$image"}])
+PNG_FORMS = {
+    "one image": ({"image": "$image_png_base64"}, lambda body: [body["image"]]),
+    "a list": ({"images": "$images_png_base64"}, lambda body: body["images"]),
+    "a list of objects": (
+        {"instances": [{"b64": "$image_png_base64"}], "top": 1},
+        lambda body: [instance["b64"] for instance in body["instances"]],
+    ),
+    "an address": (
+        {"url": "data:image/png;base64,$image_png_base64"},
+        lambda body: [body["url"].removeprefix("data:image/png;base64,")],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", PNG_FORMS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
+def test_images_are_sent_as_png_files_with_the_nearest_pixels(form, channels, bounds):
+    request, texts_in = PNG_FORMS[form]
+    shape = (channels, 8, 9)
+    lower, upper = bounds
+    # Every pixel value, and the middle between two of them.
+    pixels = (torch.arange(8 * 72 * channels) / 2 % 255.5).view(8, *shape)
+    images = (lower + (upper - lower) * pixels / 255).clamp(lower, upper)
+    seen = []
+
+    def answer(asked):
+        texts = texts_in(json.loads(asked.body))
+        for text in texts:
+            file = Image.open(BytesIO(base64.b64decode(text, validate=True)))
+            assert file.format == "PNG" and file.mode == {1: "L", 3: "RGB"}[channels]
+            seen.append(np.asarray(file).reshape(8, 9, channels))
+        return Answer.of({"y": [int(seen[-1].sum()) % 10] if len(texts) == 1 else [3] * len(texts)})
+
+    said = ModelOverrides(image_shape=shape, classes=10)
+    with Loopback(answer) as server:
+        given = Preprocessing(bounds=bounds)
+        teacher = rest_teacher(server.url, request, "y", said, given, IN_ORDER)
+        decisions = teacher.decide(images)
+        teacher.close()
+    sent = torch.from_numpy(np.stack(seen)).movedim(-1, 1)
+    assert sent.equal(to_uint8(images, bounds))
+    assert len(server.asked) == (8 if form in ("one image", "an address") else 1)
+    if len(server.asked) == 8:
+        assert decisions.tolist() == [int(image.long().sum()) % 10 for image in sent]
+    plain = rest_teacher(server.url, {"image": "$image"}, "y", said, given)
+    assert teacher.fingerprint() != plain.fingerprint()
+    assert teacher.bounds == bounds
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps", "words"),
+    [
+        ((64,), {}, r"image_shape: expected \(1, height, width\) or .* PNG .*, got \(64,\)"),
+        ((2, 8, 8), {}, r"image_shape: .* got \(2, 8, 8\)"),
+        ((1, 8, 8), {"mean": 0.5}, r"mean: expected no value for PNG .*remove mean from"),
+        ((1, 8, 8), {"std": 0.5}, "std: expected no value"),
+        ((1, 8, 8), {"scale": (0, 1)}, "scale: expected no value"),
+        ((1, 8, 8), {"layout": "flat"}, "layout: expected no value"),
+        ((1, 8, 8), {"dtype": "float32"}, "dtype: expected no value"),
+    ],
+)
+def test_what_a_png_file_cannot_hold_is_refused(shape, steps, words):
+    said = ModelOverrides(image_shape=shape, classes=10)
+    with pytest.raises(ValueError, match=words):
+        rest_teacher("http://h/p", {"x": "$image_png_base64"}, "y", said, Preprocessing(**steps))
+
+
+def test_steps_before_a_png_file_are_applied():
+    seen = []
+
+    def answer(asked):
+        text = json.loads(asked.body)["x"]
+        seen.append(np.asarray(Image.open(BytesIO(base64.b64decode(text)))))
+        return Answer.of({"y": 0})
+
+    steps = Preprocessing(resize=(4, 6), channel_order="BGR", scale=(0, 255), layout="NHWC")
+    image = torch.tensor([0.0, 0.6, 1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    said = ModelOverrides(image_shape=(3, 8, 8), classes=10)
+    with Loopback(answer) as server:
+        teacher = rest_teacher(server.url, {"x": "$image_png_base64"}, "y", said, steps, IN_ORDER)
+        teacher.decide(image)
+        teacher.close()
+    assert seen[0].shape == (4, 6, 3)
+    assert (seen[0] == [255, 153, 0]).all()
+
+
+def test_a_png_file_needs_pillow(monkeypatch):
+    for module in [each for each in sys.modules if each.partition(".")[0] == "PIL"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    words = r'a PNG file needs the package pillow: pip install "db3kd\[data\]"'
+    with pytest.raises(ModuleNotFoundError, match=words):
+        rest_teacher("http://h/p", {"x": "$image_png_base64"}, "y", SAID)
+
+
+@pytest.mark.parametrize(
+    "request_form",
+    [
+        {},
+        {"x": 1},
+        {"x": "$images", "y": "$image"},
+        {"x": "$image_png"},
+        {"x": "$image_png_base64", "y": "$image_png_base64"},
+        {"x": "$image_png_base64 $image_png_base64"},
+    ],
+)
 def test_a_request_has_one_placeholder(request_form):
     with pytest.raises(ValueError, match=r"request: expected one placeholder, '\$images' for all"):
         Template(request_form)
