@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answers import Answers
-from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.student_warnings import LONGER_RUN, student_warnings, time_limit_warning
 from db3kd.pipelines.teaching.teaching import Choice
 from db3kd.planning import BudgetPlan
+from db3kd.querying.consistency import queries_of_checks
 from db3kd.tables import Features
 from db3kd.wording import InputNoun, input_noun
 
