@@ -15,10 +15,10 @@ from db3kd.cli.distill_options import (
     distill_settings,
 )
 from db3kd.cli.errors import naming_options
-from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ResumeOptions
+from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
+from db3kd.cli.options import CheckedResumeOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
-from db3kd.cli.plan_output import print_answered, print_comparison_plan
+from db3kd.cli.plan_output import print_answered, print_checks_plan, print_comparison_plan
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
@@ -95,7 +95,7 @@ def compare(
             rich_help_panel=COMMON,
         ),
     ] = None,
-    resuming: ResumeOptions,
+    resuming: CheckedResumeOptions,
 ) -> None:
     """Compare strategies at the same budget and the same training length, in one table.
 
@@ -118,6 +118,8 @@ def compare(
     if out is None and resume:
         raise ArgumentError("resume", "needs --out, the folder of the comparison")
     resuming.check()
+    if images.data is None:
+        refuse_options(resuming, "needs --data", "consistency_checks")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.comparison.compare import run_comparison
@@ -150,6 +152,9 @@ def compare(
             rare_classes=spending.rare_classes,
         )
     print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
+    if resume and out is not None:
+        checks = prepared.count_checks(out, resuming.consistency_checks)
+        print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)
     if spending.dry_run:
         _print_dry_run(prepared, out if resume else None, any_teacher=any_teacher)
         return
@@ -172,6 +177,7 @@ def compare(
             ),
             on_student=report,
             accept_changed_teacher=any_teacher,
+            consistency_checks=resuming.consistency_checks,
         )
     print_comparison(result)
 

@@ -17,7 +17,7 @@ from db3kd.cli.distill_options import (
 )
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options, refuse_options
-from db3kd.cli.options import ResumeOptions
+from db3kd.cli.options import CheckedResumeOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import (
     print_answered,
@@ -60,28 +60,6 @@ class StoppableTrainingOptions(StudentTrainingOptions):
             "without a higher validation agreement.",
         ),
     ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedResumeOptions(ResumeOptions):
-    """Whether a run is continued, with which teacher, and how that teacher is checked."""
-
-    consistency_checks: Annotated[
-        int,
-        typer.Option(
-            "--consistency-checks",
-            min=0,
-            help="With --resume: maximum number of queries, on top of --budget, that repeat known "
-            "ones, to detect a replaced teacher.",
-            rich_help_panel="Budget",
-        ),
-    ] = 0
-
-    def check(self) -> None:
-        """Raises ValueError if an option has no effect, because no run is continued."""
-        super().check()
-        if not self.resume:
-            refuse_options(self, "needs --resume", "consistency_checks")
 
 
 @expand_option_sets

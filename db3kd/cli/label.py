@@ -17,12 +17,14 @@ from db3kd.cli.label_options import (
     WorkerOptions,
 )
 from db3kd.cli.option_sets import COMMON, expand_option_sets
-from db3kd.cli.options import ImageOptions, ResumeOptions, Split
+from db3kd.cli.options import CheckedResumeOptions, ImageOptions, Split
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import (
     TIME_OF_QUERIES,
     price_text,
     print_answered,
+    print_checks,
+    print_checks_plan,
     print_paid_twice,
     surrogate_text,
 )
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from db3kd.wording import InputNoun
 
 INCONSISTENT = 3
-"""Exit status of a finished run whose teacher is noisy or was replaced."""
+"""Exit status of a finished run whose teacher put equal images in different classes."""
 
 _ARGUMENTS = {
     "address": "--ray-address",
@@ -63,7 +65,7 @@ def label(
     budget: BudgetOptions,
     soft_labels: SoftLabelOptions,
     workers: WorkerOptions,
-    resuming: ResumeOptions,
+    resuming: CheckedResumeOptions,
     split: Split = "train",
     limit: Annotated[
         int | None,
@@ -80,7 +82,7 @@ def label(
     A query sends one image or row to the teacher and uses only the class that it returns. The
     budget is never exceeded. The maximum number of queries is printed before the first one;
     --dry-run stops there. Query only teachers that you are allowed to query. The exit status is 3
-    if the run finished but the teacher is noisy or was replaced.
+    if the run finished but the teacher put equal images in different classes.
 
     For example:
 
@@ -119,7 +121,7 @@ def label(
     execution = RunExecution(
         workers=workers.pool(partial(anywhere.open, loaded), teacher.device),
         concurrent_chunks=workers.concurrent_chunks,
-        consistency_checks=budget.consistency_checks,
+        consistency_checks=resuming.consistency_checks,
         accept_changed_teacher=resuming.accept_changed_teacher,
         rare_classes=budget.rare_classes,
     )
@@ -177,6 +179,7 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
     if surrogate.why:
         cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
         print(f"surrogate      {cost}: {surrogate.why}")
+    print_checks_plan(planned.count_checks(so_far), queries, price, width=13)
     print_answered(
         so_far.answered,
         queries,
@@ -197,19 +200,15 @@ def _report(totals: "Totals", out: Path, price: float | None, noun: "InputNoun")
         price: The price of 1,000 queries, or None.
         noun: What messages call an image.
     """
-    from db3kd.labelling.check_results import describe_checks, is_inconsistent, queries_of_checks
+    from db3kd.querying.consistency import describe_checks
     from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 
     after = read_manifest(out)
     _print_summary(totals, price, queries_in_flight(after), noun, out)
+    print_checks(totals.check_queries, describe_checks(after), 13)
     if described := surrogate_text(after, noun):
         print(f"surrogate      {described}")
-    if check_queries := queries_of_checks(after):
-        print(
-            f"checks         {counted(check_queries, 'more query')}"
-            f"{price_text(check_queries, price)}; {describe_checks(after)}"
-        )
-    if is_inconsistent(after) or totals.statuses["contradictory"]:
+    if totals.statuses["contradictory"]:
         print(
             "error: the teacher gave different answers to the same "
             f"{noun}s; {out / MANIFEST} states how many",
@@ -259,9 +258,10 @@ def _print_summary(
     if totals.mean_distance is not None:
         distance = f"{totals.mean_distance:.3f} (L2)"
     print(f"samples        {totals.samples:,}: {statuses}")
+    queries = totals.queries + totals.check_queries
     print(
-        f"queries        {totals.queries:,}, {totals.queries_per_sample:,.1f} per sample"
-        f"{price_text(totals.queries, price)}{also_paid(paid_twice)}"
+        f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample"
+        f"{price_text(queries, price)}{also_paid(paid_twice)}"
     )
     print_paid_twice(paid_twice, 14)
     if without := totals.statuses["budget"]:

@@ -49,14 +49,6 @@ class BudgetOptions(OptionSet):
             show_default="1,000; with --preset paper: 20,000",
         ),
     ] = None
-    consistency_checks: Annotated[
-        int,
-        typer.Option(
-            "--consistency-checks",
-            min=0,
-            help="Most queries of --budget that repeat known ones, to detect a changed teacher.",
-        ),
-    ] = 32
     rare_classes: Annotated[
         bool,
         typer.Option(

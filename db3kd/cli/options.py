@@ -101,6 +101,28 @@ class ResumeOptions(OptionSet):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckedResumeOptions(ResumeOptions):
+    """Whether a run is continued, with which teacher, and how that teacher is checked."""
+
+    consistency_checks: Annotated[
+        int,
+        typer.Option(
+            "--consistency-checks",
+            min=0,
+            help="With --resume: maximum number of queries, on top of --budget, that repeat known "
+            "ones, to detect a replaced teacher.",
+            rich_help_panel="Budget",
+        ),
+    ] = 0
+
+    def check(self) -> None:
+        """Raises ValueError if an option has no effect, because no run is continued."""
+        super().check()
+        if not self.resume:
+            refuse_options(self, "needs --resume", "consistency_checks")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanOptions(OptionSet):
     """Whether a command only shows what it would ask, and at what price."""
 

@@ -46,18 +46,21 @@ def print_plan(
         print(f"unused     {counted(unused, 'query')}: {reason}")
 
 
-def print_checks_plan(checks: int, queries: int, price_per_1000: float | None) -> None:
+def print_checks_plan(
+    checks: int, queries: int, price_per_1000: float | None, *, width: int = 9
+) -> None:
     """Prints how many queries repeat known answers, and what the run costs with them.
 
     Args:
         checks: The number of these queries; 0 prints nothing.
         queries: The maximum number of the other queries of the run.
         price_per_1000: The price of 1,000 queries, or None.
+        width: The width of the first column.
     """
     if checks:
         total = checks + queries
         print(
-            f"checks     {counted(checks, 'more query')} to repeat known answers"
+            f"{'checks':<{width}}  {counted(checks, 'more query')} to repeat known answers"
             f"{price_text(checks, price_per_1000)}; with them at most {total:,}"
             f"{price_text(total, price_per_1000)}"
         )
@@ -190,13 +193,24 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}"
         f"{also_paid(result.paid_twice)}"
     )
-    if result.check_queries:
-        print(f"checks     {result.check_queries:,} of these queries; {result.checks}")
+    print_checks(result.check_queries, result.checks)
     print_paid_twice(result.paid_twice, 10)
     if result.folder is not None:
         print(f"student    {result.folder / STUDENT_FILE}")
     if result.report is not None:
         print(f"report     {result.report}")
+
+
+def print_checks(queries: int, found: str, width: int = 9) -> None:
+    """Prints how many of the queries of a run repeated known ones, and what that showed, if any.
+
+    Args:
+        queries: The number of these queries.
+        found: From `describe_checks`.
+        width: The width of the first column.
+    """
+    if queries:
+        print(f"{'checks':<{width}}  {queries:,} of these queries; {found}")
 
 
 def agreement_text(matches: int, total: int, noun: str) -> str:

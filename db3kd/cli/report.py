@@ -97,8 +97,8 @@ def _one_folder(run: Path | None, labels: Path | None) -> Path:
 
 
 def _notes(run: "LabelRun") -> list[str]:
-    from db3kd.labelling.check_results import describe_checks
     from db3kd.labelling.totals import Totals
+    from db3kd.querying.consistency import describe_checks, queries_of_checks
 
     noun = input_noun(run.images.image_shape)
     totals = Totals()
@@ -129,7 +129,8 @@ def _notes(run: "LabelRun") -> list[str]:
     if described := surrogate_text(run.manifest, noun):
         notes.append(f"Surrogate of the run: {described}.")
     if checked := describe_checks(run.manifest):
-        notes.append(f"Consistency: {checked}.")
+        queries = counted(queries_of_checks(run.manifest), "more query")
+        notes.append(f"Consistency checks: {queries}; {checked}.")
     if totals.disagreements:
         notes.append(
             f"The teacher puts {totals.disagreements:,} of {counted(totals.samples, 'sample')} in "

@@ -114,7 +114,11 @@ class Labeller:
         targets, contradicted = self.targets(samples, decision), self._contradicted(index)
         searched = targets.searched | contradicted
         targets = replace(targets, searched=targets.searched & ~contradicted)
-        pairs, ledger = self._pairs(samples, index, targets.searched)
+        limits = divide_over_targets(
+            self.limits[index], targets.searched, self.settings.queries_per_pair
+        )
+        pairs = pairs_of(teacher, samples, index, targets.searched)
+        ledger = Ledger(limits[targets.searched].to(teacher.device))
         if self.settings.needs_rays:
             search = self.search(pairs, ledger)
             boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal)
@@ -153,28 +157,6 @@ class Labeller:
         rays = self.starting_points.rays(pairs, counts)
         return measure(pairs, rays, self.teacher.image_shape, settings, ledger, surrogate)
 
-    def first_query(self, index: Tensor) -> Tensor:
-        """The first batch of images that the search of these samples queries.
-
-        Args:
-            index: `[n] int64`, indices of the samples.
-
-        Returns:
-            `[b, *image_shape] float32`, without the images that the budget refuses.
-        """
-        samples, decision = self.images.read(index), self.decisions[index]
-        if not self.settings.needs_rays:
-            return samples[:0]
-        searched = self.targets(samples, decision).searched & ~self._contradicted(index)
-        pairs, ledger = self._pairs(samples, index, searched)
-        try:
-            query = next(self.search(pairs, ledger))
-        except StopIteration:
-            return samples[:0]
-        rows = ledger.affordable(query.accounts)
-        images = query.images.view(len(query.images), *self.teacher.image_shape)
-        return images if rows is None else images[rows]
-
     def targets(self, samples: Tensor, decision: Tensor) -> Targets:
         """The classes to measure for samples [n, *image_shape] with decisions `[n] int64`."""
         classes = self.teacher.classes
@@ -186,12 +168,6 @@ class Labeller:
         pairs = pairs_of(self.teacher, samples, torch.arange(len(samples)), every)
         sample_distance = self.starting_points.nearest_distance(pairs).view(others.shape)
         return Targets(nearest_classes(sample_distance, others, count), sample_distance)
-
-    def _pairs(self, samples: Tensor, index: Tensor, searched: Tensor) -> tuple[Pairs, Ledger]:
-        """The pairs of these samples and targets [n, C], and the ledger with their budgets."""
-        limits = divide_over_targets(self.limits[index], searched, self.settings.queries_per_pair)
-        ledger = Ledger(limits[searched].to(self.teacher.device))
-        return pairs_of(self.teacher, samples, index, searched), ledger
 
     def _contradicted(self, index: Tensor) -> Tensor:
         """`[n, C] bool`: the other classes of images that are equal to these samples."""

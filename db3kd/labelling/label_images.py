@@ -15,12 +15,12 @@ from db3kd.labelling.label_job import LabelJob, LabelStore
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.planned_run import RunExecution, plan_run
 from db3kd.labelling.recovered import Recovered
-from db3kd.labelling.run_identity import consistency_checks_of
 from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner
 from db3kd.labelling.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals
 from db3kd.progress import ProgressListener
+from db3kd.querying.consistency import check_consistency_checks
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_free
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
@@ -40,6 +40,7 @@ def label(
     recovered: Recovered | None = None,
     rare_classes: bool = False,
     accept_changed_teacher: bool = False,
+    consistency_checks: int = 0,
 ) -> Labels:
     """Labels images by a teacher's decisions and its distances to the other classes.
 
@@ -71,8 +72,7 @@ def label(
             that pays, on a part of its budget; this needs `out`.
         out: A run folder that keeps each answer, like the one of `db3kd label --out`. This
             function and the command can continue each other's runs with the same images, teacher
-            and settings. To continue a run of this function that has a budget, pass the command
-            `--consistency-checks 0`.
+            and settings.
         resume: Whether to continue the run in `out`, if there is one. The run must have the same
             teacher, images and settings.
         recovered: The attribute `.recovered` of an earlier call's error; its answers are reused.
@@ -81,7 +81,12 @@ def label(
             all in one class. By default this stops the labelling, because it is the usual sign of
             a wrong input range or colour order.
         accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
-            the teacher has another fingerprint. True needs `resume`.
+            the teacher has another fingerprint, or other answers (see `consistency_checks`). True
+            needs `resume`.
+        consistency_checks: Maximum number of queries that repeat known answers of the run in `out`
+            before it asks anything new, in addition to the budgets. If an answer has changed, the
+            teacher was replaced or is noisy, which a fingerprint need not show, and the run is not
+            resumed unless `accept_changed_teacher` is True. A number above 0 needs `resume`.
 
     Returns:
         The labels, in the order of `index`.
@@ -90,13 +95,15 @@ def label(
         TypeError: If the type of the teacher or the images is not supported; the message explains
             how to wrap them.
         ValueError: If the images do not fit the teacher, or an argument is invalid.
-        TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class.
-            Without `out`, every error or interrupt has `.recovered` if there are answers to keep.
+        TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class;
+            as a `TeacherChangedError`, if answers have changed. Without `out`, every error or
+            interrupt has `.recovered` if there are answers to keep.
         FileExistsError: If `out` is not empty and `resume` is False.
     """
     check_flag(resume, "resume")
     check_flag(rare_classes, "rare_classes")
     check_accepts_teacher(accept_changed_teacher, resume)
+    check_consistency_checks(consistency_checks, resume)
     if out is not None:
         check_path(out, "out")
     if resume and out is None:
@@ -135,7 +142,7 @@ def label(
     if len(job.index.unique()) < len(job.index):
         raise ValueError("index: expected each number at most once with out=, got duplicates")
     execution = RunExecution(
-        consistency_checks=consistency_checks_of(out, resume=resume),
+        consistency_checks=consistency_checks,
         accept_changed_teacher=accept_changed_teacher,
     )
     planned = plan_run(out, job, surrogate=surrogate, resume=resume, execution=execution)

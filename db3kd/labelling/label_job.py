@@ -18,7 +18,6 @@ from db3kd.data.image_source import NamedImages, TensorImages
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
-from db3kd.labelling.consistency import ConsistencyChecks
 from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_identity import DECISIONS
@@ -28,8 +27,6 @@ from db3kd.labelling.worker_pool import RayWorkerPool
 from db3kd.progress import Progress, ProgressListener
 from db3kd.progress_answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
-from db3kd.querying.driver import FIRST_CHECKED
-from db3kd.querying.search import UNANSWERED
 from db3kd.querying.session import AnswerJournal, SearchTask
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
@@ -61,7 +58,6 @@ class LabelJob:
         network: The weights of the surrogate, or None.
         surrogate: The surrogate made of `network`, or None.
         pool: Worker processes that label the chunks instead of this process, or None.
-        checks: Checks that ask the teacher for known answers again, or None.
         samples_per_chunk: The number of samples in a chunk; None for `chunk_size`.
         decision_order: The order of the decisions, and whether a single class stops the run.
     """
@@ -74,7 +70,6 @@ class LabelJob:
     network: nn.Module | None = None
     surrogate: Surrogate | None = None
     pool: RayWorkerPool | None = None
-    checks: ConsistencyChecks | None = None
     samples_per_chunk: int | None = None
     decision_order: DecisionOrder = field(default_factory=DecisionOrder)
 
@@ -152,12 +147,10 @@ class LabelJob:
             Each chunk's position in `index` and its labels; in ascending order without a pool.
         """
         chunks = self._remaining_chunks(store)
-        if not chunks and self.checks is None:
+        if not chunks:
             return
-        counter, limits, checks = _Counter(progress), self.limits, self.checks
+        counter, limits = _Counter(progress), self.limits
         on_answers = AnswerCounter(counter.add_queries, counter.add_known)
-        if checks is not None and self._check_unfinished_decisions(checks, limits):
-            checks = None
         with _journal(store, DECISIONS, self.teacher) as journal:
             decisions, contradictions = decide_images(
                 self.teacher,
@@ -168,30 +161,7 @@ class LabelJob:
                 journal,
                 order=self.decision_order,
             )
-        labeller = self._labeller(limits, decisions, contradictions)
-        if checks is not None:
-            checks.begin(labeller, chunks)
-        for position, labels in self._label_chunks(labeller, chunks, store, on_answers):
-            counter.add_chunk(labels)
-            yield position, labels
-
-    def _check_unfinished_decisions(self, checks: ConsistencyChecks, limits: Tensor) -> bool:
-        """Checks a run that was stopped while its images were decided; returns whether it was."""
-        order, known = self.decision_order, checks.decisions_so_far()
-        asked = order.indices(limits)
-        if not 0 < len(known) < len(asked):
-            return False
-        if len(known) == FIRST_CHECKED:  # before a check asks anything
-            order.check_first(self.teacher, self.images, known)
-        decisions = torch.full_like(limits, UNANSWERED)
-        decisions[asked[: len(known)]] = known
-        checks.begin(self._labeller(limits, decisions), {})
-        return True
-
-    def _labeller(
-        self, limits: Tensor, decisions: Tensor, contradictions: Tensor | None = None
-    ) -> Labeller:
-        return Labeller(
+        labeller = Labeller(
             self.teacher,
             self.images,
             self.settings,
@@ -200,6 +170,9 @@ class LabelJob:
             self.surrogate,
             contradictions,
         )
+        for position, labels in self._label_chunks(labeller, chunks, store, on_answers):
+            counter.add_chunk(labels)
+            yield position, labels
 
     def _label_chunks(
         self,

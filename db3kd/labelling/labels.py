@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-LABELS = Kind("labels", 4)
+LABELS = Kind("labels", 5)
 """The kind of run folder that holds labels."""
 
 Status = Literal["ok", "partly reached", "unreached", "contradictory", "budget"]

@@ -9,16 +9,11 @@ from torch import Tensor, nn
 
 from db3kd.argument_types import check_flag, suggests_arguments
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.check_results import queries_of_checks
-from db3kd.labelling.consistency import allowed_checks
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.ray_cluster import Workers
-from db3kd.labelling.run_identity import (
-    label_manifest,
-    samples_per_shard,
-)
+from db3kd.labelling.run_identity import DECISIONS, label_manifest, samples_per_shard
 from db3kd.labelling.run_surrogate import (
     RunSurrogate,
     SurrogatePlanner,
@@ -30,10 +25,12 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
+from db3kd.querying.consistency import check_consistency_checks
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
+from db3kd.storage.run_journals import answers_in_stage
 from db3kd.teachers import Teacher
 
 
@@ -47,10 +44,7 @@ class RunExecution:
             process that calls `write_run` decides all images first. If a worker dies, another
             continues its shard. None for no other process.
         concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
-        consistency_checks: Maximum number of queries that repeat known answers, to detect a
-            teacher that is noisy or was replaced (see `db3kd.labelling.consistency`). They do not
-            affect the labels unless `LabelSettings.queries` is set: the checks then take up to
-            1 % of that budget.
+        consistency_checks: See `db3kd.label`.
         accept_changed_teacher: Whether to resume a run even if the fingerprint of the teacher or
             its answers have changed; the manifest records it.
         rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
@@ -76,10 +70,9 @@ class PlannedRun:
         folder: The run folder.
         resume: Whether it continues the run in the folder, if there is one.
         execution: How it is carried out.
-        job: The labelling, with the budget that remains after surrogate and checks.
+        job: The labelling, with the budget that remains after the surrogate.
         source_index: `[N] int64`, the index of each of its images in their source.
         surrogate: The surrogate of the run.
-        checks_budget: Maximum number of queries of consistency checks.
         soft_labels: How distances become soft labels; None for distances only.
         manifest: What identifies the run.
     """
@@ -90,7 +83,6 @@ class PlannedRun:
     job: LabelJob
     source_index: Tensor
     surrogate: RunSurrogate
-    checks_budget: int
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
 
@@ -101,13 +93,13 @@ class PlannedRun:
 
     @property
     def max_queries(self) -> int:
-        """Maximum number of queries of the run, with those of its surrogate and its checks."""
-        return self.job.max_queries + self.surrogate.queries + self.checks_budget
+        """Maximum number of queries of the run, with those of its surrogate."""
+        return self.job.max_queries + self.surrogate.queries
 
     def count_queries(self) -> "RunQueries":
         """Counts the queries of the run in the folder, which this one continues.
 
-        The teacher is not asked. Without a run, there are none.
+        Those of checks are not counted. The teacher is not asked. Without a run, there are none.
 
         Raises:
             ValueError: If the folder holds another run.
@@ -115,7 +107,7 @@ class PlannedRun:
         folder = self.folder
         if not holds_run(folder):
             return RunQueries()
-        stored = compare_with_run(
+        compare_with_run(
             folder, LABELS, self.manifest, any_teacher=self.execution.accept_changed_teacher
         )
         totals = totals_of_shards(folder)
@@ -123,11 +115,32 @@ class PlannedRun:
         assert size is not None  # a planned run has it
         allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
         return RunQueries(
-            answered=answered_in_label_folder(folder, totals) + queries_of_checks(stored),
+            answered=answered_in_label_folder(folder, totals),
             unused=allowed - totals.queries,
             # Shards may have been removed after the end of the run.
             finished=is_finished(folder) and totals.samples == len(self.job.images),
         )
+
+    def known_decisions(self) -> tuple[Tensor, Tensor]:
+        """Returns which images the run in the folder has decided, and their classes.
+
+        Returns:
+            [n] int64, the images of `job`, and [n] int64, their classes; none without a run.
+        """
+        classes = answers_in_stage(self.folder, LABELS, DECISIONS)
+        asked = self.job.decision_order.indices(self.job.limits)
+        return asked[: len(classes)], torch.from_numpy(classes)
+
+    def count_checks(self, so_far: "RunQueries") -> int:
+        """Returns how many known queries are repeated before the run continues.
+
+        Args:
+            so_far: From `count_queries`.
+        """
+        left = self.max_queries - so_far.answered - so_far.unused
+        if so_far.finished or left <= 0:
+            return 0
+        return min(self.execution.consistency_checks, len(self.known_decisions()[0]))
 
 
 @dataclass(frozen=True)
@@ -183,10 +196,8 @@ def plan_run(
     """
     execution = execution or RunExecution()
     check_accepts_teacher(execution.accept_changed_teacher, resume)
+    check_consistency_checks(execution.consistency_checks, resume)
     budget = job.settings.queries
-    checks_budget = allowed_checks(execution.consistency_checks, budget)
-    if budget is not None:
-        job = replace(job, settings=replace(job.settings, queries=budget - checks_budget))
     images = job.images if source_images is None else source_images
     run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
     per_shard = samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
@@ -206,7 +217,6 @@ def plan_run(
         samples_per_shard=per_shard,
         data_fingerprint=fingerprint,
         budget=budget,
-        consistency_checks=checks_budget,
         surrogate=run_surrogate.manifest_entry,
         index=job.index,
     )
@@ -217,7 +227,6 @@ def plan_run(
         job=job,
         source_index=torch.arange(len(images)) if source_index is None else source_index,
         surrogate=run_surrogate,
-        checks_budget=checks_budget,
         soft_labels=soft_labels,
         manifest=manifest,
     )

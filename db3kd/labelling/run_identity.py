@@ -36,19 +36,6 @@ def samples_per_shard(
     return chunk_size(teacher, settings)
 
 
-def consistency_checks_of(folder: str | Path, *, resume: bool) -> int:
-    """Returns the part of the budget that the run in a folder left for consistency checks.
-
-    A run that is resumed by a caller without an argument for it keeps this part.
-
-    Args:
-        folder: The folder of the run.
-        resume: Whether a run in the folder is resumed.
-    """
-    count = begun_with(folder).get("consistency_checks") if resume else None
-    return count if type(count) is int and count > 0 else 0
-
-
 def label_manifest(
     teacher: Teacher,
     images: NamedImages,
@@ -58,7 +45,6 @@ def label_manifest(
     samples_per_shard: int,
     data_fingerprint: str,
     budget: int | None,
-    consistency_checks: int = 0,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
     surrogate: str | Mapping[str, object] | None = None,
@@ -73,9 +59,8 @@ def label_manifest(
         source: The source of the images; None if the caller has loaded them.
         samples_per_shard: The number of samples in a chunk.
         data_fingerprint: A digest that changes with the images.
-        budget: Maximum number of queries of the run, with those of checks and of the surrogate,
-            which `settings.queries` leaves out; None for no limit.
-        consistency_checks: The part of the budget that is left for checks.
+        budget: Maximum number of queries of the run, with those of the surrogate, which
+            `settings.queries` leaves out; None for no limit.
         limit: How many images of the source are drawn; None for all.
         soft_labels: How distances become soft labels; None for distances only.
         surrogate: `RunSurrogate.manifest_entry`; None without a surrogate.
@@ -86,7 +71,6 @@ def label_manifest(
         "limit": limit,
         "teacher": describe(teacher),
         "queries": budget,
-        "consistency_checks": None if budget is None else consistency_checks,
         "labelling": settings,
         "soft_labels": soft_labels,
         "samples_per_shard": samples_per_shard,

@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import nn
 
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.consistency import ConsistencyChecks
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, to_table
 from db3kd.labelling.planned_run import PlannedRun, RunExecution, plan_source_run
@@ -19,6 +18,7 @@ from db3kd.labelling.source import Source
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
 from db3kd.progress import ProgressListener
+from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_free
 from db3kd.storage.run_folder import RunFolder
@@ -71,8 +71,9 @@ def write_run(
     Raises:
         FileExistsError: If the folder is in use.
         ValueError: If the images do not fit the teacher, or if the folder holds another run.
-        TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class.
-            Paid answers are kept; a folder without any is removed.
+        TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class;
+            as a `TeacherChangedError`, if answers have changed. Paid answers are kept; a folder
+            without any is removed.
         ChildProcessError: If a shard keeps killing workers.
         OSError: If the disk fails.
     """
@@ -113,21 +114,27 @@ def carry_out(planned: PlannedRun, progress: ProgressListener | bool = True) -> 
     with RunFolder.open(planned.folder, LABELS, planned.manifest, resume=planned.resume) as run:
         if run.verify_finished():
             return add_up(run)
-        checks = None
-        if planned.checks_budget:
-            checks = ConsistencyChecks(run, planned.checks_budget, execution.accept_changed_teacher)
+        _check_teacher(run, planned)
         job = job.with_surrogate(
             planned.surrogate.train_or_load(
                 run, job.teacher, job.images, job.decision_order, progress=progress is True
             )
         )
         with _pool(execution.workers, run, job) as pool:
-            _write_shards(run, replace(job, pool=pool, checks=checks), planned, progress)
-        if checks is not None:
-            checks.end(job.teacher, job.images, job.settings.measure)
+            _write_shards(run, replace(job, pool=pool), planned, progress)
         totals = add_up(run)
         run.finish(vars(totals))
     return totals
+
+
+def _check_teacher(run: RunFolder, planned: PlannedRun) -> None:
+    """Repeats known queries of a run before it continues, if that was asked for."""
+    execution, queries = planned.execution, 0
+    if execution.consistency_checks:
+        queries = planned.count_checks(planned.count_queries())
+    check = ConsistencyCheck(queries, execution.accept_changed_teacher)
+    job = planned.job
+    check.repeat(run, job.teacher, job.images.read, *planned.known_decisions())
 
 
 def _pool(

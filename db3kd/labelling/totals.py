@@ -10,6 +10,7 @@ from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
+from db3kd.querying.consistency import queries_of_checks
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import journaled_answers
@@ -29,6 +30,7 @@ class Totals:
         statuses: The number of samples with each status.
         disagreements: Samples whose class according to the teacher differs from the data set's.
         surrogate_queries: The queries that trained the run's own surrogate, on top of `queries`.
+        check_queries: The queries that repeated known answers, on top of `queries`.
     """
 
     samples: int = 0
@@ -40,6 +42,7 @@ class Totals:
     statuses: Counter[str] = field(default_factory=Counter)
     disagreements: int = 0
     surrogate_queries: int = 0
+    check_queries: int = 0
 
     def add(self, labels: Labels) -> None:
         """Adds the labels of more samples."""
@@ -61,17 +64,21 @@ class Totals:
 
     @property
     def queries_per_sample(self) -> float:
-        """The mean number of queries per sample."""
+        """The mean number of queries per sample, without those of a surrogate and of checks."""
         return self.queries / max(1, self.samples)
 
 
 def add_up(run: RunFolder) -> Totals:
     """The totals of a run's shards, read from disk so that interruptions do not affect them."""
-    return replace(totals_of_shards(run.path), surrogate_queries=queries_of_surrogate(run.manifest))
+    return replace(
+        totals_of_shards(run.path),
+        surrogate_queries=queries_of_surrogate(run.manifest),
+        check_queries=queries_of_checks(run.manifest),
+    )
 
 
 def totals_of_shards(path: Path) -> Totals:
-    """The totals of the shards in a folder, without the queries of a surrogate."""
+    """The totals of the shards in a folder, without the queries of a surrogate and of checks."""
     totals = Totals()
     for _, labels in iterate_shards(path, missing_ok=True):
         totals.add(labels)
@@ -79,10 +86,10 @@ def totals_of_shards(path: Path) -> Totals:
 
 
 def answered_in_label_folder(path: Path, totals: Totals) -> int:
-    """Returns the number of answered queries in a run folder of labels; 0 without a run.
+    """Returns the number of answered queries in a run folder of labels, without those of checks.
 
     Args:
-        path: The folder.
+        path: The folder, with or without a run.
         totals: From `totals_of_shards`.
     """
     # The journal of the decisions, which is kept, holds the queries of the images themselves.

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from db3kd.argument_types import (
     RUN_SEED_BITS,
-    check_count,
     check_flag,
     check_path,
     check_price,
@@ -23,6 +22,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.querying.consistency import check_consistency_checks
 from db3kd.report.extras import check_report_packages
 from db3kd.tables.checks import OutOfBoundsError
 from db3kd.teachers import Teacher
@@ -173,8 +173,8 @@ def check_rare_classes(rare_classes: bool, images: object) -> None:
         )
 
 
-def check_consistency_checks(checks: int, images: object, resume: bool) -> None:
-    """Checks the argument `consistency_checks` of `distill`.
+def check_repeated_answers(checks: int, images: object, resume: bool) -> None:
+    """Checks the argument `consistency_checks` of `distill` and `compare`.
 
     Args:
         checks: The argument.
@@ -184,11 +184,7 @@ def check_consistency_checks(checks: int, images: object, resume: bool) -> None:
     Raises:
         ValueError: If it is not an integer of at least 0, or if no answers could be repeated.
     """
-    if check_count(checks, "consistency_checks", least=0) and not resume:
-        raise ArgumentError(
-            "consistency_checks",
-            "needs resume=True; only the answers of a run that is resumed are repeated",
-        )
+    check_consistency_checks(checks, resume)
     if checks and images is None:
         raise ArgumentError(
             "consistency_checks",

@@ -27,6 +27,10 @@ CLASSES = "classes"
 SURROGATES = "surrogate"
 """Entry that describes the surrogate that a run trained itself: a list of one mapping."""
 
+CONSISTENCY = "consistency"
+"""Entry that lists the consistency checks of a run: the queries of each, and how many answers had
+changed, which is missing if it was interrupted (querying/consistency.py)."""
+
 CHANGED_TEACHERS = "changed_teachers"
 """Entry that lists the teachers with which the run was continued: fingerprint and class names of
 each. The last one is the current teacher (changed_teachers.py)."""
@@ -47,7 +51,7 @@ _LISTS = {
     "resumed": ("queries_in_flight",),
     "lost_workers": ("queries_in_flight",),
     LOST: ("queries",),
-    "consistency": ("asked", "changed"),
+    CONSISTENCY: ("asked",),
     SURROGATES: ("queries",),
     CHANGED_TEACHERS: (),
 }

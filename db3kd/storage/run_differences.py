@@ -20,7 +20,7 @@ _CAUSES = (
 )
 """Entries that others follow from, such as the budget of a run, which determines its plan."""
 
-_LATER_CAUSES = ("settings.consistency_checks", "settings.surrogate")
+_LATER_CAUSES = ("settings.surrogate",)
 """Further ones, which may themselves follow from one of `_CAUSES`."""
 
 _FOLLOWING = (
@@ -29,7 +29,6 @@ _FOLLOWING = (
     "settings.labelling",
     "settings.surrogate",
     "settings.synthesis",
-    "settings.consistency_checks",
     _CLASS_NAMES,
 )
 """How the names of entries begin that may follow from others."""

@@ -13,7 +13,8 @@ from db3kd.storage.manifest import identity, read_manifest
 from db3kd.storage.shards import Kind, read_shards
 
 CHECKS = "_check-"
-"""Prefix of the names of check journals. Checks repeat queries of other journals."""
+"""Prefix of the names of check journals. Checks repeat known queries, so these are not counted as
+answers of a run."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,14 @@ def queries_without_answer(path: str | Path) -> int:
     return queries_unanswered(path) + count_lost(Path(path))
 
 
-def journaled_answers(path: str | Path, *, checks: bool = True) -> int:
-    """Returns the number of answers in the journals of a run.
+def journaled_answers(path: str | Path) -> int:
+    """Returns the number of answers in the journals of a run, without those of checks.
 
     The journal of a shard is deleted after the shard is written, so it is not counted if both are
     there; those of stages are kept.
 
     Args:
         path: Run folder; one without a run has none.
-        checks: Whether to count those of an interrupted check.
 
     Raises:
         ValueError: The manifest or a journal is damaged.
@@ -118,10 +118,29 @@ def journaled_answers(path: str | Path, *, checks: bool = True) -> int:
     return sum(
         len(call.answers)
         for file, found in _read_all(path).items()
-        if (checks or not file.name.startswith(CHECKS))
+        if not file.name.startswith(CHECKS)
         and not any(path.glob(f"{file.stem.removeprefix('_')}-*.parquet"))
         for call in found.calls
     )
+
+
+def answers_in_stage(path: str | Path, kind: Kind, of: int | str) -> np.ndarray:
+    """Returns the answers in a journal of a stored run, `[n] int64`; none without a run.
+
+    Args:
+        path: Run folder.
+        kind: What it must hold.
+        of: See `Journals.open`.
+
+    Raises:
+        ValueError: The run is of another kind, or its manifest or the journal is damaged.
+    """
+    try:
+        manifest = read_manifest(path, kind.format)
+    except FileNotFoundError:
+        return np.empty(0, np.int64)
+    journals = Journals(Path(path).absolute(), kind, identity(manifest), manifest["started"])
+    return journals.answers_in(journals.file(of))
 
 
 def count_answers(path: str | Path, kind: Kind) -> int:
@@ -135,7 +154,7 @@ def count_answers(path: str | Path, kind: Kind) -> int:
         ValueError: The run is of another kind, or it is damaged.
     """
     shards = read_shards(path, kind, missing_ok=True)
-    return journaled_answers(path, checks=False) + sum(len(table) for _, table in shards)
+    return journaled_answers(path) + sum(len(table) for _, table in shards)
 
 
 def discard_unanswered(file: Path, found: Contents) -> None:

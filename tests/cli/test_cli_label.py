@@ -22,7 +22,6 @@ from command_line import (
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
@@ -120,7 +119,7 @@ def test_the_manifest_counts_the_queries_of_the_teacher(tmp_path):
     label(f"{TEACHERS}:CountingTeacher", tmp_path / "run", "--queries-per-pair", 10)
 
     described = read_manifest(tmp_path / "run")
-    assert described["totals"]["queries"] + queries_of_checks(described) == CountingTeacher.asked
+    assert described["totals"]["queries"] == CountingTeacher.asked
 
 
 def test_a_dry_run_prints_the_plan_of_the_run_and_writes_and_asks_nothing(tmp_path):
@@ -131,13 +130,13 @@ def test_a_dry_run_prints_the_plan_of_the_run_and_writes_and_asks_nothing(tmp_pa
     planned = succeed(*arguments, *options, "--dry-run")
 
     assert planned.splitlines() == [
-        "plan           at most 3,672 queries for 40 samples, price 7.344 at 2.00 per 1,000",
+        "plan           at most 3,640 queries for 40 samples, price 7.28 at 2.00 per 1,000",
         "querying       time unknown; db3kd info --teacher … --time 20 measures it with 20 queries",
         "dry run        no query was sent; nothing was written",
     ]
     assert CountingTeacher.asked == 0 and list(tmp_path.iterdir()) == []
     assert succeed(*arguments, *options).splitlines()[0] == planned.splitlines()[0]
-    assert 0 < CountingTeacher.asked <= 3_672
+    assert 0 < CountingTeacher.asked <= 3_640
 
 
 def test_a_dry_run_checks_the_images_as_a_run_does(tmp_path):
@@ -168,8 +167,8 @@ def test_samples_that_the_budget_does_not_cover_are_announced_and_counted(teache
     ("options", "queries"),
     [
         (("--budget", 2_000), 2_000),
-        (("--queries-per-pair", 5, "--consistency-checks", 0), 40 * (1 + 9 * 5)),
-        (("--queries-per-pair", 5, "--consistency-checks", 30), 40 * (1 + 9 * 5) + 30),
+        (("--queries-per-pair", 5), 40 * (1 + 9 * 5)),
+        (("--measure", "sd"), 40),
     ],
 )
 def test_the_maximum_of_queries_and_its_price_are_printed_before_the_first_query(
@@ -303,9 +302,9 @@ def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
     assert f"surrogate      {line[1]} more queries, agreement " in out and line[2] in out
     manifest = read_manifest(tmp_path / "run")
     assert manifest["settings"]["surrogate"]["networks"] == networks
-    totals, checks = manifest["totals"], queries_of_checks(manifest)
+    totals = manifest["totals"]
     assert f"{totals['surrogate_queries']:,}" == line[1]
-    asked = totals["queries"] + totals["surrogate_queries"] + checks
+    asked = totals["queries"] + totals["surrogate_queries"]
     assert asked == CountingTeacher.asked <= 12_000
     assert "nothing to do" in succeed(*arguments, *options, "--resume")
     other = (*AUTO, "--surrogate-networks", 2, "--budget", 12_000, "--resume")
@@ -407,7 +406,6 @@ def test_an_unknown_choice_is_a_usage_error(teacher, tmp_path):
 
 
 def test_the_option_that_differs_is_named_when_a_run_is_resumed(tmp_path):
-    """A number of classes, and checks, which take a part of the budget from the labels."""
     options = (*label_arguments(f"{TEACHERS}:striped", tmp_path), "--limit", 80, "--budget", 3000)
     succeed(*options, "--classes", 10)
     next(tmp_path.glob("*.parquet")).unlink()
@@ -417,12 +415,9 @@ def test_the_option_that_differs_is_named_when_a_run_is_resumed(tmp_path):
         return message.partition("different run: ")[2]
 
     advice = "; pass what the run was started with, or start another run in another folder"
-    assert refusal("--consistency-checks", 0) == (
-        f"settings.consistency_checks: was 30, is 0 (--consistency-checks){advice}"
-    )
     assert refusal("--budget", 2000) == f"settings.queries: was 3000, is 2000 (--budget){advice}"
     assert refusal("--classes", 12) == f"settings.classes: was 10, is 12 (--classes){advice}"
-    succeed(*options, "--classes", 10, "--resume", "--consistency-checks", 40)  # at most 30 fit
+    succeed(*options, "--classes", 10, "--resume", "--consistency-checks", 40)
 
 
 def test_the_summary_states_the_price_of_the_queries(teacher, tmp_path):
@@ -447,16 +442,11 @@ def test_the_command_and_the_function_continue_each_others_runs(tmp_path, budget
     continued = db3kd.label(
         CountingTeacher(), images, settings, out=tmp_path / "command", resume=True
     )
-    checks = queries_of_checks(read_manifest(tmp_path / "command"))
-    assert bool(checks) is (budget is not None), "the part of the budget for checks is kept"
-
     with pytest.raises(db3kd.TeacherError, match="out of service"):
         db3kd.label(TiringTeacher(), images, settings, out=tmp_path / "function")
-    without_checks = ("--resume", "--consistency-checks", 0)
-    assert command("CountingTeacher", tmp_path / "function", *without_checks).code == 0
+    assert command("CountingTeacher", tmp_path / "function", "--resume").code == 0
 
     for labels in (continued, load_labels(tmp_path / "function")):
         whole = db3kd.label(CountingTeacher(), images, settings)
         assert torch.equal(labels.decision, whole.decision)
-        if budget is None:  # otherwise checks take a part of it
-            assert torch.equal(labels.distances, whole.distances)
+        assert torch.equal(labels.distances, whole.distances)

@@ -1,267 +1,195 @@
-"""Noisy teachers, and teachers replaced while a run is stopped, are flagged; others are not."""
+"""A label run that is resumed repeats known decisions, if asked to, and notices another teacher."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from command_line import Result
+from command_line import TEACHERS, CountingTeacher, Result, fail, label_arguments, succeed
+from replaceable_service import BATCH, SHAPE, Service
 
-from db3kd import TeacherChangedError
-from db3kd.labelling.check_results import (
-    checks_of,
-    clopper_pearson,
-    describe_checks,
-    is_inconsistent,
-    queries_of_checks,
-)
-from db3kd.labelling.label_files import load_labels
-from db3kd.labelling.planned_run import RunExecution
-from db3kd.labelling.run_writer import write_run
-from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.source import Source
-from db3kd.labelling.totals import Totals
-from db3kd.storage.manifest import plain, read_manifest
-from db3kd.teachers import FunctionTeacher
+import db3kd
+from db3kd import TeacherChangedError, TeacherError
+from db3kd.labelling.labels import Labels
+from db3kd.querying.consistency import queries_of_checks
+from db3kd.storage.manifest import read_manifest
 
-SETTINGS = LabelSettings("bd", queries_per_pair=12, starting_points=4, query_batch_size=256)
+pytest.importorskip("pyarrow")
+
+IMAGES = torch.rand(120, *SHAPE, generator=torch.Generator().manual_seed(0))
+SETTINGS = db3kd.LabelSettings("bd", queries_per_pair=12, starting_points=4)
 
 
-class MeanTeacher(FunctionTeacher):
-    """Ten classes by weighted sums of an image's pixels.
-
-    Args:
-        noise: The share of random answers.
-        seed: The seed of the random answers.
-        model: Distinguishes different teachers with the same fingerprint.
-        max_queries: The teacher fails after this many queries.
-    """
-
-    def __init__(
-        self, noise: float = 0, seed: int = 0, model: int = 0, max_queries: int | None = None
-    ) -> None:
-        super().__init__(self._answer, (1, 8, 8), 10, max_batch=64, fingerprint="served")
-        weights = np.random.default_rng(7).normal(size=(10, 64))
-        self._weights = weights + 0.2 * model * np.random.default_rng(8).normal(size=(10, 64))
-        self._noise, self._random, self._most = noise, np.random.default_rng(seed), max_queries
-        self.queries = 0
-
-    def _answer(self, images: np.ndarray) -> np.ndarray:
-        if self._most is not None and self.queries >= self._most:
-            raise RuntimeError("out of service")
-        self.queries += len(images)
-        rows = images.reshape(len(images), -1).astype(np.float64)
-        classes = (rows[:, None] * self._weights).sum(-1).argmax(1)
-        noisy = self._random.random(len(rows)) < self._noise
-        return np.where(noisy, self._random.integers(0, 10, len(rows)), classes)
+def label(service: Service, out: Path, checks: int = 0, **options: Any) -> Labels:
+    return db3kd.label(
+        service.teacher(), IMAGES, out=out, consistency_checks=checks,
+        **{"settings": SETTINGS} | options,
+    )  # fmt: skip
 
 
-def write(
-    folder: Path,
-    teacher: FunctionTeacher,
-    limit: int = 300,
-    *,
-    settings: LabelSettings = SETTINGS,
-    checks: int = 32,
-    accept_changed_teacher: bool = False,
-    resume: bool = False,
-) -> Totals:
-    execution = RunExecution(
-        consistency_checks=checks, accept_changed_teacher=accept_changed_teacher
+def stop(service: Service, out: Path, answers: int, **options: Any) -> int:
+    """Runs until so many queries are answered, and returns the number that are in the folder."""
+    service.limit = answers
+    with pytest.raises(TeacherError, match="the service is down"):
+        label(service, out, **options)
+    service.limit = 10**9
+    return service.answers
+
+
+STOPS = (7 * BATCH, 15 * BATCH, 60 * BATCH)
+"""While the images are decided, after the last decision, and while distances are searched."""
+
+
+@pytest.mark.parametrize("answers", STOPS)
+@pytest.mark.parametrize("settings", [SETTINGS, db3kd.LabelSettings("bd", queries=900)])
+def test_a_teacher_that_repeats_its_answers_continues_with_the_same_labels(
+    tmp_path, answers, settings
+):
+    undisturbed, service = Service(), Service()
+    whole = label(undisturbed, tmp_path / "whole", settings=settings)
+    paid = stop(service, tmp_path / "run", answers, settings=settings)
+
+    labels = label(service, tmp_path / "run", 16, settings=settings, resume=True)
+
+    assert service.answers == undisturbed.answers + 16
+    assert set(service.asked[paid : paid + 16]) <= set(service.asked[: min(paid, len(IMAGES))])
+    assert labels.distances.equal(whole.distances) and labels.queries.equal(whole.queries)
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest["consistency"] == [{"asked": 16, "changed": 0}]
+    assert manifest["totals"]["check_queries"] == 16
+    assert manifest["totals"]["queries"] == undisturbed.answers
+    label(service, tmp_path / "run", 16, settings=settings, resume=True)
+    assert service.answers == undisturbed.answers + 16, "a finished run asks nothing"
+
+
+@pytest.mark.parametrize("answers", STOPS)
+def test_a_replaced_teacher_is_refused_before_it_is_asked_anything_new(tmp_path, answers):
+    whole, service = label(Service(), tmp_path / "whole"), Service()
+    paid = stop(service, tmp_path / "run", answers)
+    service.model = 1
+
+    message = r"changed \d+ of 20 answers.*another folder.*accept_changed_teacher=True"
+    for _ in range(2):
+        with pytest.raises(TeacherChangedError, match=message):
+            label(service, tmp_path / "run", 20, resume=True)
+    assert service.answers == paid + 40
+    accepted, service.model = service.model, 0
+
+    labels = label(service, tmp_path / "run", 20, resume=True)
+
+    assert labels.distances.equal(whole.distances), "it continues with the teacher that it had"
+    stop(service := Service(), tmp_path / "mixed", answers)
+    service.model = accepted
+    label(service, tmp_path / "mixed", 20, resume=True, accept_changed_teacher=True)
+    (check,) = read_manifest(tmp_path / "mixed")["consistency"]
+    assert check["asked"] == 20 and check["changed"] > 0
+
+
+def test_no_query_is_repeated_unless_asked_for(tmp_path):
+    service, undisturbed = Service(), Service()
+    label(undisturbed, tmp_path / "whole")
+    stop(service, tmp_path / "run", 60 * BATCH)
+    label(service, tmp_path / "run", resume=True)
+    assert service.answers == undisturbed.answers
+
+
+def test_a_run_without_known_decisions_repeats_none(tmp_path):
+    service, undisturbed = Service(), Service()
+    label(undisturbed, tmp_path / "whole")
+    label(service, tmp_path / "run", 20, resume=True)
+    assert service.answers == undisturbed.answers
+    assert "consistency" not in read_manifest(tmp_path / "run")
+
+
+def test_nothing_is_repeated_if_no_query_is_left(tmp_path):
+    service, settings = Service(), db3kd.LabelSettings("sd")
+    label(service, tmp_path, settings=settings)
+    next(tmp_path.glob("*.parquet")).unlink()
+
+    label(service, tmp_path, 20, settings=settings, resume=True)
+
+    assert service.answers == len(IMAGES)
+
+
+def test_checks_need_a_run(tmp_path):
+    with pytest.raises(ValueError, match=r"^consistency_checks: needs resume=True"):
+        label(Service(), tmp_path / "run", 5)
+    with pytest.raises(ValueError, match=r"^consistency_checks: needs resume=True"):
+        db3kd.label(Service().teacher(), IMAGES, consistency_checks=5)
+    assert "--consistency-checks: needs --resume" in fail(
+        *label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run"),
+        "--consistency-checks", 5,
+    )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_decisions_of_a_few_images_cost_one_query_each(tmp_path):
+    asked = CountingTeacher.asked
+    where = ("--teacher", f"{TEACHERS}:CountingTeacher", "--data", "digits", "--out", tmp_path)
+
+    succeed("label", *where, "--measure", "sd", "--limit", 30, "--device", "cpu")
+
+    assert CountingTeacher.asked - asked == 30
+
+
+def test_the_command_line_shows_what_checks_cost(tmp_path, monkeypatch):
+    options = (
+        *label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path),
+        *("--queries-per-pair", 10, "--max-batch", BATCH, "--price-per-1000", 2),
     )
-    source = Source("digits")
-    return write_run(
-        folder, teacher, source, settings, limit=limit, resume=resume, execution=execution
+    resumed = (*options, "--resume", "--consistency-checks", 10)
+    asked, original = CountingTeacher.asked, CountingTeacher.decide
+
+    def tired(self: CountingTeacher, images: torch.Tensor) -> torch.Tensor:
+        if CountingTeacher.asked > asked + 60:
+            raise ConnectionError("out of service")
+        return original(self, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CountingTeacher, "decide", tired)
+        fail(*options)
+    paid = CountingTeacher.asked - asked
+    plan = succeed(*resumed, "--dry-run")
+    assert "checks         10 more queries to repeat known answers, price 0.02 at 2.00 per" in plan
+    assert "; with them at most 3,650, price 7.30" in plan
+    assert f"answered       {paid:,} of these queries" in plan
+    assert f"at most {3_640 - paid:,} are left" in plan
+    assert CountingTeacher.asked == asked + paid
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CountingTeacher, "decide", lambda self, images: 9 - original(self, images))
+        refused = fail(*resumed)
+        assert "changed 10 of 10 answers" in refused
+        assert refused.endswith("or keep the old answers with --accept-changed-teacher")
+    summary = succeed(*resumed)
+
+    total = CountingTeacher.asked - asked
+    assert f"queries        {total:,}, " in summary and f"price {total / 500:g}" in summary
+    assert (
+        "checks         20 of these queries; answers that changed when asked again: 10 of 10, "
+        in (summary)
     )
+    assert queries_of_checks(read_manifest(tmp_path)) == 20
+    assert "checks" not in succeed(*resumed, "--dry-run")
+    page = Path(succeed("report", "--labels", tmp_path).strip()).read_text()
+    assert "Consistency checks: 20 more queries; answers that changed" in page
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "uninterrupted"
-    teacher = MeanTeacher()
-    totals = write(folder, teacher)
-    assert teacher.queries == totals.queries + queries_of_checks(read_manifest(folder))
-    return folder
+class Forgetful(CountingTeacher):
+    """Puts each image in another class than the last one."""
+
+    def decide(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.arange(len(images)) % 2
 
 
-def test_a_teacher_that_repeats_its_answers_is_not_flagged(uninterrupted):
-    described = read_manifest(uninterrupted)
+def test_the_exit_status_reports_a_teacher_that_puts_equal_images_in_different_classes(tmp_path):
+    np.save(tmp_path / "equal.npy", np.full((20, 1, 8, 8), 0.5, np.float32))
+    where = ("--teacher", f"{__name__}:Forgetful", "--data", tmp_path / "equal.npy")
 
-    assert not is_inconsistent(described)
-    assert [check["when"] for check in described["consistency"]] == ["start", "end"]
-    assert 0 < queries_of_checks(described) <= 32
-    assert "0 of 4 at the start, 0 of 24 at the end" in describe_checks(described)
-    assert not list(uninterrupted.glob("_check*"))
-
-
-def test_entries_of_checks_hold_only_what_applies_and_are_written_as_they_are_read(uninterrupted):
-    described = read_manifest(uninterrupted)
-    start, end = described["consistency"]
-
-    assert list(start) == ["when", "asked", "changed", "flagged", "images"]
-    assert list(end) == ["when", "asked", "changed", "around", "flagged", "rate", "interval"]
-    lost = {"when": "lost", "asked": 3, "changed": 0, "flagged": False}
-    entries = [start, end, lost]
-    written = [check.to_entry() for check in checks_of({"consistency": entries})]
-    assert json.dumps(plain(written)) == json.dumps(entries)
-
-
-@pytest.mark.parametrize("noise", [0.01, 0.05])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_noisy_teacher_is_flagged_with_its_rate(tmp_path, noise, seed):
-    teacher = MeanTeacher(noise, seed)
-
-    totals = write(tmp_path / "run", teacher)
-
-    described = read_manifest(tmp_path / "run")
-    end = described["consistency"][-1]
-    labels = load_labels(tmp_path / "run")
-    images = Source("digits").load().read(labels.index)
-    wrong = float((MeanTeacher().decide(images) != labels.decision).float().mean())
-    assert is_inconsistent(described)
-    assert queries_of_checks(described) <= 32
-    assert teacher.queries == totals.queries + queries_of_checks(described)
-    low, high = end["interval"]
-    assert low <= end["rate"] <= high and wrong / 2 < end["rate"] < wrong * 2
-    assert f"{end['rate']:.1%}" in describe_checks(described)
-
-
-@pytest.mark.parametrize("max_queries", [100, 700])
-def test_a_replaced_teacher_is_refused_and_mixed_only_on_request(tmp_path, max_queries):
-    with pytest.raises(RuntimeError, match="out of service"):
-        write(tmp_path, MeanTeacher(max_queries=max_queries))
-    other = MeanTeacher(model=1)
-    before = {file.name for file in tmp_path.iterdir()}
-
-    with pytest.raises(
-        TeacherChangedError, match=r"changed \d of \d answers.*accept_changed_teacher=True"
-    ):
-        write(tmp_path, other, resume=True)
-
-    assert other.queries <= 8, "nothing but the check was asked"
-    assert {file.name for file in tmp_path.iterdir()} == before
-    for _ in range(6):  # also when no query is left to check it
-        with pytest.raises(TeacherChangedError, match="accept_changed_teacher=True"):
-            write(tmp_path, other, resume=True)
-    write(tmp_path, other, resume=True, accept_changed_teacher=True)
-    described = read_manifest(tmp_path)
-    assert is_inconsistent(described) and queries_of_checks(described) <= 32
-
-
-def test_a_refused_run_resumes_with_its_original_teacher(tmp_path, uninterrupted):
-    with pytest.raises(RuntimeError, match="out of service"):
-        write(tmp_path, MeanTeacher(max_queries=700))
-    with pytest.raises(TeacherChangedError, match="accept_changed_teacher=True"):
-        write(tmp_path, MeanTeacher(model=1), resume=True)
-
-    write(tmp_path, MeanTeacher(), resume=True)
-
-    assert not is_inconsistent(read_manifest(tmp_path))
-    assert torch.equal(load_labels(tmp_path).distances, load_labels(uninterrupted).distances)
-
-
-@pytest.mark.parametrize("max_queries", [100, 700, 2000])
-def test_checks_change_no_label_and_do_not_flag_a_resumed_run(tmp_path, uninterrupted, max_queries):
-    with pytest.raises(RuntimeError, match="out of service"):
-        write(tmp_path, MeanTeacher(max_queries=max_queries))
-    for more in (500, None):
-        try:
-            write(tmp_path, MeanTeacher(max_queries=more), resume=True)
-        except RuntimeError:
-            continue
-    labels, expected = load_labels(tmp_path), load_labels(uninterrupted)
-
-    described = read_manifest(tmp_path)
-    assert torch.equal(labels.distances, expected.distances)
-    assert torch.equal(labels.queries, expected.queries)
-    assert not is_inconsistent(described) and queries_of_checks(described) <= 32
-
-
-def test_a_budget_pays_for_the_checks(tmp_path):
-    settings = LabelSettings("bd", queries=2000, queries_per_pair=12, starting_points=4)
-    teacher = MeanTeacher()
-
-    totals = write(tmp_path, teacher, settings=settings)
-
-    checks = queries_of_checks(read_manifest(tmp_path))
-    assert 0 < checks <= 20 and teacher.queries == totals.queries + checks <= 2000
-
-
-def test_without_checks_no_extra_query_is_spent(tmp_path):
-    teacher = MeanTeacher(0.05)
-
-    totals = write(tmp_path, teacher, limit=40, checks=0)
-
-    assert teacher.queries == totals.queries
-    assert not is_inconsistent(read_manifest(tmp_path))
-
-
-class BoundaryTeacher(MeanTeacher):
-    """Every image lies on its boundary: any answer about a sample itself may be either class.
-
-    Its answers change with each call, as rounding changes with the batch.
-    """
-
-    def _answer(self, images: np.ndarray) -> np.ndarray:
-        self.queries += len(images)
-        rows = images.reshape(len(images), -1)
-        step = rows - np.round(rows * 16) / 16
-        score = (step * self._weights[0]).sum(1)
-        undecided = np.arange(len(rows)) + self.queries
-        return np.where(np.abs(score) < 1e-4, undecided % 2, score > 0).astype(np.int64)
-
-
-def test_an_answer_changed_by_rounding_is_not_flagged_as_noise(tmp_path, monkeypatch):
-    monkeypatch.setattr("db3kd.labelling.consistency._SUFFICIENT_CHANGES", 99)
-    write(tmp_path, BoundaryTeacher(), limit=60)
-    end = read_manifest(tmp_path)["consistency"][-1]
-    assert end["changed"] > 0 and not end["flagged"]
-
-
-def noisy() -> FunctionTeacher:
-    return MeanTeacher(0.05)
-
-
-def test_the_exit_status_of_the_command_line_reports_a_noisy_teacher(tmp_path):
-    out = tmp_path / "run"
-    where = ("label", "--teacher", "test_consistency:noisy", "--data", "digits", "--out", out)
-    options = ("--measure", "bd", "--limit", 200, "--queries-per-pair", 12, "--device", "cpu")
-
-    result = Result(*where, *options)
+    result = Result("label", *where, "--measure", "sd", "--out", tmp_path / "run")
 
     assert result.code == 3
-    assert "decisions are wrong (95 % interval" in result.out
-    assert "error: the teacher gave different answers" in result.err
-    assert read_manifest(out)["state"] == "finished"
-
-
-def test_intervals_are_those_of_clopper_and_pearson():
-    assert clopper_pearson(0, 10) == pytest.approx((0, 0.3085), abs=1e-4)
-    assert clopper_pearson(3, 10) == pytest.approx((0.0667, 0.6525), abs=1e-4)
-    assert clopper_pearson(10, 10) == pytest.approx((0.6915, 1), abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        3,
-        {},
-        {"when": "start", "asked": 3, "changed": 0},
-        {"when": "start", "asked": None, "changed": 0, "flagged": False},
-        {"when": "start", "asked": 3, "changed": 0, "flagged": False, "images": [1]},
-        {"when": "end", "asked": 3, "changed": 0, "flagged": False, "interval": [0.1]},
-        {"when": "never", "asked": 3, "changed": 0, "flagged": False},
-        {"when": "end", "asked": 3, "changed": 0, "flagged": "no"},
-        {"when": "end", "asked": 3, "changed": 0, "flagged": False, "around": "x"},
-        {"when": "end", "asked": 3, "changed": 0, "flagged": False, "rate": "x"},
-    ],
-)
-def test_a_damaged_record_of_a_check_is_named(entry):
-    with pytest.raises(ValueError, match=r"consistency: expected the record of a check, got .*"):
-        queries_of_checks({"consistency": [entry]})
-
-
-def test_damaged_records_of_checks_are_named():
-    with pytest.raises(ValueError, match="consistency: expected a list of checks, got 5"):
-        queries_of_checks({"consistency": 5})
+    assert "contradictory  20 samples: the teacher put equal images in different" in result.out
+    assert "error: the teacher gave different answers to the same images" in result.err
+    assert read_manifest(tmp_path / "run")["state"] == "finished"

@@ -10,8 +10,6 @@ import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.planned_run import RunExecution
-from db3kd.labelling.run_writer import write_run
-from db3kd.labelling.source import Source
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers.base import SingleClassError
@@ -126,24 +124,18 @@ def test_a_flag_is_expected():
 def test_the_answers_of_a_resumed_run_are_compared_with_those_of_the_same_images(tmp_path):
     """The teacher is asked again about images of both classes, in the order of the run."""
     images = ImageSet.from_arrays(pixels(range(0, COUNT, 2)), name="even")
-    settings = db3kd.LabelSettings("sd", queries=4_000)
-    source, execution = Source("even"), RunExecution(consistency_checks=32)
     teacher = RareTeacher(SHAPE, max_batch=50)
     with pytest.raises(RuntimeError, match="out of service"):
-        write_run(
-            tmp_path,
+        db3kd.label(
             RaisingTeacher(teacher, 1_500, RuntimeError("out of service")),
-            source,
-            settings,
-            images=images,
-            execution=execution,
+            images,
+            SETTINGS,
+            out=tmp_path,
         )
 
-    write_run(tmp_path, teacher, source, settings, images=images, resume=True, execution=execution)
+    db3kd.label(teacher, images, SETTINGS, out=tmp_path, resume=True, consistency_checks=32)
 
-    checks = read_manifest(tmp_path)["consistency"]
-    assert [check["changed"] for check in checks] == [0] * len(checks)
-    assert checks[0]["asked"]
+    assert read_manifest(tmp_path)["consistency"] == [{"asked": 32, "changed": 0}]
 
 
 def test_a_run_that_continued_is_resumed_without_the_option(tmp_path):
@@ -157,27 +149,3 @@ def test_a_run_that_continued_is_resumed_without_the_option(tmp_path):
     labels = db3kd.label(teacher, images, SETTINGS, out=tmp_path, resume=True)
 
     assert teacher.total == 1_000 and labels.decision.bincount().tolist() == [2_998, 2]
-
-
-def test_a_run_of_one_class_is_refused_again_before_its_answers_are_checked(tmp_path):
-    teacher, images = few()
-    image_set, source = ImageSet.from_arrays(images, name="few"), Source("few")
-    settings, execution = (
-        db3kd.LabelSettings("sd", queries=4_000),
-        RunExecution(consistency_checks=32),
-    )
-    for resume in (False, True):
-        with pytest.raises(SingleClassError, match="for 1,000 images"):
-            write_run(
-                tmp_path, teacher, source, settings, images=image_set, resume=resume,
-                execution=execution,
-            )  # fmt: skip
-        assert teacher.total == FIRST_CHECKED
-
-    execution = RunExecution(consistency_checks=32, rare_classes=True)
-    totals = write_run(
-        tmp_path, teacher, source, settings, images=image_set, resume=True, execution=execution
-    )
-
-    asked = sum(check["asked"] for check in read_manifest(tmp_path)["consistency"])
-    assert totals.queries == COUNT and teacher.total == COUNT + asked

@@ -34,7 +34,7 @@ VALID: dict[tuple[str, str], tuple[Any, ...]] = {
     ("*", "test"): (None,),
     ("*", "price_per_1000"): (3, None),
     ("*", "budget"): (3,),
-    ("distill", "consistency_checks"): (3,),
+    ("*", "consistency_checks"): (3,),
     ("compare", "seeds"): (3,),
     ("compare", "callbacks"): (None,),
     ("compare", "on_student"): (None,),

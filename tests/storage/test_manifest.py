@@ -161,14 +161,9 @@ def described(was: dict, now: dict) -> str:
             'settings.choosing: was {"proxies": 2, "training": {"steps": 12, "seed": 0}}, is null',
         ),
         (
-            {"queries": 1000, "consistency_checks": 10, "labelling": LABELLING},
-            {"queries": 900, "consistency_checks": 9, "labelling": LABELLING | {"queries": 800}},
+            {"queries": 1000, "labelling": LABELLING},
+            {"queries": 900, "labelling": LABELLING | {"queries": 800}},
             "settings.queries: was 1000, is 900 (queries=)",
-        ),
-        (
-            {"queries": 1000, "consistency_checks": 10, "labelling": LABELLING},
-            {"queries": 1000, "consistency_checks": 9, "labelling": LABELLING | {"queries": 800}},
-            "settings.consistency_checks: was 10, is 9 (consistency_checks=)",
         ),
         (
             {"labelling": LABELLING, "surrogate": {"networks": 1, "queries": 90}},

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from db3kd.cli.app import app
 from db3kd.data.loading import load_data
-from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.label_files import load_labels
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError, load_teacher
@@ -76,7 +75,7 @@ def test_a_description_of_a_service_labels_from_the_command_line(tmp_path, truth
         result = invoke("label", "--teacher", path, *options, "--out", tmp_path / "run")
         assert result.exit_code == 0, result.output
         manifest = read_manifest(tmp_path / "run")
-        assert manifest["totals"]["queries"] + queries_of_checks(manifest) == paid
+        assert manifest["totals"]["queries"] == paid
         assert {asked.headers["X-Key"] for asked in server.asked} == {"Bearer hush-hush"}
         shown = invoke("info", "--teacher", path).output
         assert "predictions.*.label" in shown and "0 to 255" in shown
@@ -109,7 +108,7 @@ def test_an_address_alone_takes_its_classes_from_the_images(tmp_path, truth):
         assert result.exit_code == 0, result.output
         manifest = read_manifest(tmp_path / "run")
         assert manifest["totals"]["queries"] == 10
-        assert server.answered == 10 + queries_of_checks(manifest)
+        assert server.answered == 10
 
 
 def test_arguments_replace_the_description(tmp_path, truth):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.distillation.answers import NUMBERS, Answers, no_answers
 from db3kd.errors import InputError
-from db3kd.pipelines.asking.answer_checks import AnswerChecks
+from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.sharded_decisions import decide_in_shards, shard_sizes
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
@@ -34,6 +35,25 @@ HELD_OUT = -1
 """The round of held-out images."""
 
 
+def clean_answers(path: Path) -> tuple[Tensor, Tensor]:
+    """Returns the images in the shards of a stored run, and their classes.
+
+    Augmented images are left out.
+
+    Args:
+        path: The run folder; one without a run has none.
+
+    Returns:
+        [n] int64, the numbers of the images in their set, and [n] int64, their classes.
+    """
+    images, decisions = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
+    for _, table in read_shards(path, ANSWERS, missing_ok=True):
+        clean = read_column(table, "number", torch.int64) == 0
+        images.append(read_column(table, "image", torch.int64)[clean])
+        decisions.append(read_column(table, "decision", torch.int64)[clean])
+    return torch.cat(images), torch.cat(decisions)
+
+
 class AnswerRun:
     """Asks a teacher about images in rounds, and keeps every answer.
 
@@ -51,7 +71,8 @@ class AnswerRun:
         on_answers: Called with the number of new answers after each batch; None by default.
         while_choosing: Makes the context in which the images of a round are chosen; `nullcontext`
             by default.
-        checks: Repeats known answers before the first new query; None by default.
+        consistency_check: Repeats known answers before the first new query; None by default, and
+            afterwards.
 
     Raises:
         ValueError: If a shard of the folder holds values that no run writes.
@@ -70,7 +91,7 @@ class AnswerRun:
         self._order = order
         self.on_answers: Callable[[int], None] | None = None
         self.while_choosing: Callable[[], AbstractContextManager[object]] = nullcontext
-        self.checks: AnswerChecks | None = None
+        self.consistency_check: ConsistencyCheck | None = None
         self._log = ChoiceLog(folder.path)
         self._stored: dict[int, Answers] = {}
         self._stored_rounds: dict[int, int] = {}
@@ -146,24 +167,24 @@ class AnswerRun:
         return answers
 
     def check_known(self, rows: Tensor | None = None, decisions: Tensor | None = None) -> None:
-        """Repeats known answers, if `checks` is set and has not been used yet.
+        """Repeats known answers, if `consistency_check` is set and has not been used yet.
 
         Args:
             rows: [n] int64, images whose answers are not in shards, but elsewhere in the folder.
             decisions: [n] int64, these answers.
 
         Raises:
-            ValueError: As `AnswerChecks.repeat`.
-            TeacherError: If the teacher fails.
+            TeacherError: As `ConsistencyCheck.repeat`.
         """
-        if self.checks is None:
+        check, self.consistency_check = self.consistency_check, None
+        if check is None:
             return
         known = no_answers(self.answers.images)
         for shard in self._stored.values():
             known = known.add(shard.rows, shard.decisions)
         if rows is not None and decisions is not None:
             known = known.add(rows, decisions)
-        self.checks.repeat(known.images, known.rows, known.decisions)
+        check.repeat(self.folder, self.teacher, known.images.read, known.rows, known.decisions)
 
     def _journaled(self, first: int, count: int) -> tuple[int, Tensor]:
         """Returns the place of the first missing shard in a round, and its answers in a journal."""

@@ -21,11 +21,13 @@ from db3kd.pipelines.comparison.report import ComparisonSummary, write_compariso
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.distill import DistillResult, run_distillation
 from db3kd.pipelines.distillation.reproduction import described_data
+from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.pipelines.teaching.time_limit import time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
+from db3kd.querying.consistency import ConsistencyCheck, describe_checks, queries_of_checks
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.existing_runs import queries_paid_twice
@@ -48,8 +50,10 @@ class Comparison:
 
     Attributes:
         rows: The students of each strategy, in the order of the strategies.
-        queries: Queries of all students, including those about the test images.
+        queries: Queries of all students, including those about the test images and
+            `check_queries`.
         test_queries: Queries about the test images.
+        check_queries: Queries that repeated known answers, in addition to the budgets.
         steps: Training steps of each student.
         table: The table, as Markdown.
         notes: Sentences on why strategies were not used, how the numbers were made and what they
@@ -61,6 +65,7 @@ class Comparison:
     rows: tuple[ComparisonRow, ...]
     queries: int
     test_queries: int
+    check_queries: int
     steps: int
     table: str
     notes: tuple[str, ...]
@@ -89,6 +94,7 @@ def compare(
     on_student: Callable[[str, ComparedStudent], None] | None = None,
     rare_classes: bool = False,
     accept_changed_teacher: bool = False,
+    consistency_checks: int = 0,
 ) -> Comparison:
     """Trains students with several strategies at the same budget, and compares them.
 
@@ -126,6 +132,8 @@ def compare(
         on_student: Called with the strategy and the results of each finished student.
         rare_classes: See `distill`.
         accept_changed_teacher: See `distill`.
+        consistency_checks: See `distill`. The queries are in addition to the budgets of all
+            students, and repeat known answers of any of them, or about test images.
 
     Returns:
         The rows and the table.
@@ -140,6 +148,7 @@ def compare(
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
     check_accepts_teacher(accept_changed_teacher, resume)
+    check_repeated_answers(consistency_checks, images, resume)
     prepared = prepare_comparison(
         teacher,
         images,
@@ -162,6 +171,7 @@ def compare(
         callbacks=callbacks,
         on_student=on_student,
         accept_changed_teacher=accept_changed_teacher,
+        consistency_checks=consistency_checks,
     )
 
 
@@ -173,6 +183,7 @@ def run_comparison(
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
     accept_changed_teacher: bool = False,
+    consistency_checks: int = 0,
 ) -> Comparison:
     """Carries out a comparison whose arguments are checked.
 
@@ -183,8 +194,10 @@ def run_comparison(
         callbacks: See `compare`.
         on_student: See `compare`.
         accept_changed_teacher: See `distill`.
+        consistency_checks: See `compare`.
 
     Raises:
+        TeacherChangedError: If answers of the teacher have changed.
         FileExistsError: As `compare`.
         TeacherError: As `compare`.
     """
@@ -195,6 +208,12 @@ def run_comparison(
                 prepared.expected_runs(path), accept_changed_teacher=accept_changed_teacher
             )
         folder = stack.enter_context(open_comparison(path, prepared.manifest(), resume=resume))
+        if resume and prepared.images is not None:
+            checks = prepared.count_checks(path, consistency_checks)
+            images, known, decisions = prepared.known_answers(path)
+            ConsistencyCheck(checks, accept_changed_teacher).repeat(
+                folder.run, prepared.teacher, images.read, known, decisions
+            )
         prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))
         plan, steps = prepared.plan, _equal_steps(folder, prepared)
         students = _Students(
@@ -228,12 +247,15 @@ def run_comparison(
             teacher_accuracy=_teacher_accuracy(prepared.test, students.decisions),
             noun=prepared.noun,
             paid_twice=queries_paid_twice(path, *prepared.answer_folders(path)),
+            check_queries=queries_of_checks(folder.run.manifest),
+            checks=describe_checks(folder.run.manifest),
         )
         write_comparison(path, summary)
     return Comparison(
         rows=rows,
         queries=summary.queries,
         test_queries=plan.test_images,
+        check_queries=summary.check_queries,
         steps=steps,
         table=comparison_table(rows, prepared.price_per_1000),
         notes=tuple(summary.notes()),

@@ -16,6 +16,7 @@ from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.run_journals import answers_in_stage
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
 from db3kd.teachers import Teacher
 from db3kd.wording import counted, input_noun, plural
@@ -45,6 +46,17 @@ def stored_steps(path: Path) -> int | None:
     return _noted_steps(RunNotes(path))
 
 
+def stored_test_decisions(path: Path) -> Tensor:
+    """Returns the teacher's classes of the first test images, [n] int64; none without a comparison.
+
+    Args:
+        path: The folder of a comparison.
+    """
+    for _, table in read_shards(path, TEST_DECISIONS, missing_ok=True):
+        return read_column(table, "decision", torch.int64)
+    return torch.from_numpy(answers_in_stage(path, TEST_DECISIONS, 0))
+
+
 def _noted_steps(notes: RunNotes) -> int | None:
     noted = notes.get(_STEPS)
     return None if noted is None else int(noted)
@@ -56,12 +68,15 @@ class ComparisonFolder:
     Args:
         folder: The folder, opened for writing.
         notes: Its notes.
+
+    Attributes:
+        run: The folder.
     """
 
     def __init__(self, folder: RunFolder, notes: RunNotes) -> None:
         self.path = folder.path
+        self.run = folder
         self._notes = notes
-        self._folder = folder
 
     def decide_test(self, teacher: Teacher, test: ImageSet | None) -> Tensor | None:
         """Returns the teacher's classes of the test images, [n] int64, and asks for them only once.
@@ -72,12 +87,12 @@ class ComparisonFolder:
         """
         if test is None:
             return None
-        if self._folder.has_shard(0):
-            return _read_decisions(self._folder, teacher.classes, len(test))
+        if self.run.has_shard(0):
+            return _read_decisions(self.run, teacher.classes, len(test))
         nouns = plural(input_noun(teacher.image_shape))
         with (
             show_answers(f"asking about test {nouns}", len(test), nouns) as on_answers,
-            self._folder.journal(0, teacher.classes) as journal,
+            self.run.journal(0, teacher.classes) as journal,
         ):
             decisions = decide_all(
                 teacher,
@@ -87,7 +102,7 @@ class ComparisonFolder:
                 journal=journal,
             )
         arrow, _ = import_pyarrow()
-        self._folder.write_shard(0, arrow.table({"decision": decisions.numpy()}))
+        self.run.write_shard(0, arrow.table({"decision": decisions.numpy()}))
         return decisions
 
     def finished_student(
@@ -137,8 +152,8 @@ class ComparisonFolder:
 
     def finish(self, test_queries: int) -> None:
         """Marks the comparison as finished."""
-        if not self._folder.verify_finished():
-            self._folder.finish({"samples": test_queries, "queries": test_queries})
+        if not self.run.verify_finished():
+            self.run.finish({"samples": test_queries, "queries": test_queries})
 
 
 def _student(strategy: str, seed: int) -> str:

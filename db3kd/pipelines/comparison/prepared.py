@@ -5,16 +5,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_count, check_flag, check_seed
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError
+from db3kd.pipelines.asking.answer_run import clean_answers
 from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
-from db3kd.pipelines.comparison.folder import TEST_DECISIONS, stored_steps, student_folder
+from db3kd.pipelines.comparison.folder import (
+    TEST_DECISIONS,
+    stored_steps,
+    stored_test_decisions,
+    student_folder,
+)
 from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
 from db3kd.pipelines.distillation.prepared import (
     PreparedDistillation,
     answered_in_distill_run,
+    nothing_left_to_ask,
     prepare_distillation,
 )
 from db3kd.pipelines.inputs import (
@@ -124,11 +134,46 @@ class PreparedComparison(PreparedRun):
 
     def answer_folders(self, out: Path) -> list[Path]:
         """Returns the folders in which the students of the comparison in `out` keep answers."""
+        return [folder for student in self._students(out) for folder in answer_folders(student)]
+
+    def known_answers(self, out: Path) -> tuple[ImageSet, Tensor, Tensor]:
+        """Returns images that the teacher of the comparison in `out` was asked about.
+
+        These are the images in the students' shards, without augmented ones, or the test images,
+        whichever are more.
+
+        Args:
+            out: The folder of the comparison.
+
+        Returns:
+            The set of the images, [n] int64, their numbers in it, and [n] int64, their classes.
+        """
+        assert self.images is not None  # answers about pseudo samples are not repeated
+        known = zip(*map(clean_answers, self._students(out)), strict=True)
+        rows, decisions = map(torch.cat, known)
+        tested = stored_test_decisions(out)
+        if self.asked is None or len(rows) > len(tested):
+            return self.images, rows, decisions
+        return self.asked, torch.arange(len(tested)), tested
+
+    def count_checks(self, out: Path, checks: int) -> int:
+        """Returns how many queries of a resumed comparison repeat known answers.
+
+        Args:
+            out: The folder of the comparison.
+            checks: The argument `consistency_checks` of `compare`.
+        """
+        tested = count_answers(out, TEST_DECISIONS) == self.plan.test_images
+        if not checks or (tested and all(map(_is_answered, self._students(out)))):
+            return 0
+        return min(checks, len(self.known_answers(out)[1]))
+
+    def _students(self, out: Path) -> list[Path]:
+        """Returns the folders of the students of the comparison in `out`, with or without a run."""
         return [
-            folder
+            student_folder(out, strategy, seed)
             for strategy in self.plan.plans
             for seed in self.used_seeds
-            for folder in answer_folders(student_folder(out, strategy, seed))
         ]
 
     def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
@@ -147,12 +192,12 @@ class PreparedComparison(PreparedRun):
         if not holds_run(out):
             return 0
         compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
-        runs = (
-            student_folder(out, strategy, seed)
-            for strategy in self.plan.plans
-            for seed in self.used_seeds
-        )
-        return count_answers(out, TEST_DECISIONS) + sum(map(answered_in_distill_run, runs))
+        answered = map(answered_in_distill_run, self._students(out))
+        return count_answers(out, TEST_DECISIONS) + sum(answered)
+
+
+def _is_answered(student: Path) -> bool:
+    return nothing_left_to_ask(student, answered_in_distill_run(student))
 
 
 def prepare_comparison(

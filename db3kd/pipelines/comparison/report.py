@@ -41,6 +41,8 @@ class ComparisonSummary:
         rows: The results.
         noun: What the report calls an image.
         paid_twice: At most how many queries were paid twice, because an answer was lost.
+        check_queries: Queries that repeated known answers.
+        checks: What that showed, from `describe_checks`.
     """
 
     teacher: str
@@ -57,12 +59,14 @@ class ComparisonSummary:
     teacher_accuracy: float | None = None
     noun: InputNoun = "image"
     paid_twice: int = 0
+    check_queries: int = 0
+    checks: str = ""
 
     @property
     def queries(self) -> int:
-        """Queries of all students, including those about the test images."""
+        """Queries of all students, including those about the test images and those of checks."""
         students = [each for row in self.rows for each in row.students]
-        return sum(each.queries for each in students) + self.plan.test_images
+        return sum(each.queries for each in students) + self.plan.test_images + self.check_queries
 
     @property
     def comparable(self) -> list[ComparisonRow]:
@@ -145,6 +149,10 @@ class ComparisonSummary:
                 f", {self.plan.test_images:,} of them about the test {noun}s, once for all students"
             )
         notes.append(f"{total}.")
+        if self.check_queries:
+            notes.append(
+                f"Consistency checks: {self.check_queries:,} of these queries; {self.checks}."
+            )
         if self.paid_twice:
             notes.append(paid_twice_note(self.paid_twice))
         return notes
@@ -182,6 +190,7 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
         "price_per_1000": summary.price_per_1000,
         "queries": summary.queries,
         "test_queries": summary.plan.test_images,
+        "check_queries": summary.check_queries,
         "teacher_accuracy": summary.teacher_accuracy,
         "rows": [_row(row) for row in summary.rows],
     }

@@ -7,16 +7,16 @@ from pathlib import Path
 from torch import nn
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
-from db3kd.labelling.check_results import describe_checks
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.prepared import PreparedDistillation, prepare_distillation
 from db3kd.pipelines.distillation.run import DistillRun
-from db3kd.pipelines.inputs import check_consistency_checks
+from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.teaching.teaching import Choice
 from db3kd.planning import BudgetPlan, Strategy
+from db3kd.querying.consistency import ConsistencyCheck, describe_checks
 from db3kd.report import wilson_interval
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.training.callbacks import TrainingCallback, check_callbacks
@@ -159,7 +159,7 @@ def distill(
     """
     check_callbacks(callbacks)
     check_accepts_teacher(accept_changed_teacher, resume)
-    check_consistency_checks(consistency_checks, images, resume)
+    check_repeated_answers(consistency_checks, images, resume)
     prepared = prepare_distillation(
         teacher,
         images,
@@ -217,8 +217,7 @@ def run_distillation(
             prepared,
             folder,
             callbacks,
-            consistency_checks=consistency_checks,
-            accept_changed_teacher=accept_changed_teacher,
+            consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
         )
         finished = run.execute(resume=resume)
     return DistillResult(

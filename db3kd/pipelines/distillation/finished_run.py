@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answers import Answers
-from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -24,6 +23,7 @@ from db3kd.pipelines.student_warnings import (
 )
 from db3kd.pipelines.teaching.teaching import Choice
 from db3kd.planning import BudgetPlan
+from db3kd.querying.consistency import queries_of_checks
 from db3kd.tables import Features
 from db3kd.validation import are_equal
 from db3kd.wording import InputNoun, input_noun

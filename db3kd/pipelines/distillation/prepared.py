@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
@@ -13,6 +12,8 @@ from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.errors import ArgumentError
+from db3kd.labelling.labels import LABELS
+from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
 from db3kd.pipelines.asking.answer_run import ANSWERS
 from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
@@ -27,17 +28,13 @@ from db3kd.pipelines.inputs import (
 )
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
-from db3kd.pipelines.teaching.distance_students import (
-    decisions_before_distances,
-    expected_distances,
-    label_settings,
-)
+from db3kd.pipelines.teaching.distance_students import expected_distances, label_settings
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import begun_with, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, read_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
-from db3kd.storage.run_journals import count_answers, journaled_answers
+from db3kd.storage.run_journals import answers_in_stage, count_answers, journaled_answers
 from db3kd.synthesis.sample_run import expected_samples
 from db3kd.tables import Features
 from db3kd.teachers import describe
@@ -108,10 +105,15 @@ class PreparedDistillation(PreparedRun):
             out: The run folder.
             checks: The argument `consistency_checks` of `distill`.
         """
-        if not holds_run(out) or nothing_left_to_ask(out, answered_in_distill_run(out)):
+        if not checks:
             return 0
-        numbers, _ = self.decisions_before_distances(out)
-        return min(checks, count_answers(out, ANSWERS) + len(numbers))
+        answered = answered_in_distill_run(out)
+        _, labels, _ = answer_folders(out)
+        finished = nothing_left_to_ask(out, answered) or is_finished(labels)
+        if finished or answered >= self.plan.queries:
+            return 0
+        decided = answers_in_stage(labels, LABELS, DECISIONS)  # before distances are measured
+        return min(checks, count_answers(out, ANSWERS) + len(decided))
 
     def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
         """Yields the runs of the distillation that a resumed one may find in `out`.
@@ -129,22 +131,6 @@ class PreparedDistillation(PreparedRun):
         if plan.pseudo_samples and holds_run(samples):
             settings = sample_settings(plan.pseudo_samples, training, samples)
             yield expected_samples(samples, self.teacher, settings)
-
-    def decisions_before_distances(self, out: Path) -> tuple[Tensor, Tensor]:
-        """Returns what the run in `out` knows of the images whose distances it measures.
-
-        Args:
-            out: The run folder.
-
-        Returns:
-            [n] int64, the numbers of the training images, and [n] int64, their classes; none
-            before distances are measured, and none afterwards.
-        """
-        _, labels, _ = answer_folders(out)
-        if not self.plan.label_queries or not holds_run(labels) or is_finished(labels):
-            return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-        seed = self.settings.training.seed
-        return decisions_before_distances(self.plan, self.teacher.classes, seed, labels)
 
     def order(self) -> Tensor:
         """Returns the image of each sample, [N] int64; the last samples are held out."""

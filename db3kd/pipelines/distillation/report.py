@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from db3kd.distillation.answer_batches import mean_probabilities
-from db3kd.labelling.check_results import describe_checks
 from db3kd.labelling.sample_choice import spread_over_classes
 from db3kd.pipelines.distillation.finished_run import FinishedRun
 from db3kd.pipelines.distillation.reproduction import reproduction, usage
 from db3kd.pipelines.student_warnings import paid_twice_note
 from db3kd.planning import BudgetPlan
+from db3kd.querying.consistency import describe_checks
 from db3kd.report import (
     Disagreements,
     PlanChoice,

@@ -9,9 +9,7 @@ from torch import nn
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.repeated_queries import record_lost
 from db3kd.models.weights import STUDENT_FILE
-from db3kd.pipelines.asking.answer_checks import AnswerChecks
 from db3kd.pipelines.asking.answer_run import ANSWERS, AnswerRun
 from db3kd.pipelines.asking.pseudo_sample_answers import pseudo_sample_answers
 from db3kd.pipelines.asking.rounds import ask_rounds
@@ -32,12 +30,17 @@ from db3kd.pipelines.run_layout import (
     answer_folders,
 )
 from db3kd.pipelines.run_notes import notes_of
-from db3kd.pipelines.teaching.distance_students import DistanceStudent, measure_distances
+from db3kd.pipelines.teaching.distance_students import (
+    DistanceStudent,
+    decisions_before_distances,
+    measure_distances,
+)
 from db3kd.pipelines.teaching.rules import why_taught_by
 from db3kd.pipelines.teaching.teaching import Teaching, validation_callbacks
 from db3kd.pipelines.teaching.time_limit import steps_within
 from db3kd.progress import Progress
 from db3kd.progress_answers import count_answers_in
+from db3kd.querying.consistency import ConsistencyCheck, queries_of_checks
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice
 from db3kd.storage.manifest import identity, is_finished
@@ -62,8 +65,7 @@ class DistillRun:
         prepared: The checked arguments of the distillation.
         folder: The run folder.
         callbacks: Further callbacks of the student's training.
-        consistency_checks: See `distill`.
-        accept_changed_teacher: See `distill`.
+        consistency_check: Checks the teacher before a resumed run continues.
     """
 
     def __init__(
@@ -71,14 +73,11 @@ class DistillRun:
         prepared: PreparedDistillation,
         folder: Path,
         callbacks: Sequence[TrainingCallback] = (),
-        *,
-        consistency_checks: int = 0,
-        accept_changed_teacher: bool = False,
+        consistency_check: ConsistencyCheck | None = None,
     ) -> None:
         self.prepared, self.folder = prepared, folder
         self._callbacks = callbacks
-        self._consistency_checks = consistency_checks
-        self._accept_changed_teacher = accept_changed_teacher
+        self._consistency_check = consistency_check
 
     def execute(self, *, resume: bool) -> FinishedRun:
         """Carries out the run, or the rest of it, and writes the student and the report.
@@ -147,10 +146,7 @@ class DistillRun:
         augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
         run = AnswerRun(folder, prepared.teacher, augmented, order)
-        record_lost(folder)
-        run.checks = AnswerChecks(
-            folder, prepared.teacher, self._consistency_checks, self._accept_changed_teacher
-        )
+        run.consistency_check = self._consistency_check
         title = "asking the teacher"
         if plan.label_queries:  # a display of its own follows
             title = f"asking about held-out {plural(prepared.noun)}"
@@ -177,7 +173,9 @@ class DistillRun:
         labels = None
         if plan.label_queries:
             if not is_finished(self.folder / LABELS_FOLDER):
-                numbers, decisions = prepared.decisions_before_distances(self.folder)
+                numbers, decisions = decisions_before_distances(
+                    plan, prepared.teacher.classes, seed, self.folder / LABELS_FOLDER
+                )
                 run.check_known(numbers * NUMBERS, decisions)
             with notes.timed("asking"):
                 labels = measure_distances(
@@ -284,6 +282,7 @@ class DistillRun:
             {
                 "samples": len(answers) if self.prepared.images is not None else 0,
                 "queries": len(answers) + count_label_queries(labels),
+                "check_queries": queries_of_checks(folder.manifest),
                 "seconds": time.monotonic() - started,
             }
         )

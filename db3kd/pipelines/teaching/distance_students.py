@@ -29,9 +29,9 @@ from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
 from db3kd.progress import Progress, show_progress
-from db3kd.storage.manifest import identity, is_finished, read_manifest
+from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun
-from db3kd.storage.run_journals import Journals
+from db3kd.storage.run_journals import answers_in_stage
 from db3kd.teachers import Teacher
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.checkpoint import Checkpoint
@@ -77,14 +77,12 @@ def decisions_before_distances(
         plan: The plan of the run.
         classes: The teacher's number of classes.
         seed: The seed of the run.
-        folder: Its folder, which holds a run.
+        folder: Its folder, with or without a run.
 
     Returns:
         [n] int64, the numbers of the images, and [n] int64, their classes.
     """
-    stored = read_manifest(folder)
-    journals = Journals(folder.absolute(), LABELS, identity(stored), stored["started"])
-    decisions = torch.from_numpy(journals.answers_in(journals.file(DECISIONS)))
+    decisions = torch.from_numpy(answers_in_stage(folder, LABELS, DECISIONS))
     limits = divide_budget(label_settings(plan, seed), plan.training_images, classes)
     return DecisionOrder().indices(limits)[: len(decisions)], decisions
 

@@ -7,7 +7,6 @@ from real_servers import MLServer, RealServer, Triton, servers_python, train_dig
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
-from db3kd.labelling.check_results import queries_of_checks
 from db3kd.labelling.label_files import load_labels
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import load_teacher
@@ -37,7 +36,7 @@ def label(tmp_path, text: str, name: str):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     found = read_manifest(tmp_path / name)
-    queries = found["totals"]["queries"] + queries_of_checks(found)
+    queries = found["totals"]["queries"]
     return load_labels(tmp_path / name), queries
 
 
