@@ -105,9 +105,10 @@ def test_answers_of_a_check_that_failed_are_counted_by_the_next_process(run, aga
         repeat(resumed, service, again)
         manifest = resumed.manifest
 
-    assert queries_of_checks(manifest) == service.answers == 2 * BATCH + again
-    assert queries_in_flight(manifest) == 0
-    assert describe_checks(manifest).endswith("16 queries in checks that were interrupted")
+    known = 1 + BATCH  # the first call of a process has one image
+    assert queries_of_checks(manifest) == service.answers == known + again
+    assert queries_in_flight(manifest) == BATCH, "the failed call may have been paid for"
+    assert describe_checks(manifest).endswith(f"{known} queries in checks that were interrupted")
     assert not list(run.path.glob("*.journal"))
 
 
