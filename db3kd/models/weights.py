@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from db3kd.argument_types import check_path, check_type
-from db3kd.errors import ArgumentError
+from db3kd.errors import ArgumentError, InputNotFoundError
 from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import write_atomically
@@ -155,7 +155,7 @@ def student_in_folder(folder: Path, argument: str) -> Path:
         found = "no student"
         if holds_run(folder):
             found = f"{describe_format(read_manifest(folder)['format'])} without a student"
-        raise FileNotFoundError(
+        raise InputNotFoundError(
             f"{argument}: expected {STUDENT_FILE} in {folder}, got {found}; name a weights file"
         )
     return files[0] if len(files) == 1 else folder / STUDENT_FILE

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from db3kd.errors import NotAFolderError
+
 LOCK = ".lock"
 
 _WORKERS = ".helpers"
@@ -33,7 +35,7 @@ def check_parents(path: Path) -> None:
     """
     parent = next((each for each in path.absolute().parents if each.exists()), None)
     if parent is not None and not parent.is_dir():
-        raise NotADirectoryError(
+        raise NotAFolderError(
             f"{path}: expected a path in a folder, but {parent} is a file; pass another out="
         )
 
