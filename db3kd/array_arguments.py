@@ -12,7 +12,10 @@ from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.wording import counted
 
 IntegersLike: TypeAlias = Tensor | np.ndarray | Sequence[int]
-"""Integers as `as_classes` and `as_index` take them: a tensor, an array or a sequence."""
+"""Integers as `as_classes` takes them: a tensor, an array or a sequence."""
+
+IndexLike: TypeAlias = IntegersLike | Sequence[bool]
+"""Row numbers, or a mask, as `as_index` takes them: a tensor, an array or a sequence."""
 
 
 def as_classes(
@@ -55,7 +58,7 @@ def as_classes(
     return numbers
 
 
-def as_index(index: IntegersLike | Sequence[bool], count: int, name: str = "index") -> Tensor:
+def as_index(index: IndexLike, count: int, name: str = "index") -> Tensor:
     """Returns row numbers as int64 on the CPU, after checks.
 
     Example:

@@ -4,10 +4,31 @@ The command line shows such an error in one line, with options instead of argume
 the same built-in classes may be bugs, so it calls them unexpected.
 """
 
-__all__ = ["ArgumentError", "ArgumentTypeError", "DivergedError", "InputError"]
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "Db3kdError",
+    "DivergedError",
+    "InputError",
+    "InputNotFoundError",
+    "MissingPackageError",
+    "NotAFolderError",
+    "OutputExistsError",
+]
 
 
-class _OneArgument(Exception):
+class Db3kdError(Exception):
+    """The base class of all errors below, and of `TeacherError`.
+
+    Example:
+        >>> try:
+        ...     labels = db3kd.label(teacher, images)
+        ... except Db3kdError as error:
+        ...     print(error)
+    """
+
+
+class _OneArgument(Db3kdError):
     def __init__(self, argument: str, problem: str) -> None:
         super().__init__(argument, problem)  # what pickle passes to the class again
         self.argument = argument
@@ -52,7 +73,7 @@ class ArgumentTypeError(_OneArgument, TypeError):
     """
 
 
-class InputError(ValueError):
+class InputError(Db3kdError, ValueError):
     """Something else that a user provides is invalid: a file, a run folder or a variable.
 
     Example:
@@ -61,10 +82,46 @@ class InputError(ValueError):
     """
 
 
-class DivergedError(FloatingPointError):
+class DivergedError(Db3kdError, FloatingPointError):
     """The loss of a training became infinite or NaN.
 
     Example:
         >>> raise DivergedError("training: the loss is nan after 10 of 300 steps")
         DivergedError: training: the loss is nan after 10 of 300 steps
+    """
+
+
+class InputNotFoundError(Db3kdError, FileNotFoundError):
+    """There is no such file or folder, or a folder lacks what it should contain.
+
+    Example:
+        >>> raise InputNotFoundError("data: there is no file train.csv")
+        InputNotFoundError: data: there is no file train.csv
+    """
+
+
+class OutputExistsError(Db3kdError, FileExistsError):
+    """A file or folder would be overwritten.
+
+    Example:
+        >>> raise OutputExistsError("runs/mine: already holds a run; choose another folder")
+        OutputExistsError: runs/mine: already holds a run; choose another folder
+    """
+
+
+class NotAFolderError(Db3kdError, NotADirectoryError):
+    """A path leads through a file.
+
+    Example:
+        >>> raise NotAFolderError("a.txt/run: expected a path in a folder, but a.txt is a file")
+        NotAFolderError: a.txt/run: expected a path in a folder, but a.txt is a file
+    """
+
+
+class MissingPackageError(Db3kdError, ModuleNotFoundError):
+    """An argument needs a package that is not installed.
+
+    Example:
+        >>> raise MissingPackageError('workers: more than one needs Ray: pip install "db3kd[ray]"')
+        MissingPackageError: workers: more than one needs Ray: pip install "db3kd[ray]"
     """

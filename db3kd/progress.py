@@ -33,7 +33,7 @@ class ProgressListener(Protocol):
         """Reports the totals so far; an omitted total has not changed.
 
         Args:
-            samples: Samples done.
+            samples: Samples done; of a training its steps, and of a choice of a scale its students.
             queries: Queries spent.
             mean_distance: The mean of the finite distances, L2 in input units.
         """
@@ -165,7 +165,7 @@ class Progress:
         """Shows the totals of this process so far; an omitted total has not changed.
 
         Args:
-            samples: Samples done.
+            samples: Samples done; of a training its steps, and of a choice of a scale its students.
             queries: Queries spent.
             mean_distance: The mean of the finite distances, L2 in input units.
         """
@@ -269,6 +269,15 @@ class Progress:
         return left if budget_left is None else min(left, budget_left)
 
 
+def check_progress(progress: ProgressListener | bool | None) -> None:
+    """Raises TypeError unless `progress` is a listener, True, False or None."""
+    if not (progress is None or isinstance(progress, bool) or hasattr(progress, "update")):
+        raise ArgumentTypeError(
+            "progress",
+            f"expected True, False, None or an object with a method update, got {brief(progress)}",
+        )
+
+
 def listening(
     progress: ProgressListener | bool | None, make: Callable[[], Progress]
 ) -> AbstractContextManager[ProgressListener | None]:
@@ -281,16 +290,17 @@ def listening(
     Raises:
         TypeError: If `progress` is something else.
     """
-    if progress is True:
-        return make()
-    if progress is None or progress is False:
-        return nullcontext()
-    if not hasattr(progress, "update"):
-        raise ArgumentTypeError(
-            "progress",
-            f"expected True, False, None or an object with a method update, got {brief(progress)}",
-        )
+    check_progress(progress)
+    if isinstance(progress, bool):
+        return make() if progress else nullcontext()
     return nullcontext(progress)
+
+
+def report_units(listener: ProgressListener, done: int, total: int) -> None:
+    """Reports how many units are done, such as steps; a display also receives the total."""
+    if isinstance(listener, Progress):
+        listener.samples = total
+    listener.update(samples=done)
 
 
 @contextmanager
@@ -299,7 +309,9 @@ def show_progress(title: str, total: int, unit: str) -> Iterator[CountListener]:
 
     Example:
         >>> with show_progress("training", steps, "steps") as show:
-        ...     train(network, images, on_step=show)
+        ...     for step in range(steps):
+        ...         train_one(network, images)
+        ...         show(step + 1)
 
     Args:
         title: The name of the computation.
@@ -313,8 +325,7 @@ def show_progress(title: str, total: int, unit: str) -> Iterator[CountListener]:
     with Progress(total, title=title, unit=unit) as progress:
 
         def show(done: int, total: int = total, *_: object) -> None:
-            progress.samples = total
-            progress.update(samples=done)
+            report_units(progress, done, total)
 
         yield show
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from db3kd.argument_types import brief, check_number
-from db3kd.argument_types import check_count as check_count
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.wording import input_noun
 

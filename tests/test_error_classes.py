@@ -1,15 +1,44 @@
 """The errors of db3kd say what they are about, and can be sent to another process."""
 
+import ast
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import db3kd
 from db3kd.argument_types import check_count, check_counts
 from db3kd.data.splits import MissingSplitError, require_split
-from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError, InputError
+from db3kd.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    Db3kdError,
+    DivergedError,
+    InputError,
+    InputNotFoundError,
+    MissingPackageError,
+    NotAFolderError,
+    OutputExistsError,
+)
 from db3kd.export.check import ExportError
 from db3kd.tables.checks import OutOfBoundsError
+
+PACKAGE = Path(db3kd.__file__).parent
+
+PLAIN = {
+    "ArithmeticError",
+    "FileExistsError",
+    "FileNotFoundError",
+    "FloatingPointError",
+    "NotADirectoryError",
+    "TypeError",
+    "ValueError",
+}
+"""Built-in classes that db3kd does not raise, because `db3kd.errors` has subclasses of them."""
+
+RAISES_PLAIN: set[str] = set()
+"""Files that may raise them: list one only if no user can cause its error."""
 
 
 @pytest.mark.parametrize(
@@ -31,11 +60,15 @@ def test_an_error_of_an_argument_has_its_name_and_the_problem(kind, built_in):
         DivergedError("a"),
         ExportError("student", "b"),
         OutOfBoundsError("problem", "advice"),
+        InputNotFoundError("a"),
+        OutputExistsError("a"),
+        NotAFolderError("a"),
+        MissingPackageError("a", name="b"),
     ],
 )
 def test_an_error_can_be_pickled(error):
     copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is type(error)
+    assert type(copy) is type(error) and isinstance(copy, Db3kdError)
     assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
@@ -67,3 +100,33 @@ def test_another_count_is_refused(value, kind):
     ) as raised:
         check_count(value, "max_batch")
     assert len(str(raised.value)) < 80
+
+
+def plain_raises(code: str) -> list[str]:
+    """Returns the built-in classes of `PLAIN` that the `raise` statements of a file name."""
+    raised = (node.exc for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Raise))
+    classes = (each.func if isinstance(each, ast.Call) else each for each in raised)
+    return [each.id for each in classes if isinstance(each, ast.Name) and each.id in PLAIN]
+
+
+def test_the_plain_errors_of_a_file_are_found():
+    code = """
+def check(value):
+    if value:
+        raise TypeError("value: expected text")
+    try:
+        raise ArgumentError("value", "expected text")
+    except ValueError as error:
+        raise ValueError from error
+    raise
+"""
+    assert plain_raises(code) == ["TypeError", "ValueError"]
+
+
+def test_errors_that_a_user_can_cause_have_classes_of_their_own():
+    files = {
+        str(file.relative_to(PACKAGE)): plain_raises(file.read_text("utf-8"))
+        for file in PACKAGE.rglob("*.py")
+    }
+    assert len(files) > 200
+    assert {name for name, found in files.items() if found} == RAISES_PLAIN

@@ -192,15 +192,15 @@ def test_students(images):
         lambda: db3kd.build_model("lenet5-fifth", SHAPE, 5),
         images,
         labels,
-        db3kd.KDLoss(temperature=4.0),
-        training,
+        loss=db3kd.KDLoss(temperature=4.0),
+        settings=training,
     )
     augmented = decide_augmented(known, AugmentedImages(images, 4, seed=6))
     other = train_classifier(
         lambda: db3kd.build_model("lenet5-fifth", SHAPE, 5),
         augmented.images,
         augmented.decisions,
-        replace(training, seed=7),
+        settings=replace(training, seed=7),
         rows=rows_with_clean_share(augmented.images, 0.5),
     )
     check_trained("students", *student.parameters(), *other.parameters())

@@ -25,12 +25,6 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
 
 
-def labels() -> db3kd.Labels:
-    teacher = db3kd.ModuleTeacher(network(), SHAPE, 2)
-    settings = db3kd.LabelSettings(measure="sd")
-    return db3kd.with_soft_labels(db3kd.label(teacher, IMAGES, settings, progress=False))
-
-
 def brightness() -> nn.Module:
     """Puts images in class 1 if their mean is above 0.5."""
     made = network()
@@ -38,6 +32,12 @@ def brightness() -> nn.Module:
         made[1].weight.copy_(torch.stack([torch.zeros(16), torch.ones(16)]))
         made[1].bias.copy_(torch.tensor([8.0, 0.0]))
     return made
+
+
+def labels() -> db3kd.Labels:
+    teacher = db3kd.ModuleTeacher(brightness(), SHAPE, 2)
+    settings = db3kd.LabelSettings(measure="sd")
+    return db3kd.with_soft_labels(db3kd.label(teacher, IMAGES, settings, progress=False))
 
 
 LABELS = labels()
@@ -118,6 +118,10 @@ CASES = {
     "progress": (
         lambda: db3kd.synthesize(TEACHER, db3kd.SynthesisSettings(samples=2), progress=3),
         "progress: expected True, False, None or .*, got 3",
+    ),
+    "progress of training": (
+        lambda: train_student(network, IMAGES, LABELS, progress=print),
+        "progress: expected True, False, None or .*, got builtin",
     ),
     "native op": (
         lambda: ops.soft_labels(np.ones((1, 2)), CLASSES[:1], normalisation="margin"),
@@ -251,6 +255,8 @@ def test_a_wrong_argument_is_named(case, tmp_path, monkeypatch):
 def test_settings_and_losses_are_keywords():
     with pytest.raises(TypeError, match="positional"):
         db3kd.train_student(network, IMAGES, LABELS, ONE_STEP)
+    with pytest.raises(TypeError, match="positional"):
+        db3kd.train_classifier(network, IMAGES, CLASSES, ONE_STEP)
 
 
 @pytest.mark.parametrize("form", [list, np.array, lambda classes: torch.tensor(classes).int()])

@@ -92,7 +92,7 @@ def load_network(options: argparse.Namespace, train: ImageSet) -> nn.Module:
         network.load_state_dict(saved.state)
         return network.eval()
     settings = TrainSettings(epochs=options.teacher_epochs, device="cpu")
-    network = train_classifier(make, train, true_labels(train), settings)
+    network = train_classifier(make, train, true_labels(train), settings=settings)
     if options.teacher is not None:
         options.teacher.parent.mkdir(parents=True, exist_ok=True)
         save_model(options.teacher, network, model=model, image_shape=shape, classes=classes)

@@ -44,7 +44,9 @@ def augmented_decision_method(
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
-        return train_classifier(student, augmented.images, augmented.decisions, seeded, rows=rows)
+        return train_classifier(
+            student, augmented.images, augmented.decisions, settings=seeded, rows=rows
+        )
 
     per_sample = float(augmented.images.queries_per_sample)
     return TrainingMethod("cross-entropy on augmented decisions", per_sample, run)
@@ -155,7 +157,7 @@ def surrogate_method(
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
-        network = train_classifier(surrogate, images, decisions, seeded)
+        network = train_classifier(surrogate, images, decisions, settings=seeded)
         soft = F.softmax(predict_logits(network, images) / temperature, 1)
         return train_on_soft_labels(student, images, decisions, soft, loss, seeded)
 

@@ -129,7 +129,7 @@ def decision_method(
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
-        return train_classifier(student, images, decisions, seeded, rows=rows)
+        return train_classifier(student, images, decisions, settings=seeded, rows=rows)
 
     return TrainingMethod("cross-entropy on decisions", 1.0, run)
 

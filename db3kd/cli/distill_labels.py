@@ -200,7 +200,7 @@ def _train_students(
     from db3kd.labelling.soft_labels import with_soft_labels
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
-    from db3kd.progress import show_progress
+    from db3kd.progress import Progress
     from db3kd.querying.search import UNANSWERED
     from db3kd.training.evaluation import evaluate
     from db3kd.training.student import train_student
@@ -220,14 +220,14 @@ def _train_students(
     accuracies = []
     for seed, file in files.items():
         seeded = replace(plan, settings=replace(plan.settings, seed=seed))
-        with show_progress(f"training, seed {seed}", steps, "steps") as show:
+        with Progress(steps, title=f"training, seed {seed}", unit="steps") as progress:
             network = train_student(
                 make_student,
                 run.images,
                 labels,
                 loss=plan.loss,
                 settings=seeded.settings,
-                progress=show,
+                progress=progress,
                 callbacks=callbacks[seed],
             )
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -278,15 +278,11 @@ def _write_description(
 def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
     """Returns the scale of margin soft labels, choosing it if none is given; None for inverse."""
     from db3kd.distillation.label_scale import choose_label_scale
-    from db3kd.distillation.scale import RELATIVE_SCALES, SHORT_TRAINING_STUDENTS
-    from db3kd.progress import show_progress
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale
-    trainings = SHORT_TRAINING_STUDENTS * len(RELATIVE_SCALES)
-    with show_progress("choosing the scale of the soft labels", trainings, "students") as show:
-        choice = choose_label_scale(
-            make_student, run.images, run.labels, plan.loss, plan.settings, show
-        )
+    choice = choose_label_scale(
+        make_student, run.images, run.labels, plan.loss, plan.settings, progress=True
+    )
     print("\n".join(choice.describe(input_noun(run.images.image_shape))))
     return choice.scale

@@ -8,14 +8,12 @@ A message that quotes another library keeps its mentions, because the quotation 
 for reasons of its own.
 """
 
-import opcode
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError, InputError
+from db3kd.errors import ArgumentError, ArgumentTypeError, Db3kdError
 from db3kd.wording import did_you_mean
 
 _OF_SYSTEM = (OSError, ImportError)
@@ -29,33 +27,10 @@ _OPTIONS = "db3kd_options"
 
 _DEBUG = "run db3kd --debug COMMAND ... to see the traceback"
 
-_RAISE = opcode.opmap["RAISE_VARARGS"]
-
 
 def fits_one_line(error: Exception) -> bool:
     """Returns whether one line is enough for an error. Any other error keeps its traceback."""
-    return isinstance(error, (*_OF_SYSTEM, *_OF_CHECKS)) or is_own(error)
-
-
-def is_own(error: BaseException) -> bool:
-    """Returns whether db3kd raised an error because of what a user provided."""
-    teachers = sys.modules.get("db3kd.teachers.base")  # loaded by any code that raises TeacherError
-    of_teachers = () if teachers is None else (teachers.TeacherError,)
-    own = (ArgumentError, ArgumentTypeError, InputError, DivergedError, *of_teachers)
-    return isinstance(error, own) or (isinstance(error, _OF_CHECKS) and _is_raised_by_db3kd(error))
-
-
-def _is_raised_by_db3kd(error: BaseException) -> bool:
-    """Returns whether a `raise` statement of db3kd raised an error of a built-in class."""
-    trace = error.__traceback__
-    if trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    module = str(trace.tb_frame.f_globals.get("__name__"))
-    if module.partition(".")[0] != "db3kd" or module == "db3kd.extension":
-        return False
-    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
+    return isinstance(error, (Db3kdError, *_OF_SYSTEM, *_OF_CHECKS))
 
 
 def one_line(error: Exception, options: Mapping[str, str]) -> str:
@@ -68,10 +43,12 @@ def one_line(error: Exception, options: Mapping[str, str]) -> str:
         error: Any exception.
         options: The option that stands for each argument, as from `options_of`.
     """
-    if isinstance(error, _OF_CHECKS) and not is_own(error):
+    if isinstance(error, _OF_CHECKS) and not isinstance(error, Db3kdError):
         text = " ".join(str(error).split()) or "no message"
         return f"unexpected {type(error).__name__}: {text}; {_DEBUG}"
-    text = _with_options(error, {**options, **vars(error).get(_OPTIONS, {})})
+    text = str(error)
+    if isinstance(error, Db3kdError):
+        text = _with_options(error, {**options, **vars(error).get(_OPTIONS, {})})
     text = " ".join(text.split()) or type(error).__name__
     if getattr(error, "of_code", False):
         text += f"; {_DEBUG}"
@@ -115,7 +92,7 @@ def options_of(parameters: Iterable[Parameter]) -> dict[str, str]:
     return {each.name: each.opts[0] for each in parameters if each.name is not None}
 
 
-def _with_options(error: Exception, options: Mapping[str, str]) -> str:
+def _with_options(error: Db3kdError, options: Mapping[str, str]) -> str:
     """Returns the message of an error with options instead of arguments."""
     if isinstance(error, ArgumentError | ArgumentTypeError):
         argument, colon, problem = error.argument, ": ", error.problem
@@ -133,7 +110,7 @@ def _quotes_another(error: BaseException) -> bool:
     text, seen = str(error), [error]
     cause = error.__cause__ or error.__context__
     while cause is not None and cause not in seen:
-        if not is_own(cause) and str(cause) and str(cause) in text:
+        if not isinstance(cause, Db3kdError) and str(cause) and str(cause) in text:
             return True
         seen.append(cause)
         cause = cause.__cause__ or cause.__context__

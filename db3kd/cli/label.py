@@ -29,6 +29,7 @@ from db3kd.cli.plan_output import (
     surrogate_text,
 )
 from db3kd.cli.teacher_options import ModelFileOptions, TeacherOptions
+from db3kd.errors import ArgumentError
 from db3kd.wording import also_paid, counted, input_noun
 
 if TYPE_CHECKING:
@@ -235,17 +236,22 @@ def _surrogate(
     with naming_options(teacher="--surrogate"):
         loaded = ModelFileOptions(trust_code=options.trust_code).load(file, images, "cpu")
     if not isinstance(loaded, ModuleTeacher):
-        raise ValueError(f"surrogate: expected a torch network, which has gradients, got {file}")
+        raise ArgumentError(
+            "surrogate",
+            f"expected a torch network, which has gradients, got {file}",
+        )
     if loaded.bounds != images.bounds:
-        raise ValueError(
-            f"surrogate: expected a network for images in [0, 1], got bounds {loaded.bounds} in "
-            f"{file}; train one with db3kd surrogate"
+        raise ArgumentError(
+            "surrogate",
+            f"expected a network for images in [0, 1], got bounds {loaded.bounds} in "
+            f"{file}; train one with db3kd surrogate",
         )
     names = class_names_of(teacher)
     if None not in (names, loaded.class_names) and names != loaded.class_names:
-        raise ValueError(
-            f"surrogate: expected the teacher's class names in the same order, got others in "
-            f"{file}; train one on this teacher with db3kd surrogate"
+        raise ArgumentError(
+            "surrogate",
+            f"expected the teacher's class names in the same order, got others in "
+            f"{file}; train one on this teacher with db3kd surrogate",
         )
     return loaded.module
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from db3kd.errors import ArgumentError
+from db3kd.errors import ArgumentError, OutputExistsError
 from db3kd.wording import counted
 
 
@@ -21,7 +21,7 @@ def refuse_existing(path: Path) -> None:
 
     check_parents(path)
     if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{path}: already exists; pass another --out")
+        raise OutputExistsError(f"{path}: already exists; pass another --out")
 
 
 def check_weights_file(path: Path) -> None:

@@ -43,7 +43,7 @@ def teacher(
     from db3kd.data.class_names import match_classes
     from db3kd.models import save_model
     from db3kd.models.networks import build_model, default_model
-    from db3kd.progress import show_progress
+    from db3kd.progress import Progress
     from db3kd.storage.manifest import make_manifest, write_manifest
     from db3kd.teachers import load_teacher
     from db3kd.training.evaluation import evaluate
@@ -57,8 +57,9 @@ def teacher(
     settings = training.settings(device, epochs=epochs)
     model = model or default_model(train.image_shape, "lenet5")
     make = partial(build_model, model, train.image_shape, classes)
-    with show_progress("training the teacher", settings.total_steps(len(train)), "steps") as show:
-        network = train_classifier(make, train, labels, settings, progress=show)
+    steps = settings.total_steps(len(train))
+    with Progress(steps, title="training the teacher", unit="steps") as progress:
+        network = train_classifier(make, train, labels, settings=settings, progress=progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_model(
         out,

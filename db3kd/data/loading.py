@@ -13,7 +13,7 @@ from db3kd.data.numpy_files import load_npy, load_npz
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.data.splits import group_by_split, require_split
 from db3kd.data.table_files import TABLE_SUFFIXES, TableOptions, holds_table, load_table
-from db3kd.errors import ArgumentError, InputError
+from db3kd.errors import ArgumentError, InputError, InputNotFoundError
 from db3kd.storage.filesystem import names_beside
 from db3kd.storage.manifest import MANIFEST, describe_format, read_manifest
 from db3kd.tables import Features
@@ -194,7 +194,7 @@ def _load_pseudo_samples(path: Path, split: str, options: DecodeOptions) -> Imag
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(
+        raise InputNotFoundError(
             f"data: there is no file {path}{did_you_mean(path.name, names_beside(path))}"
         )
 

@@ -1,7 +1,5 @@
 """Chooses the scale of margin soft labels for the final training of a student."""
 
-from collections.abc import Callable
-
 from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.scale import (
     SHORT_TRAINING_FACTOR,
@@ -12,6 +10,7 @@ from db3kd.distillation.scale import (
 from db3kd.distillation.scale_choice import ScaleChoice
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import margin_soft_labels
+from db3kd.progress import ProgressListener
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
@@ -23,7 +22,7 @@ def choose_label_scale(
     labels: Labels,
     loss: KDLoss,
     settings: TrainSettings,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressListener | bool | None = None,
 ) -> ScaleChoice:
     """Chooses the scale by training a few students briefly; see `choose_scale`.
 

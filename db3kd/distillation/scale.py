@@ -17,6 +17,7 @@ from torch import Tensor
 from db3kd.data.arguments import ImagesLike
 from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial, best_trial
 from db3kd.errors import ArgumentError
+from db3kd.progress import Progress, ProgressListener, check_progress, listening, report_units
 from db3kd.training.evaluation import predict_logits, share_equal
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
@@ -106,7 +107,7 @@ def choose_scale(
     folds: int = 5,
     students: int = 3,
     factor: float = 1.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressListener | bool | None = None,
 ) -> ScaleChoice:
     """Chooses the scale whose students best predict the teacher's decisions for held-out images.
 
@@ -140,8 +141,8 @@ def choose_scale(
         students: Students per scale.
         factor: The best scale of the final training as a multiple of these students' best;
             `SHORT_TRAINING_FACTOR` for `scale_training`.
-        progress: Called after each student with the number of students trained and the expected
-            total.
+        progress: A listener that receives the number of students trained after each one; True for a
+            display; None or False for nothing.
 
     Returns:
         The scale and its trials.
@@ -150,6 +151,7 @@ def choose_scale(
         ValueError: If an argument is invalid, or if no sample reached another class.
     """
     grid = _checked_grid(relative_scales)
+    check_progress(progress)
     temperature = loss.temperature
     answered = (predicted >= 0).nonzero().flatten()
     if folds < 2 or students < 1 or len(answered) < folds:
@@ -163,7 +165,7 @@ def choose_scale(
     parts = answered[order].tensor_split(folds)
     trials: dict[float, ScaleTrial] = {}
 
-    def try_scale(relative: float) -> None:
+    def try_scale(relative: float, listener: ProgressListener | None) -> None:
         scale = relative * unit
         soft = torch.zeros_like(distances)
         soft[answered] = make_soft_labels(
@@ -178,21 +180,25 @@ def choose_scale(
             logits = predict_logits(student, images, rows=held_out)
             shares.append(share_equal(logits.argmax(1), predicted[held_out]))
             losses.append(held_out_loss(logits, predicted[held_out]))
-            if progress is not None:
+            if listener is not None:
                 done = students * len(trials) + i + 1
-                progress(done, students * max(len(grid), len(trials) + 1))
+                report_units(listener, done, students * max(len(grid), len(trials) + 1))
         deviation = statistics.stdev(shares) if students > 1 else 0.0
         trials[relative] = ScaleTrial(
             relative, scale, statistics.fmean(shares), deviation, tuple(losses)
         )
 
-    for relative in grid:
-        try_scale(relative)
-    for _ in range(_MAX_EXTENSIONS):
-        following = _beyond_the_edge(trials)
-        if following is None:
-            break
-        try_scale(following)
+    title = "choosing the scale of the soft labels"
+    with listening(
+        progress, lambda: Progress(students * len(grid), title=title, unit="students")
+    ) as listener:
+        for relative in grid:
+            try_scale(relative, listener)
+        for _ in range(_MAX_EXTENSIONS):
+            following = _beyond_the_edge(trials)
+            if following is None:
+                break
+            try_scale(following, listener)
     return ScaleChoice.among(list(trials.values()), factor)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.argument_types import check_path
-from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.errors import ArgumentError, ArgumentTypeError, InputNotFoundError
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.metadata import ModelMetadata
@@ -125,7 +125,7 @@ def student_file(student: str | Path) -> Path:
     if path.is_dir():
         return student_in_folder(path, "student")
     if not path.is_file():
-        raise FileNotFoundError(
+        raise InputNotFoundError(
             f"student: there is no {path}; expected a weights file or a run folder"
         )
     if path.suffix not in _STUDENT_SUFFIXES:

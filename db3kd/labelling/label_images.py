@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from db3kd.argument_types import check_flag, check_path
+from db3kd.argument_types import check_flag, check_path, check_type
+from db3kd.array_arguments import IndexLike
 from db3kd.data.arguments import ImagesLike, TeacherLike
+from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob, LabelStore
@@ -18,11 +19,12 @@ from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner
 from db3kd.labelling.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.totals import Totals
-from db3kd.progress import ProgressListener
+from db3kd.labelling.totals import Totals, add_up
+from db3kd.progress import ProgressListener, check_progress
 from db3kd.querying.consistency import check_consistency_checks
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_free
+from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
 
@@ -31,8 +33,8 @@ def label(
     images: ImagesLike,
     settings: LabelSettings | None = None,
     *,
-    index: Tensor | None = None,
-    progress: ProgressListener | Literal[False] | None = None,
+    index: IndexLike | None = None,
+    progress: ProgressListener | bool | None = None,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | SurrogatePlanner | None = None,
     out: str | Path | None = None,
@@ -59,9 +61,10 @@ def label(
             `[N, *image_shape]` inside the teacher's bounds; or uint8 images, which are divided by
             255 (see `db3kd.data.arguments.ImagesLike`).
         settings: How distances are measured, and the budgets; `LabelSettings()` by default.
-        index: `[n] int64`, the images to label, in this order; all by default.
-        progress: A listener that receives the counts. By default (None) a display is shown if
-            standard error is a terminal; False shows nothing.
+        index: `[n]` row numbers of the images to label, in this order, or a mask `[N]` of booleans;
+            all by default.
+        progress: A listener that receives the counts; True for a display; False for nothing. By
+            default (None) a display is shown if standard error is a terminal.
         concurrent_chunks: Chunks that are searched at once, so that a GPU need not wait for
             Python: 2 by default on CUDA, else 1. The labels do not depend on it. Each chunk may
             have one call of the teacher in flight.
@@ -95,6 +98,7 @@ def label(
         TypeError: If the type of the teacher or the images is not supported; the message explains
             how to wrap them.
         ValueError: If the images do not fit the teacher, or an argument is invalid.
+        IndexError: If there is no image of a number in `index`.
         TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class;
             as a `TeacherChangedError`, if answers have changed. Without `out`, every error or
             interrupt has `.recovered` if there are answers to keep.
@@ -104,22 +108,27 @@ def label(
     check_flag(rare_classes, "rare_classes")
     check_accepts_teacher(accept_changed_teacher, resume)
     check_consistency_checks(consistency_checks, resume)
+    check_progress(progress)
+    expected = "the attribute recovered of an earlier call's error, or None"
+    check_type(recovered, (Recovered, type(None)), "recovered", expected)
     if out is not None:
         check_path(out, "out")
     if resume and out is None:
-        raise ValueError(
-            "resume: needs out=, the folder of the run; to continue labels in memory, pass "
-            "recovered= instead"
+        raise ArgumentError(
+            "resume",
+            "needs out=, the folder of the run; to continue labels in memory, pass "
+            "recovered= instead",
         )
     if out is not None and recovered is not None:
-        raise ValueError(
-            "recovered: expected None with out=; to continue the run in out=, pass resume=True"
+        raise ArgumentError(
+            "recovered", "expected None with out=; to continue the run in out=, pass resume=True"
         )
     network, planner = network_or_planner(surrogate)
     if planner is not None and out is None:
-        raise ValueError(
-            "surrogate: a surrogate that the run trains needs out=, a folder for its answers and "
-            "weights; pass out=, or train one with db3kd.make_surrogate and pass its network"
+        raise ArgumentError(
+            "surrogate",
+            "a surrogate that the run trains needs out=, a folder for its answers and "
+            "weights; pass out=, or train one with db3kd.make_surrogate and pass its network",
         )
     if out is None:
         order = DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
@@ -140,7 +149,7 @@ def label(
     if out is None:
         return _label_in_memory(job, recovered, shown)
     if len(job.index.unique()) < len(job.index):
-        raise ValueError("index: expected each number at most once with out=, got duplicates")
+        raise ArgumentError("index", "expected each number at most once with out=, got duplicates")
     execution = RunExecution(
         consistency_checks=consistency_checks,
         accept_changed_teacher=accept_changed_teacher,
@@ -155,8 +164,8 @@ def label_chunks(
     images: ImagesLike,
     settings: LabelSettings | None = None,
     *,
-    index: Tensor | None = None,
-    progress: ProgressListener | None = None,
+    index: IndexLike | None = None,
+    progress: ProgressListener | bool | None = None,
     folder: LabelStore | None = None,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
@@ -175,7 +184,8 @@ def label_chunks(
         images: See `label`.
         settings: See `label`.
         index: See `label`.
-        progress: A listener that receives the counts; None for nothing.
+        progress: A listener that receives the counts; True for a display; None or False for
+            nothing.
         folder: A run folder. It keeps each answer until the chunk's shard is committed at the
             chunk's position in `index`, and supplies the answers that it already has. Chunks that
             have a shard are skipped.
@@ -187,9 +197,13 @@ def label_chunks(
         The labels of each chunk, in the order of `index`.
 
     Raises:
-        TypeError, ValueError, TeacherError: See `label`.
+        TypeError, ValueError, IndexError, TeacherError: See `label`.
     """
     check_flag(rare_classes, "rare_classes")
+    check_progress(progress)
+    if folder is not None:
+        advice = "to label into the folder of a path, use db3kd.label(..., out=)"
+        check_type(folder, LabelStore, "folder", "an open run folder or None", advice)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -199,7 +213,16 @@ def label_chunks(
         surrogate=surrogate,
         decision_order=DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY),
     )
-    return (labels for _, labels in job.run(folder, progress))
+    return _chunks(job, folder, progress)
+
+
+def _chunks(
+    job: LabelJob, folder: LabelStore | None, progress: ProgressListener | bool | None
+) -> Iterator[Labels]:
+    before = add_up(folder) if isinstance(folder, RunFolder) else Totals()
+    with job.shown(progress, before) as listener:
+        for _, labels in job.run(folder, listener):
+            yield labels
 
 
 def _label_in_memory(
@@ -221,7 +244,7 @@ def _label_in_memory(
 
 
 def _shown_by_default(
-    progress: ProgressListener | Literal[False] | None,
+    progress: ProgressListener | bool | None,
 ) -> ProgressListener | bool:
     """Returns the caller's choice, or else whether standard error is a terminal."""
     if progress is None:

@@ -4,17 +4,19 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_type
+from db3kd.argument_types import check_count, check_type
+from db3kd.array_arguments import IndexLike, as_index
 from db3kd.boundary import Surrogate
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import check_labels_of, matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
+from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
@@ -24,15 +26,16 @@ from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals
 from db3kd.labelling.worker_pool import RayWorkerPool
-from db3kd.progress import Progress, ProgressListener
+from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress_answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.session import AnswerJournal, SearchTask
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
-from db3kd.validation import check_count, check_images, check_shape_of_images
+from db3kd.validation import check_images, check_shape_of_images
 
 
+@runtime_checkable
 class LabelStore(Protocol):
     """Keeps the paid answers and labels of a labelling: a `RunFolder`, or `Recovered` in memory."""
 
@@ -80,7 +83,7 @@ class LabelJob:
         images: ImagesLike,
         settings: LabelSettings | None = None,
         *,
-        index: Tensor | None = None,
+        index: IndexLike | None = None,
         concurrent_chunks: int | None = None,
         surrogate: nn.Module | None = None,
         decision_order: DecisionOrder | None = None,
@@ -204,23 +207,25 @@ class LabelJob:
         }
 
     def shown(
-        self, progress: ProgressListener | bool, before: Totals
+        self, progress: ProgressListener | bool | None, before: Totals
     ) -> AbstractContextManager[ProgressListener | None]:
         """The listener of this labelling: the caller's, a display, or None.
 
         Args:
-            progress: A listener; True for a display; False for nothing.
+            progress: A listener; True for a display; None or False for nothing.
             before: The totals of an earlier process; its decisions are counted when replayed.
         """
-        if progress is not True:
-            return nullcontext(progress or None)
-        return Progress(
-            len(self.index),
-            self.max_queries,
-            title=f"labelling ({self.settings.measure})",
-            samples_before=before.samples,
-            queries_before=before.queries - before.decided,
-        )
+
+        def display() -> Progress:
+            return Progress(
+                len(self.index),
+                self.max_queries,
+                title=f"labelling ({self.settings.measure})",
+                samples_before=before.samples,
+                queries_before=before.queries - before.decided,
+            )
+
+        return listening(progress, display)
 
 
 def _journal(
@@ -232,7 +237,7 @@ def _journal(
 def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, NamedImages]:
     """The teacher for the images' bounds, and the images with labels in its numbering."""
     if len(images) == 0:
-        raise ValueError("images: expected at least one, got none")
+        raise ArgumentError("images", "expected at least one, got none")
     if isinstance(images, Tensor):
         check_images(images, teacher.image_shape, teacher.bounds)
         check_scaled(images, teacher)
@@ -245,14 +250,11 @@ def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, Named
     return teacher, images
 
 
-def _checked_index(index: Tensor | None, count: int) -> Tensor:
-    if index is None:
-        return torch.arange(count)
-    if index.dtype != torch.int64 or index.ndim != 1:
-        raise TypeError(f"index: expected int64 [n], got {list(index.shape)} {index.dtype}")
-    if not len(index) or not 0 <= int(index.min()) <= int(index.max()) < count:
-        raise ValueError(f"index: expected at least one number in [0, {count}), got {index}")
-    return index
+def _checked_index(index: IndexLike | None, count: int) -> Tensor:
+    rows = torch.arange(count) if index is None else as_index(index, count)
+    if not len(rows):
+        raise ArgumentError("index", "expected at least one row number, got none")
+    return rows
 
 
 class _Counter:

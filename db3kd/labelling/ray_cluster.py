@@ -11,13 +11,17 @@ from typing import Any
 import torch
 
 from db3kd.argument_types import check_count
-from db3kd.errors import ArgumentError
+from db3kd.errors import ArgumentError, Db3kdError, MissingPackageError
 from db3kd.teachers.base import Teacher
 
 _RAY_SESSION = "session_2026-01-01_00-00-00_000000_0000000"
 """A Ray session name of maximum length."""
 
 _MAX_SOCKET_BYTES = 107
+
+
+class ClusterConnectionError(Db3kdError, ConnectionError):
+    """No Ray cluster accepts a connection at an address."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             'workers: more than one needs Ray: pip install "db3kd[ray]", or use one worker'
         ) from error
     return ray
@@ -89,7 +93,7 @@ def connect(workers: Workers) -> Iterator[tuple[Any, int]]:
         try:
             ray.init(workers.address, **quiet)
         except ConnectionError as error:
-            raise ConnectionError(
+            raise ClusterConnectionError(
                 f"address: no Ray cluster accepted a connection at {workers.address}; "
                 "check that it is running, and if it requires a token, set "
                 "RAY_AUTH_TOKEN and RAY_AUTH_MODE=token"

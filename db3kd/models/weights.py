@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from db3kd.argument_types import check_path, check_type
-from db3kd.errors import ArgumentError
+from db3kd.errors import ArgumentError, InputNotFoundError
 from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import write_atomically
@@ -162,7 +162,7 @@ def student_in_folder(folder: Path, argument: str) -> Path:
             more = ", …" if len(inner) > _SHOWN_FOLDERS else ""
             found += " of its own"
             advice = f"choose one of the folders with a student: {shown}{more}"
-        raise FileNotFoundError(
+        raise InputNotFoundError(
             f"{argument}: expected {STUDENT_FILE} in {folder}, got {found}; {advice}"
         )
     return files[0] if len(files) == 1 else folder / STUDENT_FILE

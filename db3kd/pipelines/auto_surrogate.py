@@ -17,7 +17,7 @@ from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
 from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
-from db3kd.progress import adding_up, show_progress_if
+from db3kd.progress import Progress, adding_up, listening, show_progress_if
 from db3kd.progress_answers import show_answers_if
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
@@ -205,10 +205,7 @@ class PlannedAutoSurrogate:
             partial(_decide, teacher, journal, progress),
             log,
         )
-        with show_progress_if(
-            progress, "training the surrogate", self.settings.steps, "steps"
-        ) as show:
-            surrogate = train_surrogate(decided, teacher.classes, self.settings, show, points)
+        surrogate = train_surrogate(decided, teacher.classes, self.settings, progress, points)
         save_surrogate(weights, surrogate.network, self.settings, teacher, images)
         agreement = surrogate.agreement
         return None if agreement is None else (agreement, surrogate.held_out)
@@ -238,12 +235,14 @@ class PlannedAutoSurrogate:
         )
         one = replace(self.settings, networks=1, training=short)
         title = f"choosing points, round {round_number + 1}"
-        with show_progress_if(progress, title, one.steps, "steps") as show:
-            network = train_surrogate(decided, classes, one, show, points).network
+        with listening(
+            progress, lambda: Progress(one.steps, title=title, unit="steps")
+        ) as listener:
+            network = train_surrogate(decided, classes, one, listener, points).network
         # Held-out samples, which are the last ones, start no pair.
         clean = torch.arange(images.partners) * images.queries_per_sample
-        title = f"finding points, round {round_number + 1}"
-        with show_progress_if(progress, title, count, "points") as show:
+        finding = f"finding points, round {round_number + 1}"
+        with show_progress_if(progress, finding, count, "points") as show:
             return propose_boundary_points(
                 network,
                 SelectedImages(images, clean),

@@ -13,7 +13,7 @@ from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.comparison.compare import Comparison, compare
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.progress import show_progress
+from db3kd.progress import Progress
 from db3kd.report.extras import check_report_packages
 from db3kd.storage.existing_runs import check_free
 from db3kd.teachers import load_teacher
@@ -103,6 +103,7 @@ def _train_teacher(sizes: _Sizes, train: ImageSet, file: Path, seed: int) -> Non
     shape, (labels, classes) = train.image_shape, true_classes(train)
     make = partial(build_model, sizes.teacher, shape, classes)
     training = TrainSettings(epochs=sizes.epochs, seed=seed, device="cpu")
-    with show_progress("training the teacher", training.total_steps(len(train)), "steps") as show:
-        network = train_classifier(make, train, labels, training, progress=show)
+    steps = training.total_steps(len(train))
+    with Progress(steps, title="training the teacher", unit="steps") as progress:
+        network = train_classifier(make, train, labels, settings=training, progress=progress)
     save_model(file, network, model=sizes.teacher, image_shape=shape, classes=classes)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from db3kd.errors import OutputExistsError
 from db3kd.storage.filesystem import check_parents, check_writable, is_leftover
 from db3kd.storage.lost_queries import count_lost
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
@@ -52,14 +53,16 @@ def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = Tru
     if path.is_dir():
         found = [file.name for file in path.iterdir() if not is_leftover(file)]
     elif path.exists():
-        raise FileExistsError(f"{path}: expected a new or an empty folder for the run, got a file")
+        raise OutputExistsError(
+            f"{path}: expected a new or an empty folder for the run, got a file"
+        )
     else:
         return
     if MANIFEST in found:
         advice = "continue it with resume=True, or choose" if can_resume else "choose"
-        raise FileExistsError(f"{path}: already holds a run; {advice} another folder")
+        raise OutputExistsError(f"{path}: already holds a run; {advice} another folder")
     if found:
-        raise FileExistsError(
+        raise OutputExistsError(
             f"{path}: expected a new or an empty folder for the run, got a folder with files; "
             "choose another"
         )

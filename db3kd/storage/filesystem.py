@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from db3kd.errors import NotAFolderError
+
 LOCK = ".lock"
 
 _WORKERS = ".helpers"
@@ -38,7 +40,7 @@ def check_parents(path: Path) -> None:
     except OSError as error:
         raise _cannot_create(str(path), error) from error
     if parent is not None and not parent.is_dir():
-        raise NotADirectoryError(
+        raise NotAFolderError(
             f"{path}: expected a path in a folder, but {parent} is a file; pass another out="
         )
     if parent is not None and not os.path.lexists(path):

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from db3kd.errors import InputError
 from db3kd.storage.filesystem import named, open_no_follow
 from db3kd.storage.manifest import LOST
 
@@ -97,7 +98,7 @@ def note_lost(error: BaseException, queries: int, kept: bool) -> None:
 def _sum_of(file: Path) -> int:
     *lines, _ = file.read_bytes().split(b"\n")  # a crash may have cut off the last line
     if not all(line.isdigit() for line in lines):
-        raise ValueError(
+        raise InputError(
             f"{file}: expected a number of queries in each line, got a damaged file; restore a "
             "copy, or remove the file, which counts queries that may have been paid twice"
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from db3kd.errors import InputError
+from db3kd.errors import InputError, InputNotFoundError
 from db3kd.storage.filesystem import write_atomically
 from db3kd.version import __version__
 
@@ -122,7 +122,7 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
     """
     file = Path(path) / MANIFEST
     if not file.is_file():
-        raise FileNotFoundError(f"{path}: expected a run folder, got a folder without {MANIFEST}")
+        raise InputNotFoundError(f"{path}: expected a run folder, got a folder without {MANIFEST}")
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:

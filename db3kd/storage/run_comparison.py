@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from db3kd.errors import InputError
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import (
     NAMES,
@@ -86,5 +87,5 @@ def compare_with_run(
     apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
     found = differences(with_current_teacher(stored), manifest, apart_from)
     if found:
-        raise ValueError(f"{path}: holds a different run: {describe_differences(found)}")
+        raise InputError(f"{path}: holds a different run: {describe_differences(found)}")
     return stored

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from db3kd.errors import ArgumentError, OutputExistsError
 from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.filesystem import (
     LOCKS,
@@ -289,7 +290,7 @@ class RunFolder:
             OSError: The disk is full or not writable; earlier shards are kept.
         """
         if position in self._shards:
-            raise FileExistsError(f"{self.path}: this run already has a shard at {position}")
+            raise OutputExistsError(f"{self.path}: this run already has a shard at {position}")
         content = to_parquet(marked(table, place_of(self.manifest, position)))
         self._check_columns(read_columns(content))
         file = self.path / self.kind.shard_name(position, content)
@@ -336,7 +337,9 @@ class RunFolder:
             if self._columns.get(name) != columns.get(name)
         ]
         if wrong:
-            raise ValueError(f"shard: expected the columns of the other shards: {'; '.join(wrong)}")
+            raise ArgumentError(
+                "shard", f"expected the columns of the other shards: {'; '.join(wrong)}"
+            )
 
     def _write_manifest(self) -> None:
         write_manifest(self.path / MANIFEST, self.manifest)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from db3kd.errors import InputError
+from db3kd.errors import InputError, InputNotFoundError
 from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def read_shards(
     content = read_manifest(path, kind.format)
     check_state(path, content)
     if not files:
-        raise FileNotFoundError(
+        raise InputNotFoundError(
             f"{path}: expected at least one shard ({kind.name}-*.parquet), got none"
         )
     complete = content.get("state") == "finished" and not missing_ok

@@ -21,11 +21,11 @@ from torch import nn
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.data.table_rows import features_of, projection_of
+from db3kd.errors import ArgumentError, InputError, OutputExistsError
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
-from db3kd.progress import show_progress
 from db3kd.storage.changed_teachers import (
     add_accepted,
     check_accepts_teacher,
@@ -136,8 +136,7 @@ class PreparedSurrogate:
             self.resume,
             rare_classes,
         )
-        with show_progress("training the surrogate", self.settings.steps, "steps") as show:
-            surrogate = train_surrogate(decided, self.teacher.classes, self.settings, show)
+        surrogate = train_surrogate(decided, self.teacher.classes, self.settings, progress=True)
         made = self.manifest | {
             "queries": surrogate.queries,
             "agreement": surrogate.agreement,
@@ -160,14 +159,14 @@ class PreparedSurrogate:
         try:
             stored: dict[str, Any] = json.loads(file.read_bytes())
         except (FileNotFoundError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{file}: the manifest of {self.out.name} is missing or cannot be read; delete "
                 "both files to train the surrogate again from the stored answers"
             ) from error
         apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
         found = differences(with_current_teacher(stored), self.manifest, apart_from)
         if found:
-            raise ValueError(f"{self.out}: holds another surrogate: {describe_differences(found)}")
+            raise InputError(f"{self.out}: holds another surrogate: {describe_differences(found)}")
         return stored
 
 
@@ -286,11 +285,11 @@ def check_out(out: Path, resume: bool = False) -> None:
         FileExistsError: If a file exists.
     """
     if out.suffix != ".safetensors":
-        raise ValueError(f"out: expected a name ending in .safetensors, got {out.name!r}")
+        raise ArgumentError("out", f"expected a name ending in .safetensors, got {out.name!r}")
     folder = decisions_folder(out)
     if resume and (out.exists() or holds_run(folder)):
         return
     for file in (out, manifest_file(out)):
         if file.exists():
-            raise FileExistsError(f"{file}: already exists; pass another out=")
+            raise OutputExistsError(f"{file}: already exists; pass another out=")
     check_free(folder)

@@ -19,6 +19,7 @@ from db3kd.data.table_rows import projection_of
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
+from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.manifest import make_manifest
 from db3kd.surrogates.augmented_decisions import AugmentedDecisions, rows_with_clean_share
@@ -32,7 +33,6 @@ from db3kd.surrogates.queries import (
 from db3kd.surrogates.settings import SurrogateSettings, TrainedSurrogate
 from db3kd.teachers import describe
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
-from db3kd.training.callbacks import StepCallback
 from db3kd.training.evaluation import agreement
 from db3kd.training.student import train_classifier
 
@@ -127,7 +127,7 @@ def train_surrogate(
     augmented: AugmentedDecisions,
     classes: int,
     settings: SurrogateSettings,
-    progress: StepCallback | None = None,
+    progress: ProgressListener | bool | None = None,
     points: BoundaryPoints | None = None,
 ) -> TrainedSurrogate:
     """Trains networks on decisions, and measures the surrogate on the held-out samples.
@@ -136,7 +136,7 @@ def train_surrogate(
         augmented: Images and their decisions. Samples that are not partners are held out.
         classes: The teacher's number of classes.
         settings: The networks and their training. Network k has the training's seed + k.
-        progress: See `train`; called with the steps of all networks.
+        progress: See `train`; a listener receives the steps of all networks.
         points: Points near boundaries to train on too. They are then at least about half of the
             training rows.
     """
@@ -151,17 +151,21 @@ def train_surrogate(
         rows = torch.cat([rows, _repeated(len(images), len(points), len(rows))])
         source = ImagesWithPoints(images, points.images)
         decisions = torch.cat([decisions, points.decisions])
-    networks = [
-        train_classifier(
-            make,
-            source,
-            decisions,
-            replace(settings.training, seed=settings.training.seed + number),
-            rows=rows,
-            progress=_progress_of(number, settings, progress),
-        )
-        for number in range(settings.networks)
-    ]
+    title = "training the surrogate"
+    with listening(
+        progress, lambda: Progress(settings.steps, title=title, unit="steps")
+    ) as listener:
+        networks = [
+            train_classifier(
+                make,
+                source,
+                decisions,
+                settings=replace(settings.training, seed=settings.training.seed + number),
+                rows=rows,
+                progress=_listener_of(number, settings, listener),
+            )
+            for number in range(settings.networks)
+        ]
     network = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
     share = None
     if first_held_out < len(images):
@@ -176,14 +180,23 @@ def _repeated(first: int, points: int, others: int) -> Tensor:
     return torch.arange(first, first + points).repeat(max(1, round(others / points)))
 
 
-def _progress_of(
-    number: int, settings: SurrogateSettings, progress: StepCallback | None
-) -> StepCallback | None:
-    """Returns a callback for one of the networks that reports the steps of all of them."""
-    if progress is None:
+class _LaterSteps:
+    """Receives the steps of one network, and reports them with those of the networks before it."""
+
+    def __init__(self, listener: ProgressListener, before: int) -> None:
+        self._listener, self._before = listener, before
+
+    def update(self, *, samples: int | None = None, **_: object) -> None:
+        self._listener.update(samples=self._before + (samples or 0))
+
+
+def _listener_of(
+    number: int, settings: SurrogateSettings, listener: ProgressListener | None
+) -> ProgressListener | None:
+    """Returns the listener of one of the networks, which reports the steps of all of them."""
+    if listener is None:
         return None
-    before = number * (settings.steps // settings.networks)
-    return lambda step, _, loss: progress(before + step, settings.steps, loss)
+    return _LaterSteps(listener, number * (settings.steps // settings.networks))
 
 
 def _features_entry(images: ImageSet | Tensor) -> dict[str, str]:

@@ -29,7 +29,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from db3kd.errors import ArgumentError, InputError
+from db3kd.errors import ArgumentError, InputError, InputNotFoundError
 from db3kd.storage.filesystem import write_atomically
 from db3kd.tables.feature import Feature
 
@@ -48,7 +48,7 @@ def read_features(path: Path) -> tuple[list[Feature], bool]:
         ValueError: If the file does not describe features.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"features: there is no file {path}")
+        raise InputNotFoundError(f"features: there is no file {path}")
     if path.suffix not in (".json", ".toml", ".safetensors"):
         raise ArgumentError("features", f"expected a .json, .toml or .safetensors file, got {path}")
     try:

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from db3kd.errors import Db3kdError
 from db3kd.validation import check_class_names, interval_text
 from db3kd.wording import InputNoun, counted
 
@@ -183,7 +184,7 @@ class StreamingTeacher(Teacher, Protocol):
         ...
 
 
-class TeacherError(RuntimeError):
+class TeacherError(Db3kdError, RuntimeError):
     """A teacher cannot be loaded, or fails to answer.
 
     Attributes:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
+from db3kd.errors import ArgumentError, ArgumentTypeError, InputError, InputNotFoundError
 from db3kd.teachers.class_numbers import Numbering, read_names
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote import RequestSettings
@@ -199,7 +199,7 @@ class Description:
             return None
         path = folder / self.labels
         if not path.is_file():
-            raise FileNotFoundError(f"labels: there is no file {path}")
+            raise InputNotFoundError(f"labels: there is no file {path}")
         return read_names(path)
 
     def _numbering(self) -> Numbering | None:

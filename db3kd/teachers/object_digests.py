@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from db3kd.errors import ArgumentError
 from db3kd.models.weights import tensor_bytes
 from db3kd.teachers.module_state import beside_weights
 from db3kd.teachers.user_code import CodeNames, instructions_of, is_installed, is_of_library
@@ -106,9 +107,10 @@ class ObjectDigests:
         )
         for key, value in sorted(module.state_dict().items()):
             if nn.parameter.is_lazy(value):
-                raise ValueError(
-                    f"fingerprint: {key!r} of the module {kind.__qualname__} has no shape before "
-                    "the module is called; call the module once before passing it"
+                raise ArgumentError(
+                    "fingerprint",
+                    f"{key!r} of the module {kind.__qualname__} has no shape before "
+                    "the module is called; call the module once before passing it",
                 )
             if isinstance(value, torch.Tensor) and not value.is_quantized:
                 digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from db3kd.errors import InputError
+from db3kd.errors import InputError, InputNotFoundError
 from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, is_own_model
 from db3kd.models.weights import SavedModel, read_saved_model
@@ -102,7 +102,7 @@ def check_file(path: Path) -> None:
         if _DOTTED.fullmatch(str(path)):
             module, _, name = str(path).rpartition(".")
             hint = f"; pass a file, or an object of a module, such as {module}:{name}"
-        raise FileNotFoundError(f"{path}: there is no such file{hint}")
+        raise InputNotFoundError(f"{path}: there is no such file{hint}")
 
 
 def _open_weights(

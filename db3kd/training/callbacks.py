@@ -1,6 +1,6 @@
 """Callbacks that report on training while it runs, or stop it early."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,9 +8,7 @@ from torch import nn
 
 from db3kd.argument_types import check_type
 from db3kd.errors import ArgumentTypeError
-
-StepCallback = Callable[[int, int, float], None]
-"""Called with the steps done, the steps in total, and the mean loss since the last call."""
+from db3kd.progress import ProgressListener, report_units
 
 
 @dataclass(kw_only=True)
@@ -100,15 +98,15 @@ def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:
 
 
 class ProgressCallback(TrainingCallback):
-    """Calls a `StepCallback` at each report.
+    """Tells a listener the number of steps at each report.
 
     Args:
-        progress: Called with the steps done, the steps in total, and the mean loss.
+        listener: Receives the steps done as `samples`.
     """
 
-    def __init__(self, progress: StepCallback) -> None:
-        self._progress = progress
+    def __init__(self, listener: ProgressListener) -> None:
+        self._listener = listener
 
     def on_report(self, state: TrainingState) -> None:
         """Passes the report on."""
-        self._progress(state.step, state.steps, state.loss)
+        report_units(self._listener, state.step, state.steps)

@@ -10,7 +10,8 @@ from db3kd.array_arguments import IntegersLike
 from db3kd.data.arguments import ImagesLike, with_labels
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import check_soft_labels
-from db3kd.training.callbacks import StepCallback, TrainingCallback
+from db3kd.progress import ProgressListener
+from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.checkpoint import CheckpointLike
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
@@ -26,7 +27,7 @@ def train_student(
     loss: KDLoss | None = None,
     settings: TrainSettings | None = None,
     rows: IntegersLike | None = None,
-    progress: StepCallback | None = None,
+    progress: ProgressListener | bool | None = None,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
@@ -82,7 +83,7 @@ def train_on_soft_labels(
     settings: TrainSettings,
     *,
     rows: IntegersLike | None = None,
-    progress: StepCallback | None = None,
+    progress: ProgressListener | bool | None = None,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
@@ -126,10 +127,10 @@ def train_classifier(
     model: Model | str,
     images: ImagesLike,
     labels: IntegersLike | None = None,
-    settings: TrainSettings | None = None,
     *,
+    settings: TrainSettings | None = None,
     rows: IntegersLike | None = None,
-    progress: StepCallback | None = None,
+    progress: ProgressListener | bool | None = None,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from db3kd.errors import ArgumentError
+from db3kd.errors import ArgumentError, MissingPackageError
 from db3kd.training.callbacks import TrainingCallback, TrainingState
 from db3kd.wording import did_you_mean
 
@@ -101,7 +101,7 @@ def _tracker_class(name: str, logging_dir: str | Path | None) -> "type[GeneralTr
     try:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             'tracker: needs the package accelerate: pip install "db3kd[train]"', name=error.name
         ) from error
     if name not in LOGGER_TYPE_TO_CLASS:
@@ -111,7 +111,7 @@ def _tracker_class(name: str, logging_dir: str | Path | None) -> "type[GeneralTr
             f"{did_you_mean(name, LOGGER_TYPE_TO_CLASS)}",
         )
     if name not in [str(available) for available in get_available_trackers()]:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             f"tracker: the package of {name!r} is not installed: pip install {name}", name=name
         )
     made = LOGGER_TYPE_TO_CLASS[name]

@@ -15,12 +15,8 @@ from db3kd.array_arguments import IntegersLike, as_classes, as_index
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
 from db3kd.models.networks import build_model
-from db3kd.training.callbacks import (
-    ProgressCallback,
-    StepCallback,
-    TrainingCallback,
-    check_callbacks,
-)
+from db3kd.progress import Progress, ProgressListener, check_progress, listening
+from db3kd.training.callbacks import ProgressCallback, TrainingCallback, check_callbacks
 from db3kd.training.checkpoint import CheckpointLike
 from db3kd.training.loop import Model, train_batches
 from db3kd.training.row_batches import RowBatches
@@ -37,7 +33,7 @@ def train(
     settings: TrainSettings,
     *,
     rows: IntegersLike | None = None,
-    progress: StepCallback | None = None,
+    progress: ProgressListener | bool | None = None,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
     name: str = "decisions",
@@ -60,7 +56,8 @@ def train(
         settings: Steps, learning rate, seed, device and precision.
         rows: [R] int64, the images to train on; all by default. An image that occurs twice is
             trained on twice as often.
-        progress: Called about a hundred times.
+        progress: A listener that receives the number of steps about a hundred times; True for a
+            display; None or False for nothing.
         checkpoint: The file to continue from and to write; see `Checkpoint`.
         callbacks: Called in this order; see `TrainingCallback`.
         name: What errors call `decisions`.
@@ -77,6 +74,7 @@ def train(
     decisions = as_classes(decisions, len(images), name, least=-1)
     check_type(settings, TrainSettings, "settings", "TrainSettings")
     check_callbacks(callbacks)
+    check_progress(progress)
     if soft_labels is not None:
         _check_soft_labels(soft_labels, decisions)
     rows = torch.arange(len(images)) if rows is None else as_index(rows, len(images), "rows")
@@ -89,16 +87,18 @@ def train(
         shape, classes = tuple(first.shape[1:]), known or int(decisions.max()) + 1
         model = partial(build_model, model, shape, classes)
     targets = [decisions] if soft_labels is None else [decisions, soft_labels]
-    if progress is not None:
-        callbacks = (*callbacks, ProgressCallback(progress))
-    return train_batches(
-        model,
-        RowBatches(images, targets, rows, settings),
-        _CheckedLoss(loss, decisions, soft_labels, name),
-        replace(settings, steps=settings.total_steps(len(rows))),
-        checkpoint=checkpoint,
-        callbacks=callbacks,
-    )
+    steps = settings.total_steps(len(rows))
+    with listening(progress, lambda: Progress(steps, title="training", unit="steps")) as listener:
+        if listener is not None:
+            callbacks = (*callbacks, ProgressCallback(listener))
+        return train_batches(
+            model,
+            RowBatches(images, targets, rows, settings),
+            _CheckedLoss(loss, decisions, soft_labels, name),
+            replace(settings, steps=steps),
+            checkpoint=checkpoint,
+            callbacks=callbacks,
+        )
 
 
 class _CheckedLoss:

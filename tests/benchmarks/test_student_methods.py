@@ -55,7 +55,9 @@ class Digits:
         found = load_digits()
         images = torch.tensor(found.images[:, None] / 16, dtype=torch.float32)
         labels = torch.tensor(found.target)
-        self.logits = train_classifier(partial(network, 32), images[:1000], labels[:1000], SETTINGS)
+        self.logits = train_classifier(
+            partial(network, 32), images[:1000], labels[:1000], settings=SETTINGS
+        )
         self.teacher = ModuleTeacher(self.logits, (1, 8, 8), 10)
         self.images = images[1000:1200]
         self.decisions = predict(self.logits, self.images)

@@ -17,7 +17,13 @@ from torch import nn
 from db3kd import ops
 from db3kd.cli.app import app
 from db3kd.cli.errors import naming_options, one_line, options_of
-from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
+from db3kd.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    InputError,
+    InputNotFoundError,
+    OutputExistsError,
+)
 from db3kd.labelling.planned_run import RunExecution
 from db3kd.labelling.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
@@ -118,13 +124,21 @@ def test_an_argument_is_shown_as_its_option(kind):
     ],
 )
 def test_arguments_that_a_message_mentions_are_shown_as_options(text, shown):
-    for error in (InputError(text), TeacherError(text), FileExistsError(text)):
+    for error in (InputError(text), TeacherError(text), OutputExistsError(text)):
         assert shown in one_line(error, options("label"))
 
 
-def test_an_argument_of_an_error_of_the_system_is_shown_as_its_option():
-    error = FileNotFoundError("data: there is no file x.csv")
-    assert one_line(error, options("label")) == "--data: there is no file x.csv"
+def test_only_messages_of_db3kd_about_files_name_options():
+    text = "data: there is no file x.csv; pass out="
+    shown = "--data: there is no file x.csv; pass --out"
+    assert one_line(InputNotFoundError(text), options("label")) == shown
+    assert one_line(FileNotFoundError(text), options("label")) == text
+
+
+def test_a_plain_error_that_a_module_of_db3kd_raises_is_called_unexpected():
+    module = {"__name__": "db3kd.imagined", "__package__": "db3kd"}
+    error = raised(lambda: exec("raise ValueError('data: expected text')", module))
+    assert one_line(error, options("label")).startswith("unexpected ValueError: data: expected")
 
 
 def test_without_options_a_message_stays_as_it_is():

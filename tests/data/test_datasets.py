@@ -132,7 +132,7 @@ def test_networks_are_trained_and_evaluated_on_data_sets():
     images = ImageSet.from_arrays(COLOURED, LABELS)
     settings = db3kd.TrainSettings(steps=2, batch_size=6, device="cpu")
     make = partial(db3kd.build_model, "linear", (3, 6, 5), 3)
-    expected = db3kd.train_classifier(make, images, images.labels, settings)
+    expected = db3kd.train_classifier(make, images, images.labels, settings=settings)
     found = db3kd.train_classifier(make, dataset, settings=settings)
     assert all(a.equal(b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
     accuracy = db3kd.evaluate(expected, images, images.labels)

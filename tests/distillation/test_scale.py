@@ -1,3 +1,4 @@
+import io
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from db3kd.distillation.scale import (
     scale_training,
 )
 from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial
+from db3kd.progress import Progress
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
 
@@ -161,9 +163,20 @@ def test_one_scale_alone_is_taken():
 
 
 def test_progress_counts_the_students_and_those_of_a_grown_grid():
+    class Display(Progress):
+        def update(self, **totals):
+            reported.append((totals["samples"], self.samples))
+
     reported = []
-    choose_rewarded(4.0, progress=lambda *report: reported.append(report))
+    choose_rewarded(4.0, progress=Display(6, stream=io.StringIO()))
     assert reported == [(n, max(6, 2 * ((n + 1) // 2))) for n in range(1, 11)]
+
+
+def test_the_progress_of_a_choice_is_shown_or_not(capsys):
+    for progress in (True, False, None):
+        choose_rewarded(1.0, progress=progress)
+    shown = "choosing the scale of the soft labels done: 6/6 students"
+    assert capsys.readouterr().err.count(shown) == 1
 
 
 def trial(scale: float, *losses: float) -> ScaleTrial:

@@ -19,7 +19,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
         lambda: build_model("linear", (1, 8, 8), 10),
         images,
         images.labels,
-        TrainSettings(epochs=2, device="cpu"),
+        settings=TrainSettings(epochs=2, device="cpu"),
     )
     teacher = tmp_path / "teacher.safetensors"
     save_model(teacher, network, model="linear", image_shape=(1, 8, 8), classes=10)

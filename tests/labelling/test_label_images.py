@@ -24,6 +24,7 @@ from teachers_analytic import (
 from db3kd.boundary import SignOptSettings
 from db3kd.data.arrays import ArrayPixels
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentTypeError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.label_images import label, label_chunks
 from db3kd.labelling.labels import LABELS, Labels, to_table
@@ -318,13 +319,66 @@ def test_invalid_settings_are_refused(change, message):
     ("index", "error"),
     [
         (torch.tensor([0.5]), TypeError),
-        (torch.tensor([40]), ValueError),
+        (3, TypeError),
+        ("0", TypeError),
+        ([True, False], ValueError),
+        (torch.tensor([40]), IndexError),
+        ([-1], IndexError),
         (torch.tensor([], dtype=torch.int64), ValueError),
+        (np.zeros(40, dtype=bool), ValueError),
     ],
 )
 def test_an_invalid_index_is_refused(index, error):
-    with pytest.raises(error, match="index: expected"):
-        label(some_teacher(), some_images(), SMALL, index=index)
+    for call in (label, label_chunks):
+        with pytest.raises(error, match="index: expected"):
+            call(some_teacher(), some_images(), SMALL, index=index)
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, torch.tensor, lambda rows: rows])
+def test_an_index_may_have_any_form(form):
+    expected = label(some_teacher(), some_images(), SMALL, index=torch.arange(4, 9))
+    labels = label(some_teacher(), some_images(), SMALL, index=form(range(4, 9)))
+    assert torch.equal(labels.index, torch.arange(4, 9))
+    assert torch.equal(labels.distances, expected.distances)
+
+
+@pytest.mark.parametrize("form", [list, np.array, torch.tensor])
+def test_an_index_may_be_a_mask(form):
+    mask = [4 <= row < 9 for row in range(40)]
+    chunks = label_chunks(some_teacher(), some_images(), SMALL, index=form(mask))
+    assert torch.cat([chunk.index for chunk in chunks]).tolist() == [4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("call", "options", "message"),
+    [
+        (label, {"recovered": "x"}, "recovered: expected the attribute recovered .*, got 'x'"),
+        (label, {"progress": 3}, "progress: expected True, False, None or .*, got 3"),
+        (label_chunks, {"progress": print}, "progress: expected True, .*, got builtin"),
+        (label_chunks, {"folder": "dir"}, r"folder: expected an open run .*, got 'dir'; .*out="),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_before_a_query(call, options, message):
+    teacher = CountingTeacher(some_teacher())
+    with pytest.raises(ArgumentTypeError, match=message):
+        call(teacher, some_images(), SMALL, **options)
+    assert teacher.total == 0
+
+
+@pytest.mark.parametrize("call", [label, lambda *given, **how: list(label_chunks(*given, **how))])
+def test_the_progress_of_labels_is_shown_or_not(call, capsys):
+    for progress in (True, False, None):  # standard error is no terminal here
+        call(some_teacher(), some_images(), SMALL, progress=progress)
+    assert capsys.readouterr().err.count("labelling (mbd) done: 40/40 samples") == 1
+
+
+def test_the_progress_of_chunks_counts_the_shards_of_a_folder(tmp_path, capsys, limit_chunks):
+    limit_chunks(16)
+    with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
+        first = next(label_chunks(some_teacher(), some_images(), SMALL, folder=folder))
+        folder.write_shard(0, to_table(first))
+        list(label_chunks(some_teacher(), some_images(), SMALL, folder=folder, progress=True))
+    assert "labelling (mbd) done: 40/40 samples" in capsys.readouterr().err
 
 
 def test_a_run_budget_is_divided_evenly_with_the_remainder_first():

@@ -174,7 +174,7 @@ def test_a_torchscript_network_is_trained(made):
         student.make(),
         torch.rand(20, *SHAPE),
         torch.arange(20) % CLASSES,
-        TrainSettings(steps=2, device="cpu"),
+        settings=TrainSettings(steps=2, device="cpu"),
     )
 
     assert weights(network).equal(before)

@@ -70,7 +70,7 @@ def test_each_round_trains_by_the_answers_it_has(monkeypatch):
 
     def note(make, images, decisions, settings, **rest):
         trained.append((len(images), settings.steps))
-        return train(make, images, decisions, settings, **rest)
+        return train(make, images, decisions, settings=settings, **rest)
 
     monkeypatch.setattr(acquisition, "train_classifier", note)
     monkeypatch.setattr(acquisition_settings, "_LEAST_STEPS", 1)

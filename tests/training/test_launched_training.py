@@ -27,7 +27,7 @@ images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 classes = torch.arange(64) % 4
 settings = TrainSettings(steps=12, batch_size=16, seed=3, device="cpu")
 network = db3kd.train_classifier(
-    lambda: db3kd.build_model("lenet5-fifth", (1, 8, 8), 4), images, classes, settings
+    lambda: db3kd.build_model("lenet5-fifth", (1, 8, 8), 4), images, classes, settings=settings
 )
 rank = os.environ.get("RANK", "alone")
 torch.save(network.state_dict(), f"{sys.argv[1]}/{rank}.pt")

@@ -1,3 +1,4 @@
+import io
 import math
 import random
 from dataclasses import replace
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from db3kd.data import image_reader as reader
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.progress import Progress
 from db3kd.training.evaluation import agreement, evaluate, predict, predict_logits
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
@@ -71,7 +73,7 @@ class CountingSource:
 
 def test_a_classifier_learns_and_is_returned_in_eval_mode():
     images, labels = blobs()
-    model = train_classifier(network, images, labels, quick(epochs=20, learning_rate=1e-2))
+    model = train_classifier(network, images, labels, settings=quick(epochs=20, learning_rate=1e-2))
     assert not model.training
     assert evaluate(model, *blobs(seed=1)) > 0.95
 
@@ -91,28 +93,30 @@ def test_a_student_learns_from_soft_labels_alone():
 @pytest.mark.parametrize("make", [network, batch_norm_network, dropout_network])
 def test_equal_settings_give_equal_weights_bit_for_bit(make):
     images, labels = blobs()
-    first, second = (train_classifier(make, images, labels, quick()) for _ in range(2))
+    first, second = (train_classifier(make, images, labels, settings=quick()) for _ in range(2))
     assert torch.equal(weights(first), weights(second))
 
 
 def test_the_initial_weights_follow_from_the_seed():
     images, labels = blobs()
     tiny = {"steps": 1, "learning_rate": 1e-30}
-    models = [train_classifier(network, images, labels, quick(seed=s, **tiny)) for s in (0, 1)]
+    models = [
+        train_classifier(network, images, labels, settings=quick(seed=s, **tiny)) for s in (0, 1)
+    ]
     assert not torch.allclose(*(weights(model) for model in models))
 
 
 def test_the_order_of_the_rows_follows_from_the_seed():
     images, labels = blobs()
     start = network()
-    models = [train_classifier(start, images, labels, quick(seed=s)) for s in (0, 1)]
+    models = [train_classifier(start, images, labels, settings=quick(seed=s)) for s in (0, 1)]
     assert not torch.equal(*(weights(model) for model in models))
 
 
 def test_the_callers_random_state_is_left_as_found():
     images, labels = blobs()
     before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy())
-    train_classifier(dropout_network, images, labels, quick())
+    train_classifier(dropout_network, images, labels, settings=quick())
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert (np.random.get_state()[1] == before[2]).all()
@@ -122,7 +126,7 @@ def test_a_given_network_is_the_start_and_stays_as_it_is():
     images, labels = blobs()
     start = network()
     before = weights(start).clone()
-    trained = train_classifier(start, images, labels, quick(steps=1, learning_rate=1e-5))
+    trained = train_classifier(start, images, labels, settings=quick(steps=1, learning_rate=1e-5))
     assert torch.equal(weights(start), before)
     assert 0 < (weights(trained) - before).abs().max() < 1e-4
 
@@ -159,7 +163,7 @@ def test_an_epoch_shows_every_row_once_in_batches_equal_to_one_row():
 
 def test_batch_normalisation_survives_one_row_more_than_a_batch():
     images, labels = blobs(33)
-    model = train_classifier(batch_norm_network, images, labels, quick(batch_size=32))
+    model = train_classifier(batch_norm_network, images, labels, settings=quick(batch_size=32))
     assert weights(model).isfinite().all()
 
 
@@ -187,15 +191,15 @@ def test_a_student_without_any_soft_label_learns_the_decisions_as_a_classifier_d
     of_decisions = KDLoss(alpha=1, beta=1)
     student = train_on_soft_labels(network, images, labels, none, of_decisions, quick())
     torch.testing.assert_close(
-        weights(student), weights(train_classifier(network, images, labels, quick()))
+        weights(student), weights(train_classifier(network, images, labels, settings=quick()))
     )
 
 
 def test_only_the_rows_named_train_and_a_row_named_twice_trains_twice():
     images, labels = blobs(60)
     rows = torch.tensor([3, 3, 10, 41, 7])
-    some = train_classifier(network, images, labels, quick(), rows=rows)
-    alone = train_classifier(network, images[rows], labels[rows], quick())
+    some = train_classifier(network, images, labels, settings=quick(), rows=rows)
+    alone = train_classifier(network, images[rows], labels[rows], settings=quick())
     assert torch.equal(weights(some), weights(alone))
 
 
@@ -204,27 +208,49 @@ def test_an_image_set_trains_like_the_tensor_it_holds(resident, monkeypatch):
     monkeypatch.setattr(reader, "RESIDENT_BYTES", resident)
     images, labels = blobs()
     source = CountingSource(images)
-    from_source = train_classifier(network, source, labels, quick())
-    from_tensor = train_classifier(network, images, labels, quick())
+    from_source = train_classifier(network, source, labels, settings=quick())
+    from_tensor = train_classifier(network, images, labels, settings=quick())
     assert torch.equal(weights(from_source), weights(from_tensor))
     assert source.largest == (30 if resident == 0 else len(images))
 
 
+class Listener:
+    """Keeps the totals that it receives."""
+
+    def __init__(self) -> None:
+        self.reported: list[dict] = []
+
+    def update(self, **totals) -> None:
+        self.reported.append(totals)
+
+
 def test_progress_is_told_about_a_hundred_times_and_at_the_end():
-    images, labels = blobs()
-    reported = []
-    train_classifier(
-        network, images, labels, quick(steps=250), progress=lambda *report: reported.append(report)
-    )
-    assert 80 <= len(reported) <= 100
-    assert reported[-1][:2] == (250, 250)
-    assert reported[-1][2] < reported[0][2]
+    listener, settings = Listener(), quick(steps=250)
+    train_classifier(network, *blobs(), settings=settings, progress=listener)
+    steps = [totals["samples"] for totals in listener.reported]
+    assert 80 <= len(steps) <= 100
+    assert steps == sorted(set(steps)) and steps[-1] == 250
+
+
+def test_the_progress_of_training_is_shown_or_not(capsys):
+    trained = [
+        train_classifier(network, *blobs(), settings=quick(steps=3), progress=progress)
+        for progress in (True, False, None)
+    ]
+    assert capsys.readouterr().err.count("training done: 3/3 steps") == 1
+    assert all(weights(trained[0]).equal(weights(each)) for each in trained)
+
+
+def test_a_display_receives_the_number_of_steps():
+    display = Progress(1000, title="training", unit="steps", stream=io.StringIO())
+    train_classifier(network, *blobs(), settings=quick(steps=3), progress=display)
+    assert display.samples == 3
 
 
 def test_bfloat16_training_learns_and_returns_single_precision_weights():
     images, labels = blobs()
     model = train_classifier(
-        network, images, labels, quick(epochs=20, learning_rate=1e-2, precision="bf16")
+        network, images, labels, settings=quick(epochs=20, learning_rate=1e-2, precision="bf16")
     )
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert model(images).dtype == torch.float32
@@ -233,16 +259,16 @@ def test_bfloat16_training_learns_and_returns_single_precision_weights():
 
 def test_trainings_of_different_precision_follow_each_other():
     images, labels = blobs()
-    once = train_classifier(network, images, labels, quick())
-    train_classifier(network, images, labels, quick(precision="bf16"))
-    again = train_classifier(network, images, labels, quick())
+    once = train_classifier(network, images, labels, settings=quick())
+    train_classifier(network, images, labels, settings=quick(precision="bf16"))
+    again = train_classifier(network, images, labels, settings=quick())
     assert torch.equal(weights(once), weights(again))
 
 
 def test_a_callers_own_accelerator_stays_as_it_was():
     try:
         own = Accelerator(cpu=True, mixed_precision="bf16")
-        train_classifier(network, *blobs(), quick(precision="no", steps=1))
+        train_classifier(network, *blobs(), settings=quick(precision="no", steps=1))
         assert own.mixed_precision == "bf16"
         assert own.device.type == "cpu"
     finally:
@@ -257,7 +283,7 @@ def test_a_student_trains_on_a_cuda_device(precision):
         network,
         images,
         labels,
-        quick(epochs=20, learning_rate=1e-2, device="cuda:0", precision=precision),
+        settings=quick(epochs=20, learning_rate=1e-2, device="cuda:0", precision=precision),
     )
     assert next(model.parameters()).device.type == "cuda"
     assert evaluate(model, images, labels) > 0.95
@@ -266,7 +292,7 @@ def test_a_student_trains_on_a_cuda_device(precision):
 def test_a_diverging_training_stops_with_a_reason():
     images, labels = blobs()
     with pytest.raises(FloatingPointError, match=r"after \d+ of 300 steps; lower the learning"):
-        train_classifier(network, images, labels, quick(steps=300, learning_rate=1e30))
+        train_classifier(network, images, labels, settings=quick(steps=300, learning_rate=1e30))
 
 
 # Bad input
@@ -293,7 +319,7 @@ def test_bad_settings_are_refused(changes, message):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_cuda_device_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"device: .*needs CUDA"):
-        train_classifier(network, *blobs(), quick(device="cuda"))
+        train_classifier(network, *blobs(), settings=quick(device="cuda"))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +337,7 @@ def test_bad_images_are_refused(held, images, kind, message, monkeypatch):
         monkeypatch.setattr(reader, "RESIDENT_BYTES", 0)
     given = images if held == "a tensor" else CountingSource(images)
     with pytest.raises(kind, match=f"images.*{message}"):
-        train_classifier(network, given, torch.zeros(4, dtype=torch.int64), quick())
+        train_classifier(network, given, torch.zeros(4, dtype=torch.int64), settings=quick())
 
 
 def test_a_source_of_other_dtypes_is_refused_and_a_tensor_is_converted():
@@ -325,7 +351,7 @@ def test_a_source_of_other_dtypes_is_refused_and_a_tensor_is_converted():
 def test_an_empty_image_set_is_refused():
     empty = torch.zeros(0, 1, 4, 4)
     with pytest.raises(ValueError, match="at least one"):
-        train_classifier(network, empty, torch.zeros(0, dtype=torch.int64), quick())
+        train_classifier(network, empty, torch.zeros(0, dtype=torch.int64), settings=quick())
     with pytest.raises(ValueError, match="images: expected at least one image"):
         predict(network(), empty)
 
@@ -345,7 +371,7 @@ def test_an_empty_image_set_is_refused():
 )
 def test_bad_labels_are_refused(labels, message):
     with pytest.raises((TypeError, ValueError), match=message):
-        train_classifier(network, blobs(4)[0], labels, quick())
+        train_classifier(network, blobs(4)[0], labels, settings=quick())
 
 
 @pytest.mark.parametrize(

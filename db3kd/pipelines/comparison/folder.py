@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import InputError
 from db3kd.pipelines.run_notes import RunNotes, notes_of
 from db3kd.progress_answers import show_answers
 from db3kd.querying.driver import decide_all
@@ -170,7 +171,7 @@ def _read_decisions(folder: RunFolder, classes: int, count: int) -> Tensor:
         decisions = read_column(table, "decision", torch.int64)
         check_range("decision", decisions, 0, classes, "a class")
         if len(decisions) != count:
-            raise ValueError(f"expected {counted(count, 'row')}, got {len(decisions):,}")
+            raise InputError(f"expected {counted(count, 'row')}, got {len(decisions):,}")
     except (KeyError, ValueError, IndexError) as error:
         raise invalid_shard(folder.path, folder.kind, position, error) from error
     return decisions

@@ -8,6 +8,7 @@ from torch import nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images
+from db3kd.errors import InputNotFoundError
 from db3kd.labelling.labels import Labels
 from db3kd.models.weights import STUDENT_FILE
 from db3kd.pipelines.asking.answer_run import ANSWERS, AnswerRun
@@ -251,7 +252,7 @@ class DistillRun:
 
     def _save_student(self, network: nn.Module) -> None:
         if not holds_run(self.folder):
-            raise FileNotFoundError(
+            raise InputNotFoundError(
                 f"{self.folder}: the run folder and its answers were removed during the run; "
                 "start another run"
             )

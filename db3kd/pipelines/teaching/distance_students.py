@@ -28,7 +28,7 @@ from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
-from db3kd.progress import Progress, show_progress
+from db3kd.progress import Progress
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_journals import answers_in_stage
@@ -219,9 +219,8 @@ class DistanceStudent:
         short = scale_training(training, len(self.labels))
 
         def choose() -> float:
-            with show_progress("choosing the scale of the soft labels", 0, "students") as show:
-                return choose_label_scale(
-                    self.make, self.images, self.labels, loss, training, show
-                ).scale
+            return choose_label_scale(
+                self.make, self.images, self.labels, loss, training, progress=True
+            ).scale
 
         return self.notes.label_scale({"student": self.name, "settings": short}, choose)
