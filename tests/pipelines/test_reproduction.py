@@ -185,10 +185,11 @@ def test_the_lines_of_a_report_load_and_export_the_student(student, tmp_path, mo
     section = page.split("## Use the student")[1].split("## ")[0]
     lines = dict(re.findall(r"^\| (\w+) \| `(.*)` \|$", section, re.MULTILINE))
 
-    names = {"db3kd": db3kd, "images": noise(), "make_student": make_student}
+    batch = noise().read(range(100))
+    names = {"db3kd": db3kd, "batch": batch, "make_student": make_student}
     exec(lines["load"], names)
     exec(lines["decide"], names)
-    assert names["classes"].equal(result.student(noise().read(range(100))).argmax(1))
+    assert names["classes"].equal(result.student(batch).argmax(1))
     if lines["export"].startswith("db3kd export "):
         succeed(*shlex.split(lines["export"])[1:])
         assert list(Path("my runs/one").glob("*.onnx"))

@@ -178,7 +178,7 @@ def usage(folder: Path, student: str) -> dict[str, str]:
         export = f"db3kd.export_model({run!r}, 'student.onnx'{named})"
     return {
         "load": f"student = db3kd.load_teacher({run!r}{named})",
-        "decide": "classes = student.decide(images.read(range(100)))",
+        "decide": "classes = student.decide(batch)",
         "export": export,
     }
 

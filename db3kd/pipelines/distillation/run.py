@@ -218,7 +218,9 @@ class DistillRun:
         taught_by = "decisions alone"
         if proxies:
             taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
-        why = why_taught_by(prepared.proxies.count, len(proxies), steps, len(answers.held_out))
+        why = why_taught_by(
+            prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
+        )
         return TrainedStudent(network, steps, taught_by, why, teaching.choices, proxies)
 
     def _train_on_distances(

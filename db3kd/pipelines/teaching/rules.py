@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from db3kd.distillation.answer_batches import ANSWERED_SHARE
 from db3kd.distillation.answers import Answers
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
+from db3kd.wording import InputNoun
 
 CHOICE_SHARE = 6
 """Networks that are trained to make a choice get 1 / CHOICE_SHARE of the steps."""
@@ -42,7 +43,9 @@ def can_choose(steps: int, validation: int) -> bool:
     return steps >= LEAST_STEPS_OF_A_CHOICE and validation >= _LEAST_CHOICE_ANSWERS
 
 
-def why_taught_by(proxies: int, taught: int, steps: int, validation: int) -> str:
+def why_taught_by(
+    proxies: int, taught: int, steps: int, validation: int, noun: InputNoun = "image"
+) -> str:
     """Returns a sentence on why a student learned from proxies, or from decisions alone.
 
     Args:
@@ -50,6 +53,7 @@ def why_taught_by(proxies: int, taught: int, steps: int, validation: int) -> str
         taught: Number of proxies that labelled images for the student.
         steps: Steps of full training.
         validation: Number of validation images.
+        noun: What the sentence calls an image.
     """
     who = "Decisions and proxies" if taught else "Decisions alone"
     if not proxies:
@@ -60,7 +64,7 @@ def why_taught_by(proxies: int, taught: int, steps: int, validation: int) -> str
     return (
         f"{who} taught the student, because {reason}. A comparison needs "
         f"{LEAST_STEPS_OF_A_CHOICE:,} training steps and {_LEAST_CHOICE_ANSWERS} validation "
-        f"images; there were {steps:,} and {validation:,}."
+        f"{noun}s; there were {steps:,} and {validation:,}."
     )
 
 
