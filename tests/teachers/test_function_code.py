@@ -1,13 +1,12 @@
 """The fingerprint of a function covers its code and the globals that it names, and is stable."""
 
-import os
-import subprocess
 import sys
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fresh_interpreter import FreshInterpreter
 
 from db3kd.teachers import changed_globals
 from db3kd.teachers.changed_globals import Change, changes_of
@@ -104,36 +103,34 @@ def fingerprint(text: str, function: str = "f") -> str:
         del sys.modules["fresh"]
 
 
-def in_another_process(folder: Path, seed: str, run: str) -> str:
-    environment = os.environ | {
-        "PYTHONHASHSEED": seed,
-        "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
-    }
+def fingerprint_in(
+    interpreter: FreshInterpreter,
+    folder: Path,
+    run: str,
+    fingerprint: str = "function_fingerprint(f)",
+) -> str:
+    """Returns the fingerprint that another process computes after it has run the code."""
     code = (
         "from db3kd.teachers.function_fingerprint import function_fingerprint\n"
-        f"{run}\nprint(function_fingerprint(f))"
+        f"{run}\nprint({fingerprint})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert not done.returncode, done.stderr
-    return done.stdout.strip()
+    return interpreter.run(code, folder).strip()
 
 
-def test_processes_agree_on_an_unchanged_function(tmp_path):
+def test_processes_agree_on_an_unchanged_function(tmp_path, interpreters):
+    first, second = interpreters
     (tmp_path / "fresh.py").write_text(MODULE)
-    started = f"exec(compile({MODULE!r}, 'script.py', 'exec'))"
     known = {
-        in_another_process(tmp_path, "1", "from fresh import f"),
-        in_another_process(tmp_path, "2", "from fresh import f"),
-        in_another_process(tmp_path, "3", started),  # as __main__
+        fingerprint_in(first, tmp_path, "from fresh import f"),
+        fingerprint_in(second, tmp_path, "from fresh import f"),
+        fingerprint_in(second, tmp_path, MODULE),  # as __main__
         fingerprint(MODULE),
     }
     assert len(known) == 1
 
 
 @pytest.mark.parametrize("algorithm", ["SVC", "forest"])
-def test_a_fitted_global_is_noticed_and_stable(tmp_path, algorithm):
+def test_a_fitted_global_is_noticed_and_stable(tmp_path, algorithm, interpreters):
     pytest.importorskip("sklearn")
     make = {"SVC": "SVC()", "forest": "RandomForestClassifier(3, random_state=0)"}[algorithm]
     text = (
@@ -146,8 +143,9 @@ def test_a_fitted_global_is_noticed_and_stable(tmp_path, algorithm):
     )
     (tmp_path / "fresh.py").write_text(text)
     here = fingerprint(text)
-    assert in_another_process(tmp_path, "1", "from fresh import f") == here
-    assert in_another_process(tmp_path, "2", "from fresh import f, rows; f(rows)") == here
+    first, second = interpreters
+    assert fingerprint_in(first, tmp_path, "from fresh import f") == here
+    assert fingerprint_in(second, tmp_path, "from fresh import f, rows; f(rows)") == here
     assert fingerprint(text.replace("classes[:200]", "(classes[:200] + 1) % 10")) != here
 
 

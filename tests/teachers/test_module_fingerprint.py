@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from test_function_code import defined, in_another_process
+from test_function_code import defined, fingerprint_in
 from torch import nn
 
 from db3kd.models import build_model
@@ -125,17 +125,24 @@ def test_what_changes_no_score_is_not_noticed(before, after):
     assert module_fingerprint(changed(before, after)) == module_fingerprint(defined(MODULE).net)
 
 
-def test_queries_and_new_processes_do_not_change_the_fingerprint(tmp_path):
+def test_queries_and_new_processes_do_not_change_the_fingerprint(tmp_path, interpreters):
+    first, second = interpreters
     (tmp_path / "fresh.py").write_text(MODULE)
     run = (
+        "import torch\n"
         "from fresh import net\n"
         "from db3kd.teachers import ModuleTeacher\n"
         "teacher = ModuleTeacher(net, (1, 8, 8), 10)\n"
-        "teacher.decide(__import__('torch').rand(3, 1, 8, 8))\n"
-        "function_fingerprint = lambda _: teacher.fingerprint()\nf = None"
+        "teacher.decide(torch.rand(3, 1, 8, 8))"
     )
-    asked, again = (in_another_process(tmp_path, seed, run) for seed in "12")
-    unasked = in_another_process(tmp_path, "3", run.replace("teacher.decide", "type"))
+    asked, again, unasked = (
+        fingerprint_in(interpreter, tmp_path, code, "teacher.fingerprint()")
+        for interpreter, code in (
+            (first, run),
+            (second, run),
+            (first, run.replace("teacher.decide", "type")),
+        )
+    )
     assert asked == again == unasked
 
 
