@@ -4,9 +4,9 @@ import multiprocessing
 from multiprocessing.context import ForkServerContext
 
 _IMPORTED = (
-    # Optimizers import torch._dynamo, which takes as long as torch.
+    # Optimizers import torch._dynamo, which takes longer than torch.
     *("db3kd.pipelines", "db3kd.synthesis.sample_run", "torch._dynamo", "accelerate"),
-    *("hypothesis", "pyarrow.parquet", "pytest"),
+    *("aiohttp", "hypothesis", "pyarrow.parquet", "pytest", "sklearn.datasets"),
 )
 
 
@@ -17,6 +17,7 @@ def forked_processes() -> ForkServerContext:
     a copy would wait for.
     """
     processes = multiprocessing.get_context("forkserver")
-    # Only the first call in a process has an effect, so all tests import the same.
+    # The first process starts the server, so all tests import the same. Tests of benchmarks, which
+    # make their processes themselves, call this function for its effect.
     processes.set_forkserver_preload(list(_IMPORTED))
     return processes

@@ -59,7 +59,7 @@ def distill_pseudo_samples(teacher: Any, out: Path, **options: Any) -> object:
 def distill_by(
     strategy: str, data: Any, teacher: Any, out: Path, *, seed: int = 0, **options: Any
 ) -> object:
-    budget = 120 if strategy == "decisions" else 1500
+    budget = {"decisions": 120, "auto": 500}.get(strategy, 1500)
     return db3kd.distill(
         teacher, data, budget=budget, strategy=strategy, student="linear",
         settings=quick_settings(seed), out=out, **options,

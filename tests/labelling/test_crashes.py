@@ -1,6 +1,7 @@
 """SIGKILL at random moments of a labelling run: a small benchmarks.systems.crashes."""
 
 import pytest
+from forked import forked_processes
 
 from db3kd.data.loading import load_data
 from db3kd.labelling.settings import LabelSettings
@@ -27,6 +28,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
     surrogate = AutoSurrogate("linear", training=TrainSettings(steps=50, device="cpu"))
     work = crashes.Work(teacher, "digits", settings, 260, max_batch=64, surrogate=surrogate)
 
+    forked_processes()
     outcomes = list(crashes.kill_often(work, 3, tmp_path, seed=1))
 
     kills = sum(len(outcome.shards) for outcome in outcomes)

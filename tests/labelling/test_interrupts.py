@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from forked import forked_processes
 from teachers_analytic import NearestCentroidTeacher
 
 from db3kd.data.loading import load_data
@@ -17,6 +18,7 @@ def test_a_stop_costs_at_most_the_requests_in_flight(tmp_path):
     centroids = torch.stack([everything[images.labels == c].mean(0) for c in range(10)])
     settings = LabelSettings("bd", queries_per_pair=4, seed=1)
     requests = RequestSettings(batch=4, in_flight=3)
+    forked_processes()
     with interrupts.LimitedServer(NearestCentroidTeacher(centroids, (1, 8, 8)), 2000) as server:
         work = interrupts.Work(server.model, "digits", settings, 40, requests)
         outcomes = list(

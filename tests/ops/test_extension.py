@@ -77,16 +77,20 @@ BINARIES = {
 """The name of a binary, its content, and the reason why it cannot be loaded."""
 
 IMPORT_EACH = f"""
-import os, sys
+import os, sys, traceback
 import torch  # once; each folder is imported from by a copy of this process
 {WITHOUT_EDITABLE}
 for folder in sys.argv[1:]:
     if os.fork() == 0:
         os.dup2(os.open(folder + "/stderr", os.O_WRONLY | os.O_CREAT), 2)
         sys.path.insert(0, folder)
-        import db3kd
-        db3kd.load_data
-        sys.exit()
+        try:
+            import db3kd
+            db3kd.load_data
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
     _, status = os.wait()
     print(os.waitstatus_to_exitcode(status), flush=True)
 """

@@ -99,7 +99,7 @@ def test_the_command_line_names_its_option(tmp_path, monkeypatch, command):
         "distill": (*data, *quick, "--budget", 60),
         "compare": (*data, *quick, "--budget", 60, "--strategies", "decisions", "--seeds", 1),
         "surrogate": (*data, "--model", "linear", "--steps", 4, "--networks", 1),
-        "synthesize": ("--samples", 30),
+        "synthesize": ("--samples", 30, "--preset", "plain"),
         "label": (*data, "--measure", "bd", "--budget", 600),
     }[command]
     options = (command, "--teacher", f"{TEACHERS}:CountingTeacher", *given, "--out", out)

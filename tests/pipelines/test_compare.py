@@ -54,7 +54,12 @@ def test_the_queries_of_each_row_are_those_that_the_teacher_saw(tmp_path):
         before = counting.total
 
     result = run(
-        counting, strategies=STRATEGIES, test=measured(), out=tmp_path / "c", on_student=finished
+        counting,
+        strategies=STRATEGIES,
+        seeds=1,
+        test=measured(),
+        out=tmp_path / "c",
+        on_student=finished,
     )
 
     assert [row.strategy for row in result.rows] == list(STRATEGIES)
@@ -87,6 +92,7 @@ def test_each_row_is_what_distill_gives(tmp_path):
                 tmp_path / "c" / f"{row.strategy}-{student.seed}/student.safetensors"
             )
             assert weights(kept.module).equal(weights(alone.student))
+            assert student.queries == alone.queries
             assert student.accuracy == alone.accuracy == student.test_agreement
             assert student.held_out == (
                 round(alone.agreement * alone.held_out), alone.held_out

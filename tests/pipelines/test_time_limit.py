@@ -21,7 +21,7 @@ from db3kd.pipelines.teaching import rules as teaching_rules
 from db3kd.pipelines.teaching import step_timing, time_estimate, time_limit
 from db3kd.pipelines.teaching.time_estimate import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
-from db3kd.synthesis import acquisition
+from db3kd.synthesis import acquisition, acquisition_settings
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.training.loop import _Training
 
@@ -141,7 +141,7 @@ def weights_of_students_that_choose() -> int:
     return sum(each.numel() for each in network.parameters())
 
 
-@pytest.mark.parametrize(("budget", "changes"), [(401, {}), (1000, {"steps": 400})])
+@pytest.mark.parametrize(("budget", "changes"), [(401, {}), (1000, {"steps": 40})])
 def test_the_steps_without_images_are_those_of_a_run(monkeypatch, budget, changes):
     chosen = settings(proxy="mlp-quarter", **changes)
     plan = plan_budget(budget, CLASSES, None)
@@ -161,6 +161,7 @@ def test_the_steps_without_images_are_those_of_a_run(monkeypatch, budget, change
     monkeypatch.setattr(_Training, "_step", counted)
     monkeypatch.setattr(acquisition, "predict_logits", counted_logits)
     monkeypatch.setattr(time_estimate, "_RANKING_SHARE", 128.0)  # a step for each ranked image
+    monkeypatch.setattr(acquisition_settings, "_LEAST_STEPS", 25)
     db3kd.distill(teacher(), None, budget=budget, student="linear", settings=chosen)
 
     times = StepTimes(0.0, 0.0, acquisition=1.0)

@@ -1,7 +1,5 @@
 """The batch size of a model on a CPU, which depends on sizes only."""
 
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -100,14 +98,13 @@ def test_inspecting_a_module_changes_neither_images_nor_random_state():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_inspecting_a_module_loads_no_compiler():
+def test_inspecting_a_module_loads_no_compiler(interpreters):
     code = (
         "import sys, torch; from db3kd.teachers import ModuleTeacher;"
         "ModuleTeacher(torch.nn.Flatten(), (1, 1, 3), 3).max_batch;"
         "print('torch._dynamo' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "False\n"
+    assert interpreters[0].run(code) == "False\n"
 
 
 def test_image_size_decides_if_a_module_fails_on_zeros():

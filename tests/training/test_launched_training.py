@@ -88,12 +88,13 @@ def train_together(folder: Path, kill_after: int = 0) -> tuple[int | None, int |
     return first.exitcode, second.exitcode
 
 
-def run(folder: Path, *launcher: str) -> None:
+def launch(folder: Path) -> None:
+    """Runs the script in two processes of torch's launcher."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
     paths = [str(Path(db3kd.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, *launcher, str(script), str(folder)]
+    command = [sys.executable, *TWO_PROCESSES, str(script), str(folder)]
     try:
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     except subprocess.CalledProcessError as error:
@@ -101,9 +102,11 @@ def run(folder: Path, *launcher: str) -> None:
         raise
 
 
-def test_two_processes_train_the_network_of_one(tmp_path):
-    run(tmp_path)
-    run(tmp_path, *TWO_PROCESSES)
+def test_two_processes_train_the_network_of_one(tmp_path, monkeypatch):
+    launch(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "argv", ["script.py", str(tmp_path)])
+        exec(SCRIPT, {})
     alone, first, second = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("alone", "0", "1")
     )
