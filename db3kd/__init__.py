@@ -14,7 +14,6 @@ from db3kd.version import __version__ as __version__
 if TYPE_CHECKING:
     from db3kd.boundary import SignOptSettings
     from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples
-    from db3kd.distillation import choose_scale
     from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError, InputError
     from db3kd.export import export_model
     from db3kd.labelling import (
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
         distill,
     )
     from db3kd.planning import plan_budget
+    from db3kd.scale import choose_scale
     from db3kd.surrogates import SurrogateSettings, make_surrogate
     from db3kd.synthesis import (
         Moves,
@@ -75,7 +75,6 @@ if TYPE_CHECKING:
 _HOME = {
     "boundary": ("SignOptSettings",),
     "data": ("ImageSet", "PseudoSamples", "load_data", "load_pseudo_samples"),
-    "distillation": ("choose_scale",),
     "errors": ("ArgumentError", "ArgumentTypeError", "DivergedError", "InputError"),
     "export": ("export_model",),
     "labelling": (
@@ -98,6 +97,7 @@ _HOME = {
         "distill",
     ),
     "planning": ("plan_budget",),
+    "scale": ("choose_scale",),
     "synthesis": (
         "Moves",
         "SynthesisSettings",

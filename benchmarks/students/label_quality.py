@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
-from db3kd.distillation.scale import choose_scale
-from db3kd.distillation.scale_choice import ScaleChoice
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import margin_soft_labels
+from db3kd.scale.choice import ScaleChoice
+from db3kd.scale.search import search_scale
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
@@ -37,7 +37,7 @@ def chosen_scale(
         training: How each student trains.
         students: How many students try each scale.
     """
-    return choose_scale(
+    return search_scale(
         student,
         images,
         labels.distances,

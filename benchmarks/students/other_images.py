@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.common.record import measure_missing
 from benchmarks.common.setting import TrainedTeacher
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.querying import decide_all
 from db3kd.training.evaluation import predict, share_equal
 

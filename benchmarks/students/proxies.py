@@ -16,9 +16,9 @@ from pathlib import Path
 import db3kd
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from benchmarks.students.other_images import OtherImages, measure_rows
-from db3kd.distillation.neighbour_labels import neighbour_labels
+from db3kd.answers.neighbour_labels import neighbour_labels
 from db3kd.models import build_model
-from db3kd.pipelines.asking.rounds import Proxies, train_proxy
+from db3kd.pipelines.query_rounds.rounds import Proxies, train_proxy
 from db3kd.training.network_store import NetworkStore
 
 

@@ -17,11 +17,11 @@ import db3kd
 from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from benchmarks.students.other_images import OtherImages, measure_rows
 from db3kd.models import build_model
-from db3kd.pipelines.asking.rounds import Proxies
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import proxy_for
+from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.run_notes import RunNotes
-from db3kd.pipelines.teaching.teaching import Teaching
+from db3kd.pipelines.student_training.student_trainer import StudentTrainer
 from db3kd.training.network_store import NetworkStore
 
 
@@ -68,7 +68,7 @@ def _agreement(
     # Students of one proxy architecture learn from the same proxies.
     folder = options.runs / trained.train.name / f"{images}-{per_sample}-{proxy}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    teaching = Teaching(
+    teaching = StudentTrainer(
         partial(build_model, student, shape, classes),
         student,
         classes,

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from db3kd.answers.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.answers.batches import ProxyTaughtBatches, TaughtLoss
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.answer_batches import ProxyTaughtBatches, TaughtLoss
-from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.loop import train_batches
 from db3kd.training.settings import TrainSettings

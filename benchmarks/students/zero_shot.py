@@ -24,13 +24,13 @@ from benchmarks.students.label_quality import margins
 from benchmarks.students.methods import decision_method, soft_label_method
 from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.distillation.scale import choose_scale
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.querying import decide_all
 from db3kd.report.tables import markdown_table, mean_and_deviation
+from db3kd.scale.search import search_scale
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
@@ -234,7 +234,7 @@ def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
     images, loss = made.images, KDLoss()
     labelling = LabelSettings("bd", queries_per_pair=setting.options.queries_per_pair)
     labels = label(setting.teacher, images, labelling)
-    scale = choose_scale(
+    scale = search_scale(
         setting.student,
         images,
         labels.distances,

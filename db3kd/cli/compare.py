@@ -201,7 +201,7 @@ def _print_dry_run(prepared: "PreparedComparison", run: Path | None, *, any_teac
         run: The folder of the comparison to resume, or None.
         any_teacher: Whether the comparison may have had another teacher.
     """
-    from db3kd.pipelines.teaching.time_limit import time_prepared_steps
+    from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
     if run is not None:

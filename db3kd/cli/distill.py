@@ -259,7 +259,7 @@ def _print_dry_run(
         any_teacher: Whether the run may have had another teacher.
     """
     from db3kd.pipelines.distill_notes import seconds_of_asking
-    from db3kd.pipelines.teaching.time_limit import time_prepared_steps
+    from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     times = time_prepared_steps(prepared, [prepared.plan])
     with naming_options(images="--data"):

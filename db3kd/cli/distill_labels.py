@@ -277,11 +277,11 @@ def _write_description(
 
 def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
     """Returns the scale of margin soft labels, choosing it if none is given; None for inverse."""
-    from db3kd.distillation.label_scale import choose_label_scale
+    from db3kd.scale.choose import choose_scale
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale
-    choice = choose_label_scale(
+    choice = choose_scale(
         make_student, run.images, run.labels, plan.loss, plan.settings, progress=True
     )
     print("\n".join(choice.describe(input_noun(run.images.image_shape))))

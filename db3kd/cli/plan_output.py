@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from db3kd.pipelines import DistillResult
     from db3kd.pipelines.distill_settings import DistillSettings
-    from db3kd.pipelines.teaching.time_estimate import StepTimes
+    from db3kd.pipelines.student_training.time_estimate import StepTimes
     from db3kd.planning import BudgetPlan, ComparisonPlan
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun

@@ -143,9 +143,9 @@ def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
     """Returns labels with soft labels to draw, and a note on how the soft labels were made."""
     import torch
 
-    from db3kd.distillation.scale import median_nearest_distance
     from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, with_soft_labels
     from db3kd.querying.search import UNANSWERED
+    from db3kd.scale.search import median_nearest_distance
 
     stored = run.soft_label_settings
     if stored is not None:

@@ -148,7 +148,7 @@ def make_soft_labels(
 def margin_soft_labels(
     distances: Tensor, predicted: Tensor, scale: float, temperature: float
 ) -> Tensor:
-    """Soft labels of normalisation "margin", with the signature that `choose_scale` expects.
+    """Soft labels of normalisation "margin", with the signature that `search_scale` expects.
 
     Args:
         distances: `[N, C] float32`, as for `make_soft_labels`.

@@ -10,8 +10,8 @@ from db3kd.pipelines.comparison.compare import Comparison, compare
 from db3kd.pipelines.demo import run_demo
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.distill import DistillResult, distill
-from db3kd.pipelines.teaching.time_estimate import StepTimes
-from db3kd.pipelines.teaching.time_limit import time_steps
+from db3kd.pipelines.student_training.time_estimate import StepTimes
+from db3kd.pipelines.student_training.time_limit import time_steps
 
 __all__ = [
     "AutoSurrogate",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from db3kd.distillation.answers import Answers
+from db3kd.answers.answers import Answers
 from db3kd.validation import are_equal
 from db3kd.wording import InputNoun, counted
 

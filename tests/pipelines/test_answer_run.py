@@ -10,8 +10,8 @@ from distill_cases import SAMPLES, images, teacher
 from teachers_analytic import CountingTeacher, RaisingTeacher
 from torch import Tensor
 
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images
-from db3kd.pipelines.asking.answer_run import ANSWERS, HELD_OUT, AnswerRun
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images
+from db3kd.pipelines.query_rounds.answer_run import ANSWERS, HELD_OUT, AnswerRun
 from db3kd.querying import sharded_decisions
 from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_folder import RunFolder

@@ -5,7 +5,7 @@ import pytest
 from distill_cases import QUICK
 
 import db3kd
-from db3kd.pipelines.teaching.distance_students import label_settings
+from db3kd.pipelines.student_training.distance_students import label_settings
 from db3kd.planning import plan_budget
 
 IMAGES = 1_000

@@ -35,11 +35,11 @@ from teachers_analytic import (
 from torch import nn
 
 import db3kd
-from db3kd.distillation.image_choice import choose_rows
-from db3kd.distillation.neighbour_labels import neighbour_labels
+from db3kd.answers.image_choice import choose_rows
+from db3kd.answers.neighbour_labels import neighbour_labels
 from db3kd.pipelines import DistillResult, DistillSettings
-from db3kd.pipelines.asking import pseudo_sample_answers, rounds
 from db3kd.pipelines.distillation import run as distillation_run
+from db3kd.pipelines.query_rounds import pseudo_sample_answers, rounds
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import STRATEGIES
 from db3kd.progress import Progress
@@ -512,7 +512,7 @@ def test_the_speed_of_asking_leaves_out_the_time_in_which_images_are_chosen(tmp_
         rounds.append(number)
         return choose_rows(answers, networks, count, seed, number)
 
-    monkeypatch.setattr("db3kd.pipelines.asking.rounds.choose_rows", choose_slowly)
+    monkeypatch.setattr("db3kd.pipelines.query_rounds.rounds.choose_rows", choose_slowly)
     timed = partial(Progress, stream=shown, clock=lambda: now[0])
     monkeypatch.setattr(distillation_run, "Progress", timed)
 
@@ -544,7 +544,9 @@ def test_proxies_learn_from_distances_if_there_are_few_answers_for_each_image(
         seen.append(len(answers))
         return neighbour_labels(answers, classes)
 
-    monkeypatch.setattr("db3kd.pipelines.teaching.teaching.neighbour_labels", watched)
+    monkeypatch.setattr(
+        "db3kd.pipelines.student_training.student_trainer.neighbour_labels", watched
+    )
     result = run(budget=budget, out=tmp_path / "run")
     assert result.queries == budget and len(seen) == calls
 

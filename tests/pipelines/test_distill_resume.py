@@ -16,14 +16,14 @@ from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher, weig
 from teachers_analytic import CountingTeacher, RaisingTeacher
 
 import db3kd
+from db3kd.answers.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.data.arrays import ArrayPixels
-from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillResult
-from db3kd.pipelines.asking import rounds
-from db3kd.pipelines.asking.rounds import Proxies
+from db3kd.pipelines.query_rounds import rounds
+from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.run_notes import RunNotes
-from db3kd.pipelines.teaching import rules as teaching_rules
+from db3kd.pipelines.student_training import rules as teaching_rules
 from db3kd.storage.manifest import read_manifest
 from db3kd.training.loop import _Training
 from db3kd.training.network_store import NetworkStore
@@ -151,7 +151,7 @@ def test_an_interrupt_while_the_teacher_is_asked_keeps_the_answers(tmp_path, str
 
 def test_points_of_the_curve_are_not_repeated(tmp_path, whole, choices, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("db3kd.pipelines.asking.rounds.choose_rows", interrupted_at_round(2))
+        patch.setattr("db3kd.pipelines.query_rounds.rounds.choose_rows", interrupted_at_round(2))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run")
     run(tmp_path / "run")
@@ -161,7 +161,7 @@ def test_points_of_the_curve_are_not_repeated(tmp_path, whole, choices, monkeypa
 
 
 def interrupted_at_round(stop: int) -> Any:
-    from db3kd.distillation.image_choice import choose_rows
+    from db3kd.answers.image_choice import choose_rows
 
     def choose(answers: Any, networks: Any, count: int, seed: int, number: int) -> Any:
         if number == stop:

@@ -24,7 +24,7 @@ from db3kd.pipelines.distillation.reproduction import (
     described_data,
     reproduction,
 )
-from db3kd.pipelines.teaching.rules import why_taught_by
+from db3kd.pipelines.student_training.rules import why_taught_by
 from db3kd.planning import plan_budget
 
 PLAN = plan_budget(1000, 10, 100)

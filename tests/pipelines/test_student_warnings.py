@@ -7,7 +7,7 @@ from tasters import Taster, wines
 from torch import nn
 
 import db3kd
-from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.answers.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.pipelines.student_warnings import (
     absent_classes_warning,
     few_held_out,

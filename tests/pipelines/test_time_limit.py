@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from db3kd.distillation import scale
 from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher
 from torch import Tensor, nn
 
 import db3kd
-from db3kd.distillation import scale
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillSettings
-from db3kd.pipelines.asking.rounds import Proxies
 from db3kd.pipelines.comparison.prepared import prepare_comparison
-from db3kd.pipelines.teaching import rules as teaching_rules
-from db3kd.pipelines.teaching import step_timing, time_estimate, time_limit
-from db3kd.pipelines.teaching.time_estimate import LEAST_STEPS, StepTimes
+from db3kd.pipelines.query_rounds.rounds import Proxies
+from db3kd.pipelines.student_training import rules as teaching_rules
+from db3kd.pipelines.student_training import step_timing, time_estimate, time_limit
+from db3kd.pipelines.student_training.time_estimate import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
 from db3kd.synthesis import acquisition, acquisition_settings
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings

@@ -10,8 +10,8 @@ import torch
 
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
 from db3kd.labelling.labels import LABELS
-from db3kd.pipelines.asking.answer_run import ANSWERS
 from db3kd.pipelines.comparison.folder import TEST_DECISIONS
+from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.storage.manifest import describe_format, make_manifest, read_manifest, write_manifest
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.surrogates.augmented_decisions import AUGMENTED_DECISIONS

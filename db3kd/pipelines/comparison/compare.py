@@ -24,8 +24,8 @@ from db3kd.pipelines.distillation.reproduction import described_data
 from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import StudentLike
+from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 from db3kd.pipelines.student_warnings import time_limit_warning
-from db3kd.pipelines.teaching.time_limit import time_prepared_steps
 from db3kd.planning import COMPARED, Strategy
 from db3kd.querying.consistency import ConsistencyCheck, describe_checks, queries_of_checks
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table

@@ -12,8 +12,6 @@ from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_count, check_flag
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError
-from db3kd.pipelines.asking.answer_run import clean_answers
-from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.comparison.folder import (
     TEST_DECISIONS,
     stored_steps,
@@ -36,6 +34,8 @@ from db3kd.pipelines.inputs import (
     convert_inputs,
     convert_test,
 )
+from db3kd.pipelines.query_rounds.answer_run import clean_answers
+from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison

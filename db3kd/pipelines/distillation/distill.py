@@ -14,7 +14,7 @@ from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_network import StudentLike
-from db3kd.pipelines.teaching.teaching import Choice
+from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.planning import BudgetPlan, Strategy
 from db3kd.querying.consistency import ConsistencyCheck, describe_checks
 from db3kd.report import wilson_interval

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.answers.answers import Answers
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.answers import Answers
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.pipelines.student_warnings import (
     FEW_HELD_OUT,
     LONGER_RUN,
@@ -21,7 +22,6 @@ from db3kd.pipelines.student_warnings import (
     student_warnings,
     time_limit_warning,
 )
-from db3kd.pipelines.teaching.teaching import Choice
 from db3kd.planning import BudgetPlan
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.tables import Features

@@ -15,9 +15,6 @@ from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.totals import answered_in_label_folder, totals_of_shards
-from db3kd.pipelines.asking.answer_run import ANSWERS
-from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
-from db3kd.pipelines.asking.pseudo_sample_answers import sample_settings, shuffled
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import (
     check_images,
@@ -26,9 +23,12 @@ from db3kd.pipelines.inputs import (
     check_test,
     convert_inputs,
 )
+from db3kd.pipelines.query_rounds.answer_run import ANSWERS
+from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings, shuffled
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
-from db3kd.pipelines.teaching.distance_students import expected_distances, label_settings
+from db3kd.pipelines.student_training.distance_students import expected_distances, label_settings
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import begun_with, holds_run

@@ -6,14 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images
 from db3kd.errors import InputNotFoundError
 from db3kd.labelling.labels import Labels
 from db3kd.models.weights import STUDENT_FILE
-from db3kd.pipelines.asking.answer_run import ANSWERS, AnswerRun
-from db3kd.pipelines.asking.pseudo_sample_answers import pseudo_sample_answers
-from db3kd.pipelines.asking.rounds import ask_rounds
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
 from db3kd.pipelines.distillation.finished_run import (
@@ -24,6 +21,9 @@ from db3kd.pipelines.distillation.finished_run import (
 )
 from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.distillation.report import write_distill_report
+from db3kd.pipelines.query_rounds.answer_run import ANSWERS, AnswerRun
+from db3kd.pipelines.query_rounds.pseudo_sample_answers import pseudo_sample_answers
+from db3kd.pipelines.query_rounds.rounds import ask_rounds
 from db3kd.pipelines.run_layout import (
     LABELS_FOLDER,
     NETWORKS_FOLDER,
@@ -31,14 +31,14 @@ from db3kd.pipelines.run_layout import (
     answer_folders,
 )
 from db3kd.pipelines.run_notes import notes_of
-from db3kd.pipelines.teaching.distance_students import (
+from db3kd.pipelines.student_training.distance_students import (
     DistanceStudent,
     decisions_before_distances,
     measure_distances,
 )
-from db3kd.pipelines.teaching.rules import why_taught_by
-from db3kd.pipelines.teaching.teaching import Teaching, validation_callbacks
-from db3kd.pipelines.teaching.time_limit import steps_within
+from db3kd.pipelines.student_training.rules import why_taught_by
+from db3kd.pipelines.student_training.student_trainer import StudentTrainer, validation_callbacks
+from db3kd.pipelines.student_training.time_limit import steps_within
 from db3kd.progress import Progress
 from db3kd.progress_answers import count_answers_in
 from db3kd.querying.consistency import ConsistencyCheck, queries_of_checks
@@ -196,7 +196,7 @@ class DistillRun:
         steps = self._steps(answers, count_trained_on(answers, labels), notes)
         if labels is not None:
             return self._train_on_distances(answers, labels, steps, notes, store)
-        teaching = Teaching(
+        trainer = StudentTrainer(
             prepared.student.make,
             prepared.student.identity,
             prepared.teacher.classes,
@@ -207,21 +207,21 @@ class DistillRun:
             notes,
             self._callbacks,
         )
-        rate = teaching.choose_learning_rate(answers)
-        prefer_proxies = prepared.images is not None and teaching.prefers_proxies(
+        rate = trainer.choose_learning_rate(answers)
+        prefer_proxies = prepared.images is not None and trainer.prefers_proxies(
             answers.training, prepared.proxies
         )
-        proxies = teaching.choose_proxies(
+        proxies = trainer.choose_proxies(
             answers, prepared.proxies, rate, prefer_proxies=prefer_proxies
         )
-        network = teaching.train_student(answers, proxies, rate)
+        network = trainer.train_student(answers, proxies, rate)
         taught_by = "decisions alone"
         if proxies:
             taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
         why = why_taught_by(
             prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
         )
-        return TrainedStudent(network, steps, taught_by, why, teaching.choices, proxies)
+        return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
 
     def _train_on_distances(
         self,

@@ -9,8 +9,8 @@ from statistics import median
 import torch.nn.functional as F
 from torch import nn
 
-from db3kd.distillation.answer_batches import AnsweredBatches
-from db3kd.distillation.answers import Answers
+from db3kd.answers.answers import Answers
+from db3kd.answers.batches import AnsweredBatches
 from db3kd.training.callbacks import TrainingCallback, TrainingState
 from db3kd.training.loop import train_batches
 from db3kd.training.settings import TrainSettings

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.planning.budget_plan import held_out_pseudo_samples
 from db3kd.storage.existing_runs import begun_with
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings

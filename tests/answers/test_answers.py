@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
 
 SAMPLES, HELD_OUT = 12, 4
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from db3kd.distillation import image_choice
-from db3kd.distillation.answer_batches import mean_probabilities
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.distillation.image_choice import choose_rows, held_out_rows
+from db3kd.answers import image_choice
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.answers.batches import mean_probabilities
+from db3kd.answers.image_choice import choose_rows, held_out_rows
 
 HELD_OUT = 3
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.distillation.answer_batches import AnsweredBatches, answered_probabilities
-from db3kd.distillation.answers import Answers
-from db3kd.distillation.image_choice import choose_rows, held_out_rows
-from db3kd.distillation.neighbour_labels import NEIGHBOUR_TEMPERATURE
+from db3kd.answers.answers import Answers
+from db3kd.answers.batches import AnsweredBatches, answered_probabilities
+from db3kd.answers.image_choice import choose_rows, held_out_rows
+from db3kd.answers.neighbour_labels import NEIGHBOUR_TEMPERATURE
 from db3kd.errors import DivergedError
-from db3kd.pipelines.asking.answer_run import HELD_OUT, AnswerRun
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.query_rounds.answer_run import HELD_OUT, AnswerRun
 from db3kd.pipelines.student_warnings import likely_causes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan

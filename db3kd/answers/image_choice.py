@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from db3kd.answers.answers import NUMBERS, Answers
+from db3kd.answers.batches import mean_probabilities
 from db3kd.data.augmented_images import AugmentedImages
-from db3kd.distillation.answer_batches import mean_probabilities
-from db3kd.distillation.answers import NUMBERS, Answers
 from db3kd.querying.search import fitting_batch_size
 
 PROPOSALS = 4

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from db3kd.distillation.answers import NUMBERS, augmentable_images, no_answers
-from db3kd.pipelines.teaching.rules import (
+from db3kd.answers.answers import NUMBERS, augmentable_images, no_answers
+from db3kd.pipelines.student_training.rules import (
     answered_share,
     learns_from_new_mixtures,
     proxies_usually_help,
 )
-from db3kd.pipelines.teaching.teaching import standard_errors_above
+from db3kd.pipelines.student_training.student_trainer import standard_errors_above
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.label_scale import choose_label_scale
-from db3kd.distillation.scale import (
-    SHORT_TRAINING_FACTOR,
-    median_nearest_distance,
-    scale_training,
-)
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_images import label
@@ -29,6 +23,12 @@ from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
 from db3kd.progress import Progress
+from db3kd.scale.choose import choose_scale
+from db3kd.scale.search import (
+    SHORT_TRAINING_FACTOR,
+    median_nearest_distance,
+    scale_training,
+)
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_journals import answers_in_stage
@@ -219,7 +219,7 @@ class DistanceStudent:
         short = scale_training(training, len(self.labels))
 
         def choose() -> float:
-            return choose_label_scale(
+            return choose_scale(
                 self.make, self.images, self.labels, loss, training, progress=True
             ).scale
 

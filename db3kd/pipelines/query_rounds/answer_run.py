@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from db3kd.answers.answers import NUMBERS, Answers, no_answers
 from db3kd.data.augmented_images import AugmentedImages
-from db3kd.distillation.answers import NUMBERS, Answers, no_answers
 from db3kd.errors import InputError
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.sharded_decisions import decide_in_shards, shard_sizes

@@ -7,23 +7,23 @@ from functools import partial
 import torch
 from torch import nn
 
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.argument_types import check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.distillation.scale import scale_training
 from db3kd.models.networks import build_model
-from db3kd.pipelines.asking.prepared_run import PreparedRun, make_networks
-from db3kd.pipelines.asking.rounds import Proxies
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import check_images, convert_inputs
+from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_network import StudentLike
-from db3kd.pipelines.teaching.distance_students import chooses_scale
-from db3kd.pipelines.teaching.rules import learns_from_new_mixtures
-from db3kd.pipelines.teaching.step_timing import seconds_per_step
-from db3kd.pipelines.teaching.time_estimate import LEAST_STEPS, StepTimes
+from db3kd.pipelines.student_training.distance_students import chooses_scale
+from db3kd.pipelines.student_training.rules import learns_from_new_mixtures
+from db3kd.pipelines.student_training.step_timing import seconds_per_step
+from db3kd.pipelines.student_training.time_estimate import LEAST_STEPS, StepTimes
 from db3kd.planning import BudgetPlan
 from db3kd.progress import duration
+from db3kd.scale.search import scale_training
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.teachers import Teacher
 from db3kd.training.settings import TrainSettings

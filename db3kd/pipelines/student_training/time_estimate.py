@@ -4,12 +4,11 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 
-from db3kd.distillation.scale import scale_steps
-from db3kd.pipelines.asking.pseudo_sample_answers import acquisition_settings
-from db3kd.pipelines.asking.rounds import ROUND_SHARE
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, with_fixed_steps
-from db3kd.pipelines.teaching.distance_students import chooses_scale
-from db3kd.pipelines.teaching.rules import (
+from db3kd.pipelines.query_rounds.pseudo_sample_answers import acquisition_settings
+from db3kd.pipelines.query_rounds.rounds import ROUND_SHARE
+from db3kd.pipelines.student_training.distance_students import chooses_scale
+from db3kd.pipelines.student_training.rules import (
     CHOICE_SHARE,
     LEAST_STEPS_OF_A_CHOICE,
     can_choose,
@@ -18,6 +17,7 @@ from db3kd.pipelines.teaching.rules import (
 )
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.planning.budget_plan import held_out_pseudo_samples
+from db3kd.scale.search import scale_steps
 from db3kd.training.settings import TrainSettings
 
 LEAST_STEPS = 50

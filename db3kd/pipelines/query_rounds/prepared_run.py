@@ -7,8 +7,8 @@ from typing import Any
 
 from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import build_model
-from db3kd.pipelines.asking.rounds import Proxies
 from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
+from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import Teacher, describe

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from db3kd.distillation.answer_batches import ANSWERED_SHARE
-from db3kd.distillation.answers import Answers
+from db3kd.answers.answers import Answers
+from db3kd.answers.batches import ANSWERED_SHARE
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
 from db3kd.wording import InputNoun
 

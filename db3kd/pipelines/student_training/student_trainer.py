@@ -10,20 +10,20 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.distillation.answer_batches import (
+from db3kd.answers.answers import Answers
+from db3kd.answers.batches import (
     ANSWERED_SHARE,
     AnsweredBatches,
     ProxyTaughtBatches,
     TaughtLoss,
     answered_probabilities,
 )
-from db3kd.distillation.answers import Answers
-from db3kd.distillation.neighbour_labels import neighbour_labels
+from db3kd.answers.neighbour_labels import neighbour_labels
 from db3kd.errors import DivergedError
-from db3kd.pipelines.asking.rounds import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.teaching.rules import (
+from db3kd.pipelines.query_rounds.rounds import Proxies, agrees_with, train_proxy
+from db3kd.pipelines.student_training.rules import (
     CHOICE_SHARE,
     answered_share,
     can_choose,
@@ -70,7 +70,7 @@ class Choice:
 
 
 @dataclass
-class Teaching:
+class StudentTrainer:
     """How a student learns from answers, and what was chosen for it.
 
     Attributes:

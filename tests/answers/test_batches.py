@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from db3kd.distillation.answer_batches import (
+from db3kd.answers.answers import CLEAN_SHARE, NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.answers.batches import (
     AnsweredBatches,
     ProxyTaughtBatches,
     TaughtLoss,
     answered_probabilities,
     mean_probabilities,
 )
-from db3kd.distillation.answers import CLEAN_SHARE, NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.training.process import TrainingProcess
 
 SAMPLES, HELD_OUT, CLASSES = 20, 5, 3

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.answers.answers import CLEAN_SHARE, NUMBERS, Answers
 from db3kd.data.augmented_images import AugmentedImages
-from db3kd.distillation.answers import CLEAN_SHARE, NUMBERS, Answers
 from db3kd.querying.search import UNANSWERED, fitting_batch_size
 from db3kd.training.process import TrainingProcess
 from db3kd.training.row_batches import balanced_rows

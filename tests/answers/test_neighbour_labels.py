@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from db3kd.distillation import neighbour_labels as module
-from db3kd.distillation.answer_batches import AnsweredBatches
-from db3kd.distillation.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.distillation.neighbour_labels import NEIGHBOUR_TEMPERATURE, neighbour_labels
+from db3kd.answers import neighbour_labels as module
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.answers.batches import AnsweredBatches
+from db3kd.answers.neighbour_labels import NEIGHBOUR_TEMPERATURE, neighbour_labels
 from db3kd.training.process import TrainingProcess
 
 CLASSES = 4

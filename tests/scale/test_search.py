@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.distillation.scale import (
-    choose_scale,
+from db3kd.progress import Progress
+from db3kd.scale.choice import ScaleChoice, ScaleTrial
+from db3kd.scale.search import (
     held_out_loss,
     median_nearest_distance,
     scale_training,
+    search_scale,
 )
-from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial
-from db3kd.progress import Progress
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
 
@@ -41,7 +41,7 @@ def margin(distances: Tensor, own: Tensor, scale: float, temperature: float) -> 
 
 def choose(distances: Tensor, own: Tensor, images: Tensor, make=margin, **options):
     options = {"relative_scales": (1.0, 4.0), "students": 2, **options}
-    return choose_scale(network, images, distances, own, make, KDLoss(), SETTINGS, **options)
+    return search_scale(network, images, distances, own, make, KDLoss(), SETTINGS, **options)
 
 
 def test_the_scale_whose_students_predict_the_decisions_best_is_chosen():
@@ -52,7 +52,7 @@ def test_the_scale_whose_students_predict_the_decisions_best_is_chosen():
         right = abs(scale * median - 4) < 1e-4
         return F.one_hot(own if right else (own + 1) % 3, 3).float()
 
-    choice = choose_scale(
+    choice = search_scale(
         network,
         images,
         distances,
@@ -120,7 +120,7 @@ def rewarding(best: float, median: float):
 
 def choose_rewarded(best: float, **options) -> ScaleChoice:
     images, distances, own = points()
-    return choose_scale(
+    return search_scale(
         network,
         images,
         distances,

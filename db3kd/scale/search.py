@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
-from db3kd.distillation.scale_choice import ScaleChoice, ScaleTrial, best_trial
 from db3kd.errors import ArgumentError
 from db3kd.progress import Progress, ProgressListener, check_progress, listening, report_units
+from db3kd.scale.choice import ScaleChoice, ScaleTrial, best_trial
 from db3kd.training.evaluation import predict_logits, share_equal
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
@@ -94,7 +94,7 @@ def scale_steps(settings: TrainSettings, rows: int) -> int:
     return len(RELATIVE_SCALES) * SHORT_TRAINING_STUDENTS * each
 
 
-def choose_scale(
+def search_scale(
     model: Model,
     images: ImagesLike,
     distances: Tensor,
@@ -119,7 +119,7 @@ def choose_scale(
     the geometric middle of `ScaleChoice.as_good_as_best`, times `factor`. This costs no query.
 
     Example:
-        >>> choice = db3kd.choose_scale(
+        >>> choice = search_scale(
         ...     student, images, labels.distances, labels.decision, margin_soft_labels,
         ...     db3kd.KDLoss(temperature=4.0), db3kd.TrainSettings(steps=250),
         ... )
