@@ -59,9 +59,10 @@ def check_has_channels(image_shape: Sequence[int]) -> tuple[int, ...]:
     shape = check_image_shape(image_shape)
     if len(shape) == 2:
         height, width = shape
-        raise ValueError(
-            f"image_shape: expected (channels, height, width), got {shape} without channels; use "
-            f"(1, {height}, {width}) for grey images or (3, {height}, {width}) for colour images"
+        raise ArgumentError(
+            "image_shape",
+            f"expected (channels, height, width), got {shape} without channels; use "
+            f"(1, {height}, {width}) for grey images or (3, {height}, {width}) for colour images",
         )
     return shape
 

@@ -8,6 +8,7 @@ import typer
 from db3kd.cli.options import MOVED_DATA_HELP
 from db3kd.cli.outputs import refuse_existing
 from db3kd.cli.plan_output import surrogate_text
+from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
@@ -84,14 +85,17 @@ def _one_folder(run: Path | None, labels: Path | None) -> Path:
     from db3kd.pipelines.run_layout import REPORT_FILE
 
     if run is not None and labels is not None:
-        raise ValueError(f"labels: expected one run folder, got {run} and {labels}")
+        raise ArgumentError("labels", f"expected one run folder, got {run} and {labels}")
     folder = labels if run is None else run
     if folder is None:
-        raise ValueError("labels: expected a run folder, such as db3kd report runs/bd, got none")
+        raise ArgumentError(
+            "labels", "expected a run folder, such as db3kd report runs/bd, got none"
+        )
     if (page := folder / REPORT_FILE).is_file():
-        raise ValueError(
-            f"labels: expected a run of db3kd label, got {folder}, whose command has written a "
-            f"report: {page}"
+        raise ArgumentError(
+            "labels",
+            f"expected a run of db3kd label, got {folder}, whose command has written a "
+            f"report: {page}",
         )
     return folder
 

@@ -7,6 +7,7 @@ from io import BytesIO
 
 import numpy as np
 
+from db3kd.errors import ArgumentError
 from db3kd.extras import import_extra
 from db3kd.teachers.preprocessing import Preprocessing
 
@@ -29,9 +30,10 @@ def png_steps(steps: Preprocessing, image_shape: Sequence[int]) -> Preprocessing
     """
     import_extra("PIL.Image", "data", "a PNG file")
     if len(image_shape) != 3 or image_shape[0] not in (1, 3):
-        raise ValueError(
-            "image_shape: expected (1, height, width) or (3, height, width) for PNG files, got "
-            f"{tuple(image_shape)}"
+        raise ArgumentError(
+            "image_shape",
+            "expected (1, height, width) or (3, height, width) for PNG files, got "
+            f"{tuple(image_shape)}",
         )
     allowed = {
         "scale": (None, _PIXELS),
@@ -42,9 +44,10 @@ def png_steps(steps: Preprocessing, image_shape: Sequence[int]) -> Preprocessing
     }
     for name, values in allowed.items():
         if (value := getattr(steps, name)) not in values:
-            raise ValueError(
-                f"{name}: expected no value for PNG files, whose pixels 0 and 255 are the bounds "
-                f"of the images, got {value!r}; remove {name} from [preprocessing]"
+            raise ArgumentError(
+                name,
+                f"expected no value for PNG files, whose pixels 0 and 255 are the bounds "
+                f"of the images, got {value!r}; remove {name} from [preprocessing]",
             )
     return dataclasses.replace(steps, scale=_PIXELS, layout="NHWC", dtype="uint8")
 
