@@ -57,12 +57,12 @@ def with_soft_labels(
     *,
     normalisation: Normalisation = "margin",
     scale: float = 1.0,
-    temperature: float = 1.0,
+    temperature: float | None = None,
 ) -> Labels:
     """Adds soft labels, made from the distances, to `labels`.
 
     Example:
-        >>> labels = db3kd.with_soft_labels(labels, scale=4.0, temperature=4.0)
+        >>> labels = db3kd.with_soft_labels(labels, scale=4.0)
 
     A sample without a decision gets the uniform distribution. A sample that equals an image in
     another class (distance 0) counts as each of these classes equally.
@@ -71,13 +71,15 @@ def with_soft_labels(
         labels: The labels, whose distances are used.
         normalisation: "margin" or "inverse", as for `db3kd.soft_labels`.
         scale: Logits per unit of distance, for "margin".
-        temperature: The temperature of the softmax. The result carries it as
-            `soft_label_temperature`.
+        temperature: The temperature of the softmax. None for 4 with "margin", and 20 with "inverse"
+            (DB3KD, section 4.1). The result carries it as `soft_label_temperature`.
 
     Returns:
         A copy of `labels` with `soft_labels` and `soft_label_temperature`.
     """
     check_type(labels, Labels, "labels", "db3kd.Labels")
+    if temperature is None:
+        temperature = DEFAULT_TEMPERATURE.get(normalisation, 1.0)  # another one is refused below
     decided = labels.decision != UNANSWERED
     soft = torch.full_like(labels.distances, 1 / labels.classes)
     soft[decided] = make_soft_labels(

@@ -56,7 +56,7 @@ def main() -> None:
     teacher = Teacher()
     settings = db3kd.LabelSettings(measure="mbd", queries_per_pair=120)
     labels = db3kd.label(teacher, images, settings, progress=False)
-    labels = db3kd.with_soft_labels(labels, scale=SCALE)
+    labels = db3kd.with_soft_labels(labels, scale=SCALE, temperature=1.0)
     student = db3kd.train_student(
         lambda: torch.nn.Sequential(
             torch.nn.Flatten(), torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3)

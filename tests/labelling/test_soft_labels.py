@@ -19,6 +19,20 @@ def test_soft_labels_carry_their_temperature():
     torch.testing.assert_close(softened.soft_labels[3], torch.full((3,), 1 / 3))
 
 
+@pytest.mark.parametrize(("normalisation", "temperature"), [("margin", 4.0), ("inverse", 20.0)])
+def test_soft_labels_have_the_temperature_of_the_command_line_by_default(
+    normalisation, temperature
+):
+    labels = some_labels(optional=False)
+    options = {"normalisation": normalisation, "scale": 2.0}
+
+    softened = with_soft_labels(labels, **options)
+
+    assert softened.soft_label_temperature == temperature
+    expected = with_soft_labels(labels, **options, temperature=temperature)
+    assert torch.equal(softened.soft_labels, expected.soft_labels)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

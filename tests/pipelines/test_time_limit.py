@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from db3kd.distillation import scale
 from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher
 from torch import Tensor, nn
 
