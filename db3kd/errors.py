@@ -13,6 +13,7 @@ __all__ = [
     "InputNotFoundError",
     "MissingPackageError",
     "NotAFolderError",
+    "NotWritableError",
     "OutputExistsError",
 ]
 
@@ -115,6 +116,15 @@ class NotAFolderError(Db3kdError, NotADirectoryError):
     Example:
         >>> raise NotAFolderError("a.txt/run: expected a path in a folder, but a.txt is a file")
         NotAFolderError: a.txt/run: expected a path in a folder, but a.txt is a file
+    """
+
+
+class NotWritableError(Db3kdError, OSError):
+    """Nothing can be written at a path.
+
+    Example:
+        >>> raise NotWritableError("out: cannot create runs/mine (Permission denied)")
+        NotWritableError: out: cannot create runs/mine (Permission denied)
     """
 
 

@@ -19,6 +19,7 @@ from db3kd.errors import (
     InputNotFoundError,
     MissingPackageError,
     NotAFolderError,
+    NotWritableError,
     OutputExistsError,
 )
 from db3kd.export.check import ExportError
@@ -63,6 +64,7 @@ def test_an_error_of_an_argument_has_its_name_and_the_problem(kind, built_in):
         InputNotFoundError("a"),
         OutputExistsError("a"),
         NotAFolderError("a"),
+        NotWritableError("a"),
         MissingPackageError("a", name="b"),
     ],
 )

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from db3kd.errors import NotAFolderError
+from db3kd.errors import NotAFolderError, NotWritableError
 
 LOCK = ".lock"
 
@@ -66,9 +66,11 @@ def check_writable(folder: Path, path: Path | None = None) -> None:
         raise _cannot_create(made, error) from error
 
 
-def _cannot_create(made: str, error: OSError) -> OSError:
+def _cannot_create(made: str, error: OSError) -> NotWritableError:
     """Returns the error of an output that cannot be made."""
-    return type(error)(f"out: cannot create {made} ({error.strerror}); choose a writable folder")
+    return NotWritableError(
+        f"out: cannot create {made} ({error.strerror}); choose a writable folder"
+    )
 
 
 def names_beside(path: Path) -> list[str]:
