@@ -180,7 +180,7 @@ def test_the_steps_that_choose_a_scale_are_those_of_a_run(monkeypatch):
         original(training, *arguments)
 
     monkeypatch.setattr(_Training, "_step", counted)
-    monkeypatch.setattr(scale, "_MAX_EXTENSIONS", 0)  # what is best at an edge is not foreseen
+    monkeypatch.setattr(search, "_MAX_EXTENSIONS", 0)  # what is best at an edge is not foreseen
     db3kd.distill(teacher(), images(), budget=120, student="linear", strategy="sd", settings=chosen)
 
     assert batches[4] == StepTimes(0.0, 0.0, scale=1.0).of_run(plan, chosen) == 2 * 3 * 41

@@ -145,7 +145,7 @@ def test_a_wrong_type_of_a_setting_is_named(kind, name, value):
         kind(**{name: value})
 
 
-STAGES_OF_SETTINGS = ("boundary", "distillation", "labelling", "pipelines", "synthesis", "teachers")
+STAGES_OF_SETTINGS = ("boundary", "labelling", "pipelines", "synthesis", "teachers")
 
 
 def public_settings() -> list[type]:
