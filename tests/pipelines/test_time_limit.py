@@ -20,6 +20,7 @@ from db3kd.pipelines.student_training import rules as teaching_rules
 from db3kd.pipelines.student_training import step_timing, time_estimate, time_limit
 from db3kd.pipelines.student_training.time_estimate import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
+from db3kd.scale import search
 from db3kd.synthesis import acquisition, acquisition_settings
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.training.loop import _Training
