@@ -311,7 +311,10 @@ def test_the_summary_says_how_many_queries_may_have_been_paid_twice(tmp_path):
     page, markdown = ((out / f"report.{kind}").read_text() for kind in ("html", "md"))
     assert "** queries in total, plus at most 7 paid twice\n" in markdown
     assert "queries in total, plus at most 7 paid twice" in page
-    assert "At most 7 queries may have been paid for twice, because an answer was lost" in (out / "report.md").read_text()
+    assert (
+        "At most 7 queries may have been paid for twice, because an answer was lost"
+        in (out / "report.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("command", ["distill", "compare"])

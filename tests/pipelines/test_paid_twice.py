@@ -285,3 +285,18 @@ def test_an_invalid_answer_of_a_service_is_counted(tmp_path):
         broken = False
         result = distill(asked(), out, resume=True)
     assert 0 < server.paid - BUDGET <= result.paid_twice <= BATCH * IN_FLIGHT
+
+
+@pytest.mark.parametrize("concurrent_chunks", [1, 2])
+def test_labels_do_not_depend_on_the_first_call(tmp_path, limit_chunks, concurrent_chunks):
+    limit_chunks(40)
+    settings = db3kd.LabelSettings(measure="bd", queries_per_pair=5)
+    service, whole = Service(), db3kd.label(teacher(), images(), settings)
+
+    labels = db3kd.label(
+        service.teacher(), images(), settings, out=tmp_path / "run",
+        concurrent_chunks=concurrent_chunks,
+    )  # fmt: skip
+
+    assert labels.distances.equal(whole.distances) and labels.queries.equal(whole.queries)
+    assert service.calls[0] == 1 and service.paid == int(labels.queries.sum())
