@@ -258,7 +258,8 @@ def test_requests_that_fail_for_good_are_counted(tmp_path, ambiguous):
     assert 0 < server.paid - BUDGET <= result.paid_twice <= BATCH * IN_FLIGHT * attempts
 
 
-def test_an_invalid_answer_of_a_service_is_counted(tmp_path):
+@pytest.mark.parametrize(("invalid", "status"), [(77, 200), (0, 201)])
+def test_an_invalid_answer_of_a_service_is_counted(tmp_path, invalid, status):
     out, broken = tmp_path / "run", True
 
     class Rest(Loopback):
@@ -267,10 +268,9 @@ def test_an_invalid_answer_of_a_service_is_counted(tmp_path):
         def answer(self, asked: Asked) -> Answer:
             array = torch.tensor(json.loads(asked.body)["instances"])
             self.paid += len(array)
-            classes = teacher().decide(array).tolist()
-            return Answer.of(
-                {"classes": [77] * len(classes) if broken and self.paid > 40 else classes}
-            )
+            if broken and self.paid > 40:
+                return Answer.of({"classes": [invalid] * len(array)}, status)
+            return Answer.of({"classes": teacher().decide(array).tolist()})
 
     with Rest() as server:
         overrides = ModelOverrides(image_shape=SHAPE, classes=CLASSES)
@@ -280,8 +280,23 @@ def test_an_invalid_answer_of_a_service_is_counted(tmp_path):
                 server.url, {"instances": "$images"}, "classes", overrides, requests=requests()
             )
 
-        with pytest.raises(TeacherError, match="77"):
+        with pytest.raises(TeacherError, match=r"class 77|status 201"):
             distill(asked(), out)
         broken = False
         result = distill(asked(), out, resume=True)
     assert 0 < server.paid - BUDGET <= result.paid_twice <= BATCH * IN_FLIGHT
+
+
+@pytest.mark.parametrize("concurrent_chunks", [1, 2])
+def test_labels_do_not_depend_on_the_first_call(tmp_path, limit_chunks, concurrent_chunks):
+    limit_chunks(40)
+    settings = db3kd.LabelSettings(measure="bd", queries_per_pair=5)
+    service, whole = Service(), db3kd.label(teacher(), images(), settings)
+
+    labels = db3kd.label(
+        service.teacher(), images(), settings, out=tmp_path / "run",
+        concurrent_chunks=concurrent_chunks,
+    )  # fmt: skip
+
+    assert labels.distances.equal(whole.distances) and labels.queries.equal(whole.queries)
+    assert service.calls[0] == 1 and service.paid == int(labels.queries.sum())

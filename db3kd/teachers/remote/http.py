@@ -253,7 +253,10 @@ def _raise_for_status(status: int, headers: Mapping[str, str], words: str, who: 
             "the final address",
             maybe_paid=0,
         )
-    raise TeacherError(f"{who}: the server answered with status {status}{words}", maybe_paid=0)
+    raise TeacherError(
+        f"{who}: the server answered with status {status}{words}",
+        maybe_paid=None if 200 <= status < 300 else 0,  # 201 is an answer, of another form
+    )
 
 
 def _retry_after(value: str | None) -> float:
