@@ -154,7 +154,7 @@ def test_a_described_generator_is_asked_one_by_one(tmp_path, images, function, d
     teacher = load_teacher(describe(tmp_path, text), trust_code=True)
     expected = (images[:, 0, 0, 0] * 255 > 100).long()
     assert decide_checked(teacher, images).equal(expected)
-    stream = open_stream(teacher, images)
+    stream = open_stream(teacher, images, lambda count: None)
     assert stream.next_part().equal(expected[:1])  # each class is recorded before the next is paid
     assert stream.stop().equal(expected[:1])
 
