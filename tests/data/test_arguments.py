@@ -130,7 +130,7 @@ def test_any_exception_of_a_teacher_becomes_a_teacher_error(images, raised):
     def decide(rows):
         raise raised("no more")
 
-    message = f"teacher mine raised {raised.__name__} on 10 images: no more"
+    message = f"teacher mine raised {raised.__name__} on 1 image: no more"
     with pytest.raises(TeacherError, match=message):
         label(FunctionTeacher(decide, SHAPE, 3, name="mine"), images)
 
