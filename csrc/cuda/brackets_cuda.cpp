@@ -13,8 +13,9 @@ namespace {
 
 // Two launches. The first one narrows and keeps rays chunk by chunk, and leaves the counts in
 // memory of the host. The second one needs the counts of all chunks to compute where each ray is
-// written, so it cannot be part of the first; it compacts and writes queries while the host wakes up. The host has
-// to learn the number of rays, because each of them is one paid query of the next batch.
+// written, so it cannot be part of the first; it compacts and writes queries while the host wakes
+// up. The host has to learn the number of rays, because each of them is one paid query of the next
+// batch.
 std::tuple<Tensor, Tensor, Tensor> bracket_step(
     const Tensor& low, const Tensor& high, const Tensor& radius, const Tensor& winner,
     const Tensor& active, const Tensor& decisions, const Tensor& samples, const Tensor& ends,
