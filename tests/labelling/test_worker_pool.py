@@ -216,7 +216,8 @@ def test_a_teacher_that_fails_ends_the_run_and_nothing_is_asked_twice(ray, tmp_p
 
     assert shards(tmp_path / "run") == shards(whole)
     assert teacher.asked == totals.queries
-    assert queries_in_flight(read_manifest(tmp_path / "run")) == 0
+    lost = queries_in_flight(read_manifest(tmp_path / "run"))
+    assert 0 < lost <= 2 * 64, "the calls that failed may have been paid for"
 
 
 @needs_ray
@@ -233,7 +234,7 @@ def test_a_teacher_that_cannot_be_pickled_is_explained(ray, tmp_path):
     teacher = MeanTeacher(tmp_path / "notes")
     teacher.connection = threading.Lock()
 
-    with pytest.raises(TypeError, match=r"teacher MeanTeacher: cannot be pickled.*make_teacher"):
+    with pytest.raises(TypeError, match=r"teacher: MeanTeacher cannot be pickled.*make_teacher"):
         write(tmp_path / "run", teacher, Workers(2))
     assert not (tmp_path / "run").exists() and teacher.asked == 0
 
