@@ -198,18 +198,19 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         if error is not None:
+            kept = self.holds_anything
             with suppress(OSError, ValueError):  # the error that ended the run matters more
-                note_lost(error, queries_without_answer(self.path), self.holds_anything)
-        if kind is not None and not self.holds_anything:
-            with suppress(OSError):
-                for file in (
-                    *self.journals.files(),
-                    *lost_files(self.path),
-                    self.path / MANIFEST,
-                ):
-                    file.unlink()
+                note_lost(error, queries_without_answer(self.path), kept)
+            if not kept:
+                with suppress(OSError):
+                    for file in (
+                        *self.journals.files(),
+                        *lost_files(self.path),
+                        self.path / MANIFEST,
+                    ):
+                        file.unlink()
         self.close()
-        if kind is not None and self._made:
+        if error is not None and self._made:
             _remove_if_empty(self.path)
 
     def close(self) -> None:
@@ -260,8 +261,7 @@ class RunFolder:
         file = self.journals.file(position)
         found = self.journals.read(file)
         lost = {"at": _now(), "shard": position, "queries_in_flight": found.in_flight + unseen}
-        self.manifest["lost_workers"] = [*self.manifest.get("lost_workers", []), lost]
-        self._write_manifest()
+        self.note("lost_workers", lost)
         discard_unanswered(file, found)
 
     def note(self, key: str, entry: Mapping[str, Any]) -> None:

@@ -1,8 +1,12 @@
 """A service whose model may be replaced while its fingerprint stays the same."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 import db3kd
+from db3kd.teachers import TeacherError
 
 SHAPE, CLASSES, BATCH = (1, 6, 6), 3, 8
 
@@ -25,6 +29,14 @@ class Service:
         return db3kd.FunctionTeacher(
             self.classes, SHAPE, CLASSES, max_batch=BATCH, fingerprint="served"
         )
+
+    def stop_at(self, answers: int, run: Callable[[], object]) -> int:
+        """Runs until so many queries are answered, and returns the number that are answered."""
+        self.limit = answers
+        with pytest.raises(TeacherError, match="the service is down"):
+            run()
+        self.limit = 10**9
+        return self.answers
 
     def classes(self, array: np.ndarray) -> np.ndarray:
         if self.answers + len(array) > self.limit:

@@ -10,7 +10,7 @@ from command_line import TEACHERS, CountingTeacher, Result, fail, label_argument
 from replaceable_service import BATCH, SHAPE, Service
 
 import db3kd
-from db3kd import TeacherChangedError, TeacherError
+from db3kd import TeacherChangedError
 from db3kd.labelling.labels import Labels
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.storage.manifest import read_manifest
@@ -30,11 +30,7 @@ def label(service: Service, out: Path, checks: int = 0, **options: Any) -> Label
 
 def stop(service: Service, out: Path, answers: int, **options: Any) -> int:
     """Runs until so many queries are answered, and returns the number that are in the folder."""
-    service.limit = answers
-    with pytest.raises(TeacherError, match="the service is down"):
-        label(service, out, **options)
-    service.limit = 10**9
-    return service.answers
+    return service.stop_at(answers, lambda: label(service, out, **options))
 
 
 STOPS = (7 * BATCH, 15 * BATCH, 60 * BATCH)

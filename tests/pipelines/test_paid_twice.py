@@ -93,7 +93,7 @@ def served(server: Scripted, **options: Any) -> Any:
     return open_inference_teacher(server.model, overrides, requests=requests(**options))
 
 
-@pytest.mark.parametrize(
+FAILURES = pytest.mark.parametrize(
     ("failure", "expected"),
     [
         (failing_at(50, ConnectionError("gone")), TeacherError),
@@ -102,6 +102,10 @@ def served(server: Scripted, **options: Any) -> Any:
     ],
     ids=["raises", "invalid answer", "interrupt"],
 )
+"""What may happen to a teacher at its 50th image."""
+
+
+@FAILURES
 def test_answers_that_a_failed_call_lost_are_counted(tmp_path, failure, expected):
     service, out = Service(), tmp_path / "run"
     service.fail = failure
@@ -118,15 +122,7 @@ def test_answers_that_a_failed_call_lost_are_counted(tmp_path, failure, expected
     assert f"At most {result.paid_twice} queries" in (out / "report.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("failure", "expected"),
-    [
-        (failing_at(50, ConnectionError("gone")), TeacherError),
-        (lambda paid: 99 if paid == 50 else None, TeacherError),
-        (failing_at(50, KeyboardInterrupt()), KeyboardInterrupt),
-    ],
-    ids=["raises", "invalid answer", "interrupt"],
-)
+@FAILURES
 def test_a_generator_loses_at_most_one_answer(tmp_path, failure, expected):
     service, out = Service(), tmp_path / "run"
     service.fail = failure
