@@ -212,7 +212,7 @@ class Progress:
 
         Example:
             >>> with progress.paused():
-            ...     train(proxy)  # the teacher is not asked meanwhile
+            ...     train(proxy)  # no query is sent meanwhile
         """
         started = self._clock()
         try:

@@ -1,4 +1,4 @@
-"""Progress of computations that ask a teacher, which tells new answers from known ones."""
+"""Progress of computations that query a teacher, which tells new answers from known ones."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

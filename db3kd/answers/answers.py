@@ -28,7 +28,7 @@ class Answers:
 
     Attributes:
         images: All samples and augmented images.
-        rows: [n] int64, the images that the teacher was asked about, `sample · NUMBERS + number`.
+        rows: [n] int64, the images that were queried, `sample · NUMBERS + number`.
         decisions: [n] int64, the class of each.
     """
 

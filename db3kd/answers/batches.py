@@ -143,7 +143,7 @@ class TaughtLoss(nn.Module):
 
         Args:
             logits: [n, C] float32.
-            decisions: [n] int64; -1 for images that the teacher was not asked about.
+            decisions: [n] int64; -1 for images that were not queried.
             probabilities: [n, C] float32, rows sum to 1.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Chooses the images to ask about: those that proxies are least sure about.
+"""Chooses the images to query: those that proxies are least sure about.
 
 The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994; with a committee:
 Seung et al., COLT 1992. Copying a model with chosen queries: Papernot et al., ASIA CCS 2017.)
@@ -16,10 +16,10 @@ from db3kd.data.augmented_images import AugmentedImages
 from db3kd.querying.search import fitting_batch_size
 
 PROPOSALS = 4
-"""Number of augmented images from which one is chosen."""
+"""Proposed augmented images per query; the least certain of all proposals are chosen."""
 
 _MAX_CLEAN_PROPOSALS = 16
-"""Maximum number of unasked samples from which one is chosen."""
+"""Maximum number of proposed samples per query."""
 
 _BLOCK = 2048
 
@@ -27,7 +27,7 @@ _BLOCK = 2048
 def choose_rows(
     answers: Answers, proxies: Sequence[nn.Module], count: int, seed: int, round_number: int
 ) -> Tensor:
-    """Chooses training images to ask about.
+    """Chooses training images to query.
 
     Samples come before augmented images. Without proxies, the choice is random.
 
@@ -73,7 +73,7 @@ def held_out_rows(images: AugmentedImages, augmented: int, seed: int) -> Tensor:
 
 
 def _new_rows(answers: Answers, random: np.random.Generator, count: int) -> np.ndarray:
-    """Returns `count` distinct augmented images of training samples that were not asked about."""
+    """Returns `count` distinct augmented images of training samples that were not queried."""
     found = np.empty(0, np.int64)
     while len(found) < count:
         size = count - len(found)

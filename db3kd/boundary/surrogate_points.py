@@ -1,6 +1,6 @@
 """Finds points near a sample at which a surrogate's margin has a given sign or value.
 
-Both searches use margins and their gradients alone, and ask the teacher nothing.
+Both searches use margins and their gradients alone, and send no query.
 """
 
 import math

@@ -40,8 +40,8 @@ class ComparisonImages(TransferOptions):
         str | None,
         typer.Option(
             "--test",
-            help="Images or rows to measure all students on; the teacher is asked about each of "
-            "them once, in addition to --budget.",
+            help="Images or rows to measure all students on; each of them is queried "
+            "once, in addition to --budget.",
             show_default="the labelled test split of --data, for accuracy alone and without a "
             "query",
             rich_help_panel=COMMON,

@@ -41,7 +41,7 @@ def print_plan(
         reason = f"this strategy has no use for more with these {noun}s"
         if plan.next_useful_budget is not None:
             reason = (
-                f"a budget of {plan.next_useful_budget:,} or more also asks about augmented {noun}s"
+                f"a budget of {plan.next_useful_budget:,} or more also queries augmented {noun}s"
             )
         print(f"unused     {counted(unused, 'query')}: {reason}")
 

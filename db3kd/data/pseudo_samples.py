@@ -109,7 +109,7 @@ class PseudoSamples:
     def images(self) -> Tensor:
         """Returns the images within the bounds, float32 [n, *image_shape].
 
-        They equal those that the teacher was asked about, bit for bit.
+        They equal those that were queried, bit for bit.
         """
         return to_float(self.pixels, self.bounds)
 

@@ -1,4 +1,4 @@
-"""The features of rows that a teacher is asked about, and tables as images."""
+"""The features of rows that are queried, and tables as images."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def projection_of(teacher: Teacher, images: Any) -> Projection | None:
 
 
 def table_as_images(table: Table, teacher: Any) -> ImageSet | Tensor:
-    """Converts a table for the teacher that is to be asked about its rows.
+    """Converts a table to rows that the teacher accepts.
 
     Args:
         table: The table; only the columns that the teacher names are read.

@@ -99,7 +99,7 @@ class PlannedRun:
     def count_queries(self) -> "RunQueries":
         """Counts the queries of the run in the folder, which this one continues.
 
-        Those of checks are not counted. The teacher is not asked. Without a run, there are none.
+        Those of checks are not counted. No query is sent. Without a run, there are none.
 
         Raises:
             ValueError: If the folder holds another run.
@@ -148,8 +148,8 @@ class RunQueries:
     """The queries of a run that is continued.
 
     Attributes:
-        answered: How many are answered. A call of `write_run` with `resume=True` does not ask them
-            again.
+        answered: How many are answered. A call of `write_run` with `resume=True` does not send
+            them again.
         unused: The unused part of the limits of finished samples. It is not spent on other samples,
             so it lowers the maximum of the run.
         finished: Whether nothing is left to do.
@@ -173,7 +173,7 @@ def plan_run(
     soft_labels: SoftLabelSettings | None = None,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
-    """Plans a run that keeps a labelling in a folder; nothing is asked or written.
+    """Plans a run that keeps a labelling in a folder; nothing is queried or written.
 
     The images of a set are read once, for their fingerprint, and an invalid one is found in that
     pass. They are not checked if the run in `folder` is finished and has all its shards.
@@ -275,7 +275,7 @@ def plan_source_run(
     resume: bool = False,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
-    """Plans the run that `write_run` makes or continues; nothing is asked or written.
+    """Plans the run that `write_run` makes or continues; nothing is queried or written.
 
     Args:
         folder: See `write_run`.

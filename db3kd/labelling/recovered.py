@@ -77,7 +77,7 @@ class MemoryJournal:
         return take_answers(self._waiting, accounts, "recovered")
 
     def ask(self, accounts: Tensor) -> None:
-        """Records which queries are asked next, as `Journal.ask`."""
+        """Records which queries are sent next, as `Journal.ask`."""
         self._asked = len(accounts), digest_of(accounts.cpu())
         self._unanswered = len(accounts)
 
@@ -113,7 +113,7 @@ class Recovered:
     Answers of a module on a GPU only cost time and are not kept, but finished labels are.
 
     Attributes:
-        teacher: The teacher that was asked.
+        teacher: The teacher that was queried.
         images: The images that were labelled.
         settings: How they were labelled.
         index: `[n] int64`, the samples to label.

@@ -174,7 +174,7 @@ class RunSurrogate:
     ) -> nn.Module | None:
         """Returns the network that a run searches with, and trains it if the run has not yet.
 
-        Training asks the teacher, takes minutes, and writes the weights and an entry of the
+        Training queries the teacher, takes minutes, and writes the weights and an entry of the
         manifest. A network that the caller passed is returned as it is.
 
         Args:
@@ -218,7 +218,7 @@ class RunSurrogate:
                 "weights": weights_fingerprint(network),
             },
         )
-        log.empty()  # the weights are stored, so no round is asked again
+        log.empty()  # the weights are stored, so no round is queried again
         return network
 
 
@@ -273,7 +273,7 @@ def _decide(
     order: DecisionOrder,
     progress: bool,
 ) -> Tensor:
-    """Decides the images of a run, which its labelling then need not ask about again."""
+    """Decides the images of a run, which its labelling then need not query again."""
     limits = divide_budget(settings, len(images), teacher.classes)
     noun = plural(input_noun(images.image_shape))
     shown = show_answers_if(progress, f"deciding the {noun}", int((limits > 0).sum()), noun)

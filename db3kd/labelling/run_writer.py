@@ -43,7 +43,7 @@ def write_run(
     Example:
         >>> write_run("runs/mine", teacher, Source("digits"), LabelSettings(queries=100_000))
 
-    Nothing is read before the folder is known to be free, and nothing is asked before the images
+    Nothing is read before the folder is known to be free, and nothing is queried before the images
     are known to fit the teacher. Each answer is on disk before the teacher is called again. If the
     process is killed, at most one call of the teacher (for a served teacher, its requests in
     flight) per concurrent chunk is paid for twice; after a power cut, also the answers of the last
@@ -62,7 +62,7 @@ def write_run(
             part of the run's identity.
         resume: Whether to continue the run in `folder`, if there is one. Teacher, images and
             settings have to be those of the run. Labels and totals become those of a run without a
-            stop. A finished run asks nothing.
+            stop. A finished run sends no query.
         execution: Workers, concurrency and checks; `RunExecution()` by default.
 
     Returns:

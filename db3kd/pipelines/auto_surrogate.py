@@ -41,8 +41,8 @@ from db3kd.validation import UNIT_BOUNDS, interval_text
 DEFAULT_STEPS = 2000
 """Training steps of each network."""
 
-_ASKING = "asking for the surrogate"
-"""The title of the display while the teacher is asked."""
+_ASKING = "querying for the surrogate"
+"""The title of the display while the teacher is queried."""
 
 
 @suggests_arguments
@@ -50,10 +50,10 @@ _ASKING = "asking for the surrogate"
 class AutoSurrogate:
     """Trains a surrogate inside a label run, on a part of the run's budget, if that pays.
 
-    The budget and the numbers of images and pairs decide, before anything is asked. The total of
+    The budget and the numbers of images and pairs decide, before the first query. The total of
     both parts never exceeds the budget. The run's folder keeps the answers and the weights.
 
-    About half of the surrogate's queries ask about augmented versions of the run's images, and the
+    About half of the surrogate's queries are for augmented versions of the run's images, and the
     others about points near its own boundaries, to which the search goes first (see
     `db3kd.surrogates.boundary_points`). Rows of tables have no such points.
 

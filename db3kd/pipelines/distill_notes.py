@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from db3kd.pipelines.run_notes import RunNotes
 
 TimedPart = Literal["asking", "choosing", "training"]
-"""A part of a run whose time is noted: asking the teacher, choosing images with proxies, and
+"""A part of a run whose time is noted: querying the teacher, choosing images with proxies, and
 training on the answers."""
 
 
@@ -99,7 +99,7 @@ class DistillNotes:
 
 
 def seconds_of_asking(folder: Path) -> float:
-    """Returns the seconds that the teacher of a run has been asked for; 0 if they are unknown.
+    """Returns the seconds that the queries of a run have taken; 0 if they are unknown.
 
     Args:
         folder: The run folder of a distillation.

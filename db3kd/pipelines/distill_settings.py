@@ -43,8 +43,7 @@ class DistillSettings:
             the first. By default the learning rate of `training`, or 3e-3 and 1e-3 if it is None.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
         proxies: Number of proxies: networks that first learn the teacher's decisions, then choose
-            what is asked, and teach the student on images that the teacher is not asked about. 0
-            for none.
+            the queries, and teach the student on images that are not queried. 0 for none.
         alpha: Weight of the teacher's decision against the proxies' probabilities for the same
             image, in [0, 1].
         time_limit: Approximate seconds that all training may take; None for no limit. All networks

@@ -55,7 +55,7 @@ def convert_inputs(
 
 
 def check_images(images: ImageSet, teacher: Teacher) -> ImageSet:
-    """Returns images to ask about, in the teacher's numbering of the classes, after checks.
+    """Returns images to query, in the teacher's numbering of the classes, after checks.
 
     Their labels are not used for training. If their classes are not the teacher's, the labels are
     dropped, and a warning is logged.
@@ -134,7 +134,7 @@ def check_plain_arguments(
         TypeError: If an argument has another type.
         ImportError: If a package that reports need is missing.
         ValueError: If the price is not a number of at least 0, if the seed is too large, or if a
-            launcher started several processes, each of which would ask the teacher.
+            launcher started several processes, each of which would query the teacher.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError(

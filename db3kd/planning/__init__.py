@@ -1,4 +1,4 @@
-"""Plans how a query budget is spent, before anything is asked."""
+"""Plans how a query budget is spent, before the first query."""
 
 from db3kd.planning.budget_plan import (
     STRATEGIES,

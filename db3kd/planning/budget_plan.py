@@ -25,7 +25,7 @@ _TEXTS: dict[Strategy, str] = {
     "db3kd-paper": "the labels and the loss of the paper (MBD, 1/d, T = 20)",
     "zero-shot": "decisions for pseudo samples; needs no {noun}s",
 }
-"""What is asked, in a few words; for `auto` and `augmented` it depends on the numbers of a plan."""
+"""What is queried, in a few words; for `auto` and `augmented` it depends on the plan."""
 
 LABEL_MEASURES: dict[Strategy, Measure] = {
     "sd": "sd",
@@ -61,8 +61,7 @@ this many. With fewer, soft labels are no better than those of SD (docs/measurem
 
 _FEW_FURTHER = 0.1
 """With fewer further queries per image, `auto` uses SD, which costs none. At one query per image,
-students of SD were better than those of decisions alone; at two they were worse
-(docs/measurements.md)."""
+its students are better than those of proxies; at two they are worse (docs/measurements.md)."""
 
 _SD_IMAGES = range(_LEAST_QUERIES, 20_001)
 """Numbers of images for which `auto` computes the distances between all images."""
@@ -77,7 +76,7 @@ class Stage:
 
     Attributes:
         kind: Which part it is.
-        name: What is asked.
+        name: What is queried.
         queries: Exact or, for distances, maximum number of queries.
         why: What the answers are for.
     """
@@ -98,8 +97,8 @@ class BudgetPlan:
         images: Number of images; None without images.
         held_out: Images that the teacher classifies, but that are never trained on.
         held_out_augmented: Augmented versions of held-out images, on which options are compared.
-        rounds: Queries of each round of training images. A round asks about images before it asks
-            about augmented ones.
+        rounds: Queries of each round of training images. A round queries images before
+            augmented ones.
         label_queries: Maximum number of queries for distances.
         pseudo_samples: Number of images to make from the teacher's decisions.
         targets: Number of nearest classes whose distance is searched per image; None for all.
@@ -117,11 +116,11 @@ class BudgetPlan:
 
     @property
     def text(self) -> str:
-        """What is asked, in a few words; for strategies without distances, what this plan asks."""
+        """What is queried, in a few words; for strategies without distances, the plan's."""
         return self.text_in_words()
 
     def text_in_words(self, noun: InputNoun = "image") -> str:
-        """Returns what is asked, in a few words.
+        """Returns what is queried, in a few words.
 
         Args:
             noun: What it calls an image, such as a row of a table.
@@ -146,7 +145,7 @@ class BudgetPlan:
 
     @property
     def uses_proxies(self) -> bool:
-        """Whether proxies choose what is asked or may teach the student."""
+        """Whether proxies choose what is queried or may teach the student."""
         return self.strategy in ("auto", "zero-shot") and not self.label_queries
 
     @property
@@ -168,7 +167,7 @@ class BudgetPlan:
         """The smallest budget above this one that `auto` spends otherwise; None if none is known.
 
         With about one query per image, `auto` uses SD, which leaves the rest of the budget. With
-        more, it also asks about augmented images.
+        more, it also queries augmented images.
         """
         if self.strategy != "auto" or not self.label_queries:
             return None
@@ -181,11 +180,11 @@ class BudgetPlan:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages in the order in which they are asked."""
+        """The stages in the order in which they are queried."""
         return self.stages_in_words()
 
     def stages_in_words(self, noun: InputNoun = "image") -> tuple[Stage, ...]:
-        """Returns the stages in the order in which they are asked.
+        """Returns the stages in the order in which they are queried.
 
         Args:
             noun: What their names and reasons call an image, such as a row of a table.

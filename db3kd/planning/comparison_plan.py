@@ -1,4 +1,4 @@
-"""Plans the queries of a comparison of strategies, before anything is asked."""
+"""Plans the queries of a comparison of strategies, before the first query."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

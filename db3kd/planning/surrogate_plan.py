@@ -36,7 +36,7 @@ _QUERIES_PER_IMAGE = 9
 of the image itself is known."""
 
 _POINT_SHARE = 0.5
-"""Least share of the queries that asks about points near the surrogate's own boundaries, if the run
+"""Least share of the queries that are for points near the surrogate's own boundaries, if the run
 can keep so many."""
 
 

@@ -118,7 +118,7 @@ def decide_all(
         >>> decisions = decide_all(teacher, images.read, torch.arange(len(images)))
 
     Args:
-        teacher: The teacher to ask.
+        teacher: The teacher to query.
         read: Returns the images with the given numbers: `[n] int64` to `[n, *image_shape]`
             float32. It is called once for each batch.
         index: The numbers of the images, `[N] int64`.
@@ -126,7 +126,7 @@ def decide_all(
         on_answers: See `run`.
         journal: See `run`.
         check_first: Called once with the first `FIRST_CHECKED` decisions, before more images are
-            asked about; not called if there are no more, or if the journal holds answers for some
+            queried; not called if there are no more, or if the journal holds answers for some
             of them, because an earlier process then continued. It may raise an error.
 
     Returns:

@@ -68,7 +68,7 @@ class QuerySession:
     a value.
 
     Args:
-        teacher: The teacher to ask.
+        teacher: The teacher to query.
         ledger: Pays for the queries.
         on_answers: Called with the number of answers that were booked, so that their sum is what
             the ledger has spent, even if the search fails or is interrupted. The number is negative
@@ -178,7 +178,7 @@ class JournaledSession(QuerySession):
     `AsyncTeacher` is a module in this process: its calls cost nothing, and its answers are valid.)
 
     Args:
-        teacher: The teacher to ask.
+        teacher: The teacher to query.
         ledger: Pays for the queries.
         journal: Answers the first queries of the search, and keeps the answers to all others.
         on_answers: See `QuerySession`. It is called when the answers are in the journal.
@@ -252,7 +252,7 @@ class JournaledSession(QuerySession):
     def _stream(self, images: Tensor, accounts: Tensor) -> Tensor:
         """Asks a teacher whose decisions arrive in parts, and keeps each part.
 
-        The stream asks about at most `window` images beyond those whose decisions are kept. If the
+        The stream sends at most `window` images beyond those whose decisions are kept. If the
         stream ends early, the decisions that are still in flight are awaited and kept too.
         """
         stream = open_stream(self._teacher, images, self._journal.lose)

@@ -41,7 +41,7 @@ def decide_in_shards(
     """Returns the teacher's classes of images, and asks only about those without a shard.
 
     Args:
-        teacher: The teacher to ask.
+        teacher: The teacher to query.
         read: See `decide_all`.
         rows: [n] int64, the numbers of the images.
         folder: A run folder, which keeps each answer before the next call of the teacher; None to

@@ -21,7 +21,7 @@ class ComparedStudent:
         accuracy: Share of test images that it puts in their class, in [0, 1]; None without labels.
         test_agreement: Share of test images that it puts in the teacher's class, in [0, 1]; None
             without test images.
-        seconds: How long asking and training took.
+        seconds: How long querying and training took.
     """
 
     seed: int

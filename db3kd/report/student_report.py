@@ -15,14 +15,14 @@ from db3kd.wording import InputNoun
 
 
 class ReportStage(NamedTuple):
-    """A stage of a run: what it asked the teacher, and what that cost.
+    """A stage of a run: what it queried, and what that cost.
 
     The page shows its texts as they are, even if the images are rows of a table.
 
     Attributes:
         name: The stage, such as "augmented decisions".
         asked: What was asked, such as "4,000 mixed images".
-        reason: Why it was asked.
+        reason: Why it was queried.
         queries: Number of queries that the stage spent.
         seconds: How long it took, training included.
     """

@@ -95,7 +95,7 @@ def _stages(report: StudentReport) -> Section | None:
     if not report.stages:
         return None
     priced = report.price_per_1000 is not None
-    head = ["stage", "asked", "why", "queries", *(["price"] if priced else []), "time (h:mm:ss)"]
+    head = ["stage", "queried", "why", "queries", *(["price"] if priced else []), "time (h:mm:ss)"]
     totals = ("all stages", "", "", report.queries or 0, sum(each[4] for each in report.stages))
     rows = []
     for name, asked, reason, queries, seconds in (*report.stages, totals):
@@ -173,7 +173,7 @@ def _balance(report: StudentReport) -> Section | None:
     counts = report.class_counts.long()
     total, classes = int(counts.sum()), len(counts)
     order = torch.arange(classes)
-    text = f"The teacher's decisions for the {counted(total, report.noun)} asked."
+    text = f"The teacher's decisions for the {counted(total, report.noun)} that were queried."
     if classes > MAX_CLASSES:
         order = counts.argsort(descending=True, stable=True)[:MAX_CLASSES]
         text += f" The {MAX_CLASSES} most frequent of {classes:,} classes are shown."

@@ -2,7 +2,7 @@
 
 A search follows a surrogate to the surrogate's own nearest boundary points. Augmented images rarely
 lie there, so a surrogate that learned only from them is often wrong at these points. The teacher is
-therefore asked about them in rounds, and the surrogate is trained again. Papernot et al. (ASIA CCS
+therefore queried in rounds, and the surrogate is trained again. Papernot et al. (ASIA CCS
 2017) also train a substitute on points that it chooses.
 """
 
@@ -67,8 +67,8 @@ def collect_boundary_points(
         propose: Takes the points so far, the number of new points n and the number of the round;
             returns the new points, [n, *image_shape] float32.
         decide: Asks the teacher: from points to classes.
-        log: Keeps the points of each round before the first of them is asked about, so that a
-            resumed run asks about the same ones.
+        log: Keeps the points of each round before the first of them is queried, so that a
+            resumed run queries the same ones.
 
     Returns:
         All points.

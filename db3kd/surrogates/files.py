@@ -65,7 +65,7 @@ class PreparedSurrogate:
         teacher: Takes images in [0, 1].
         settings: How the surrogate is made.
         images: All images of the source.
-        chosen: Those to ask about.
+        chosen: Those to query.
         manifest: The manifest of the surrogate.
         answers_manifest: The manifest of the run folder of its answers.
         resume: Whether to continue with existing files.
@@ -189,7 +189,7 @@ def prepare_surrogate(
 
     Args:
         out: The weights file, a name ending in .safetensors.
-        teacher: The teacher to ask.
+        teacher: The teacher to query.
         source: The images.
         settings: `SurrogateSettings()` by default.
         images: The images of the source, if they are loaded already.
@@ -248,7 +248,7 @@ def save_surrogate(
         network: The surrogate.
         settings: The settings that it was trained with.
         teacher: The teacher, which takes images in [0, 1].
-        images: The images that the teacher was asked about.
+        images: The images that were queried.
     """
     image_shape = tuple(teacher.image_shape)
     save_model(

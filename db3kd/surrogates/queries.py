@@ -107,12 +107,12 @@ def decide_augmented(
     """Asks the teacher for the class of each image, at one query per image.
 
     Args:
-        teacher: The teacher to ask.
+        teacher: The teacher to query.
         images: Augmented images of the teacher's shape.
         folder: A run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
             call of the teacher, and images that already have an answer are not queried again.
         progress: Updated after each batch.
-        rare_classes: Whether to ask about all images even if the first 1,000 answers are all in one
+        rare_classes: Whether to query all images even if the first 1,000 answers are all in one
             class.
 
     Raises:
@@ -152,7 +152,7 @@ def decide_versions(
     """Asks the teacher about augmented images of samples whose classes are known.
 
     Args:
-        teacher: The teacher to ask.
+        teacher: The teacher to query.
         images: Augmented images of the teacher's shape.
         clean: [images.samples] int64, the classes of the samples themselves.
         journal: Keeps the answers, and supplies those that it has.
@@ -208,7 +208,7 @@ def decide_augmented_in_folder(
         with Progress(
             len(images),
             len(images),
-            title="asking the teacher",
+            title="querying the teacher",
             unit=f"augmented {input_noun(images.image_shape)}s",
             samples_before=before,
             queries_before=before,

@@ -59,13 +59,13 @@ def make_surrogate(
         teacher: A teacher, or a torch module.
         images: N ≥ 2 images of the teacher's shape [C, H, W], or encoded rows of a table [D], in
             [0, 1]. The cost is exactly `N · settings.queries_per_sample` queries. If the teacher or
-            the image set has features, only valid rows are asked about.
+            the image set has features, only valid rows are queried.
         settings: `SurrogateSettings()` by default.
         out: A run folder that keeps each answer, so that none is paid for again after an error, an
             interrupt or a change of network.
         resume: Whether to continue the run in `out`, if there is one. The teacher, the images and
             the settings must be the same.
-        rare_classes: Whether to ask about all images even if the first 1,000 answers are all in one
+        rare_classes: Whether to query all images even if the first 1,000 answers are all in one
             class.
         accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
             the teacher has another fingerprint. True needs `resume`.

@@ -1,8 +1,8 @@
 """Active acquisition of pseudo samples: students choose the images that the teacher decides next.
 
 Most random images teach a student nothing new. A few small networks, trained on the answers so far,
-rank many proposals by how uncertain they are, and the teacher is asked about the most uncertain
-ones. A part of each round is reserved for the proposals that most likely belong to a rare class.
+rank many proposals by how uncertain they are, and the teacher receives the most uncertain ones. A
+part of each round is reserved for the proposals that most likely belong to a rare class.
 The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994. Copying models by
 their answers: Papernot et al., ASIA CCS 2017, and Orekondy et al., CVPR 2019.)
 """

@@ -24,8 +24,8 @@ class AcquisitionSettings:
         model: The architecture of the students, a name for `build_model`.
         rounds: Number of rounds, with equal numbers of samples. The first round takes starts in
             order.
-        pool: Proposals per sample. Half of them are new starts, and half are masked mixes: one
-            image shown in another through a soft shape.
+        pool: Proposals per chosen image. Half of them are new starts, and half are masked mixes:
+            one image shown in another through a soft shape.
         students: Number of students that choose.
         steps: Most training steps of each student in a round.
         epochs: Passes over the answers so far that a student makes in a round, within 300 and

@@ -126,7 +126,7 @@ class DecisionStream(Protocol):
 
     @property
     def window(self) -> int:
-        """Maximum number of images that are asked about but not yet recorded by the caller.
+        """Maximum number of images that are sent but not yet recorded by the caller.
 
         A process that is killed loses at most this many paid decisions.
         """

@@ -20,7 +20,7 @@ def as_images(images: Any, teacher: Teacher) -> Tensor:
     Args:
         images: A tensor; an array [N, *image_shape] of numbers inside the teacher's bounds; or, for
             a teacher with features, a DataFrame of rows.
-        teacher: The teacher that was asked.
+        teacher: The teacher that was queried.
 
     Raises:
         TypeError: If `images` is something else.

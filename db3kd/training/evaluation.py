@@ -80,7 +80,7 @@ def predict(
     """Predicts classes.
 
     Args:
-        model: The network, or a teacher, which is asked one query per image.
+        model: The network, or a teacher, which receives one query per image.
         images: See `predict_logits`.
         batch: See `predict_logits`.
         rows: See `predict_logits`.

@@ -71,7 +71,7 @@ def test_a_dry_run_needs_no_folder_and_says_what_is_not_spent():
     assert "unused     500 queries" in printed
     assert "this strategy has no use for more with these images" in printed
     printed = succeed(*asked(*DIGITS, "--dry-run", budget=105))
-    assert "unused     5 queries: a budget of 110 or more also asks about augmented" in printed
+    assert "unused     5 queries: a budget of 110 or more also queries augmented" in printed
     printed = succeed(*asked(*DIGITS, "--dry-run", budget=10**9))
     assert "of 1,000,000,000" in printed and "unused" in printed
 
@@ -350,7 +350,7 @@ def test_a_failed_call_is_stated_when_it_stops_a_run_and_in_the_summary(tmp_path
 
 def test_the_display_of_a_run_that_measures_distances_counts_its_held_out_images(tmp_path):
     result = Result(*asked(*DIGITS, "--out", tmp_path / "run", "--strategy", "bd"))
-    assert "asking about held-out images done: 5/5 images · 5 of 5 queries" in result.err
+    assert "querying held-out images done: 5/5 images · 5 of 5 queries" in result.err
     assert "measuring distances (bd) done: 95/95 images · " in result.err
 
 

@@ -125,7 +125,7 @@ def test_a_section_without_values_is_left_out(title, without):
 
 def test_stages_add_up():
     stages = table(digits_report(), "Queries by stage")
-    assert stages.head == ["stage", "asked", "why", "queries", "price", "time (h:mm:ss)"]
+    assert stages.head == ["stage", "queried", "why", "queries", "price", "time (h:mm:ss)"]
     assert stages.rows[2][3:] == ["199,000", "49.75", "0:21:03"]
     assert stages.rows[-1] == ["all stages", "", "", "200,000", "50.00", "0:28:05"]
     unpriced = table(replace(digits_report(), price_per_1000=None), "Queries by stage")

@@ -123,10 +123,10 @@ def compare(
             error names it.
         resume: Whether to continue the comparison in `out`, if there is one. Strategies and seeds
             may be added or left out.
-        test: Images to measure all students on. The teacher is asked about each of them once, in
-            addition to the budget. With labels, accuracy is measured too.
-        ask_about_test: Whether to ask the teacher about the test images. If not, they need labels,
-            cost no query, and measure accuracy alone.
+        test: Images to measure all students on. Each of them is queried once, in addition
+            to the budget. With labels, accuracy is measured too.
+        ask_about_test: Whether to query the test images. If not, they need labels, cost no query,
+            and measure accuracy alone.
         price_per_1000: The price of 1,000 queries, for the table.
         callbacks: Returns the callbacks of a student's training from its strategy and seed.
         on_student: Called with the strategy and the results of each finished student.
@@ -271,7 +271,7 @@ class _Students:
         folder: Keeps what is finished.
         prepared: The checked arguments of the comparison.
         steps: The training steps of every student.
-        decisions: [n] int64, the teacher's classes of the test images; None if it was not asked.
+        decisions: [n] int64, the teacher's classes of the test images; None if not queried.
         callbacks: See `compare`.
         on_student: See `compare`.
     """

@@ -64,7 +64,7 @@ def _noted_steps(notes: RunNotes) -> int | None:
 
 
 class ComparisonFolder:
-    """Keeps what a resumed comparison must not ask or train again.
+    """Keeps what a resumed comparison must not query or train again.
 
     Args:
         folder: The folder, opened for writing.
@@ -80,7 +80,7 @@ class ComparisonFolder:
         self._notes = notes
 
     def decide_test(self, teacher: Teacher, test: ImageSet | None) -> Tensor | None:
-        """Returns the teacher's classes of the test images, [n] int64, and asks for them only once.
+        """Returns the teacher's classes of the test images, [n] int64, and queries them only once.
 
         Raises:
             TeacherError: If the teacher fails. The journal keeps the answers so far.
@@ -92,7 +92,7 @@ class ComparisonFolder:
             return _read_decisions(self.run, teacher.classes, len(test))
         nouns = plural(input_noun(teacher.image_shape))
         with (
-            show_answers(f"asking about test {nouns}", len(test), nouns) as on_answers,
+            show_answers(f"querying test {nouns}", len(test), nouns) as on_answers,
             self.run.journal(0, teacher.classes) as journal,
         ):
             decisions = decide_all(
@@ -114,7 +114,7 @@ class ComparisonFolder:
         Args:
             strategy: Its strategy.
             seed: Its seed.
-            tested: The fingerprint of test images that the teacher is not asked about. A student
+            tested: The fingerprint of test images that are not queried. A student
                 whose accuracy was measured on others is measured again.
         """
         known = self._notes.get(_student(strategy, seed))

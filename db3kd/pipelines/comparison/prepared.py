@@ -53,7 +53,7 @@ class PreparedComparison(PreparedRun):
         budget: Maximum number of queries of each student.
         student_like: What students are made of, for the run of each student.
         plan: How the budget of each student is divided.
-        asked: The test images if the teacher is asked about them, or None.
+        asked: The test images if they are queried, or None.
         used_seeds: The seeds of the students.
     """
 
@@ -137,7 +137,7 @@ class PreparedComparison(PreparedRun):
         return [folder for student in self._students(out) for folder in answer_folders(student)]
 
     def known_answers(self, out: Path) -> tuple[ImageSet, Tensor, Tensor]:
-        """Returns images that the teacher of the comparison in `out` was asked about.
+        """Returns images that the comparison in `out` queried.
 
         These are the images in the students' shards, without augmented ones, or the test images,
         whichever are more.
@@ -179,7 +179,8 @@ class PreparedComparison(PreparedRun):
     def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
         """Returns how many queries of the comparison in `out` are answered; 0 without one.
 
-        A call of `compare` with `resume=True` does not ask them again. The teacher is not asked.
+        A call of `compare` with `resume=True` does not send them again. This method sends
+        no query.
 
         Args:
             out: The folder of the comparison. Answers for strategies and seeds that this one leaves

@@ -32,7 +32,7 @@ class ComparisonSummary:
         student: What it calls the students.
         test: What it calls the test images; None without test images.
         teacher_accuracy: Share of the test images, in [0, 1], that the teacher puts in their class;
-            None unless it was asked about labelled ones.
+            None unless labelled ones were queried.
         budget: Maximum number of queries of each student.
         seeds: The seeds of the students.
         steps: Training steps of each student.
@@ -143,7 +143,7 @@ class ComparisonSummary:
                 "The held-out images of students without images are pseudo samples, so their "
                 "held-out agreement cannot be compared with that of the other students."
             )
-        total = f"All students together asked {counted(self.queries, 'query')}{self._price()}"
+        total = f"All students together took {counted(self.queries, 'query')}{self._price()}"
         if self.plan.test_images:
             total += (
                 f", {self.plan.test_images:,} of them about the test {noun}s, once for all students"

@@ -143,7 +143,7 @@ def distill(
             the teacher has another fingerprint, as a function has after its code was edited. The
             manifest records it. True needs `resume`.
         consistency_checks: Maximum number of queries that repeat known answers of the run in `out`
-            before it asks anything new, in addition to the budget. If an answer has changed, the
+            before it sends a new query, in addition to the budget. If an answer has changed, the
             teacher was replaced or is noisy, which a fingerprint need not show, and the run is not
             resumed unless `accept_changed_teacher` is True. A number above 0 needs `resume` and
             images.

@@ -141,7 +141,7 @@ class FinishedRun:
 
     @property
     def decisions(self) -> Tensor:
-        """[m] int64, the teacher's classes of all images and augmented images it was asked about.
+        """[m] int64, the teacher's classes of all images and augmented images that were queried.
 
         Strategies that measure distances keep the classes of the training images in the labels.
         """

@@ -66,7 +66,7 @@ class PreparedDistillation(PreparedRun):
         settings = self.settings
         entries: dict[str, Any] = {"plan": asdict(self.plan)}
         if self.proxies.count and len(self.plan.rounds) > 1:
-            # Proxies choose what is asked, so a resumed run must use the same proxies.
+            # Proxies choose what is queried, so a resumed run must use the same proxies.
             entries["choosing"] = {
                 "proxy": self.proxies.name,
                 "proxies": self.proxies.count,
@@ -149,8 +149,8 @@ class PreparedDistillation(PreparedRun):
     def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
         """Returns how many queries of the run in `out` are answered; 0 without a run.
 
-        A call of `distill` with `resume=True` does not ask them again. The teacher is not asked,
-        and nothing is written.
+        A call of `distill` with `resume=True` does not send them again. This method sends
+        no query and writes nothing.
 
         Args:
             out: The run folder.

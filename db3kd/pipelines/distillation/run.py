@@ -1,4 +1,4 @@
-"""A resumable distillation in its run folder: asks, trains, measures and reports."""
+"""A resumable distillation in its run folder: queries, trains, measures and reports."""
 
 import time
 from collections.abc import Sequence
@@ -148,9 +148,9 @@ class DistillRun:
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
         run = AnswerRun(folder, prepared.teacher, augmented, order)
         run.consistency_check = self._consistency_check
-        title = "asking the teacher"
+        title = "querying the teacher"
         if plan.label_queries:  # a display of its own follows
-            title = f"asking about held-out {plural(prepared.noun)}"
+            title = f"querying held-out {plural(prepared.noun)}"
         with Progress(
             asked,
             asked,

@@ -1,4 +1,4 @@
-"""The run folder of a distillation: which images the teacher was asked about, and its decisions."""
+"""The run folder of a distillation: which images were queried, and the teacher's decisions."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -57,14 +57,14 @@ def clean_answers(path: Path) -> tuple[Tensor, Tensor]:
 class AnswerRun:
     """Asks a teacher about images in rounds, and keeps every answer.
 
-    The images that networks choose for a round are stored before the teacher is asked about the
-    first of them, so that a resumed run asks about the same ones. The first round and the held-out
+    The images that networks choose for a round are stored before the first of them
+    is queried, so that a resumed run queries the same ones. The first round and the held-out
     images depend only on the seed.
 
     Args:
         folder: The run folder, opened for writing.
-        teacher: The teacher to ask.
-        images: All images that may be asked about.
+        teacher: The teacher to query.
+        images: All images that may be queried.
         order: [N] int64, the image of each sample.
 
     Attributes:
@@ -107,7 +107,7 @@ class AnswerRun:
 
         Args:
             round_number: The number of the round, or `HELD_OUT`.
-            count: How many images the round asks about.
+            count: How many images the round queries.
 
         Raises:
             ValueError: If the answers are those of another round.
@@ -123,11 +123,11 @@ class AnswerRun:
     ) -> Answers:
         """Asks about the images of a round, and adds their answers to `answers`.
 
-        Rounds are asked in the same order in every process.
+        Rounds are queried in the same order in every process.
 
         Args:
             round_number: The number of the round, or `HELD_OUT`.
-            count: How many images the round asks about.
+            count: How many images the round queries.
             choose: Chooses the images: called with the answers so far, unless an earlier process
                 has chosen; returns [count] int64, rows of the images.
             check: Called with all decisions so far after the first 1,000 answers of each shard

@@ -23,7 +23,7 @@ def pseudo_sample_answers(
     """Makes pseudo samples in a run folder, or the rest of them, and returns their decisions.
 
     Args:
-        teacher: The teacher to ask.
+        teacher: The teacher to query.
         count: The number of pseudo samples.
         training: How the student is trained. If the samples are begun already, only its seed
             must be the same.

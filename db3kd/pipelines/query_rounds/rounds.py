@@ -67,7 +67,7 @@ def ask_rounds(
 
     Args:
         run: Asks the teacher and keeps the answers.
-        plan: How many images each round asks about.
+        plan: How many images each round queries.
         proxies: How proxies are made.
         settings: How they are trained.
         store: Trains them.

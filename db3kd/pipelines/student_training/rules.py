@@ -23,8 +23,8 @@ _FEW_ANSWERS = 5
 """Answers per image below which there are few."""
 
 _LEAST_SHARE_OF_PROXY = 0.1
-"""The smallest student, as a share of a proxy's number of weights, that proxies teach in case of
-doubt if there are many answers per image. It is 0.25 for LeNet-5-half and 0.04 for LeNet-5-fifth,
+"""The smallest student, as a share of a proxy's number of weights, that proxies teach by default
+if there are many answers per image. It is 0.25 for LeNet-5-half and 0.04 for LeNet-5-fifth,
 beside LeNet-5."""
 
 LEAST_STEPS_OF_A_CHOICE = 100 * CHOICE_SHARE
@@ -74,7 +74,7 @@ def trains_proxies(*, preferred: bool, compared: bool) -> bool:
     It does only if they may label images for the student.
 
     Args:
-        preferred: Whether they label images in case of doubt; see `proxies_usually_help`.
+        preferred: Whether they label images by default; see `proxies_usually_help`.
         compared: Whether students with and without them are compared; see `can_choose`.
     """
     return preferred or compared

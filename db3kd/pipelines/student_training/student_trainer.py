@@ -60,7 +60,7 @@ class Choice:
 
     Attributes:
         question: What was chosen.
-        options: The agreement of each option, in [0, 1]; the first one is taken in case of doubt.
+        options: The agreement of each option, in [0, 1]. The first one is the default.
         chosen: The option that was taken.
     """
 
@@ -136,7 +136,7 @@ class StudentTrainer:
         return networks
 
     def prefers_proxies(self, training: Answers, proxies: Proxies) -> bool:
-        """Returns whether proxies label images for the student in case of doubt.
+        """Returns whether proxies label images for the student by default.
 
         Args:
             training: The answers to train on, whose images are real ones.
@@ -158,7 +158,7 @@ class StudentTrainer:
             answers: All answers.
             proxies: How proxies are made. They are not trained if they cannot be chosen.
             rate: The learning rate.
-            prefer_proxies: Whether proxies label images in case of doubt. With very few answers
+            prefer_proxies: Whether proxies label images by default. With very few answers
                 they then also learn from the distances between the samples.
         """
         trained = trains_proxies(preferred=prefer_proxies, compared=self._can_choose(answers))
