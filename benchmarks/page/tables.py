@@ -26,7 +26,7 @@ _SETTINGS = {
     "samples": "samples", "labelled": "labelled", "classes": "classes", "shape": "shape",
     "targets": "targets", "candidate_pool": "candidate pool",
     "query_batch_size": "query batch size", "threads": "threads",
-    "queries_per_pair": "queries a pair",
+    "queries_per_pair": "queries per pair",
 }  # fmt: skip
 """The settings of a point of growth."""
 
@@ -103,7 +103,7 @@ def ops(rows: Sequence[Result]) -> dict[str, pd.DataFrame]:
 
 
 def student_overview(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    """By student: accuracy and queries a sample of each method, with a column for each result."""
+    """By student: accuracy and queries per sample of each method, with a column for each result."""
     if len(results) < 2:
         return {}
     tables: dict[str, dict[str, dict[str, str]]] = {}

@@ -98,7 +98,7 @@ def evaluate(
     print(f"{plural(noun):<10} {len(loaded):,}{drawn}: {part} of {images.data}")
     print(f"queries    {_queries(len(loaded), name, evaluated, agree_with, price_per_1000)}")
     if dry_run:
-        print("dry run    nothing was asked")
+        print("dry run    no query was sent")
         return
     decisions = _decide_all(evaluated, loaded)
     if labels is not None:

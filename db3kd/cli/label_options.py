@@ -165,7 +165,7 @@ class SearchOptions(OptionSet):
             ValueError: If one of them was given.
         """
         if self.measure == "sd":
-            no_query = "needs --measure bd or mbd; sd asks nothing about pairs"
+            no_query = "needs --measure bd or mbd; sd sends no query for a pair"
             refuse_options(budget, no_query, "queries_per_pair")
             if self.order != "random" and self.preset is None:
                 refuse_options(self, "needs --order random with --measure sd", "starting_points")

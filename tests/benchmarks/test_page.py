@@ -174,7 +174,7 @@ def test_peers_show_distances_costs_failures_and_curves(results):
             },
         }
     )
-    assert "7 pairs 3→8, digits, teacher linear, 3 starting points a pair." in made.text
+    assert "7 pairs 3→8, digits, teacher linear, 3 starting points per pair." in made.text
     assert "1.0020 times the true optimum (1.0625 at most)." in made.text
     assert "|  | 50 | 1,000 |\n| --- | ---: | ---: |\n| db3kd MBD | 2.500 | 1.250 |" in made.text
     assert "| Rays | 100 | 500 ms | 25.0 % | 300 | 20 |" in made.text

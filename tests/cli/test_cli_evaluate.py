@@ -22,7 +22,7 @@ def test_a_dry_run_names_split_queries_and_price_and_asks_nothing(asked):
 
     assert "images     359: the test split of digits" in out
     assert f"queries    359, answered by {COUNTING}, price 0.718 at 2.00 per 1,000" in out
-    assert "nothing was asked" in out and "accuracy" not in out
+    assert "no query was sent" in out and "accuracy" not in out
     assert asked() == 0
 
 
