@@ -30,7 +30,7 @@ def import_named(reference: str, name: str) -> Any:
         raise ArgumentError(name, f"expected package.module:object, got {reference!r}")
     folder = str(Path.cwd())
     if not {"", folder} & set(sys.path):
-        sys.path.append(folder)  # for good, because a worker may import the module later
+        sys.path.append(folder)  # permanently: a worker may import the module later
     try:
         found = import_module(module_name)
     except ModuleNotFoundError as error:

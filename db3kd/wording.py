@@ -1,4 +1,4 @@
-"""Words and numbers in messages and reports: counts, prices, and the name that was meant."""
+"""Words and numbers in messages and reports: counts, prices, and suggestions for misspelt names."""
 
 import difflib
 from collections.abc import Iterable, Sequence

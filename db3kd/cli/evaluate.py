@@ -190,7 +190,7 @@ def _open(
 def _queries(
     images: int, name: str, evaluated: "Teacher", agree_with: str | None, price: float | None
 ) -> str:
-    """Returns who is asked how often, and at what price."""
+    """Returns the number of queries to each model, and their price."""
     from db3kd.teachers import ModuleTeacher, OnnxTeacher
 
     model = getattr(evaluated, "teacher", evaluated)  # behind a RescaledTeacher

@@ -124,7 +124,7 @@ class CheckedResumeOptions(ResumeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(OptionSet):
-    """Whether a command only shows what it would ask, and at what price."""
+    """Whether a command only prints its queries and their price."""
 
     panel = "Budget"
 

@@ -1,7 +1,6 @@
 """Conversion between float images and uint8 pixels.
 
-Pseudo samples are 8-bit images: the images that are stored equal those that the teacher was asked
-about, bit for bit.
+Pseudo samples are 8-bit images, so the stored images equal the queried ones, bit for bit.
 """
 
 import torch

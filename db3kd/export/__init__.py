@@ -1,4 +1,4 @@
-"""Writes students as files for deployment, and checks that the files decide alike.
+"""Writes students as files for deployment, and checks that they make the same decisions.
 
 `export_model` writes ONNX, TorchScript, an exported program (`.pt2`) or weights. The file holds the
 shape and the bounds of its images, the class names and the threshold, so `load_teacher` needs no

@@ -1,9 +1,9 @@
 """Surrogates that a run trains itself, on a part of its budget, before it labels.
 
-The run decides its images first. Then the surrogate's queries are asked, and their answers are kept
-in a journal like those of any stage. The trained weights are kept in the run's folder before the
-first distance is searched, so that a resumed run uses the same ones: training gives the same bits
-only on one machine with one number of threads.
+The run decides its images first. Then it sends the surrogate's queries, and keeps their answers in
+a journal like those of any stage. The trained weights are kept in the run's folder before the first
+distance is searched, so that a resumed run uses the same ones: training gives the same bits only on
+one machine with one number of threads.
 
 How a surrogate is planned and trained is up to a `SurrogatePlanner`, such as `db3kd.AutoSurrogate`.
 """

@@ -240,7 +240,7 @@ class RayWorkerPool:
         }
 
     def _wait(self, calls: list[Any], seconds: float) -> list[Any]:
-        """The calls that have ended when all have, or after so many seconds."""
+        """Returns the calls that have ended once all have, or after `seconds`."""
         if not calls:
             return []
         return self._ray.wait(calls, num_returns=len(calls), timeout=seconds)[0]

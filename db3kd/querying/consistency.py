@@ -119,7 +119,7 @@ def describe_checks(manifest: Mapping[str, Any]) -> str:
     checks = manifest.get(CONSISTENCY, ())
     found = [f"{each['changed']} of {each['asked']}" for each in checks if "changed" in each]
     interrupted = sum(each["asked"] for each in checks if "changed" not in each)
-    texts = [f"answers that changed when asked again: {', '.join(found)}"] if found else []
+    texts = [f"answers that changed: {', '.join(found)}"] if found else []
     if interrupted:
         texts.append(f"{counted(interrupted, 'query')} in checks that were interrupted")
     return "; ".join(texts)

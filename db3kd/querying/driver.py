@@ -41,7 +41,7 @@ def run(
             teacher or part of a stream. Their sum is always what the ledger has spent, so the
             number is negative if answers were refunded.
         journal: Holds answers from an earlier run of the same search, which are booked but not
-            asked again, and keeps all others. If the process is killed, at most the answers of one
+            sent again, and keeps all others. If the process is killed, at most the answers of one
             call of the teacher are lost, or those in flight if the teacher streams its answers.
 
     Raises:

@@ -170,7 +170,7 @@ class QuerySession:
 class JournaledSession(QuerySession):
     """Answers the queries of one search and keeps each answer in a journal.
 
-    The journal has to hold an answer before the teacher is asked again. So the session waits for
+    The journal has to hold an answer before the next call. So the session waits for
     each call of the teacher, and copies its decisions to the CPU once.
 
     If a call fails, the queries that may have been paid for stay noted as asked. The first call of

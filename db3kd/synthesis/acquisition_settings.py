@@ -27,7 +27,7 @@ class AcquisitionSettings:
         pool: Proposals per chosen image. Half of them are new starts, and half are masked mixes:
             one image shown in another through a soft shape.
         students: Number of students that choose.
-        steps: Most training steps of each student in a round.
+        steps: Maximum number of training steps of each student in a round.
         epochs: Passes over the answers so far that a student makes in a round, within 300 and
             `steps` steps. So the time of a run grows with its number of samples.
         learning_rate: Initial learning rate of the students.

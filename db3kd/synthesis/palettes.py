@@ -56,7 +56,7 @@ def palettes(draws: Draws, shape: Shape) -> Array:
 
 
 def collages(draws: Draws, shape: Shape) -> Array:
-    """Returns images of one to three soft shapes on a ground, each with a palette of its own.
+    """Returns images of one to three soft shapes on a background, each with a palette of its own.
 
     Args:
         draws: Random numbers.

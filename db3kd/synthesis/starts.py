@@ -8,7 +8,7 @@ The distributions were designed without images or statistics of any data set. Th
     strokes        one or two curves with a texture
     blends         two shapes, which show in different parts of the image
     palettes       a texture whose colours come from a palette
-    collages       one to three soft shapes on a ground, each with such a texture
+    collages       one to three soft shapes on a background, each with such a texture
     mixed          shapes, blends, strokes and low-frequency in turn; for images of several
                    channels palettes, collages, blends and low-frequency
 

@@ -1,4 +1,4 @@
-"""What a function or a service returned, whatever its type, as an array."""
+"""Converts what a function or a service returned to an array, whatever its type."""
 
 import inspect
 from typing import Any

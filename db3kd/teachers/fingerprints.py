@@ -1,7 +1,7 @@
-"""Fingerprints of functions, fitted models and torch modules: digests of what they answer by.
+"""Fingerprints of functions, fitted models and torch modules: digests of what they depend on.
 
-They cover the state before the first query, because what queries change, such as a cache, is the
-same again in the next process.
+They cover the state before the first query, because what queries change, such as a cache, starts
+afresh in the next process.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What of a torch module defines its scores besides its architecture and weights."""
+"""The state of a torch module that defines its scores besides architecture and weights."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The instructions of code, the names that they use, and whether it is a library's."""
+"""Reads code: its instructions, the names that they use, and whether it belongs to a library."""
 
 import dis
 import inspect

@@ -13,7 +13,7 @@ from db3kd.progress import ProgressListener, report_units
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """What callbacks are told about training.
+    """The state of training that callbacks receive.
 
     Attributes:
         step: Number of steps done.

@@ -65,7 +65,7 @@ def test_a_teacher_that_repeats_its_answers_continues(
     assert (result.check_queries, result.queries) == (16, whole.queries + 16)
     totals = read_manifest(tmp_path / "run")["totals"]
     assert (totals["check_queries"], totals["queries"]) == (16, whole.queries)
-    assert result.checks == "answers that changed when asked again: 0 of 16"
+    assert result.checks == "answers that changed: 0 of 16"
     assert weights(result.student).equal(weights(whole.student))
     assert "consistency checks" in (tmp_path / "run" / "report.html").read_text()
     assert not list((tmp_path / "run").glob("_check*"))
@@ -212,9 +212,7 @@ def test_the_command_line_shows_what_checks_cost(tmp_path, monkeypatch):
 
     assert CountingTeacher.asked - asked == 60 + 20
     assert "queries    80, price 0.16" in summary
-    assert "checks     20 of these queries; answers that changed when asked again: 10 of 10" in (
-        summary
-    )
+    assert "checks     20 of these queries; answers that changed: 10 of 10" in (summary)
     finished = succeed(*checked, "--resume", "--dry-run")
     assert "checks" not in finished and "the run is finished" in finished
 
@@ -255,7 +253,7 @@ def test_a_comparison_is_checked_once_before_it_continues(tmp_path: Path, answer
     assert service.answers == result.queries == undisturbed.answers + 6 == whole.queries + 6
     assert set(service.asked[paid : paid + 6]) <= set(service.asked[:paid])
     assert result.check_queries == 6 and result.rows[0].queries == whole.rows[0].queries
-    note = "Consistency checks: 6 of these queries; answers that changed when asked again: 0 of 6."
+    note = "Consistency checks: 6 of these queries; answers that changed: 0 of 6."
     assert note in result.notes and note not in whole.notes
     content = json.loads((tmp_path / "run" / "compare.json").read_text())
     assert (content["check_queries"], content["queries"]) == (6, result.queries)
@@ -318,7 +316,7 @@ def test_the_plan_of_a_comparison_shows_what_checks_cost(tmp_path: Path) -> None
 
     line = "checks     10 more queries to repeat known answers, price 0.02 at 2.00 per 1,000; with"
     assert f"{line} them at most 130, price 0.26" in plan and line in summary
-    assert "asked 130 queries (price 0.26)" in summary
+    assert "used 130 queries (price 0.26)" in summary
     assert "Consistency checks: 10 of these queries; answers that changed" in summary
     assert CountingTeacher.asked - asked == 60 + 10
     assert "checks" not in succeed(*more, *resumed, "--dry-run")

@@ -143,7 +143,7 @@ class ComparisonSummary:
                 "The held-out images of students without images are pseudo samples, so their "
                 "held-out agreement cannot be compared with that of the other students."
             )
-        total = f"All students together took {counted(self.queries, 'query')}{self._price()}"
+        total = f"All students together used {counted(self.queries, 'query')}{self._price()}"
         if self.plan.test_images:
             total += (
                 f", {self.plan.test_images:,} of them about the test {noun}s, once for all students"

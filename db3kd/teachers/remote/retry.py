@@ -136,7 +136,7 @@ class RetryPolicy:
 
 
 async def _sleep(seconds: float, event: asyncio.Event) -> None:
-    """Waits for so many seconds, or until the event is set."""
+    """Waits for `seconds`, or until the event is set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
