@@ -233,7 +233,7 @@ def check_class_names(names: Sequence[str], classes: int | None, name: str) -> t
 
     Raises:
         TypeError: If `names` is not a sequence of strings.
-        ValueError: If a name is empty or repeated, or their number is wrong.
+        ValueError: If a name is empty or repeated or no valid text, or their number is wrong.
     """
     name = f"{name} class_names"
     expected = f"expected {'different' if classes is None else classes} names"
@@ -245,6 +245,12 @@ def check_class_names(names: Sequence[str], classes: int | None, name: str) -> t
         if not isinstance(each, str) or not each:
             kind = ArgumentTypeError if not isinstance(each, str) else ArgumentError
             raise kind(name, f"{expected}, got {each!r} for class {number}")
+        if any("\ud800" <= character <= "\udfff" for character in each):
+            raise ArgumentError(
+                name,
+                f"{expected} in Unicode, got {each!r} for class {number}, which has a lone "
+                "surrogate and cannot be written to a file; decode it with its own encoding",
+            )
         if each in before:
             raise ArgumentError(name, f"{expected}, got {each!r} twice")
         before.add(each)

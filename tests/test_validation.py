@@ -135,6 +135,12 @@ def test_bounds_are_numbers(bounds):
         check_bounds(bounds)
 
 
+def test_class_names_that_no_file_can_hold_are_refused():
+    message = r"teacher class_names: expected 2 names in Unicode, got 'caf\\udce9' for class 1"
+    with pytest.raises(ValueError, match=message):
+        check_class_names(["tea", "caf\udce9"], 2, "teacher")
+
+
 def test_the_check_of_class_names_does_not_compare_each_with_all_others():
     names = counting_names(2_000)
     assert check_class_names(names, 2_000, "teacher") == tuple(names)

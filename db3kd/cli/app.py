@@ -5,6 +5,7 @@ and --help, --version and shell completion do not need it.
 """
 
 import inspect
+import io
 import os
 import re
 import select
@@ -38,6 +39,9 @@ class _OneLineErrors(TyperGroup):
     """Prints an error as one line on standard error; with --debug, raises it."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
+        # Standard error has this by default; paths need not be UTF-8, nor a terminal take UTF-8.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             try:
                 return super().main(*arguments, **options)

@@ -1,6 +1,7 @@
 """Folders of images: which files are images, and what splits and classes their subfolders name."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -190,4 +191,9 @@ def _classes(root: Path, paths: Sequence[PurePosixPath], depth: int) -> list[str
         return None
     if next(iter(by_depth)) == depth + 1:
         return None
-    return [path.parts[depth] for path in paths]
+    return [_as_text(path.parts[depth]) for path in paths]
+
+
+def _as_text(name: str) -> str:
+    r"""Returns the name of a folder as text: bytes that are not UTF-8 are shown as \xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from db3kd.errors import InputError
-from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.filesystem import json_bytes, write_atomically
 from db3kd.storage.manifest import plain
 from db3kd.storage.run_folder import RunFolder
 
@@ -50,8 +50,7 @@ class RunNotes:
     def put(self, name: str, value: Any) -> Any:
         """Writes a value, and returns it."""
         self._values[name] = value
-        text = json.dumps(self._values, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self._file, text.encode())
+        write_atomically(self._file, json_bytes(self._values))
         return value
 
     def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], _T]) -> _T:

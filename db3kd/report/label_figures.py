@@ -20,6 +20,7 @@ from db3kd.report.plot_style import (
     save,
     use_query_axis,
 )
+from db3kd.report.thumbnails import channels_note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def sample_grid(
     With more than 12 classes, only the five greatest probabilities are shown, with their names.
 
     Args:
-        images: [N, channels, height, width], 1 or 3 channels, values in [0, 1].
+        images: [N, channels, height, width], values in [0, 1].
         soft_labels: [N, C], rows sum to 1.
         decisions: [N] integers, the teacher's classes.
         path: The PNG file to write.
@@ -56,10 +57,10 @@ def sample_grid(
     """
     images, soft_labels = np.asarray(images), np.asarray(soft_labels)
     decisions = np.asarray(decisions)
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+    if images.ndim != 4 or not images.size:
         raise ArgumentError(
             "images",
-            f"expected the shape [N, 1 or 3, height, width] with N > 0, got {list(images.shape)}",
+            f"expected the shape [N, channels, height, width] with N > 0, got {list(images.shape)}",
         )
     if soft_labels.ndim != 2 or not len(images) == len(soft_labels) == len(decisions):
         raise ArgumentError(
@@ -85,7 +86,10 @@ def sample_grid(
         picture.set_title(names[decision], fontsize=9, color=_PREDICTED, pad=3)
         draw = _draw_bars if len(names) <= _MAX_BARS else _draw_top_classes
         draw(bars, soft_labels[place], decision, names, limit)
-    figure.suptitle("Samples and their soft labels (the teacher's class in orange)", fontsize=10)
+    title = "Samples and their soft labels (the teacher's class in orange)"
+    if note := channels_note(images.shape[1]):
+        title += f"\n{note}"
+    figure.suptitle(title, fontsize=10)
     save(figure, path)
 
 

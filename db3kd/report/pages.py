@@ -17,7 +17,7 @@ class Samples:
     """The samples that a report shows.
 
     Attributes:
-        images: [N, 1 or 3, height, width], values in [0, 1].
+        images: [N, channels, height, width], values in [0, 1].
         soft_labels: [N, C], rows sum to 1.
         decisions: [N] integers, the teacher's classes.
     """

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db3kd.errors import ArgumentError
+from db3kd.report.thumbnails import as_grey_or_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +84,8 @@ def use_query_axis(axes: "Axes") -> None:
 
 
 def draw_image(axes: "Axes", image: NDArray[np.floating]) -> None:
-    """Draws an image [1 or 3, height, width] with values in [0, 1]."""
+    """Draws an image [channels, height, width] with values in [0, 1]; see `as_grey_or_colour`."""
+    image = as_grey_or_colour(image)
     if len(image) == 1:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=1)
     else:

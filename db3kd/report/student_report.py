@@ -53,7 +53,7 @@ class Disagreements(NamedTuple):
     """Images that teacher and student put in different classes.
 
     Attributes:
-        images: `[n, 1 or 3, height, width]` in [0, 1], or rows of features `[n, D]` in their own
+        images: `[n, channels, height, width]` in [0, 1], or rows of features `[n, D]` in their own
             units.
         teacher_classes: `[n]` int64.
         student_classes: `[n]` int64.
@@ -285,11 +285,12 @@ class StudentReport:
 
 
 def _checked_images(images: Tensor, name: str) -> Tensor:
-    is_image = images.ndim == 4 and images.shape[1] in (1, 3)
+    is_image = images.ndim == 4
     if not is_image and images.ndim != 2:
         raise ArgumentError(
             name,
-            f"expected images [n, 1 or 3, height, width] or rows [n, D], got {list(images.shape)}",
+            f"expected images [n, channels, height, width] or rows [n, D], got "
+            f"{list(images.shape)}",
         )
     if is_image and not bool(((images >= 0) & (images <= 1)).all()):
         raise ArgumentError(name, "expected images in [0, 1]; scale or clamp them")

@@ -25,6 +25,7 @@ from db3kd.report.student_blocks import (
 )
 from db3kd.report.student_report import StudentReport
 from db3kd.report.text import shown_name
+from db3kd.report.thumbnails import channels_note
 from db3kd.tables import Feature
 from db3kd.wording import also_paid, counted, money, plain_number
 
@@ -253,6 +254,7 @@ def _disagreements(report: StudentReport) -> Section | None:
     missed = total - matches
     some = f"All {missed:,}" if len(images) == missed else f"{len(images)} of the {missed:,}"
     text = f"{some} held-out {report.noun}s on which teacher and student disagree."
+    text += _channels_note(images)
     block: Block
     if images.ndim == 2:
         table = _feature_table(report, images)
@@ -288,10 +290,16 @@ def _soft_labels(report: StudentReport) -> Section | None:
         title = f"{'image' if is_image else 'row'} {number}"
         cards.append(Card(title, image if is_image else None, bars=bars))
     text = f"{shown.source}: the classes of highest probability."
+    text += _channels_note(images)
     blocks: list[Block] = [Cards(cards, "soft-labels")]
     if images.ndim == 2:
         blocks.append(_feature_table(report, images))
     return Section("Soft labels", text, blocks)
+
+
+def _channels_note(images: Tensor) -> str:
+    note = channels_note(images.shape[1]) if images.ndim == 4 else ""
+    return f" {note}" if note else ""
 
 
 def _feature_table(report: StudentReport, rows: Tensor) -> Table:

@@ -4,6 +4,7 @@ import base64
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 _SMALLEST, _LARGEST = 112, 224
@@ -16,11 +17,12 @@ def image_png(image: Tensor) -> bytes:
     Small images are enlarged by a whole number, so that their pixels stay visible.
 
     Args:
-        image: `[1 or 3, height, width]` in [0, 1].
+        image: `[channels, height, width]` in [0, 1]; see `as_grey_or_colour`.
     """
     from PIL import Image
 
-    pixels = (image.detach().cpu().double().numpy() * 255).round().clip(0, 255).astype(np.uint8)
+    shown = as_grey_or_colour(image.detach().cpu().double().numpy())
+    pixels = (shown * 255).round().clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
     longest = max(picture.size)
     if longest < _SMALLEST:
@@ -31,6 +33,22 @@ def image_png(image: Tensor) -> bytes:
     file = io.BytesIO()
     picture.save(file, format="PNG")
     return file.getvalue()
+
+
+def as_grey_or_colour(image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns an image [channels, height, width] as it can be shown, with 1 or 3 channels.
+
+    One channel is grey and three are colours. Other numbers of channels have no common meaning, so
+    such an image is shown in grey, as the mean of its channels.
+    """
+    return image if len(image) in (1, 3) else image.mean(0, keepdims=True)
+
+
+def channels_note(channels: int) -> str:
+    """Returns a sentence that says how images are shown if that is not obvious; otherwise ""."""
+    if channels in (1, 3):
+        return ""
+    return f"Images have {channels} channels and are shown in grey, as the mean of these."
 
 
 def data_url(png: bytes) -> str:

@@ -2,12 +2,13 @@
 
 import errno
 import fcntl
+import json
 import os
 import secrets
 import tempfile
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from db3kd.errors import NotAFolderError, NotWritableError
 
@@ -111,6 +112,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise named(error, path) from error
         raise
+
+
+def json_bytes(content: Any) -> bytes:
+    """Returns plain values as indented JSON in UTF-8.
+
+    Paths that are not UTF-8 contain lone surrogates, which UTF-8 cannot hold. They become escapes,
+    which a reader of JSON turns back into the same path.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def open_no_follow(path: Path, flags: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from db3kd.errors import InputError, InputNotFoundError
-from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.filesystem import json_bytes, write_atomically
 from db3kd.version import __version__
 
 MANIFEST = "_manifest.json"
@@ -105,8 +105,7 @@ def make_manifest(
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a manifest as JSON; the file appears whole or not at all."""
-    text = json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, text.encode())
+    write_atomically(path, json_bytes(plain(content)))
 
 
 def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The command label, on small data."""
 
+import os
 import re
 import shutil
 import sys
@@ -18,6 +19,7 @@ from command_line import (
     label_arguments,
     succeed,
 )
+from image_cases import write_png
 
 import db3kd
 from db3kd.data.image_set import ImageSet
@@ -36,6 +38,24 @@ def test_a_run_folder_holds_labels_and_a_manifest(run):
     assert manifest["totals"]["statuses"] == {"ok": 40}
     assert manifest["settings"]["labelling"]["measure"] == "bd"
     assert manifest["state"] == "finished"
+
+
+def test_folders_whose_names_are_not_utf_8_are_labelled_and_written(tmp_path):
+    """As after unpacking an archive of an old Windows."""
+    for number in range(4):
+        name = b"caf\xe9/na\xefve" if number % 2 else b"caf\xe9/b"
+        pixels = np.full((8, 8), 60 * number, np.uint8)
+        write_png(tmp_path / os.fsdecode(name) / f"{number}.png", pixels)
+    data, out = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / os.fsdecode(b"r\xe9sultat")
+
+    printed = succeed(
+        *("label", "--teacher", f"{TEACHERS}:CountingTeacher", "--data", data, "--out", out),
+        *("--measure", "sd"),
+    )
+
+    assert printed.splitlines()[-1].endswith("r\\udce9sultat")
+    assert read_manifest(out)["settings"]["source"]["data"] == data.name
+    assert load_data(data).class_names == ("b", "na\\xefve")
 
 
 def test_the_summary_line_counts_queries_that_were_paid_twice(teacher, tmp_path):

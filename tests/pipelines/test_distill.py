@@ -27,6 +27,7 @@ from forked import forked_processes
 from teachers_analytic import (
     ConstantTeacher,
     CountingTeacher,
+    NearestCentroidTeacher,
     RaisingTeacher,
     RareTeacher,
     WrappedTeacher,
@@ -37,6 +38,7 @@ from torch import nn
 import db3kd
 from db3kd.answers.image_choice import choose_rows
 from db3kd.answers.neighbour_labels import neighbour_labels
+from db3kd.data.image_set import ImageSet
 from db3kd.pipelines import DistillResult, DistillSettings
 from db3kd.pipelines.distillation import run as distillation_run
 from db3kd.pipelines.query_rounds import pseudo_sample_answers, rounds
@@ -73,6 +75,20 @@ def test_the_queries_are_those_that_the_teacher_saw_and_never_exceed_the_budget(
         assert max(counting.per_image.values()) == 1, "no image is asked about twice"
     if strategy == "decisions":
         assert counting.total == SAMPLES
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_images_of_any_number_of_channels_give_a_student_and_a_report(channels, tmp_path):
+    shape = (channels, 6, 6)
+    centers = torch.rand(CLASSES, *shape, generator=torch.Generator().manual_seed(1))
+    counting = CountingTeacher(NearestCentroidTeacher(centers, shape))
+    pixels = torch.rand(60, *shape, generator=torch.Generator().manual_seed(0))
+
+    result = run(counting, 200, data=ImageSet.from_arrays(pixels), out=tmp_path / "run")
+
+    assert result.queries == counting.total == 200
+    assert result.agreement < 1, "an image must be shown"
+    assert f"Images have {channels} channels" in result.report.read_text()
 
 
 def test_without_images_the_queries_are_exact_too(tmp_path):

@@ -10,7 +10,9 @@ from report_cases import is_drawn, random_samples
 from db3kd.report import distance_curve, sample_grid
 
 
-@pytest.mark.parametrize(("count", "classes", "channels"), [(1, 2, 1), (7, 10, 3), (3, 100, 3)])
+@pytest.mark.parametrize(
+    ("count", "classes", "channels"), [(1, 2, 1), (7, 10, 3), (3, 100, 3), (2, 3, 5)]
+)
 def test_samples_are_drawn_for_any_number_of_classes(tmp_path, count, classes, channels):
     random = random_samples(count, classes, channels)
     names = [f"class {number}" for number in range(classes)]
@@ -37,8 +39,8 @@ def test_a_curve_is_drawn_from_its_finite_points(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": np.ones((3, 8, 8))}, r"images: expected the shape \[N, 1 or 3"),
-        ({"images": np.ones((3, 2, 8, 8))}, r"got \[3, 2, 8, 8\]"),
+        ({"images": np.ones((3, 8, 8))}, r"images: expected the shape \[N, channels"),
+        ({"images": np.ones((3, 0, 8, 8))}, r"got \[3, 0, 8, 8\]"),
         ({"images": np.ones((0, 1, 8, 8))}, "N > 0"),
         ({"soft_labels": np.ones((2, 4))}, r"expected the shapes \[3, C\]"),
         ({"class_names": ["one"]}, "class_names: expected 4 names, got 1"),

@@ -222,6 +222,19 @@ def test_a_small_image_is_enlarged_by_whole_pixels(channels):
     assert (picture.repeat(1, 0)[:14, :14] == picture[0, 0]).all()
 
 
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_images_of_other_channels_are_shown_in_grey_and_the_page_says_so(tmp_path, channels):
+    images = torch.rand(24, channels, 8, 5)
+    report = digits_report()
+    shown = report.disagreements._replace(images=images)
+    soft = report.soft_examples._replace(images=images[:8])
+    page, text = read(tmp_path, replace(report, disagreements=shown, soft_examples=soft))
+    note = f"Images have {channels} channels and are shown in grey, as the mean of these."
+    assert page.text.count(note) == text.count(note) == 2
+    picture = imread(tmp_path / "disagreements" / "01.png")[::14, ::14]
+    np.testing.assert_allclose(picture, images[0].mean(0), atol=0.51 / 255)
+
+
 def test_rows_of_features_are_shown_as_tables(tmp_path):
     report = wine_report()
     features = table(report, "Disagreements")

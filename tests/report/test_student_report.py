@@ -69,7 +69,7 @@ def test_images_and_rows_of_features_are_told_apart():
         ({"confusion": torch.ones(10, 9).long()}, r"confusion: expected \[10, 10\] counts"),
         ({"confusion": torch.ones(10, 10).long()}, "expected 651 matches of 700 .* got 10 of 100"),
         (
-            {"disagreements": Disagreements(torch.ones(1, 2, 8, 8), NONE, NONE)},
+            {"disagreements": Disagreements(torch.ones(1, 8, 8), NONE, NONE)},
             "disagreements: ",
         ),
         (

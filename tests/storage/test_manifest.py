@@ -12,7 +12,13 @@ from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
 from db3kd.labelling.labels import LABELS
 from db3kd.pipelines.comparison.folder import TEST_DECISIONS
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
-from db3kd.storage.manifest import describe_format, make_manifest, read_manifest, write_manifest
+from db3kd.storage.manifest import (
+    MANIFEST,
+    describe_format,
+    make_manifest,
+    read_manifest,
+    write_manifest,
+)
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.surrogates.augmented_decisions import AUGMENTED_DECISIONS
 
@@ -55,6 +61,12 @@ def test_the_manifest_names_no_path_of_the_machine(tmp_path):
         "radii": [0.5, "inf"],
     }
     assert str(tmp_path) not in json.dumps(content)
+
+
+def test_a_path_that_is_not_utf_8_is_read_as_it_was_written(tmp_path, a_manifest):
+    for name in ("caf\udce9", "naïve", "back\\slash"):
+        write_manifest(tmp_path / MANIFEST, a_manifest | {"format": "f", "data": name})
+        assert read_manifest(tmp_path)["data"] == name
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 5}', "{}"])

@@ -1,7 +1,6 @@
 """The files of a comparison: report.html and report.md to read, and compare.json for programs."""
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from db3kd.report import ComparisonRow, Summary, percent, wilson_interval, write
 from db3kd.report.comparison import comparison_block
 from db3kd.report.intervals import interval_of
 from db3kd.report.student_blocks import Section
-from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.filesystem import json_bytes, write_atomically
 from db3kd.wording import InputNoun, also_paid, counted, money
 
 DATA_FILE = "compare.json"
@@ -194,8 +193,7 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
         "teacher_accuracy": summary.teacher_accuracy,
         "rows": [_row(row) for row in summary.rows],
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / DATA_FILE, text.encode())
+    write_atomically(folder / DATA_FILE, json_bytes(content))
 
 
 def _page(summary: ComparisonSummary) -> Summary:
