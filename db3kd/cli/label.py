@@ -81,7 +81,7 @@ def label(
     """Label images or rows with their distances to a teacher's other classes.
 
     A query sends one image or row to the teacher and uses only the class that it returns. The
-    budget is never exceeded. The maximum number of queries is printed before the first one;
+    answers never exceed the budget. The maximum number of queries is printed before the first one;
     --dry-run stops there. Query only teachers that you are allowed to query. The exit status is 3
     if the run finished but the teacher put equal images in different classes.
 

@@ -152,7 +152,7 @@ def print_times(
     elif answered and seconds_asked:
         print(
             f"querying   about {duration(left * seconds_asked / answered)} more, at "
-            f"{plain_number(answered / seconds_asked)} queries per second as so far"
+            f"{plain_number(answered / seconds_asked)} queries per second, the rate so far"
         )
     else:
         print(f"querying   {TIME_OF_QUERIES}")
@@ -181,7 +181,7 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
     if result.choices:
         augmented = result.validation - result.held_out
         versions = f" and {counted(augmented, 'augmented version')} of them" if augmented else ""
-        print(f"validation {held_out}{versions}, to choose by")
+        print(f"validation {held_out}{versions}, to compare options")
     print(f"taught by  {result.taught_by}")
     matches = round(result.agreement * result.held_out)
     print(f"agreement  {agreement_text(matches, result.held_out, f'held-out {noun}')}")
