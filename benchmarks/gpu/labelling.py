@@ -132,9 +132,9 @@ def _activity(prepared: Prepared, settings: LabelSettings) -> dict[str, Any]:
 def measure_paper_procedure(prepared: Prepared, samples: int, budget: int) -> dict[str, Any]:
     """Compares the paper's procedure on a few samples with db3kd at the same mean distance.
 
-    The seconds a pair of db3kd come from the whole run of the setting, with as many queries a pair
-    as it needs to reach the mean distance of the procedure on these pairs. `times_faster` is None
-    if it does not reach that distance.
+    The seconds per pair of db3kd come from the whole run of the setting, with as many queries per
+    pair as it needs to reach the mean distance of the procedure on these pairs. `times_faster` is
+    None if it does not reach that distance.
 
     Args:
         prepared: The teacher and its images.
@@ -240,7 +240,7 @@ def _pairs(classes: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _budget_for(mean: float, labels: Labels, budget: int) -> int | None:
-    """The fewest queries a pair at which the labels' mean distance is at most `mean`, if any."""
+    """The fewest queries per pair at which the labels' mean distance is at most `mean`, if any."""
     by_budget = {**labels.snapshots, budget: labels.distances}
     for count, distances in sorted(by_budget.items()):
         unreached = distances.isinf().sum() > labels.distances.isinf().sum()

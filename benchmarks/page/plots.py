@@ -176,7 +176,7 @@ def _distances(result: Result, name: str) -> list[Plot]:
         search: [(float(count), ratio) for count, ratio in curve.items()]
         for search, curve in result["distance_over_optimum"].items()
     }
-    title, x, y = "Distance for queries", "queries a pair", "mean distance / optimum"
+    title, x, y = "Distance for queries", "queries per pair", "mean distance / optimum"
     return [Plot(name, title, x, y, curves, levels={"white-box optimum": 1.0})]
 
 
@@ -197,7 +197,7 @@ def _peers(result: Result, name: str) -> list[Plot]:
             log=True,
             levels={"white-box optimum": 1.0},
         )
-        for unit, x in (("queries", "queries a pair"), ("seconds", "time for all pairs (s)"))
+        for unit, x in (("queries", "queries per pair"), ("seconds", "time for all pairs (s)"))
     ]
 
 

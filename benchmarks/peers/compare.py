@@ -78,7 +78,7 @@ def _line(name: str, measured: Measured, curve: Curve, budgets: list[int]) -> st
     )
     growth = measured.mebibytes - measured.before
     lines = [
-        f"{name}: {measured.queries:.0f} queries a pair, {measured.wall:.2f} s, "
+        f"{name}: {measured.queries:.0f} queries per pair, {measured.wall:.2f} s, "
         f"{measured.in_teacher / measured.wall:.0%} of it in the teacher, "
         f"{measured.mebibytes:.0f} MiB, {growth:+.0f} by the search; missed {measured.missed}, "
         f"unconfirmed {measured.unconfirmed}",

@@ -15,7 +15,7 @@ class Curve:
     """The distance of a search over the optimum, by queries and by seconds.
 
     Attributes:
-        queries: [G] int64, queries a pair.
+        queries: [G] int64, queries per pair.
         seconds: [G] float64.
         mean: [G] float64, the mean of the pairs' ratios.
         median: [G] float64, their median.

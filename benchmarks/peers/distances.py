@@ -1,8 +1,8 @@
 """How near the searches get to the boundary with a number of queries.
 
 Each pair is a test image of one class and another class to reach. The result is the mean distance
-over the mean of the white-box optimum by queries a pair. Starting points are training images. With
-a surrogate, MBD is also measured with it.
+over the mean of the white-box optimum by queries per pair. Starting points are training images.
+With a surrogate, MBD is also measured with it.
 
     python -m benchmarks.peers.distances --data DIR --teacher FILE [--surrogate FILE]
 """
@@ -73,7 +73,7 @@ def main() -> None:
             if count <= budget
         }
         spent = ledger.spent.double()
-        print(f"{name}: {spent.mean():.0f} queries a pair; distance over optimum by queries:")
+        print(f"{name}: {spent.mean():.0f} queries per pair; distance over optimum by queries:")
         print("   ".join(f"{count}: {ratio:.3f}" for count, ratio in curves[name].items()))
     keep(
         options,

@@ -30,7 +30,7 @@ class Trace:
     """The distances of P pairs after each of G numbers of queries.
 
     Attributes:
-        counts: [G] int64, queries a pair.
+        counts: [G] int64, queries per pair.
         distance: [P, G] float32, L2.
         seconds: [G] float64, from the start until all pairs had spent so many queries or ended.
             Times of searches that run one after another are added.
@@ -167,7 +167,7 @@ class MeasuringTeacher:
         return int((decisions.numpy() != self._target)[hit].sum())
 
     def trace(self, counts: NDArray[np.int64]) -> Trace:
-        """Distances and seconds after each of `counts` [G] queries a pair."""
+        """Distances and seconds after each of `counts` [G] queries per pair."""
         accounts = np.array(self._accounts, np.int32)
         distances = np.array(self._distances, np.float32)
         elapsed = np.array(self._elapsed, np.float64)

@@ -29,7 +29,7 @@ class Measured:
 
     Attributes:
         trace: Distances and seconds by queries.
-        queries: Mean queries a pair, counted by the teacher.
+        queries: Mean queries per pair, counted by the teacher.
         wall: Seconds of the search.
         in_teacher: Seconds in the teacher.
         mebibytes: The peak memory of the process.

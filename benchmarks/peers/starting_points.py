@@ -93,7 +93,7 @@ def _ratio(
     surrogate: Surrogate | None,
     all_asked: bool,
 ) -> float:
-    """The mean distance over the mean optimum after `budget` queries a pair."""
+    """The mean distance over the mean optimum after `budget` queries per pair."""
     limits = torch.full((len(problem),), budget)
     pairs, ledger, shape = problem.pairs, Ledger(limits), problem.image_shape
     rays = _rays(problem, settings.starting_points_per_pair(limits, surrogate is not None))

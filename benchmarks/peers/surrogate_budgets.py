@@ -1,9 +1,9 @@
-"""What the queries of a surrogate's training are worth, by the number of images and queries a pair.
+"""What the queries of a surrogate's training are worth, by numbers of images and queries per pair.
 
 A run labels its own images: surrogates are trained on them, and they are the starting points. For
 each number of images, the same pairs are measured by MBD without a surrogate and with surrogates of
 different numbers of training queries, at most nine per image unless there are too few. Every number
-of queries a pair is a search of its own, because it determines the starting points. The result is
+of queries per pair is a search of its own, because it determines the starting points. The result is
 the mean distance over the mean of the white-box optimum, without the surrogate's own queries.
 With `--classes 3 8`, each pair is a test image of class 3 and the class 8.
 

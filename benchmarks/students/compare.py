@@ -200,7 +200,7 @@ def _surrogate(teacher: Teacher, data: str, options: argparse.Namespace) -> tupl
 
 
 def _by_queries(labels: Labels, settings: LabelSettings) -> dict[str, Labels]:
-    """Labels by name. The names of MBD contain the queries a pair, one name for each snapshot."""
+    """Labels by name. The names of MBD contain the queries per pair, one name for each snapshot."""
     measure, found = settings.measure.upper(), {}
     for count in settings.snapshots:
         distances, queries = labels.snapshots[count], labels.queries.clamp_max(count)

@@ -2,7 +2,7 @@
 
 The teacher is a network of depthwise convolutions for images of 3x224x224, built like
 EfficientNet-lite0, with random weights. Each batch size is measured in a separate process: forward
-passes, and an `mbd` run with 100 queries a pair on two images. "found" is the batch size that the
+passes, and an `mbd` run with 100 queries per pair on two images. "found" is the batch size that the
 teacher chooses itself.
 
     python -m benchmarks.systems.cpu_batch

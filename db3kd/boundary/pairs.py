@@ -110,7 +110,7 @@ class Boundary:
         return cls(distance, zeros_per_pair(pairs), recorded)
 
     def record_snapshots(self, budget: BudgetView, distance: Tensor) -> None:
-        """Copies `distance` into each snapshot whose number of queries a pair has not exceeded.
+        """Copies `distance` into each snapshot whose number of queries per pair has not exceeded.
 
         Args:
             budget: The queries that each pair has spent so far.
