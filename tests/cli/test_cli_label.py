@@ -40,6 +40,18 @@ def test_a_run_folder_holds_labels_and_a_manifest(run):
     assert manifest["state"] == "finished"
 
 
+def test_the_report_counts_decisions_of_images_that_are_not_labelled(tmp_path):
+    asked, data = CountingTeacher.asked, load_data("digits")
+    some, out = range(40, 60), tmp_path / "run"
+    labels = db3kd.label(CountingTeacher(), data, LabelSettings(measure="sd"), index=some, out=out)
+    asked = CountingTeacher.asked - asked
+
+    page = Path(succeed("report", out, "--data", "digits").strip()).read_text()
+
+    assert int(labels.queries.sum()) == 20 and asked == len(data)
+    assert f"{asked - 20:,} more queries: decisions for images that are starting points" in page
+
+
 def test_folders_whose_names_are_not_utf_8_are_labelled_and_written(tmp_path):
     """As after unpacking an archive of an old Windows."""
     for number in range(4):
