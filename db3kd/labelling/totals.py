@@ -67,8 +67,13 @@ class Totals:
         return self.samples - self.statuses["budget"]
 
     @property
+    def other_queries(self) -> int:
+        """The queries that no sample accounts for: what a run sent on top of `queries`."""
+        return self.surrogate_queries + self.check_queries + self.unlabelled_queries
+
+    @property
     def queries_per_sample(self) -> float:
-        """The mean number of queries per sample, without those of a surrogate and of checks."""
+        """The mean number of queries per sample, without `other_queries`."""
         return self.queries / max(1, self.samples)
 
 
