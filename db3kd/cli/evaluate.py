@@ -1,5 +1,6 @@
 """The `db3kd evaluate` command."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,11 +29,13 @@ def evaluate(
         ),
     ] = None,
     *,
+    # A list, so that --model and --teacher together are not one of them: see _one_model.
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--model",
             "--teacher",
+            metavar="<str>",
             help=f"The model to measure: {TEACHER_HELP}",
             rich_help_panel=COMMON,
         ),
@@ -117,20 +120,20 @@ def evaluate(
         )
 
 
-def _one_model(student: str | None, model: str | None) -> str:
+def _one_model(student: str | None, models: Sequence[str] | None) -> str:
     """Returns the model to measure, which is an argument or an option."""
-    if student is not None and model is not None:
+    found = [*([] if student is None else [student]), *(models or [])]
+    if len(found) > 1:
         raise ArgumentError(
             "model",
-            f"expected one model to measure, got {student!r} and {model!r}; compare two "
+            f"expected one model to measure, got {' and '.join(map(repr, found))}; compare two "
             "models with --agree-with",
         )
-    found = model if student is None else student
-    if found is None:
+    if not found:
         raise ArgumentError(
             "model", "expected the model to measure, such as db3kd evaluate runs/mine, got none"
         )
-    return found
+    return found[0]
 
 
 def _open_models(

@@ -207,7 +207,7 @@ def _report(totals: "Totals", out: Path, price: float | None, noun: "InputNoun")
     after = read_manifest(out)
     _print_summary(totals, price, queries_in_flight(after), noun, out)
     print_checks(totals.check_queries, describe_checks(after), 13)
-    if described := surrogate_text(after, noun):
+    if described := surrogate_text(after, noun, included=True):
         print(f"surrogate      {described}")
     if totals.statuses["contradictory"]:
         print(
@@ -264,9 +264,10 @@ def _print_summary(
     if totals.mean_distance is not None:
         distance = f"{totals.mean_distance:.3f} (L2)"
     print(f"samples        {totals.samples:,}: {statuses}")
-    queries = totals.queries + totals.check_queries
+    queries = totals.queries + totals.other_queries
+    others = f" and {totals.other_queries:,} others" if totals.other_queries else ""
     print(
-        f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample"
+        f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample{others}"
         f"{price_text(queries, price)}{also_paid(paid_twice)}"
     )
     print_paid_twice(paid_twice, 14)

@@ -229,12 +229,15 @@ def agreement_text(matches: int, total: int, noun: str) -> str:
     )
 
 
-def surrogate_text(manifest: "Mapping[str, Any]", noun: "InputNoun") -> str:
+def surrogate_text(
+    manifest: "Mapping[str, Any]", noun: "InputNoun", *, included: bool = False
+) -> str:
     """Describes the surrogate that a run of labels trained, or why none; may be empty.
 
     Args:
         manifest: The manifest of the run.
         noun: What the text calls an image.
+        included: Whether the queries that were stated before include those of the surrogate.
     """
     from db3kd.labelling.run_surrogate import queries_of_surrogate
     from db3kd.storage.manifest import SURROGATES
@@ -250,7 +253,8 @@ def surrogate_text(manifest: "Mapping[str, Any]", noun: "InputNoun") -> str:
         matches = round(last["agreement"] * held_out)
         measured = agreement_text(matches, held_out, f"held-out {noun}")
         known = f", agreement {measured}, augmented versions included"
-    return f"{counted(queries, 'more query')}{known}: {last['why']}"
+    cost = f"{queries:,} of these queries" if included else counted(queries, "more query")
+    return f"{cost}{known}: {last['why']}"
 
 
 def print_paid_twice(queries: int, width: int) -> None:

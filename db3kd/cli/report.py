@@ -105,6 +105,7 @@ def _notes(run: "LabelRun") -> list[str]:
     from db3kd.querying.consistency import describe_checks, queries_of_checks
 
     noun = input_noun(run.images.image_shape)
+    more = (run.manifest.get("totals") or {}).get("unlabelled_queries", 0)
     totals = Totals()
     totals.add(run.labels)
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
@@ -115,6 +116,11 @@ def _notes(run: "LabelRun") -> list[str]:
         f"{totals.reached:,} of {counted(totals.pairs, 'pair')} (a sample and another class) "
         "were reached.",
     ]
+    if more:
+        notes.append(
+            f"{counted(more, 'more query')}: decisions for {noun}s that are starting points and "
+            "were not labelled."
+        )
     if totals.estimated:
         notes.append(
             f"Not searched: {counted(totals.estimated, 'pair')}, because no {noun} of the class is "

@@ -103,8 +103,9 @@ def _weights(student: DeployedStudent) -> bytes:
     if student.model is None:
         raise ArgumentError(
             "model",
-            "expected the name of the architecture, which a weights file declares, got "
-            "none; pass model=",
+            "expected the name of the architecture, which a weights file declares, got no name; "
+            "pass model= as text, 'package.module:make' for a function or class of your own, or "
+            "choose onnx, torchscript or pt2",
         )
     return weights_file(student.teacher.module, student.model, student.metadata.header())
 

@@ -62,7 +62,9 @@ def label(
             255 (see `db3kd.data.arguments.ImagesLike`).
         settings: How distances are measured, and the budgets; `LabelSettings()` by default.
         index: `[n]` row numbers of the images to label, in this order, or a mask `[N]` of booleans;
-            all by default.
+            all by default. The decisions for the other images are queries too, which the labels do
+            not count; with `out`, the totals of the manifest do (`unlabelled_queries`). To send
+            nothing else to the teacher, pass `images.subset(index)` as the images.
         progress: A listener that receives the counts; True for a display; False for nothing. By
             default (None) a display is shown if standard error is a terminal.
         concurrent_chunks: Chunks that are searched at once, so that a GPU need not wait for

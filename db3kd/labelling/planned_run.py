@@ -111,14 +111,14 @@ class PlannedRun:
             folder, LABELS, self.manifest, any_teacher=self.execution.accept_changed_teacher
         )
         totals = totals_of_shards(folder)
-        limits, size = self.job.limits, self.job.samples_per_chunk
+        limits, size = self.job.limits[self.job.index], self.job.samples_per_chunk
         assert size is not None  # a planned run has it
         allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
         return RunQueries(
             answered=answered_in_label_folder(folder, totals),
             unused=allowed - totals.queries,
             # Shards may have been removed after the end of the run.
-            finished=is_finished(folder) and totals.samples == len(self.job.images),
+            finished=is_finished(folder) and totals.samples == len(self.job.index),
         )
 
     def known_decisions(self) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from db3kd.labelling.label_files import iterate_shards
-from db3kd.labelling.labels import Labels
+from db3kd.labelling.labels import LABELS, Labels
+from db3kd.labelling.run_identity import DECISIONS
 from db3kd.labelling.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.run_journals import journaled_answers
+from db3kd.storage.run_journals import answers_in_stage, journaled_answers
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Totals:
         disagreements: Samples whose class according to the teacher differs from the data set's.
         surrogate_queries: The queries that trained the run's own surrogate, on top of `queries`.
         check_queries: The queries that repeated known answers, on top of `queries`.
+        unlabelled_queries: The queries that decided images outside of the index of the run, which
+            are starting points only, on top of `queries`.
     """
 
     samples: int = 0
@@ -43,6 +46,7 @@ class Totals:
     disagreements: int = 0
     surrogate_queries: int = 0
     check_queries: int = 0
+    unlabelled_queries: int = 0
 
     def add(self, labels: Labels) -> None:
         """Adds the labels of more samples."""
@@ -63,15 +67,25 @@ class Totals:
         return self.samples - self.statuses["budget"]
 
     @property
+    def other_queries(self) -> int:
+        """The queries that no sample accounts for: what a run sent on top of `queries`."""
+        return self.surrogate_queries + self.check_queries + self.unlabelled_queries
+
+    @property
     def queries_per_sample(self) -> float:
-        """The mean number of queries per sample, without those of a surrogate and of checks."""
+        """The mean number of queries per sample, without `other_queries`."""
         return self.queries / max(1, self.samples)
 
 
 def add_up(run: RunFolder) -> Totals:
-    """The totals of a run's shards, read from disk so that interruptions do not affect them."""
+    """The totals of a run's shards, read from disk so that interruptions do not affect them.
+
+    Before the last shard is written, `unlabelled_queries` also counts images that have no shard.
+    """
+    totals = totals_of_shards(run.path)
     return replace(
-        totals_of_shards(run.path),
+        totals,
+        unlabelled_queries=unlabelled_queries(run.path, totals),
         surrogate_queries=queries_of_surrogate(run.manifest),
         check_queries=queries_of_checks(run.manifest),
     )
@@ -83,6 +97,16 @@ def totals_of_shards(path: Path) -> Totals:
     for _, labels in iterate_shards(path, missing_ok=True):
         totals.add(labels)
     return totals
+
+
+def unlabelled_queries(path: Path, totals: Totals) -> int:
+    """Returns the number of decisions of a run for images that its shards do not hold.
+
+    Args:
+        path: The run folder.
+        totals: From `totals_of_shards`.
+    """
+    return len(answers_in_stage(path, LABELS, DECISIONS)) - totals.decided
 
 
 def answered_in_label_folder(path: Path, totals: Totals) -> int:

@@ -94,6 +94,10 @@ def test_the_model_is_an_argument_or_an_option(teacher):
     both = fail("evaluate", teacher, "--model", COUNTING, *data)
     assert "--model: expected one model to measure, got" in both
     assert "compare two models with --agree-with" in both
+    asked = CountingTeacher.asked
+    options = fail("evaluate", "--model", teacher, "--teacher", COUNTING, *data)
+    assert f"--model: expected one model to measure, got '{teacher}' and '{COUNTING}'" in options
+    assert CountingTeacher.asked == asked
     assert "expected the model to measure" in fail("evaluate", *data)
 
 

@@ -40,6 +40,18 @@ def test_a_run_folder_holds_labels_and_a_manifest(run):
     assert manifest["state"] == "finished"
 
 
+def test_the_report_counts_decisions_of_images_that_are_not_labelled(tmp_path):
+    asked, data = CountingTeacher.asked, load_data("digits")
+    some, out = range(40, 60), tmp_path / "run"
+    labels = db3kd.label(CountingTeacher(), data, LabelSettings(measure="sd"), index=some, out=out)
+    asked = CountingTeacher.asked - asked
+
+    page = Path(succeed("report", out, "--data", "digits").strip()).read_text()
+
+    assert int(labels.queries.sum()) == 20 and asked == len(data)
+    assert f"{asked - 20:,} more queries: decisions for images that are starting points" in page
+
+
 def test_folders_whose_names_are_not_utf_8_are_labelled_and_written(tmp_path):
     """As after unpacking an archive of an old Windows."""
     for number in range(4):
@@ -309,7 +321,7 @@ def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
 ):
     monkeypatch.setattr("db3kd.pipelines.auto_surrogate.DEFAULT_STEPS", 5)
     arguments = label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run")
-    options = (*AUTO, *more, "--budget", 12_000)
+    options = (*AUTO, *more, "--budget", 12_000, "--price-per-1000", 1_000)
     CountingTeacher.asked = 0
 
     planned = succeed(*arguments, *options, "--dry-run")
@@ -317,15 +329,19 @@ def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
     out = succeed(*arguments, *options)
 
     line = re.search(r"surrogate +trained on ([\d,]+) of these queries: (a pair .*)", planned)
-    assert planned.startswith("plan           at most 12,000 queries for 40 samples\n")
+    assert planned.startswith("plan           at most 12,000 queries for 40 samples, price 12,000")
     assert out.startswith(planned[: line.end()])
-    assert f"surrogate      {line[1]} more queries, agreement " in out and line[2] in out
+    assert f"surrogate      {line[1]} of these queries, agreement " in out and line[2] in out
     manifest = read_manifest(tmp_path / "run")
     assert manifest["settings"]["surrogate"]["networks"] == networks
     totals = manifest["totals"]
     assert f"{totals['surrogate_queries']:,}" == line[1]
     asked = totals["queries"] + totals["surrogate_queries"]
     assert asked == CountingTeacher.asked <= 12_000
+    spent = (
+        f"queries        {asked:,}, {totals['queries'] / 40:,.1f} per sample and {line[1]} others"
+    )
+    assert f"{spent}, price {asked:,}.00 at 1,000.00 per 1,000" in out
     assert "nothing to do" in succeed(*arguments, *options, "--resume")
     other = (*AUTO, "--surrogate-networks", 2, "--budget", 12_000, "--resume")
     for more in ((), ("--dry-run",)):

@@ -120,6 +120,7 @@ def test_programs_are_refused(tmp_path):
     [
         ("m.pb", {}, r"out: expected a name ending in \.onnx, .*got 'm\.pb'"),
         ("m.safetensors", {}, "model: expected the name of the architecture"),
+        ("m.safetensors", {"model": linear}, "pass model= as text, 'package.module:make' for a"),
         ("m.ts", {"classes": 10}, "declares its image_shape and classes; omit both"),
         ("m.ts", {"images": torch.rand(5, 1, 9, 9)}, r"expected \[N, 1, 8, 8\] float32"),
         ("m.ts", {"images": 2 * torch.ones(5, 1, 8, 8)}, r"expected finite values in \[0, 1\]"),

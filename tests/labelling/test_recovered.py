@@ -108,7 +108,10 @@ def test_a_folder_keeps_paid_answers(images, tmp_path, index):
     assert teacher.per_image == whole_teacher.per_image
     made = read_manifest(out)
     assert (made["state"], queries_in_flight(made)) == ("finished", lost) and lost > 0
-    assert made["totals"]["queries"] == int(whole.queries.sum())
+    totals = made["totals"]
+    assert totals["queries"] == int(whole.queries.sum())
+    assert totals["queries"] + totals["unlabelled_queries"] == whole_teacher.total
+    assert totals["unlabelled_queries"] == (0 if index is None else len(images) - len(index))
     paid = teacher.total
     assert_same(label(teacher, images, SETTINGS, index=index, out=out, resume=True), whole)
     assert teacher.total == paid, "nothing is asked of a finished run"
