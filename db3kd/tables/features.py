@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from db3kd.errors import ArgumentError, ArgumentTypeError
-from db3kd.tables.checks import OutOfBoundsError, check_no_missing, check_numbers, check_whole
+from db3kd.tables.checks import InvalidValueError, check_no_missing, check_numbers
 from db3kd.tables.columns import Table, read_columns
 from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY, Feature, Kind
 from db3kd.tables.feature_files import (
@@ -27,7 +28,7 @@ from db3kd.tables.projection import Projection
 from db3kd.validation import UNIT_BOUNDS, check_images
 from db3kd.wording import counted
 
-_BLOCK_ROWS = 2**16
+_LOG = logging.getLogger(__name__)
 
 
 class Features:
@@ -210,7 +211,8 @@ class Features:
             table: The rows. In a DataFrame, the columns with these names are read, in any order; an
                 array must have exactly these columns.
             clip: Whether numbers outside the bounds are moved to the nearest bound, and fractions
-                of integer features are rounded.
+                of integer features are rounded. A warning is logged that counts the rows. A
+                category that the features do not have is an error nevertheless.
 
         Returns:
             [n, D'] float32 in [0, 1]. `decode` restores integers and categories exactly, and real
@@ -222,10 +224,22 @@ class Features:
                 row.
         """
         columns = read_columns(table, self.names)
-        parts = [
-            _encode(feature, column, clip)
-            for feature, column in zip(self._features, columns.arrays, strict=True)
-        ]
+        parts, clipped = [], []
+        for feature, column in zip(self._features, columns.arrays, strict=True):
+            if feature.values is not None:
+                parts.append(_one_hot(feature, column, clip))
+                continue
+            numbers = check_numbers(feature.name, column)
+            valid = _nearest_valid(feature, numbers)
+            if changed := int((valid != numbers).sum()):
+                if not clip:
+                    raise _invalid_number(feature, numbers, valid)
+                clipped.append(f"{counted(changed, 'row')} of column {feature.name!r}")
+            parts.append(_as_unit(feature, valid))
+        if clipped:
+            _LOG.warning(
+                "%s: clipped to valid values: %s", table_named("table"), ", ".join(clipped)
+            )
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def decode(self, unit: Tensor | np.ndarray, *, as_frame: bool | None = None) -> Any:
@@ -283,33 +297,43 @@ class Features:
         return array
 
 
-def _encode(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
-    """Returns the dimensions of one feature, [n, width] float32."""
-    if feature.values is not None:
-        return _one_hot(feature, column)
+def _nearest_valid(feature: Feature, numbers: np.ndarray) -> np.ndarray:
+    """Returns the nearest valid numbers of a feature, [n] float64."""
     assert feature.lower is not None and feature.upper is not None
-    numbers = check_numbers(feature.name, column)
-    if clip:
-        numbers = numbers.clip(feature.lower, feature.upper)
-        if feature.kind == "integer":
-            numbers = np.rint(numbers)
     if feature.kind == "integer":
-        check_whole(feature.name, numbers)
-    outside = (numbers < feature.lower) | (numbers > feature.upper)
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        raise OutOfBoundsError(
-            f"{column_named(feature.name)}: expected {feature.lower:,.10g} to "
-            f"{feature.upper:,.10g}, got {numbers[row]:,.10g} in {row_numbered(row)}",
-            "infer the features from all rows, declare wider bounds, or pass clip=True",
-        )
+        numbers = np.rint(numbers)
+    return numbers.clip(feature.lower, feature.upper)
+
+
+def _invalid_number(feature: Feature, numbers: np.ndarray, valid: np.ndarray) -> InvalidValueError:
+    """Returns the error about the first number that is not valid."""
+    assert feature.lower is not None and feature.upper is not None
+    row = int(np.flatnonzero(valid != numbers)[0])
+    number = float(numbers[row])
+    if feature.lower <= number <= feature.upper:
+        expected, declared = "whole numbers", "the feature continuous"
+    else:
+        expected = f"{feature.lower:,.10g} to {feature.upper:,.10g}"
+        declared = "wider bounds"
+    return InvalidValueError(
+        f"{column_named(feature.name)}: expected {expected}, got {number:,.10g} in "
+        f"{row_numbered(row)}",
+        declared,
+        can_clip=True,
+    )
+
+
+def _as_unit(feature: Feature, numbers: np.ndarray) -> np.ndarray:
+    """Returns the dimensions of valid numbers of a feature, [n, width] float32."""
+    assert feature.lower is not None and feature.upper is not None
     if not feature.width:
         return np.empty((len(numbers), 0), np.float32)
     unit = (numbers - feature.lower) / (feature.upper - feature.lower)
     return unit.astype(np.float32)[:, None]
 
 
-def _one_hot(feature: Feature, column: np.ndarray) -> np.ndarray:
+def _one_hot(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
+    """Returns the dimensions of a categorical feature, [n, width] float32."""
     assert feature.values is not None
     place = {value: number for number, value in enumerate(feature.values)}
     found = list(column) if column.dtype.kind == "O" else column.tolist()
@@ -321,10 +345,12 @@ def _one_hot(feature: Feature, column: np.ndarray) -> np.ndarray:
             check_no_missing(feature.name, found)
             shown = ", ".join(map(repr, feature.values[:10]))
             more = ", …" if len(feature.values) > 10 else ""
-            raise ArgumentError(
-                column_named(feature.name),
-                f"expected one of {shown}{more}, got {value!r} in "
-                f"{row_numbered(row)}; declare it as a value of the feature, or leave the row out",
+            why = ", and a category cannot be clipped" if clip else ""
+            raise InvalidValueError(
+                f"{column_named(feature.name)}: expected one of {shown}{more}, got {value!r} in "
+                f"{row_numbered(row)}{why}",
+                "it as a value of the feature",
+                can_clip=False,
             ) from None
     unit = np.zeros((len(found), len(place)), np.float32)
     unit[np.arange(len(found)), places] = 1
