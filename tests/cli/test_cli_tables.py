@@ -68,6 +68,16 @@ def test_labels_of_rows_and_a_student_of_them(table):
     assert "of 60 rows" in succeed(*other)
 
 
+def test_the_report_of_labelled_rows_encodes_them_as_the_run_did(table):
+    WINES.save("wide.json")
+    budget = ("--measure", "bd", "--queries-per-pair", 20, "--features", "wide.json")
+    succeed("label", *asked(table), *budget, "--out", "bd")
+    moved = table.rename(table.with_name("moved.csv"))
+    page = Path(succeed("report", "bd", "--data", moved).strip()).read_text()
+    assert re.search(r"^\| row \d+ \| fair \| good \S+ \|$", page, re.MULTILINE)
+    assert "## Distances between classes" in page and "samples.png" not in page
+
+
 def test_a_surrogate_of_rows_guides_their_labelling(table):
     train = ("--queries-per-sample", 3, "--steps", 20, "--out", "s.safetensors")
     assert "queries        180" in succeed("surrogate", *asked(table), *train)
