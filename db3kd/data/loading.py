@@ -71,8 +71,9 @@ def load_data(
             required if the files differ in size. flowers102 has 224 by default.
         channels: 1 or 3, to read image files as grey or colour; by default as the first file is.
         classes: The number of classes, if the labels do not show it.
-        features: The features of a table, or a `.json` or `.toml` file of them; by default they are
-            inferred from the rows of all splits (see `Features.infer`).
+        features: The features of a table, or a file of them: `.json`, `.toml`, or a student's
+            `.safetensors`. By default they are inferred from the rows of all splits (see
+            `Features.infer`).
         label_column: The column of class labels of a table; by default `label`, `labels` or
             `target`, if there is one.
         clip: Whether numbers of a table that `features` do not allow are moved to the nearest valid

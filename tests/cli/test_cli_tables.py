@@ -86,6 +86,10 @@ def test_a_surrogate_of_rows_guides_their_labelling(table):
     assert Features.from_json(made["source"]["features"]) == Features.load("s.safetensors")
     guided = ("--measure", "mbd", "--queries-per-pair", 20, "--surrogate", "s.safetensors")
     assert "60 ok" in succeed("label", *asked(table), *guided, "--out", "mbd")
+    narrow = pd.read_csv(table).query("9 < alcohol < 15")  # the features are those of the surrogate
+    narrow.to_csv("narrow.csv", index=False)
+    others = ("label", *asked(Path("narrow.csv").absolute()), *guided, "--dry-run", "--out", "few")
+    assert "dry run" in succeed(*others)
 
 
 def test_a_distillation_measures_accuracy_on_another_file(table):
