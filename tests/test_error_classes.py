@@ -23,7 +23,7 @@ from db3kd.errors import (
     OutputExistsError,
 )
 from db3kd.export.check import ExportError
-from db3kd.tables.checks import OutOfBoundsError
+from db3kd.tables.checks import InvalidValueError
 
 PACKAGE = Path(db3kd.__file__).parent
 
@@ -60,7 +60,7 @@ def test_an_error_of_an_argument_has_its_name_and_the_problem(kind, built_in):
         InputError("a"),
         DivergedError("a"),
         ExportError("student", "b"),
-        OutOfBoundsError("problem", "advice"),
+        InvalidValueError("problem", "wider bounds", True),
         InputNotFoundError("a"),
         OutputExistsError("a"),
         NotAFolderError("a"),

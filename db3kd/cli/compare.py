@@ -48,11 +48,13 @@ class ComparisonImages(TransferOptions):
         ),
     ] = None
 
-    def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
+    def load_test(
+        self, teacher: "Teacher", transfer: "ImageSet | None", source: str | None
+    ) -> "ImageSet | None":
         """Returns the images of --test, or else labelled ones of the test split, if there are."""
         if self.test is None:
-            return super().load_test(teacher, transfer)
-        return self.test_images(transfer)
+            return super().load_test(teacher, transfer, source)
+        return self.test_images(transfer, source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +134,9 @@ def compare(
     if out is not None:
         check_free(out, resume)
         note_new_run(out, resume)
-    transfer = images.load(training.seed)
+    transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer)
+    test = images.load_test(opened, transfer, teacher.teacher)
     with naming_options(images="--data"):
         prepared = prepare_comparison(
             opened,

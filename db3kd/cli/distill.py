@@ -207,9 +207,9 @@ def _distill_from_teacher(
     if out is not None:
         check_free(out, resume)
         note_new_run(out, resume)
-    transfer = images.load(training.seed)
+    transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer)
+    test = images.load_test(opened, transfer, teacher.teacher)
     with naming_options(images="--data"):
         prepared = prepare_distillation(
             opened,

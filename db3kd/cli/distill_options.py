@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, refuse_options
 from db3kd.cli.options import (
     READING,
@@ -13,6 +14,7 @@ from db3kd.cli.options import (
     RareClasses,
     Split,
     load_test_or_all,
+    refuse_model,
 )
 from db3kd.cli.training_options import StudentTrainingOptions
 from db3kd.errors import ArgumentError
@@ -80,19 +82,24 @@ class TransferOptions(ImageOptions):
             if self.test is None:
                 refuse_options(self, "needs --data, or --test with images or rows", *READING)
 
-    def load(self, seed: int) -> "ImageSet | None":
-        """Loads the images to query; None without --data."""
+    def load(self, seed: int, teacher: str | None) -> "ImageSet | None":
+        """Loads the images to query; None without --data.
+
+        Args:
+            seed: The seed of the choice if there is a --limit.
+            teacher: The value of --teacher.
+        """
         from db3kd.labelling.sample_choice import draw_images
 
         if self.data is None:
             return None
-        return draw_images(self._load_perhaps_without_labels(), self.limit, seed)
+        return draw_images(self._load_perhaps_without_labels(teacher), self.limit, seed)
 
-    def _load_perhaps_without_labels(self) -> "ImageSet":
+    def _load_perhaps_without_labels(self, teacher: str | None) -> "ImageSet":
         """Loads the images of --data, which need no labels: --label-column may refer to --test."""
         from db3kd.data.table_files import MissingColumnError
 
-        source = self.source(self.split)
+        source = self.source(self.split, teacher)
         try:
             return source.load()
         except MissingColumnError:
@@ -100,36 +107,52 @@ class TransferOptions(ImageOptions):
                 raise
             return replace(source, label_column=None).load()
 
-    def test_images(self, transfer: "ImageSet | None") -> "ImageSet":
+    def test_images(self, transfer: "ImageSet | None", teacher: str | None) -> "ImageSet":
         """Loads the images of --test, or the test split of --data.
 
         If --test names a set without splits, all of its images are test images. Rows of a table are
         encoded like those of `transfer`.
-        """
-        from db3kd.tables.checks import OutOfBoundsError
 
-        source = self.source("test")
+        Args:
+            transfer: The images of --data; None without them.
+            teacher: The value of --teacher.
+        """
+        from db3kd.tables.checks import InvalidValueError
+
+        if self.test is None:
+            source = self.source("test", teacher)
+            return (source if transfer is None else source.with_features_of(transfer)).load()
+        refuse_model(self.test, "test")
+        source = self.source("test", teacher, data=self.test)
         if transfer is not None:
             source = source.with_features_of(transfer)
-        if self.test is None:
-            return source.load()
         try:
-            return load_test_or_all(replace(source, data=self.test))
-        except OutOfBoundsError as error:
-            raise ArgumentError(
-                "test",
-                f"{error.problem}; the bounds are those of --data unless --features FILE "
-                "declares them: declare wider ones, or leave the row out",
-            ) from None
+            with naming_options(data="--test"):
+                return load_test_or_all(source)
+        except InvalidValueError as error:
+            if error.declare and transfer is not None:
+                error = error.advising(
+                    "pass --features FILE that declares {}, because the features are inferred from "
+                    "--data otherwise"
+                )
+            raise ArgumentError("test", str(error)) from None
 
-    def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
-        """Returns labelled test images with the teacher's class numbers; None without any."""
+    def load_test(
+        self, teacher: "Teacher", transfer: "ImageSet | None", source: str | None
+    ) -> "ImageSet | None":
+        """Returns labelled test images with the teacher's class numbers; None without any.
+
+        Args:
+            teacher: The teacher.
+            transfer: The images of --data; None without them.
+            source: The value of --teacher.
+        """
         from db3kd.pipelines.inputs import check_test
 
         if self.test is None and (self.data is None or self.split == "test"):
             return None
         try:
-            images = self.test_images(transfer)
+            images = self.test_images(transfer, source)
             if images.labels is None and self.test is not None:
                 noun = input_noun(images.image_shape)
                 raise ArgumentError(

@@ -82,7 +82,7 @@ def evaluate(
     from db3kd.teachers.base import class_names_of
 
     name = _one_model(student, model)
-    loaded, part = load_split_or_all(images.source(split))
+    loaded, part = load_split_or_all(images.source(split, name, agree_with))
     if loaded.labels is None and agree_with is None:
         raise ArgumentError(
             "data",

@@ -57,12 +57,16 @@ class CheckOptions(ImageOptions):
     ] = None  # type: ignore[assignment]  # images are optional here
     split: Split = "test"
 
-    def load(self) -> "ImageSet | None":
-        """Loads the images; None without --data."""
+    def load(self, student: Path) -> "ImageSet | None":
+        """Loads the images; None without --data.
+
+        Args:
+            student: The file of the student, which declares the features of a table.
+        """
         if self.data is None:
             refuse_options(self, "needs --data")
             return None
-        source = self.source(self.split)
+        source = self.source(self.split, str(student))
         return load_test_or_all(source) if self.split == "test" else source.load()
 
 
@@ -128,7 +132,7 @@ def export(
             "out", f"expected a name ending in {suffix_of(format)}, got {out.name!r}"
         )
     refuse_existing(out)
-    images = check.load()
+    images = check.load(file)
     result = export_model(
         file,
         out,

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db3kd.cli.errors import one_line
+from db3kd.cli.errors import naming_options, one_line
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
+from db3kd.cli.outputs import refuse_existing
 from db3kd.cli.teacher_options import TEACHER_HELP, ModelFileOptions
 from db3kd.errors import ArgumentError
 from db3kd.wording import counted
 
 if TYPE_CHECKING:
+    from db3kd.tables import Feature
     from db3kd.teachers import Teacher
 
 _PACKAGES = (
@@ -45,12 +47,37 @@ def info(
             rich_help_panel=COMMON,
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Show the features of this table: a .csv or .parquet file, wine, ….",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            "--label-column",
+            help="With --data: column that holds the class labels.",
+            show_default="label, labels or target, if there is one",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    features_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--features-out",
+            help="With --data: new .json file of the features, to edit and pass as --features.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
             "--features",
-            help="File of the features of the teacher's table: .json, .toml, or a student's "
-            ".safetensors.",
+            help="File of the features of the table, or of the teacher's table: .json, .toml, or a "
+            "student's .safetensors.",
             rich_help_panel="Teacher",
         ),
     ] = None,
@@ -73,7 +100,7 @@ def info(
         ),
     ] = False,
 ) -> None:
-    """Show how db3kd was built and where it runs, or describe a teacher.
+    """Show how db3kd was built and where it runs, or describe a teacher or a table.
 
     For example:
 
@@ -82,16 +109,27 @@ def info(
         db3kd info --teacher teacher.safetensors --time 20
 
         db3kd info --teacher-keys
+
+        db3kd info --data customers.csv --label-column churned --features-out features.json
     """
     if teacher is None:
         refuse_options(model_file, "needs --teacher")
-        for name, value in (("features", features), ("time", time)):
+        if time is not None:
+            raise ArgumentError("time", "needs --teacher")
+    if data is None:
+        for name, value in (("label_column", label_column), ("features_out", features_out)):
             if value is not None:
-                raise ArgumentError(name, "needs --teacher")
+                raise ArgumentError(name, "needs --data")
+    if features is not None and teacher is None and data is None:
+        raise ArgumentError("features", "needs --teacher or --data")
+    chosen = [("teacher", teacher), ("data", data), ("teacher_keys", teacher_keys or None)]
+    given = [name for name, value in chosen if value is not None]
+    if len(given) > 1:
+        raise ArgumentError(given[1], f"cannot be combined with --{given[0]}")
     if teacher_keys:
-        if teacher is not None:
-            raise ArgumentError("teacher_keys", "cannot be combined with --teacher")
         _print_teacher_keys()
+    elif data is not None:
+        _print_features(data, label_column, features, features_out)
     elif teacher is None:
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
     else:
@@ -120,6 +158,33 @@ def _print_teacher(
     _print_rows(_teacher_rows(loaded))
     if time is not None:
         _print_rows([_query_time(loaded, time)])
+
+
+def _print_features(
+    data: str, label_column: str | None, given: Path | None, out: Path | None
+) -> None:
+    """Prints the features of a table, and writes them to a file if there is one."""
+    from db3kd.data import load_data
+
+    if out is not None:
+        refuse_existing(out, "--features-out")
+    rows = load_data(data, features=given, label_column=label_column)
+    if rows.features is None:
+        raise ArgumentError("data", f"expected a table, got the images of {rows.name}")
+    _print_rows([("rows", f"{len(rows):,}"), ("dimensions", str(len(rows.features.unit_names)))])
+    _print_rows((each.name, _allowed(each)) for each in rows.features)
+    if out is not None:
+        with naming_options(features="--features-out"):
+            _print_rows([("written to", str(rows.features.save(out)))])
+
+
+def _allowed(feature: "Feature") -> str:
+    """Returns the kind of a feature and which values it allows, as text."""
+    from db3kd.teachers.named import shortened
+
+    if feature.values is not None:
+        return f"{feature.kind}: {shortened(feature.values)}"
+    return f"{feature.kind}, {feature.lower:,.10g} to {feature.upper:,.10g}"
 
 
 def _query_time(teacher: "Teacher", count: int) -> tuple[str, str]:

@@ -114,7 +114,7 @@ def label(
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
     check_free(out, resuming.resume)
     note_new_run(out, resuming.resume)
-    source = images.source(split)
+    source = images.source(split, teacher.teacher, search.surrogate)
     loaded = source.load()
     noun = input_noun(loaded.image_shape)
     _note_undecided(settings, min(len(loaded), limit or len(loaded)), noun)

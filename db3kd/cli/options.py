@@ -132,7 +132,7 @@ class PlanOptions(OptionSet):
     price_per_1000: PricePer1000 = None
 
 
-READING = ("size", "channels", "features", "label_column")
+READING = ("size", "channels", "features", "label_column", "clip")
 """The fields of `ImageOptions` that say how images are read."""
 
 
@@ -164,7 +164,7 @@ class ImageOptions(OptionSet):
         typer.Option(
             "--features",
             help="File of a table's features: .json, .toml, or a student's .safetensors.",
-            show_default="inferred from the table",
+            show_default="those of the model, or inferred from the table",
         ),
     ] = None
     label_column: Annotated[
@@ -176,13 +176,64 @@ class ImageOptions(OptionSet):
         ),
     ] = None
 
-    def source(self, split: str) -> "Source":
-        """Returns where the images of a split come from."""
+    clip: Annotated[
+        bool,
+        typer.Option(
+            "--clip",
+            help="Move numbers of a table that its features do not allow to the nearest valid one, "
+            "and print how many.",
+        ),
+    ] = False
+
+    def source(self, split: str, *models: str | None, data: str | None = None) -> "Source":
+        """Returns where the images of a split come from.
+
+        Args:
+            split: The split.
+            models: The models that are asked about the images. A table is encoded by the features
+                that one of them declares.
+            data: Other data to read with these options, by default those of --data.
+
+        Raises:
+            ValueError: If the images are a model, or if the features differ from those of a model.
+        """
+        from db3kd.cli.model_features import SourceOfModel, features_of_models
+        from db3kd.data.loading import may_hold_table
         from db3kd.labelling.source import Source
         from db3kd.tables import Features
 
-        features = None if self.features is None else Features.load(self.features).to_json()
-        return Source(self.data, split, self.size, self.channels, features, self.label_column)
+        if data is None:
+            refuse_model(self.data, "data")
+            data = self.data
+        given = None if self.features is None else Features.load(self.features)
+        known = features_of_models(models, given) if may_hold_table(data) else None
+        kind, features = (Source, given) if known is None else (SourceOfModel, known)
+        return kind(
+            data,
+            split,
+            self.size,
+            self.channels,
+            None if features is None else features.to_json(),
+            self.label_column,
+            self.clip,
+        )
+
+
+def refuse_model(data: str, option: str) -> None:
+    """Raises ValueError if what should be images is a model.
+
+    Args:
+        data: The value of the option.
+        option: The name of its parameter.
+    """
+    from db3kd.teachers.model_sources import is_model_source
+
+    if is_model_source(data):
+        raise ArgumentError(
+            option,
+            f"expected images or rows, got the model {data!r}; pass it as the teacher or student, "
+            "and the images or rows as --data",
+        )
 
 
 def load_test_or_all(source: "Source") -> "ImageSet":

@@ -9,8 +9,12 @@ from db3kd.errors import ArgumentError, OutputExistsError
 from db3kd.wording import counted
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path, option: str = "--out") -> None:
     """Checks, before any work, that a command would not overwrite anything.
+
+    Args:
+        path: The file or folder to write.
+        option: The option that names it.
 
     Raises:
         FileExistsError: If a file or folder exists at the path.
@@ -21,7 +25,7 @@ def refuse_existing(path: Path) -> None:
 
     check_parents(path)
     if path.exists() or path.is_symlink():
-        raise OutputExistsError(f"{path}: already exists; pass another --out")
+        raise OutputExistsError(f"{path}: already exists; pass another {option}")
 
 
 def check_weights_file(path: Path) -> None:

@@ -13,11 +13,8 @@ from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
     from db3kd.labelling.label_run import LabelRun
-    from db3kd.labelling.labels import Labels
 
 SHOWN_SAMPLES = 12
-SHOWN_MARGIN = 4.0
-"""Margin of the median sample, in logits, in pictures of a run without soft labels."""
 
 
 def report(
@@ -42,7 +39,7 @@ def report(
         typer.Option("--data", help=MOVED_DATA_HELP),
     ] = None,
 ) -> None:
-    """Write a report of a label run: totals, samples with soft labels, and plots of distances.
+    """Write a report of a label run: totals, samples with their nearest classes, and distances.
 
     For example:
 
@@ -58,18 +55,21 @@ def report(
     out = folder / "_report" if out is None else out
     refuse_existing(out)
     labelled = open_run(folder, data)
-    shown, note = _with_shown_soft_labels(labelled)
-    assert shown.soft_labels is not None  # stored, or added for the pictures
-    rows = spread_over_classes(shown.decision, SHOWN_SAMPLES)
+    labels_of_run, curves = labelled.labels, _curves(labelled)
+    measured = labels_of_run.distances.masked_fill(~labels_of_run.targets, torch.inf)
+    rows = spread_over_classes(labels_of_run.decision, SHOWN_SAMPLES)
     page = write_report(
         out,
         f"Labels of {labelled.images.name}",
-        notes=[*_notes(labelled), note],
-        samples=Samples(labelled.images.read(rows), shown.soft_labels[rows], shown.decision[rows]),
-        curves=_curves(labelled),
-        class_distances=ClassDistances(
-            shown.distances.masked_fill(~shown.targets, torch.inf), shown.decision
+        notes=_notes(labelled, with_curve=bool(curves)),
+        samples=Samples(
+            labelled.images.read(rows),
+            measured[rows],
+            labels_of_run.decision[rows],
+            [labelled.images.name_of(row) for row in rows.tolist()],
         ),
+        curves=curves,
+        class_distances=ClassDistances(measured, labels_of_run.decision),
         class_names=labelled.class_names,
     )
     print(page)
@@ -100,7 +100,7 @@ def _one_folder(run: Path | None, labels: Path | None) -> Path:
     return folder
 
 
-def _notes(run: "LabelRun") -> list[str]:
+def _notes(run: "LabelRun", *, with_curve: bool) -> list[str]:
     from db3kd.labelling.totals import Totals
     from db3kd.querying.consistency import describe_checks, queries_of_checks
 
@@ -128,7 +128,15 @@ def _notes(run: "LabelRun") -> list[str]:
             "plot of distances between classes includes them."
         )
     if totals.mean_distance is not None:
-        notes.append(f"Mean distance {totals.mean_distance:.3f} (L2, input units).")
+        notes.append(
+            f"Mean distance {totals.mean_distance:.3f} (L2, input units). A measured distance is "
+            "an upper bound of the true one, and falls with further queries."
+        )
+        if not with_curve and run.measure != "sd":
+            notes.append(
+                "How the distances fall with the queries is not shown, because the run measured "
+                "them only at its end; db3kd label --snapshots 10,100 measures them earlier too."
+            )
     if totals.statuses["contradictory"]:
         notes.append(
             f"Contradictory: {counted(totals.statuses['contradictory'], 'sample')}. The teacher "
@@ -149,41 +157,9 @@ def _notes(run: "LabelRun") -> list[str]:
     return notes
 
 
-def _with_shown_soft_labels(run: "LabelRun") -> "tuple[Labels, str]":
-    """Returns labels with soft labels to draw, and a note on how the soft labels were made."""
-    import torch
-
-    from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, with_soft_labels
-    from db3kd.querying.search import UNANSWERED
-    from db3kd.scale.search import median_nearest_distance
-
-    stored = run.soft_label_settings
-    if stored is not None:
-        scale = f", scale {stored.scale:.3g}" if stored.normalisation == "margin" else ""
-        return run.labels, (
-            f"The soft labels are those of the run: {stored.normalisation}{scale}, temperature "
-            f"{stored.temperature:g}."
-        )
-    labels = run.labels
-    nearest = torch.inf
-    if len(labels.measured_distances):
-        answered = labels.decision != UNANSWERED
-        nearest = median_nearest_distance(labels.distances[answered], labels.decision[answered])
-    drawn = with_soft_labels(
-        labels,
-        normalisation="margin",
-        scale=SHOWN_MARGIN / nearest if nearest < torch.inf else 1.0,
-        temperature=DEFAULT_TEMPERATURE["margin"],
-    )
-    return drawn, (
-        "The run has no soft labels. Those shown give the median sample a margin of "
-        f"{SHOWN_MARGIN:g} logits at temperature {DEFAULT_TEMPERATURE['margin']:g}. db3kd distill "
-        "chooses its own scale."
-    )
-
-
 def _curves(run: "LabelRun") -> dict[str, tuple[list[float], list[float]]]:
+    """Returns distances against queries; empty if they are known for one number of queries only."""
     from db3kd.labelling.totals import distance_against_queries
 
     queries, distances = distance_against_queries(run.labels)
-    return {run.measure.upper(): (queries, distances)} if max(queries) > 0 else {}
+    return {run.measure.upper(): (queries, distances)} if len(queries) > 1 else {}

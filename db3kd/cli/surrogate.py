@@ -103,7 +103,7 @@ def surrogate(
     check_out(out, resume)
     if not out.exists():
         note_new_run(out, resume, decisions_folder(out))
-    source = images.source(split)
+    source = images.source(split, teacher.teacher)
     loaded = source.load()
     opened = teacher.open(loaded)
     prepared = prepare_surrogate(

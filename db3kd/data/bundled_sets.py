@@ -13,7 +13,9 @@ from db3kd.tables import Features
 _SPLITS = ("train", "test")
 
 
-def load_bundled(name: str, split: str, features: Features | None = None) -> ImageSet:
+def load_bundled(
+    name: str, split: str, features: Features | None = None, *, clip: bool = False
+) -> ImageSet:
     """Loads one of the sets in `BUNDLED_SETS` or `BUNDLED_TABLES`.
 
     These sets have no split of their own: a fifth of each class, chosen once for all, is "test".
@@ -22,6 +24,7 @@ def load_bundled(name: str, split: str, features: Features | None = None) -> Ima
         name: The name of the set.
         split: "train" or "test".
         features: The features of a table; by default those of all its rows.
+        clip: Whether numbers that the features do not allow are moved to the nearest valid one.
 
     Raises:
         ValueError: If the split is neither "train" nor "test".
@@ -37,6 +40,7 @@ def load_bundled(name: str, split: str, features: Features | None = None) -> Ima
             Features.infer(table) if features is None else features,
             split_set_name(name, split, _SPLITS),
             class_names=table.target_names.tolist(),
+            clip=clip,
         )
     images, labels = BUNDLED_SETS[name]()
     rows = _rows_of_split(labels, split)

@@ -14,7 +14,7 @@ from db3kd.data.arrays import ArrayPixels, PixelSource, images_fingerprint, scal
 from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.errors import ArgumentError
 from db3kd.tables import Features, Table
-from db3kd.tables.checks import OutOfBoundsError
+from db3kd.tables.checks import InvalidValueError
 from db3kd.tables.places import naming
 from db3kd.validation import (
     UNIT_BOUNDS,
@@ -175,6 +175,8 @@ class ImageSet:
         name: str = "table",
         classes: int | None = None,
         class_names: Sequence[str] | None = None,
+        *,
+        clip: bool = False,
     ) -> Self:
         """Makes a set of the rows of a table, encoded by its features.
 
@@ -191,6 +193,8 @@ class ImageSet:
             classes: The number of classes; by default the highest label plus one, or the number of
                 class names.
             class_names: The name of each class; by default as the labels say.
+            clip: Whether numbers that the features do not allow are moved to the nearest valid one,
+                as by `Features.encode`.
 
         Raises:
             TypeError: See `Features.infer` and `Features.encode`.
@@ -201,11 +205,9 @@ class ImageSet:
                 features = Features.infer(table)
         try:
             with naming(name):
-                encoded = features.encode(table)
-        except OutOfBoundsError as error:
-            raise OutOfBoundsError(
-                error.problem, "pass features= with wider bounds, or leave the row out"
-            ) from None
+                encoded = features.encode(table, clip=clip)
+        except InvalidValueError as error:
+            raise error.advising("pass features= that declare {}") from None
         pixels = ArrayPixels(encoded.numpy(), name)
         if labels is not None:
             labels, class_names = as_table_labels(labels, f"{name} labels", class_names)

@@ -17,6 +17,7 @@ from db3kd.errors import ArgumentError, InputError, InputNotFoundError
 from db3kd.storage.filesystem import names_beside
 from db3kd.storage.manifest import MANIFEST, describe_format, read_manifest
 from db3kd.tables import Features
+from db3kd.teachers.model_sources import is_model_source
 from db3kd.wording import did_you_mean
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "flowers102": "nelorth/oxford-flowers"}
@@ -35,6 +36,7 @@ def load_data(
     classes: int | None = None,
     features: Features | str | Path | None = None,
     label_column: str | None = None,
+    clip: bool = False,
 ) -> ImageSet:
     """Loads an image set or a table by name, folder or file.
 
@@ -69,10 +71,13 @@ def load_data(
             required if the files differ in size. flowers102 has 224 by default.
         channels: 1 or 3, to read image files as grey or colour; by default as the first file is.
         classes: The number of classes, if the labels do not show it.
-        features: The features of a table, or a `.json` or `.toml` file of them; by default they are
-            inferred from the rows of all splits (see `Features.infer`).
+        features: The features of a table, or a file of them: `.json`, `.toml`, or a student's
+            `.safetensors`. By default they are inferred from the rows of all splits (see
+            `Features.infer`).
         label_column: The column of class labels of a table; by default `label`, `labels` or
             `target`, if there is one.
+        clip: Whether numbers of a table that `features` do not allow are moved to the nearest valid
+            one. A warning is logged that counts the rows. Without it, such a row is an error.
 
     Returns:
         The images or encoded rows in [0, 1], with their labels and class names if there are any.
@@ -84,7 +89,7 @@ def load_data(
     """
     path = check_path(spec, "spec")
     name, options = str(spec), DecodeOptions(size, channels)
-    columns = TableOptions(features, label_column)
+    columns = TableOptions(features, label_column, clip)
     if name in HUB_NAMES or name.startswith("hub:"):
         _refuse_columns(columns, name)
         if name == "flowers102" and size is None:
@@ -101,7 +106,7 @@ def load_data(
             f"{name}: size and channels apply to image files; these images are arrays of one size"
         )
     if name in BUNDLED_TABLES and label_column is None:
-        return load_bundled(name, split, columns.load_features())
+        return load_bundled(name, split, columns.load_features(), clip=clip)
     _refuse_columns(columns, name)
     if name in BUNDLED_SETS:
         return load_bundled(name, split)
@@ -110,6 +115,12 @@ def load_data(
     if path.suffix in (".npz", ".npy"):
         _require_file(path)
         return load_npz(path, split, classes) if path.suffix == ".npz" else load_npy(path, classes)
+    if is_model_source(name):
+        raise ArgumentError(
+            "data",
+            "expected a folder of images, or a .npz, .npy, .csv or .parquet file, got the model "
+            f"{name!r}",
+        )
     if path.is_file():
         raise ArgumentError(
             "data",
@@ -132,6 +143,14 @@ def is_remote(spec: str) -> bool:
 def has_splits(spec: str) -> bool:
     """Returns whether data may have splits. A file of one table has not: all of it is "train"."""
     return Path(spec).suffix not in TABLE_SUFFIXES
+
+
+def may_hold_table(spec: str) -> bool:
+    """Returns whether data may be a table of features rather than images."""
+    path = Path(spec)
+    if path.is_dir() and not holds_idx(path):
+        return bool(_tables_in(path))
+    return path.suffix in TABLE_SUFFIXES or spec in BUNDLED_TABLES
 
 
 def _load_folder(
@@ -201,4 +220,6 @@ def _require_file(path: Path) -> None:
 
 def _refuse_columns(columns: TableOptions, name: str) -> None:
     if columns != TableOptions():
-        raise InputError(f"{name}: features and label_column apply to tables such as .csv files")
+        raise InputError(
+            f"{name}: features, label_column and clip apply to tables such as .csv files"
+        )

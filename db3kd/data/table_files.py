@@ -40,10 +40,12 @@ class TableOptions:
             all splits.
         label_column: The column of class labels; None for one of `LABEL_COLUMNS`, if there is one
             that is no feature.
+        clip: Whether numbers that the features do not allow are moved to the nearest valid one.
     """
 
     features: Features | str | Path | None = None
     label_column: str | None = None
+    clip: bool = False
 
     def load_features(self) -> Features | None:
         """Returns the features, read from their file if they are in one."""
@@ -123,7 +125,9 @@ def load_table(
         labels = every[first : first + len(frame)]
         count = classes or (len(names) if names else class_count([every.numpy()]))
     with reading(sources[split]):
-        return ImageSet.from_table(frame, labels, features, set_name, count, names)
+        return ImageSet.from_table(
+            frame, labels, features, set_name, count, names, clip=options.clip
+        )
 
 
 def _read(pandas: Any, path: Path) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables import Features, Projection, Table
-from db3kd.tables.checks import check_numbers
+from db3kd.tables.checks import InvalidValueError, check_numbers
 from db3kd.tables.columns import read_columns
 from db3kd.tables.places import column_named, row_numbered
 from db3kd.teachers.base import Teacher, describe
@@ -77,7 +77,14 @@ def table_as_images(table: Table, teacher: Any) -> ImageSet | Tensor:
         names = getattr(teacher, "feature_names_in_", None)
         features = Features.infer(table, names=None if names is None else list(names))
     if features is not None:
-        return ImageSet.from_table(table, features=features)
+        try:
+            return ImageSet.from_table(table, features=features)
+        except InvalidValueError as error:
+            raise error.advising(
+                "pass a db3kd.TabularTeacher whose features declare {}",
+                "pass db3kd.ImageSet.from_table(table, features=features, clip=True) with the "
+                "features of the teacher",
+            ) from None
     columns = read_columns(table)
     try:
         numbers = [

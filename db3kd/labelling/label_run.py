@@ -16,6 +16,7 @@ from db3kd.labelling.settings import MEASURES, Measure
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.source import Source, stored_source
 from db3kd.storage.manifest import check_state, current_names, read_manifest
+from db3kd.tables.checks import InvalidValueError
 from db3kd.wording import counted, input_noun
 
 
@@ -95,6 +96,12 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
     measure, teacher = _stored_measure(folder, settings), _stored_teacher(folder, settings)
     try:
         images = source.load()
+    except InvalidValueError as error:  # the features are those of the run
+        raise ArgumentError(
+            "data",
+            f"expected the data that {folder} was labelled from, got other values "
+            f"({error.problem}); pass the original data as data=",
+        ) from None
     except (ValueError, FileNotFoundError) as error:
         if data is not None:
             raise

@@ -50,10 +50,12 @@ class Labels:
         >>> labels.to_pandas().sort_values("nearest_distance").head()
 
     Attributes:
-        index: `[n] int64`, each sample's index in its data set.
+        index: `[n] int64`, each sample's index in its data set; `ImageSet.name_of` returns its file
+            or row.
         decision: `[n] int64`, the teacher's class for each sample; -1 if the budget refused it.
-        distances: `[n, C] float32`, L2 in input units; +inf if a class was not reached. The column
-            of the predicted class is 0 and has no meaning.
+        distances: `[n, C] float32`, L2 in input units; +inf if a class was not reached. Measured
+            distances are upper bounds of the true ones. The column of the predicted class is 0 and
+            has no meaning.
         queries: `[n, C] int64`, queries spent per class. The column of the predicted class counts
             the query that decided the sample.
         status: N of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some),

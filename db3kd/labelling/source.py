@@ -24,6 +24,7 @@ class Source:
         channels: 1 or 3 to convert to; None to keep them.
         features: The features of a table, as `Features.to_json` writes them; None to infer them.
         label_column: The column of class labels of a table; None for one of the usual names.
+        clip: Whether numbers that the features do not allow are moved to the nearest valid one.
     """
 
     data: str
@@ -32,6 +33,7 @@ class Source:
     channels: int | None = None
     features: str | None = None
     label_column: str | None = None
+    clip: bool = False
 
     def load(self) -> ImageSet:
         """Loads the images."""
@@ -42,6 +44,7 @@ class Source:
             channels=self.channels,
             features=None if self.features is None else Features.from_json(self.features),
             label_column=self.label_column,
+            clip=self.clip,
         )
 
     def with_features_of(self, images: NamedImages) -> "Source":
@@ -86,8 +89,8 @@ def stored_source(folder: str | Path, stored: object, data: str | None) -> Sourc
 
 def _parse(folder: str | Path, stored: Any) -> Source:
     text, number = str | None, int | None
-    kinds = {"data": str, "split": str, "size": number, "channels": number}
-    kinds |= {"features": text, "label_column": text}
+    kinds: dict[str, Any] = {"data": str, "split": str, "size": number, "channels": number}
+    kinds |= {"features": text, "label_column": text, "clip": bool}
     if (
         not isinstance(stored, Mapping)
         or not {"data"} <= stored.keys() <= kinds.keys()

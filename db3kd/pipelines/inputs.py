@@ -24,7 +24,7 @@ from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.querying.consistency import check_consistency_checks
 from db3kd.report.extras import check_report_packages
-from db3kd.tables.checks import OutOfBoundsError
+from db3kd.tables.checks import InvalidValueError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.validation import check_shape_of_images
@@ -203,12 +203,8 @@ def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
     except ArgumentTypeError as error:
         problem = error.problem if error.argument == "images" else str(error)
         raise ArgumentTypeError(name, problem) from error.__cause__
-    except OutOfBoundsError as error:
-        raise ArgumentError(
-            name,
-            f"{error.problem}; declare wider bounds, as in db3kd.TabularTeacher(model, "
-            "db3kd.Features.infer(table, bounds={column: (lower, upper)})), or leave the row out",
-        ) from None
+    except InvalidValueError as error:
+        raise ArgumentError(name, str(error)) from None
     if isinstance(converted, Tensor):
         converted = ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
     elif not isinstance(converted, ImageSet):

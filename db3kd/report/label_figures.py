@@ -1,4 +1,4 @@
-"""Figures of labelled samples: their soft labels, and distances against queries."""
+"""Figures of labelled samples: their nearest classes, and distances against queries."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from db3kd.errors import ArgumentError
 from db3kd.report.plot_style import (
@@ -16,7 +16,6 @@ from db3kd.report.plot_style import (
     draw_image,
     make_figure,
     plot_axes,
-    rotation,
     save,
     use_query_axis,
 )
@@ -27,26 +26,23 @@ if TYPE_CHECKING:
 
 _PREDICTED, _OTHER = COLOURS[1], COLOURS[0]
 _GREY = "#767676"
-_MAX_BARS = 12
-_TOP_CLASSES = 5
+_SHOWN_CLASSES = 5
 
 
 def sample_grid(
     images: ArrayLike,
-    soft_labels: ArrayLike,
+    distances: ArrayLike,
     decisions: ArrayLike,
     path: str | Path,
     *,
     class_names: Sequence[str] | None = None,
     columns: int = 6,
 ) -> None:
-    """Draws samples with bar charts of their soft labels, and highlights the predicted class.
-
-    With more than 12 classes, only the five greatest probabilities are shown, with their names.
+    """Draws samples with their class, and the distances to their five nearest classes as bars.
 
     Args:
         images: [N, channels, height, width], values in [0, 1].
-        soft_labels: [N, C], rows sum to 1.
+        distances: [N, C], as for `nearest_classes`.
         decisions: [N] integers, the teacher's classes.
         path: The PNG file to write.
         class_names: C names; the numbers of the classes by default.
@@ -55,25 +51,29 @@ def sample_grid(
     Raises:
         ValueError: If the shapes or the number of names do not fit together.
     """
-    images, soft_labels = np.asarray(images), np.asarray(soft_labels)
+    images, distances = np.asarray(images), np.asarray(distances)
     decisions = np.asarray(decisions)
     if images.ndim != 4 or not images.size:
         raise ArgumentError(
             "images",
             f"expected the shape [N, channels, height, width] with N > 0, got {list(images.shape)}",
         )
-    if soft_labels.ndim != 2 or not len(images) == len(soft_labels) == len(decisions):
+    if distances.ndim != 2 or not len(images) == len(distances) == len(decisions):
         raise ArgumentError(
-            "soft_labels, decisions",
+            "distances, decisions",
             f"expected the shapes [{len(images)}, C] and [{len(images)}], "
-            f"got {list(soft_labels.shape)} and {list(decisions.shape)}",
+            f"got {list(distances.shape)} and {list(decisions.shape)}",
         )
-    names = class_labels(class_names, soft_labels.shape[1])
+    names = class_labels(class_names, distances.shape[1])
+    nearest = [
+        nearest_classes(each, int(decision))
+        for each, decision in zip(distances, decisions, strict=True)
+    ]
+    limit = max((distance for each in nearest for _, distance in each), default=0.0)
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     figure = make_figure((1.75 * columns, 2.55 * rows + 0.35))
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1.5, 1] * rows)
-    limit = math.ceil(10 * soft_labels.max()) / 10
     for place in range(rows * columns):
         row, column = divmod(place, columns)
         picture, bars = grid[2 * row, column], grid[2 * row + 1, column]
@@ -82,15 +82,29 @@ def sample_grid(
             bars.axis("off")
             continue
         draw_image(picture, images[place])
-        decision = int(decisions[place])
-        picture.set_title(names[decision], fontsize=9, color=_PREDICTED, pad=3)
-        draw = _draw_bars if len(names) <= _MAX_BARS else _draw_top_classes
-        draw(bars, soft_labels[place], decision, names, limit)
-    title = "Samples and their soft labels (the teacher's class in orange)"
+        picture.set_title(names[int(decisions[place])], fontsize=9, color=_PREDICTED, pad=3)
+        _draw_bars(bars, nearest[place], names, limit)
+    title = "Samples (the teacher's class in orange) and the distances to their nearest classes"
     if note := channels_note(images.shape[1]):
         title += f"\n{note}"
     figure.suptitle(title, fontsize=10)
     save(figure, path)
+
+
+def nearest_classes(distances: ArrayLike, decision: int) -> list[tuple[int, float]]:
+    """Returns the five nearest classes of a sample and the distances to them, nearest first.
+
+    Args:
+        distances: [C], +inf if a class was not measured or not reached. The entry of the predicted
+            class is not read.
+        decision: The predicted class.
+    """
+    others = [
+        (number, float(distance))
+        for number, distance in enumerate(np.asarray(distances))
+        if number != decision and math.isfinite(distance)
+    ]
+    return sorted(others, key=lambda each: each[1])[:_SHOWN_CLASSES]
 
 
 def distance_curve(
@@ -123,34 +137,20 @@ def distance_curve(
 
 
 def _draw_bars(
-    axes: "Axes", soft_label: NDArray[np.floating], decision: int, names: list[str], limit: float
+    axes: "Axes", nearest: Sequence[tuple[int, float]], names: Sequence[str], limit: float
 ) -> None:
-    colours = [_PREDICTED if number == decision else _OTHER for number in range(len(names))]
-    axes.bar(range(len(names)), soft_label, color=colours, width=0.8)
-    axes.set_xticks(range(len(names)), names, fontsize=6, rotation=rotation(names, 24))
-    axes.set_ylim(0, limit)
-    axes.set_yticks([0, limit], ["0", f"{limit:g}"], fontsize=6, color=_GREY)
-    _lighten(axes)
-
-
-def _draw_top_classes(
-    axes: "Axes", soft_label: NDArray[np.floating], decision: int, names: list[str], limit: float
-) -> None:
-    top = np.argsort(-soft_label, kind="stable")[:_TOP_CLASSES]
-    axes.barh(
-        range(len(top)),
-        soft_label[top],
-        color=[_PREDICTED if number == decision else _OTHER for number in top],
-        height=0.8,
-    )
-    axes.set_yticks(range(len(top)), [names[number][:12] for number in top], fontsize=6)
-    axes.invert_yaxis()
-    axes.set_xlim(0, limit)
-    axes.set_xticks([0, limit], ["0", f"{limit:g}"], fontsize=6, color=_GREY)
-    _lighten(axes)
-
-
-def _lighten(axes: "Axes") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
+    if not nearest:
+        axes.axis("off")
+        axes.text(0.5, 0.5, "no class reached", fontsize=6, color=_GREY, ha="center")
+        return
+    places = range(len(nearest))
+    axes.barh(places, [distance for _, distance in nearest], color=_OTHER, height=0.8)
+    axes.set_yticks(places, [names[number][:12] for number, _ in nearest], fontsize=6)
+    axes.set_ylim(_SHOWN_CLASSES - 0.5, -0.5)
+    for place, (_, distance) in zip(places, nearest, strict=True):
+        axes.text(distance, place, f" {distance:.3g}", fontsize=6, color=_GREY, va="center")
+    axes.set_xlim(0, 1.4 * (limit or 1))  # the longest bar leaves room for its number
+    axes.set_xticks([])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set_color("#BBBBBB")
     axes.tick_params(length=0, pad=2)

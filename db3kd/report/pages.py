@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from db3kd.report.class_distances import class_distance_matrix
-from db3kd.report.label_figures import distance_curve, sample_grid
+from db3kd.report.label_figures import distance_curve, nearest_classes, sample_grid
+from db3kd.report.plot_style import class_labels
+from db3kd.report.tables import markdown_table
 from db3kd.storage.filesystem import write_atomically
 
 
@@ -17,14 +19,16 @@ class Samples:
     """The samples that a report shows.
 
     Attributes:
-        images: [N, channels, height, width], values in [0, 1].
-        soft_labels: [N, C], rows sum to 1.
+        images: [N, channels, height, width], values in [0, 1], or rows of a table, [N, D].
+        distances: [N, C], as for `db3kd.report.label_figures.nearest_classes`.
         decisions: [N] integers, the teacher's classes.
+        names: N names, such as the files of the images.
     """
 
     images: ArrayLike
-    soft_labels: ArrayLike
+    distances: ArrayLike
     decisions: ArrayLike
+    names: Sequence[str]
 
     def __repr__(self) -> str:
         return f"Samples(images {list(np.shape(self.images))})"
@@ -67,7 +71,7 @@ def write_report(
             are replaced.
         title: The heading of the page.
         notes: Paragraphs, such as settings, seeds and numbers of queries.
-        samples: Drawn by `sample_grid`.
+        samples: Listed with their nearest classes; images are drawn by `sample_grid`.
         curves: Drawn by `distance_curve`.
         curve_ylabel: What the distances of `curves` are.
         class_distances: Drawn by `class_distance_matrix`.
@@ -84,14 +88,17 @@ def write_report(
     page = [f"# {title}"]
     page += notes
     if samples is not None:
-        sample_grid(
-            samples.images,
-            samples.soft_labels,
-            samples.decisions,
-            folder / "samples.png",
-            class_names=class_names,
-        )
-        page += ["## Samples", "![Samples with bar charts of their soft labels](samples.png)"]
+        page.append("## Samples")
+        if np.ndim(samples.images) == 4:
+            sample_grid(
+                samples.images,
+                samples.distances,
+                samples.decisions,
+                folder / "samples.png",
+                class_names=class_names,
+            )
+            page.append("![Samples with the distances to their nearest classes](samples.png)")
+        page.append(_table_of_samples(samples, class_names))
     if curves:
         distance_curve(curves, folder / "distance_curve.png", curve_ylabel)
         page += ["## Distance against queries", "![Distance against queries](distance_curve.png)"]
@@ -107,6 +114,22 @@ def write_report(
             "![Mean distance from each class to each other](class_distances.png)",
         ]
     return write_page(folder, page)
+
+
+def _table_of_samples(samples: Samples, class_names: Sequence[str] | None) -> str:
+    distances = np.asarray(samples.distances)
+    names = class_labels(class_names, distances.shape[1])
+    rows = []
+    for name, each, decision in zip(
+        samples.names, distances, np.asarray(samples.decisions).tolist(), strict=True
+    ):
+        nearest = ", ".join(
+            f"{names[number]} {distance:.3g}"
+            for number, distance in nearest_classes(each, decision)
+        )
+        rows.append([name, names[decision], nearest or "none was reached"])
+    head = ["sample", "teacher's class", "nearest classes and their distances (L2)"]
+    return markdown_table(head, rows, text_columns=3)
 
 
 def write_page(folder: Path, paragraphs: Sequence[str]) -> Path:

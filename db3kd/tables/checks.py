@@ -9,23 +9,49 @@ from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.tables.places import column_named, row_numbered
 
 
-class OutOfBoundsError(InputError):
-    """A number in a table is outside the bounds of its feature.
+class InvalidValueError(InputError):
+    """A table holds a value that its feature does not allow.
+
+    What to do depends on the function or command that reads the table, so each of them gives its
+    own advice.
 
     Args:
         problem: What was expected, and what came in which row.
-        advice: What to do.
+        declared: What features that allow the value would declare, such as "wider bounds".
+        can_clip: Whether the value can be moved to a valid one; a category cannot.
+        declare: How to pass such features, with {} in place of `declared`; empty if the features
+            cannot be chosen.
+        clip: How to clip the values of the table.
 
     Attributes:
         problem: See above.
+        declare: See above.
     """
 
-    def __init__(self, problem: str, advice: str) -> None:
-        super().__init__(problem, advice)  # what pickle passes to the class again
-        self.problem = problem
+    def __init__(
+        self,
+        problem: str,
+        declared: str,
+        can_clip: bool,
+        declare: str = "declare {}",
+        clip: str = "pass clip=True",
+    ) -> None:
+        # pickle passes these to the class again
+        super().__init__(problem, declared, can_clip, declare, clip)
+        self.problem, self.declare = problem, declare
+        self._declared, self._can_clip, self._clip = declared, can_clip, clip
 
     def __str__(self) -> str:
-        return "; ".join(self.args)
+        steps = [self.declare.format(self._declared)] if self.declare else []
+        if self._can_clip:
+            steps.append(f"{self._clip} to use the nearest valid value")
+        steps.append("leave the row out")
+        *others, last = steps
+        return f"{self.problem}; {', '.join([*others, f'or {last}'] if others else [last])}"
+
+    def advising(self, declare: str, clip: str = "pass clip=True") -> "InvalidValueError":
+        """Returns the error with the advice of another function; see the class."""
+        return InvalidValueError(self.problem, self._declared, self._can_clip, declare, clip)
 
 
 def check_numbers(name: str, column: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,14 @@ import torch
 from torch import Tensor
 
 from db3kd.errors import ArgumentError, ArgumentTypeError
-from db3kd.tables.checks import OutOfBoundsError, check_no_missing, check_numbers, check_whole
+from db3kd.tables.checks import check_numbers
+from db3kd.tables.column_encoding import (
+    as_unit,
+    decode_column,
+    invalid_number,
+    nearest_valid,
+    one_hot,
+)
 from db3kd.tables.columns import Table, read_columns
 from db3kd.tables.feature import CATEGORY, ORDERED_CATEGORY, Feature, Kind
 from db3kd.tables.feature_files import (
@@ -22,12 +30,12 @@ from db3kd.tables.feature_files import (
     write_features,
 )
 from db3kd.tables.inference import infer_features
-from db3kd.tables.places import column_named, row_numbered, table_named
+from db3kd.tables.places import table_named
 from db3kd.tables.projection import Projection
 from db3kd.validation import UNIT_BOUNDS, check_images
 from db3kd.wording import counted
 
-_BLOCK_ROWS = 2**16
+_LOG = logging.getLogger(__name__)
 
 
 class Features:
@@ -210,7 +218,8 @@ class Features:
             table: The rows. In a DataFrame, the columns with these names are read, in any order; an
                 array must have exactly these columns.
             clip: Whether numbers outside the bounds are moved to the nearest bound, and fractions
-                of integer features are rounded.
+                of integer features are rounded. A warning is logged that counts the rows. A
+                category that the features do not have is an error nevertheless.
 
         Returns:
             [n, D'] float32 in [0, 1]. `decode` restores integers and categories exactly, and real
@@ -222,10 +231,22 @@ class Features:
                 row.
         """
         columns = read_columns(table, self.names)
-        parts = [
-            _encode(feature, column, clip)
-            for feature, column in zip(self._features, columns.arrays, strict=True)
-        ]
+        parts, clipped = [], []
+        for feature, column in zip(self._features, columns.arrays, strict=True):
+            if feature.values is not None:
+                parts.append(one_hot(feature, column, clip))
+                continue
+            numbers = check_numbers(feature.name, column)
+            valid = nearest_valid(feature, numbers)
+            if changed := int((valid != numbers).sum()):
+                if not clip:
+                    raise invalid_number(feature, numbers, valid)
+                clipped.append(f"{counted(changed, 'row')} of column {feature.name!r}")
+            parts.append(as_unit(feature, valid))
+        if clipped:
+            _LOG.warning(
+                "%s: clipped to valid values: %s", table_named("table"), ", ".join(clipped)
+            )
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def decode(self, unit: Tensor | np.ndarray, *, as_frame: bool | None = None) -> Any:
@@ -248,7 +269,7 @@ class Features:
         valid = self.project(vectors).numpy().astype(np.float64)
         columns, place = [], 0
         for feature in self._features:
-            columns.append(_decode(feature, valid[:, place : place + feature.width]))
+            columns.append(decode_column(feature, valid[:, place : place + feature.width]))
             place += feature.width
         if as_frame is None:
             as_frame = self.as_frame
@@ -281,76 +302,3 @@ class Features:
         for number, column in enumerate(columns):
             array[:, number] = column.tolist() if dtype.kind == "O" else column
         return array
-
-
-def _encode(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
-    """Returns the dimensions of one feature, [n, width] float32."""
-    if feature.values is not None:
-        return _one_hot(feature, column)
-    assert feature.lower is not None and feature.upper is not None
-    numbers = check_numbers(feature.name, column)
-    if clip:
-        numbers = numbers.clip(feature.lower, feature.upper)
-        if feature.kind == "integer":
-            numbers = np.rint(numbers)
-    if feature.kind == "integer":
-        check_whole(feature.name, numbers)
-    outside = (numbers < feature.lower) | (numbers > feature.upper)
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        raise OutOfBoundsError(
-            f"{column_named(feature.name)}: expected {feature.lower:,.10g} to "
-            f"{feature.upper:,.10g}, got {numbers[row]:,.10g} in {row_numbered(row)}",
-            "infer the features from all rows, declare wider bounds, or pass clip=True",
-        )
-    if not feature.width:
-        return np.empty((len(numbers), 0), np.float32)
-    unit = (numbers - feature.lower) / (feature.upper - feature.lower)
-    return unit.astype(np.float32)[:, None]
-
-
-def _one_hot(feature: Feature, column: np.ndarray) -> np.ndarray:
-    assert feature.values is not None
-    place = {value: number for number, value in enumerate(feature.values)}
-    found = list(column) if column.dtype.kind == "O" else column.tolist()
-    places = np.empty(len(found), np.int64)
-    for row, value in enumerate(found):
-        try:
-            places[row] = place[value]
-        except (KeyError, TypeError):
-            check_no_missing(feature.name, found)
-            shown = ", ".join(map(repr, feature.values[:10]))
-            more = ", …" if len(feature.values) > 10 else ""
-            raise ArgumentError(
-                column_named(feature.name),
-                f"expected one of {shown}{more}, got {value!r} in "
-                f"{row_numbered(row)}; declare it as a value of the feature, or leave the row out",
-            ) from None
-    unit = np.zeros((len(found), len(place)), np.float32)
-    unit[np.arange(len(found)), places] = 1
-    return unit if feature.width else unit[:, :0]
-
-
-def _decode(feature: Feature, valid: np.ndarray) -> np.ndarray:
-    """Returns the values of one feature, [n], from its dimensions in projected unit vectors."""
-    if feature.values is not None:
-        values = np.array(feature.values, _numpy_dtype(feature))
-        return values[valid.argmax(1) if feature.width else np.zeros(len(valid), np.int64)]
-    assert feature.lower is not None and feature.upper is not None
-    share = valid[:, 0] if feature.width else np.zeros(len(valid))
-    numbers = feature.lower * (1 - share) + feature.upper * share  # Exact at both ends.
-    if feature.kind == "integer":
-        numbers = np.rint(numbers)
-    numbers, dtype = numbers.clip(feature.lower, feature.upper), _numpy_dtype(feature)
-    if dtype.kind in "iu":  # float64 rounds the largest integer of 64 bits up to one that is none
-        highest = float(np.iinfo(dtype).max)
-        numbers = np.minimum(numbers, np.nextafter(highest, 0) if highest >= 2**63 else highest)
-    return numbers.astype(dtype)
-
-
-def _numpy_dtype(feature: Feature) -> np.dtype:
-    """Returns the NumPy dtype of a feature's values; pandas converts it to one of its own."""
-    try:
-        return np.dtype(feature.dtype)
-    except TypeError:
-        return np.dtype(object if feature.values is not None else np.float64)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from db3kd.errors import ArgumentTypeError
 from db3kd.tables import Features
+from db3kd.tables.checks import InvalidValueError
 from db3kd.teachers.base import Teacher, describe
 from db3kd.validation import check_dense, check_images
 
@@ -36,7 +37,12 @@ def as_images(images: Any, teacher: Teacher) -> Tensor:
         return images
     shape, features = tuple(teacher.image_shape), Features.of(teacher)
     if features is not None and hasattr(images, "columns"):
-        return features.encode(images)
+        try:
+            return features.encode(images)
+        except InvalidValueError as error:
+            raise error.advising(
+                "", "pass teacher.features.encode(table, clip=True) instead of the table"
+            ) from None
     if features is None and isinstance(images, np.ndarray) and images.dtype.kind in "fiub":
         values = torch.from_numpy(np.ascontiguousarray(images, np.float32))
         return check_images(values, shape, teacher.bounds)

@@ -1,6 +1,8 @@
 """The commands that train students, measure them and write reports of label runs."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from command_line import (
@@ -95,15 +97,26 @@ def test_the_report_of_a_run_has_pictures(run, tmp_path):
 
     names = {file.name for file in (tmp_path / "report").iterdir()}
     assert names == {"report.md", "samples.png", "distance_curve.png", "class_distances.png"}
-    assert "40 samples labelled by BD" in (tmp_path / "report" / "report.md").read_text()
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "40 samples labelled by BD" in page and "is an upper bound of the true one" in page
+    frame = load_labels(run).to_pandas()
+    listed = re.findall(r"^\| row (\d+) \| (\d) \| (\d) (\S+),", page, re.MULTILINE)
+    assert len(listed) == 12
+    for index, decision, nearest, distance in listed:
+        row = frame[frame["index"] == int(index)].iloc[0]
+        assert (int(decision), int(nearest)) == (row["decision"], row["nearest_class"])
+        assert float(distance) == pytest.approx(row["nearest_distance"], rel=6e-3)
 
 
-def test_a_run_without_queries_has_no_curve(teacher, tmp_path):
-    label(teacher, tmp_path / "run", "--measure", "sd")
+@pytest.mark.parametrize("options", [("--measure", "sd"), ("--queries-per-pair", 20)])
+def test_a_run_of_one_number_of_queries_has_no_curve(teacher, tmp_path, options):
+    label(teacher, tmp_path / "run", *options)
 
-    succeed("report", "--labels", tmp_path / "run")
+    page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
 
     assert not (tmp_path / "run" / "_report" / "distance_curve.png").exists()
+    assert "Distance against queries" not in page
+    assert ("db3kd label --snapshots 10,100" in page) == (options[0] != "--measure")
 
 
 def test_the_run_of_a_report_is_an_argument_or_an_option(run, tmp_path):

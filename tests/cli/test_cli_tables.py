@@ -1,14 +1,19 @@
 """Commands on tables: a fitted model as the teacher, students, and features in files."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from command_line import Result, fail, succeed
 from tasters import WINES, Taster, wine_frame
 
-from db3kd.tables import Features
+from db3kd.labelling.label_run import open_run
+from db3kd.models import build_model, save_model
+from db3kd.tables import Feature, Features
 from db3kd.teachers import load_teacher
 
 MODEL = """
@@ -60,11 +65,17 @@ def test_labels_of_rows_and_a_student_of_them(table):
     rows = ("--label-column", "quality", "--split", "train", "--device", "cpu")
     other = ("evaluate", "--model", "s.safetensors", "--data", "others.csv", *rows)
     assert "of 60 rows" in succeed(*other, "--features", "s.safetensors")
-    message = fail(*other)
-    assert (
-        "--features: expected those that the network in s.safetensors was trained with" in message
-    )
-    assert "--features 's.safetensors'" in message
+    assert "of 60 rows" in succeed(*other)
+
+
+def test_the_report_of_labelled_rows_encodes_them_as_the_run_did(table):
+    WINES.save("wide.json")
+    budget = ("--measure", "bd", "--queries-per-pair", 20, "--features", "wide.json")
+    succeed("label", *asked(table), *budget, "--out", "bd")
+    moved = table.rename(table.with_name("moved.csv"))
+    page = Path(succeed("report", "bd", "--data", moved).strip()).read_text()
+    assert re.search(r"^\| row \d+ \| fair \| good \S+ \|$", page, re.MULTILINE)
+    assert "## Distances between classes" in page and "samples.png" not in page
 
 
 def test_a_surrogate_of_rows_guides_their_labelling(table):
@@ -75,6 +86,10 @@ def test_a_surrogate_of_rows_guides_their_labelling(table):
     assert Features.from_json(made["source"]["features"]) == Features.load("s.safetensors")
     guided = ("--measure", "mbd", "--queries-per-pair", 20, "--surrogate", "s.safetensors")
     assert "60 ok" in succeed("label", *asked(table), *guided, "--out", "mbd")
+    narrow = pd.read_csv(table).query("9 < alcohol < 15")  # the features are those of the surrogate
+    narrow.to_csv("narrow.csv", index=False)
+    others = ("label", *asked(Path("narrow.csv").absolute()), *guided, "--dry-run", "--out", "few")
+    assert "dry run" in succeed(*others)
 
 
 def test_a_distillation_measures_accuracy_on_another_file(table):
@@ -89,17 +104,129 @@ def test_a_distillation_measures_accuracy_on_another_file(table):
     assert load_teacher("run/student.onnx").features == WINES
 
 
-def test_a_test_row_outside_the_bounds_names_the_file_and_what_to_do(table):
+def narrow_student(kind: str = "safetensors") -> str:
+    """Writes a student whose features are narrower than the tables, and returns its file."""
+    features = Features.infer(wine_frame(60))
+    features = Features([Feature.continuous("alcohol", 9, 15), *list(features)[1:]], as_frame=True)
+    names, path = ("fair", "good"), Path("narrow.safetensors")
+    save_model(
+        path, build_model("mlp", (5,), 2), model="mlp", image_shape=(5,), classes=2,
+        class_names=names, features=features,
+    )  # fmt: skip
+    return str(path) if kind == "safetensors" else succeed_export(path, kind)
+
+
+def succeed_export(path: Path, kind: str) -> str:
+    out = path.with_suffix(f".{kind}")
+    succeed("export", path, "--out", out)
+    return str(out)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx", "pt2", "ts", "toml"])
+def test_a_student_of_any_format_encodes_tables_by_its_features(table, kind, caplog):
+    student = narrow_student("safetensors" if kind == "toml" else kind)
+    if kind == "toml":
+        Path("described.toml").write_text(f'file = "{student}"\n')
+        student = "described.toml"
+    trust = ("--trust-code",) if kind in ("pt2", "ts") else ()
+    evaluate = ("evaluate", student, "--data", table, "--label-column", "quality", *trust)
+    message = fail(*evaluate)
+    assert re.fullmatch(
+        r"error: \S+wines.csv, column 'alcohol': expected 9 to 15, got \S+ in row \d+, counted "
+        "from 1 without the header; pass --clip to use the nearest valid value, or leave the row "
+        "out",
+        message,
+    ), "it advises no other features, which the student would refuse"
+    with caplog.at_level(logging.WARNING):
+        assert "of 60 rows" in succeed(*evaluate, "--clip")
+    outside = int((~wine_frame(60)["alcohol"].between(9, 15)).sum())
+    assert f"clipped to valid values: {outside} rows of column 'alcohol'" in caplog.text
+
+
+def test_an_export_is_checked_on_rows_that_the_student_encodes(table):
+    export = ("export", narrow_student(), "--format", "onnx", "--data", table)
+    assert "; pass --clip to use the nearest valid value, or leave the row out" in fail(*export)
+    assert "same decisions" in succeed(*export, "--clip")
+    Features.infer(wine_frame(60)).save("other.json")
+    message = fail(*export[:2], "--out", "b.onnx", *export[4:], "--features", "other.json")
+    assert message == (
+        "error: --features: expected those that narrow.safetensors declares, got others; leave "
+        "--features out, because they are read from the model"
+    )
+
+
+def test_a_teacher_with_features_encodes_the_table_that_is_labelled(table):
+    name = f"declared_{table.parent.name}"
+    Path(f"{name}.py").write_text(
+        "from tasters import Taster\nteacher = Taster().teacher()\ncalls = []\n"
+        "def make():\n    calls.append(1)\n    return teacher\n"
+    )
+    options = ("--data", table, "--label-column", "quality", "--measure", "sd", "--device", "cpu")
+    succeed("label", "--teacher", f"{name}:teacher", *options, "--out", "run")
+    assert open_run("run", str(table)).images.features == WINES
+    student = narrow_student()
+    message = fail("evaluate", student, "--agree-with", f"{name}:teacher", *options[:4])
+    assert message.startswith(f"error: {student} and {name}:teacher: expected models that encode")
+
+
+def test_only_tables_are_encoded_by_the_features_of_a_student(table):
+    np.savez("encoded.npz", images=np.random.default_rng(0).random((20, 5), np.float32))
+    options = ("--data", "encoded.npz", "--agree-with", narrow_student(), "--split", "train")
+    assert "agreement  100.00%" in succeed("evaluate", narrow_student(), *options)
+
+
+@pytest.mark.parametrize(
+    "command", ["distill", "compare", "label", "surrogate", "evaluate", "export"]
+)
+@pytest.mark.parametrize(
+    "source", ["narrow.safetensors", "my_package.models:forest", "https://h/m"]
+)
+def test_a_model_in_place_of_the_data_is_named(table, command, source):
+    narrow_student()
+    options = {
+        "distill": ("--teacher", table, "--budget", 50, "--out", "run"),
+        "compare": ("--teacher", table, "--budget", 50, "--out", "run"),
+        "label": ("--teacher", table, "--measure", "sd", "--out", "run"),
+        "surrogate": ("--teacher", table, "--out", "run.safetensors"),
+        "evaluate": (table,),
+        "export": ("narrow.safetensors", "--format", "onnx"),
+    }[command]
+    advice = (
+        f": expected images or rows, got the model '{source}'; pass it as the teacher or student, "
+        "and the images or rows as --data"
+    )
+    assert fail(command, *options, "--data", source) == f"error: --data{advice}"
+    if command in ("distill", "compare"):
+        message = fail(command, *asked(table), *options[2:], "--test", source)
+        assert message == f"error: --test{advice}"
+
+
+def test_a_test_row_outside_the_bounds_names_the_file_and_what_to_do(table, caplog):
     others = wine_frame(60, 1).assign(quality="fair")
     others.loc[34, "alcohol"] = 99.5
     others.to_csv("others.csv", index=False)
-    message = fail("distill", *asked(table), "--budget", 150, "--test", "others.csv", "--dry-run")
+    distill = ("distill", *asked(table), "--budget", 150, "--dry-run")
+    message = fail(*distill, "--test", "others.csv")
     assert "error: --test: others.csv, column 'alcohol': expected " in message
-    assert (
-        ", got 99.5 in row 35, counted from 1 without the header; the bounds are those of --data "
-        in message
+    assert message.endswith(
+        ", got 99.5 in row 35, counted from 1 without the header; pass --features FILE that "
+        "declares wider bounds, because the features are inferred from --data otherwise, pass "
+        "--clip to use the nearest valid value, or leave the row out"
     )
-    assert "unless --features FILE declares them" in message and "clip" not in message
+
+    with caplog.at_level(logging.WARNING):
+        succeed(*distill, "--test", "others.csv", "--clip")
+    assert any(text.startswith("others.csv: clipped to valid values: ") for text in caplog.messages)
+    Features.infer(wine_frame(60), bounds={"alcohol": (0, 100), "year": (1990, 2020)}).save(
+        "w.json"
+    )
+    succeed(*distill, "--test", "others.csv", "--features", "w.json")
+    valid = pd.read_csv("others.csv").drop(index=34)
+    inferred = Features.infer(wine_frame(60))
+    for name in ("alcohol", "year"):
+        valid = valid[valid[name].between(inferred[name].lower, inferred[name].upper)]
+    valid.to_csv("valid.csv", index=False)
+    succeed(*distill, "--test", "valid.csv")
 
 
 def test_rows_need_no_labels_although_the_test_has_some(table):
@@ -142,6 +269,37 @@ def test_a_fitted_model_is_described_without_a_table(table):
     assert "kind           TabularTeacher" in shown
     assert "columns        3: alcohol, year, colour" in shown and "image shape    5" in shown
     assert "ms per query in calls of 4; 5 queries were sent" in shown
+
+
+def test_the_features_of_a_table_are_shown_and_written_to_a_file(table):
+    options = ("--data", table, "--label-column", "quality")
+    shown = succeed("info", *options, "--features-out", "f.json")
+    inferred = Features.infer(wine_frame(60))
+    assert Features.load("f.json") == inferred
+    alcohol, year = inferred["alcohol"], inferred["year"]
+    assert [line.split(None, 1) for line in shown.splitlines()] == [
+        ["rows", "60"],
+        ["dimensions", "5"],
+        ["alcohol", f"continuous, {alcohol.lower:,.10g} to {alcohol.upper:,.10g}"],
+        ["year", f"integer, {year.lower:,.10g} to {year.upper:,.10g}"],
+        ["colour", "categorical: red, rosé, white"],
+        ["written", "to     f.json"],
+    ]
+
+    text = Path("f.json").read_text().replace('"integer"', '"continuous"')
+    Path("edited.json").write_text(text)
+    shown = succeed("info", *options, "--features", "edited.json")
+    assert f"continuous, {year.lower:,.10g} to" in shown
+    succeed("distill", *asked(table), "--budget", 60, "--features", "edited.json", "--dry-run")
+
+    assert "f.json: already exists; pass another --features-out" in fail(
+        "info", *options, "--features-out", "f.json"
+    )
+    assert "--features-out: needs --data" in fail("info", "--features-out", "g.json")
+    assert "--data: cannot be combined with --teacher" in fail(
+        "info", *options, "--teacher", asked(table)[1]
+    )
+    assert "--data: expected a table, got the images of digits" in fail("info", "--data", "digits")
 
 
 def test_commands_call_rows_of_a_table_rows(table):

@@ -320,7 +320,7 @@ def test_files_that_are_no_table_are_refused(tmp_path, content, message):
 
 @pytest.mark.parametrize("spec", ["digits", "wine", "hub:me/set"])
 def test_other_sets_have_no_columns_to_declare(spec):
-    with pytest.raises(ValueError, match="features and label_column apply to tables"):
+    with pytest.raises(ValueError, match="features, label_column and clip apply to tables"):
         load_data(spec, label_column="label")
 
 

@@ -15,12 +15,13 @@ def is_drawn(path: Path, smallest_side: int = 200) -> bool:
 
 
 def random_samples(count: int, classes: int, channels: int = 1) -> Samples:
-    """Returns random 8x8 images with random soft labels and decisions."""
+    """Returns random 8x8 images with random distances and decisions."""
     random = np.random.default_rng(classes)
     return Samples(
         images=random.random((count, channels, 8, 8)),
-        soft_labels=random.dirichlet(np.ones(classes), count),
+        distances=random.gamma(9, 0.2, (count, classes)),
         decisions=random.integers(0, classes, count),
+        names=[f"image {number}" for number in range(count)],
     )
 
 

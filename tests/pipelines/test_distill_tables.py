@@ -143,7 +143,9 @@ def test_a_test_row_outside_the_bounds_names_the_argument():
     message = r"^test: table, column 'alcohol': expected 8 to 16, got 99.5 in row 2, .*wider bounds"
     with pytest.raises(ValueError, match=message):
         distil(Taster(), test=outside)
-    with pytest.raises(ValueError, match=r"^wines, column 'alcohol': .*pass features= with wider"):
+    with pytest.raises(
+        ValueError, match=r"^wines, column 'alcohol': .*pass features= that declare wider"
+    ):
         db3kd.ImageSet.from_table(outside, features=WINES, name="wines")
 
 
