@@ -87,6 +87,19 @@ def also_paid(paid_twice: int) -> str:
     return f", plus at most {paid_twice:,} paid twice" if paid_twice else ""
 
 
+def paid_twice_text(queries: int) -> str:
+    """Returns the words for queries that may have been paid for without a usable answer.
+
+    Example:
+        >>> paid_twice_text(16)
+        'at most 16 queries, sent without an answer that could be used'
+
+    Args:
+        queries: At most how many these were, at least 1.
+    """
+    return f"at most {counted(queries, 'query')}, sent without an answer that could be used"
+
+
 def plain_number(value: float) -> str:
     """Writes a measured number without an exponent, unless it is very small or very large.
 

@@ -7,7 +7,8 @@ import typer
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import DryRun, ImageOptions, PricePer1000, Seed, Split, load_split_or_all
-from db3kd.cli.plan_output import price_text
+from db3kd.cli.outputs import printing_notes
+from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import TEACHER_HELP, Device, ModelFileOptions
 from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun, plural
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from db3kd.data.image_set import ImageSet
+    from db3kd.querying.sent_queries import SentQueries
     from db3kd.teachers import Teacher
 
 
@@ -76,6 +78,7 @@ def evaluate(
     """
     from db3kd.data.class_names import matched, renumbered
     from db3kd.labelling.sample_choice import draw_samples
+    from db3kd.querying.sent_queries import SentQueries
     from db3kd.teachers.base import class_names_of
 
     name = _one_model(student, model)
@@ -100,7 +103,8 @@ def evaluate(
     if dry_run:
         print("dry run    no query was sent")
         return
-    decisions = _decide_all(evaluated, loaded)
+    sent = SentQueries()
+    decisions = _decide_all(evaluated, loaded, sent)
     if labels is not None:
         correct = int((decisions == labels).sum())
         print(
@@ -110,11 +114,12 @@ def evaluate(
         decisions = renumbered(
             decisions, class_names_of(evaluated), class_names_of(teacher), name, agree_with
         )
-        agreeing = int((decisions == _decide_all(teacher, loaded)).sum())
+        agreeing = int((decisions == _decide_all(teacher, loaded, sent)).sum())
         print(
             f"agreement  {agreeing / len(loaded):.2%} "
             f"({agreeing:,} of {counted(len(loaded), noun)})"
         )
+    print_paid_twice(sent.lost, 10)
 
 
 def _one_model(student: str | None, model: str | None) -> str:
@@ -204,9 +209,10 @@ def _queries(
     return f"{images:,}, answered by {each}{price_of_all}"
 
 
-def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
+def _decide_all(teacher: "Teacher", images: "ImageSet", sent: "SentQueries") -> "Tensor":
     import torch
 
     from db3kd.querying import decide_all
 
-    return decide_all(teacher, images.read, torch.arange(len(images)))
+    with printing_notes(), sent.noted():
+        return decide_all(teacher, images.read, torch.arange(len(images)), sent=sent)

@@ -52,6 +52,17 @@ def note_new_run(out: Path, resume: bool, *runs: Path) -> None:
 
 
 @contextmanager
+def printing_notes() -> Iterator[None]:
+    """Prints the notes of an error that ends the block, which the line of the error lacks."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        for note in getattr(error, "__notes__", ()):
+            print(f"note: {note}", file=sys.stderr)
+        raise
+
+
+@contextmanager
 def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """Prints how to continue if the block fails after answers were paid for.
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from db3kd.progress import duration
-from db3kd.wording import also_paid, counted, money, plain_number
+from db3kd.wording import also_paid, counted, money, paid_twice_text, plain_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -261,10 +261,7 @@ def print_paid_twice(queries: int, width: int) -> None:
         width: The width of the first column.
     """
     if queries:
-        print(
-            f"{'paid twice':<{width}} at most {counted(queries, 'query')}, sent without an answer "
-            "that could be used"
-        )
+        print(f"{'paid twice':<{width}} {paid_twice_text(queries)}")
 
 
 def price_text(queries: int, price_per_1000: float | None) -> str:

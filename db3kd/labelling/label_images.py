@@ -238,6 +238,7 @@ def _label_in_memory(
     with kept.attached(), job.shown(progress, before) as listener:
         for position, chunk in job.run(kept, listener):
             kept.add(position, chunk)
+    kept.warn_of_lost()
     labels = kept.labels
     assert labels is not None  # an index is never empty
     return labels
