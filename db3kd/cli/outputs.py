@@ -37,8 +37,27 @@ def check_weights_file(path: Path) -> None:
     refuse_existing(path.with_suffix(".json"))
 
 
+def check_run_folder(out: Path, resume: bool, format: str) -> None:
+    """Checks, before any work, that --out can take a new run, or has the run to resume.
+
+    Args:
+        out: The value of --out.
+        resume: Whether --resume was given.
+        format: The format of the command's runs.
+
+    Raises:
+        FileNotFoundError: See `check_resumable`.
+        FileExistsError: See `check_free`.
+    """
+    from db3kd.storage.existing_runs import check_free, check_resumable
+
+    check_resumable(out, resume, format)
+    check_free(out, resume)
+    note_new_run(out, resume)
+
+
 def note_new_run(out: Path, resume: bool, *runs: Path) -> None:
-    """Prints a note if there is no run to resume, so that a mistyped --out is seen.
+    """Prints a note if the folder of the run to resume is empty, so that a new one starts.
 
     Args:
         out: The value of --out.

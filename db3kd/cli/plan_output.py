@@ -66,6 +66,21 @@ def print_checks_plan(
         )
 
 
+def print_nothing_to_check(requested: int, checks: int, answered: int, *, width: int = 9) -> None:
+    """Prints that no known answer of a resumed run is repeated, although this was requested.
+
+    Args:
+        requested: The value of --consistency-checks.
+        checks: How many queries repeat known answers.
+        answered: The number of answered queries; without any, there is nothing to repeat.
+        width: The width of the first column.
+    """
+    from db3kd.querying.consistency import NOTHING_TO_CHECK, is_unchecked
+
+    if is_unchecked(requested, checks, answered):
+        print(f"{'checks':<{width}}  {NOTHING_TO_CHECK}")
+
+
 def print_comparison_plan(
     plan: "ComparisonPlan", price_per_1000: float | None, noun: "InputNoun" = "image"
 ) -> None:

@@ -113,6 +113,7 @@ def test_no_more_answers_are_repeated_than_there_are(tmp_path: Path) -> None:
     paid = stop(service, tmp_path, 3 * BATCH)
     result = distill(service, tmp_path, 1000, resume=True)
     assert result.check_queries == paid > 2 * BATCH
+    (tmp_path / "new").mkdir()
     new = distill(Service(), tmp_path / "new", 1000, resume=True)
     assert new.check_queries == 0
 

@@ -114,6 +114,7 @@ def test_without_images_the_first_starts_are_held_out(stops, tmp_path, monkeypat
 
     monkeypatch.setattr(pseudo_sample_answers, "augmentable_images", watched)
     options = {"budget": 400, "student": "linear", "settings": QUICK, "out": tmp_path / "run"}
+    (tmp_path / "run").mkdir()
     for queries in stops:
         with pytest.raises(TeacherError):
             db3kd.distill(RaisingTeacher(teacher(max_batch=16), queries), **options, resume=True)
@@ -150,6 +151,7 @@ def test_held_out_images_are_in_no_image_that_is_trained_on(monkeypatch):
 def test_a_teacher_that_fails_costs_nothing_that_was_answered(strategy, tmp_path):
     whole = run(strategy=strategy, out=tmp_path / "whole")
     spent = 0
+    (tmp_path / "run").mkdir()
     for queries in (30, 200, 700):
         failing = CountingTeacher(RaisingTeacher(teacher(max_batch=16), queries))
         with pytest.raises(TeacherError):
@@ -270,6 +272,7 @@ def test_a_teacher_with_one_class_is_refused_and_its_answers_are_kept(tmp_path):
 def test_a_teacher_with_one_class_costs_a_part_of_the_budget(strategy, tmp_path):
     counting = CountingTeacher(ConstantTeacher(1, SHAPE, CLASSES))
     arguments = {"strategy": strategy, "budget": 50_000, "out": tmp_path / "run"}
+    (tmp_path / "run").mkdir()
 
     for _ in range(2):  # a resumed run ends with the same error, and asks nothing
         with pytest.raises(SingleClassError, match="two classes for 1,000 images"):
@@ -320,6 +323,7 @@ def test_a_run_that_was_stopped_again_needs_the_option_only_once(tmp_path):
 def test_a_run_whose_classes_are_all_one_ends_with_an_error_after_all_queries(tmp_path):
     _, arguments = rare_case(strategy="decisions", out=tmp_path / "run")
     counting = CountingTeacher(ConstantTeacher(0, SHAPE, 2))
+    (tmp_path / "run").mkdir()
 
     for _ in range(2):
         with pytest.raises(SingleClassError, match="for 3,000 images, got class 0") as caught:

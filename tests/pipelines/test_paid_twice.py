@@ -137,6 +137,7 @@ def test_a_generator_loses_at_most_one_answer(tmp_path, failure, expected):
 
 def test_several_failures_add_up(tmp_path):
     service, out = Service(), tmp_path / "run"
+    out.mkdir()
     for paid in (20, 50, 90):
         service.fail = failing_at(paid, OSError("down"))
         with pytest.raises(TeacherError):

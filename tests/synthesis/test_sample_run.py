@@ -87,7 +87,7 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(
     lost = raised.value.maybe_paid if paid.total else 0  # else no run is kept
     assert (tmp_path / "run").exists() == (paid.total > 0)
 
-    totals = write_pseudo_samples(tmp_path / "run", paid, moved(), resume=True)
+    totals = write_pseudo_samples(tmp_path / "run", paid, moved(), resume=paid.total > 0)
 
     assert same_shards(tmp_path / "run", whole)
     assert totals == SynthesisTotals(**read_manifest(whole)["totals"])
