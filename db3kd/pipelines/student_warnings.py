@@ -106,7 +106,8 @@ def absent_classes_warning(
 
 
 LONGER_RUN = (
-    "It costs no query: resume the run in its folder with a longer time limit, or with none."
+    "It costs no query: resume the run in its folder with a longer time limit, or with none; its "
+    "networks are then trained from the start."
 )
 """How to train the student of a run for longer."""
 

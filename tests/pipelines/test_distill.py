@@ -375,6 +375,32 @@ def test_a_time_limit_shortens_trainings_once_and_for_all(tmp_path):
     assert again.queries == 1500 and not any("time limit" in each for each in again.warnings)
 
 
+def noted_seconds(folder: Path) -> float:
+    """The seconds that the parts of a run took in all processes."""
+    notes = json.loads((folder / "_notes.json").read_text())
+    return sum(value for name, value in notes.items() if name.startswith("seconds_"))
+
+
+def test_the_manifest_states_the_seconds_of_all_processes(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(TeacherError):
+        run(RaisingTeacher(teacher(), 800), out=folder)
+    before = noted_seconds(folder)
+
+    run(out=folder, resume=True)
+    finished = read_manifest(folder)
+    assert finished["totals"]["seconds"] == pytest.approx(noted_seconds(folder), rel=1e-9)
+    assert finished["totals"]["seconds"] > before > 0
+
+    longer = replace(QUICK, training=replace(QUICK.training, steps=200))
+    run(RaisingTeacher(teacher(), 0), out=folder, settings=longer, resume=True)
+    trained = read_manifest(folder)
+    assert trained["totals"]["seconds"] == pytest.approx(noted_seconds(folder), rel=1e-9)
+    assert trained["totals"]["seconds"] > finished["totals"]["seconds"]
+    del trained["totals"]["seconds"], finished["totals"]["seconds"]
+    assert trained == finished
+
+
 def test_the_accuracy_is_measured_on_labelled_test_images():
     test = images(60)
     labels = teacher().decide(test.read(range(60)))
