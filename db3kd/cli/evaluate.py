@@ -99,7 +99,10 @@ def evaluate(
     drawn = "" if len(loaded) == whole else f" of {whole:,}"
     noun = input_noun(loaded.image_shape)
     print(f"{plural(noun):<10} {len(loaded):,}{drawn}: {part} of {images.data}")
-    print(f"queries    {_queries(len(loaded), name, evaluated, agree_with, price_per_1000)}")
+    asked = _asked(name, evaluated, agree_with)
+    queries = len(loaded) * len(asked)
+    price = price_text(queries, price_per_1000)
+    print(f"queries    {len(loaded):,}, answered by {' and by '.join(asked)}{price}")
     if dry_run:
         print("dry run    no query was sent")
         return
@@ -119,7 +122,7 @@ def evaluate(
             f"agreement  {agreeing / len(loaded):.2%} "
             f"({agreeing:,} of {counted(len(loaded), noun)})"
         )
-    print_paid_twice(sent.lost, 10)
+    print_paid_twice(sent.lost, 10, others=queries, price_per_1000=price_per_1000)
 
 
 def _one_model(student: str | None, model: str | None) -> str:
@@ -192,21 +195,16 @@ def _open(
     return opened
 
 
-def _queries(
-    images: int, name: str, evaluated: "Teacher", agree_with: str | None, price: float | None
-) -> str:
-    """Returns the number of queries to each model, and their price."""
+def _asked(name: str, evaluated: "Teacher", agree_with: str | None) -> list[str]:
+    """Returns the names of the models that may cost a query for each image."""
     from db3kd.teachers import ModuleTeacher, OnnxTeacher
 
     model = getattr(evaluated, "teacher", evaluated)  # behind a RescaledTeacher
     in_memory = isinstance(model, ModuleTeacher | OnnxTeacher)
-    asked = [f"{name} on this machine" if in_memory else name]
-    if agree_with is not None:
-        # A network in memory beside its teacher is the student, which costs nothing.
-        asked = [agree_with] if in_memory else [name, agree_with]
-    each = " and by ".join(asked)
-    price_of_all = price_text(images * len(asked), price)
-    return f"{images:,}, answered by {each}{price_of_all}"
+    if agree_with is None:
+        return [f"{name} on this machine" if in_memory else name]
+    # A network in memory beside its teacher is the student, which costs nothing.
+    return [agree_with] if in_memory else [name, agree_with]
 
 
 def _decide_all(teacher: "Teacher", images: "ImageSet", sent: "SentQueries") -> "Tensor":

@@ -270,7 +270,7 @@ def _print_summary(
     queries = totals.queries + totals.check_queries
     print(
         f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample"
-        f"{price_text(queries, price)}{also_paid(paid_twice)}"
+        f"{price_text(queries, price)}{also_paid(paid_twice, queries, price)}"
     )
     print_paid_twice(paid_twice, 14)
     if without := totals.statuses["budget"]:

@@ -206,7 +206,7 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")
     print(
         f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}"
-        f"{also_paid(result.paid_twice)}"
+        f"{also_paid(result.paid_twice, result.queries, price_per_1000)}"
     )
     print_checks(result.check_queries, result.checks)
     print_paid_twice(result.paid_twice, 10)
@@ -268,15 +268,23 @@ def surrogate_text(manifest: "Mapping[str, Any]", noun: "InputNoun") -> str:
     return f"{counted(queries, 'more query')}{known}: {last['why']}"
 
 
-def print_paid_twice(queries: int, width: int) -> None:
+def print_paid_twice(
+    queries: int, width: int, *, others: int = 0, price_per_1000: float | None = None
+) -> None:
     """Prints how many queries may have been paid for without a usable answer, if any.
 
     Args:
         queries: From `queries_paid_twice`.
         width: The width of the first column.
+        others: All other queries, if the highest possible price is printed here.
+        price_per_1000: The price of 1,000 queries, or None.
     """
     if queries:
-        print(f"{'paid twice':<{width}} {paid_twice_text(queries)}")
+        price = ""
+        if price_per_1000 is not None:
+            highest = money((queries + others) * price_per_1000 / 1000)
+            price = f", so the price is at most {highest}"
+        print(f"{'paid twice':<{width}} {paid_twice_text(queries)}{price}")
 
 
 def price_text(queries: int, price_per_1000: float | None) -> str:

@@ -136,7 +136,7 @@ def _print_summary(
     per_sample = manifest["settings"]["surrogate"]["queries_per_sample"]
     print(
         f"queries        {queries:,}, {per_sample:,} per sample{price_text(queries, price)}"
-        f"{also_paid(paid_twice)}"
+        f"{also_paid(paid_twice, queries, price)}"
     )
     print_paid_twice(paid_twice, 14)
     held_out = manifest["held_out"]

@@ -241,7 +241,8 @@ def _print_totals(totals: "SynthesisTotals", price_per_1000: float | None, paid_
     print(f"pseudo samples {totals.samples:,}: {statuses}")
     print(
         f"queries        {totals.queries:,}, of which {totals.start_queries:,} for starts"
-        f"{price_text(totals.queries, price_per_1000)}{also_paid(paid_twice)}"
+        f"{price_text(totals.queries, price_per_1000)}"
+        f"{also_paid(paid_twice, totals.queries, price_per_1000)}"
     )
     print(f"by class       {', '.join(f'{count:,}' for count in totals.kept)}")
     if totals.mean_distance is not None:

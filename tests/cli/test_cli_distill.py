@@ -298,6 +298,14 @@ def test_the_summary_says_how_many_queries_may_have_been_paid_twice(tmp_path):
         in (out / "report.md").read_text()
     )
 
+    again = ("--strategy", "bd", "--out", out, "--resume", "--price-per-1000", 1000)
+    priced = succeed(*asked(*DIGITS, *again))
+    *_, line = (line for line in priced.splitlines() if line.startswith("queries "))
+    queries = int(line.split()[1].strip(","))
+    assert line.endswith(f", plus at most 7 paid twice, so the price is at most {queries + 7}.00")
+    expected = f"per 1,000 queries; at most {queries + 7}.00 with those paid twice"
+    assert expected in (out / "report.md").read_text()
+
 
 @pytest.mark.parametrize("command", ["distill", "compare"])
 def test_rare_classes_without_images_are_refused(command):

@@ -169,12 +169,15 @@ def service(tmp_path):
 def test_queries_that_were_paid_twice_are_printed(service, teacher, agrees):
     models = (teacher, "--agree-with", service.file) if agrees else ("--teacher", service.file)
 
-    out = succeed("evaluate", *models, "--data", "digits", "--limit", 40)
+    priced = ("--limit", 40, "--price-per-1000", 1000)
+    out = succeed("evaluate", *models, "--data", "digits", *priced)
 
-    assert "queries    40, answered by" in out
+    assert "queries    40, answered by" in out and "price 40.00" in out
     assert service.paid > 40
-    expected = f"paid twice at most {service.paid - 40} queries, sent without an answer that could"
-    assert out.splitlines()[-1].startswith(expected)
+    assert out.splitlines()[-1] == (
+        f"paid twice at most {service.paid - 40} queries, sent without an answer that could be "
+        f"used, so the price is at most {service.paid}.00"
+    )
 
 
 def test_info_says_how_many_of_its_queries_were_paid_twice(service):

@@ -27,6 +27,7 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
+from db3kd.wording import money
 
 
 def test_a_run_folder_holds_labels_and_a_manifest(run):
@@ -68,7 +69,11 @@ def test_the_summary_line_counts_queries_that_were_paid_twice(teacher, tmp_path)
 
     assert "paid twice" not in first
     line = next(line for line in resumed.splitlines() if line.startswith("queries "))
-    assert line.endswith(" at 10.00 per 1,000, plus at most 9 paid twice")
+    queries = int(line.split()[1].strip(","))
+    assert line.endswith(
+        f" at 10.00 per 1,000, plus at most 9 paid twice, so the price is at most "
+        f"{money((queries + 9) / 100)}"
+    )
 
 
 def test_the_summary_states_the_queries(teacher, tmp_path):
