@@ -520,6 +520,7 @@ def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
     torch.set_num_threads(threads)
     out, log, moments = tmp_path / "run", tmp_path / "asked", random.Random(0)
     processes = forked_processes()
+    out.mkdir()  # each process resumes the run, and the first one begins it
     kills, longest, known = 0, 0.5, 0
     while kills < 20:
         process = processes.Process(target=_distill, args=(out, log, CHOOSING))

@@ -415,7 +415,7 @@ def test_a_teacher_that_failed_is_asked_nothing_twice(tmp_path, source, small_sh
     assert decisions_folder(out).exists() == (before > 0)
     assert not out.exists()
 
-    made = write(out, source, counting, resume=True)
+    made = write(out, source, counting, resume=before > 0)
 
     assert counting.total == made["queries"] == SAMPLES * EACH
     assert max(counting.per_image.values()) == 1
