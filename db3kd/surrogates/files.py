@@ -290,8 +290,8 @@ def check_out(out: Path, resume: bool = False) -> None:
     folder = decisions_folder(out)
     if resume and (out.exists() or holds_run(folder)):
         return
-    check_resumable(folder, resume, AUGMENTED_DECISIONS.format)
     for file in (out, manifest_file(out)):
         if file.exists():
             raise OutputExistsError(f"{file}: already exists; pass another out=")
+    check_resumable(folder, resume, AUGMENTED_DECISIONS.format)
     check_free(folder)
