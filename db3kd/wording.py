@@ -74,17 +74,40 @@ def money(price: float) -> str:
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
-def also_paid(paid_twice: int) -> str:
+def also_paid(paid_twice: int, queries: int = 0, price_per_1000: float | None = None) -> str:
     """Returns the clause that says how many queries may have been paid for twice; empty for 0.
 
     Example:
         >>> also_paid(16), also_paid(0)
         (', plus at most 16 paid twice', '')
+        >>> also_paid(16, 84, 10.0)
+        ', plus at most 16 paid twice, so the price is at most 1.00'
 
     Args:
         paid_twice: At most how many queries were paid twice, because an answer was lost.
+        queries: The other queries, if there is a price.
+        price_per_1000: The price of 1,000 queries; None if the text before states no price.
     """
-    return f", plus at most {paid_twice:,} paid twice" if paid_twice else ""
+    if not paid_twice:
+        return ""
+    clause = f", plus at most {paid_twice:,} paid twice"
+    if price_per_1000 is not None:
+        highest = money((queries + paid_twice) * price_per_1000 / 1000)
+        clause += f", so the price is at most {highest}"
+    return clause
+
+
+def paid_twice_text(queries: int) -> str:
+    """Returns the words for queries that may have been paid for without a usable answer.
+
+    Example:
+        >>> paid_twice_text(16)
+        'at most 16 queries, sent without an answer that could be used'
+
+    Args:
+        queries: At most how many these were, at least 1.
+    """
+    return f"at most {counted(queries, 'query')}, sent without an answer that could be used"
 
 
 def plain_number(value: float) -> str:

@@ -30,7 +30,7 @@ def main(
     teacher = db3kd.FunctionTeacher(machine.predict, images.image_shape, classes=10, flatten=True)
 
     settings = db3kd.LabelSettings(measure="bd", targets=3, queries=budget)
-    labels = db3kd.label(teacher, images, settings, out=out, resume=True)
+    labels = db3kd.label(teacher, images, settings, out=out, resume=out.exists())
     labels = db3kd.with_soft_labels(labels, scale=4.0, temperature=4.0)
 
     torch.manual_seed(0)

@@ -98,7 +98,7 @@ def main(out: Path = Path("runs/service"), budget: int = 5_000, steps: int | Non
                 training=db3kd.TrainSettings(steps=steps, schedule="cosine")
             ),
             out=out,
-            resume=True,  # after a stop, the same command continues without paying twice
+            resume=out.exists(),  # after a stop, the same command continues without paying twice
             price_per_1000=PRICE_PER_1000,
         )
         teacher.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db3kd.wording import counted, did_you_mean, input_noun, money, plain_number, plural
+from db3kd.wording import also_paid, counted, did_you_mean, input_noun, money, plain_number, plural
 
 
 def test_one_thing_is_written_in_the_singular():
@@ -42,6 +42,13 @@ def test_rows_of_tables_are_called_rows():
 )
 def test_a_price_has_cents_and_the_further_digits_that_it_needs(price, text):
     assert money(price) == text
+
+
+def test_the_highest_price_counts_what_was_paid_twice():
+    assert also_paid(144) == ", plus at most 144 paid twice"
+    paid = also_paid(144, 3_000, 0.25)
+    assert paid == ", plus at most 144 paid twice, so the price is at most 0.786"
+    assert also_paid(0, 3_000, 0.25) == ""
 
 
 @given(st.floats(0, 1e9))

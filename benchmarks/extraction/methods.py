@@ -30,7 +30,7 @@ def distilled(task: Task, *, strategy: Strategy = "auto") -> Extracted:
             training=db3kd.TrainSettings(steps=task.steps, seed=task.seed, device="cpu")
         ),
         out=task.folder,
-        resume=True,
+        resume=task.folder.exists(),
     )
     facts = {"queries": result.queries, "held_out_agreement": result.agreement}
     return Extracted(result.student, facts)

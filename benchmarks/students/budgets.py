@@ -115,6 +115,7 @@ def _train(
     if cell.strategy == _WHITE_BOX:
         return _white_box(cell, images, trained, training), {"queries": 0}
     settings = db3kd.DistillSettings(training=training, proxies=options.proxies)
+    folder = cell.run_folder(options.runs / trained.train.name, options.students)
     result = db3kd.distill(
         trained.teacher,
         images,
@@ -122,8 +123,8 @@ def _train(
         student=cell.student,
         strategy=cell.strategy,
         settings=settings,
-        out=cell.run_folder(options.runs / trained.train.name, options.students),
-        resume=True,
+        out=folder,
+        resume=folder.exists(),
     )
     return result.student, {
         "queries": result.queries,

@@ -51,7 +51,7 @@ from db3kd.labelling.source import Source
 from db3kd.models.networks import build_model
 from db3kd.scale.choice import ScaleChoice
 from db3kd.surrogates.augmented_decisions import AugmentedDecisions
-from db3kd.surrogates.files import prepare_surrogate
+from db3kd.surrogates.files import decisions_folder, prepare_surrogate
 from db3kd.surrogates.queries import decide_augmented
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import ModuleTeacher, Teacher, decide_checked, load_teacher
@@ -178,7 +178,7 @@ def _label_run(
         Source(options.data),
         settings,
         limit=options.images,
-        resume=True,
+        resume=folder.exists(),
         surrogate=surrogate,
     )
     return open_run(folder, options.data)
@@ -192,7 +192,12 @@ def _surrogate(teacher: Teacher, data: str, options: argparse.Namespace) -> tupl
         options.surrogate, options.surrogate_queries, training=training, networks=1
     )
     prepare_surrogate(
-        file, teacher, Source(options.data), settings, limit=options.images, resume=True
+        file,
+        teacher,
+        Source(options.data),
+        settings,
+        limit=options.images,
+        resume=file.exists() or decisions_folder(file).exists(),
     ).write()
     surrogate = load_teacher(file)
     assert isinstance(surrogate, ModuleTeacher)

@@ -150,7 +150,7 @@ def _label(work: Work, folder: Path, started: Connection) -> None:
         work.settings,
         limit=work.limit,
         surrogate=work.surrogate,
-        resume=True,
+        resume=folder.exists(),
     )
 
 

@@ -204,7 +204,7 @@ def _label(work: Work, folder: Path, started: Connection) -> None:
     started.close()
     source = Source(work.data)
     try:
-        write_run(folder, teacher, source, work.settings, limit=work.limit, resume=True)
+        write_run(folder, teacher, source, work.settings, limit=work.limit, resume=folder.exists())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -17,8 +17,13 @@ from db3kd.cli.distill_options import (
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.options import CheckedResumeOptions
-from db3kd.cli.outputs import hint_at_resuming, note_new_run
-from db3kd.cli.plan_output import print_answered, print_checks_plan, print_comparison_plan
+from db3kd.cli.outputs import check_run_folder, hint_at_resuming
+from db3kd.cli.plan_output import (
+    print_answered,
+    print_checks_plan,
+    print_comparison_plan,
+    print_nothing_to_check,
+)
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
@@ -125,15 +130,13 @@ def compare(
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.comparison.compare import run_comparison
-    from db3kd.pipelines.comparison.folder import student_folder
+    from db3kd.pipelines.comparison.folder import TEST_DECISIONS, student_folder
     from db3kd.pipelines.comparison.prepared import prepare_comparison
     from db3kd.report import ComparedStudent, percent
-    from db3kd.storage.existing_runs import check_free
 
     settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
     if out is not None:
-        check_free(out, resume)
-        note_new_run(out, resume)
+        check_run_folder(out, resume, TEST_DECISIONS.format)
     transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer, teacher.teacher)
@@ -153,17 +156,25 @@ def compare(
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
         )
+        # A refused comparison is refused before a plan that looks accepted.
+        answered = (
+            prepared.count_answered(out, any_teacher=any_teacher)
+            if resume and out is not None
+            else 0
+        )
     print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
     if resume and out is not None:
-        checks = prepared.count_checks(out, resuming.consistency_checks)
+        requested = resuming.consistency_checks
+        checks = prepared.count_checks(out, requested)
         print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)
+        print_nothing_to_check(requested, checks, answered)
+    if resume:
+        print_answered(answered, prepared.plan.queries, prepared.price_per_1000)
+        sys.stdout.flush()  # progress is written to stderr
     if spending.dry_run:
-        _print_dry_run(prepared, out if resume else None, any_teacher=any_teacher)
+        _print_training_time(prepared)
         return
     assert out is not None  # checked above
-    if resume:
-        _print_answered(prepared, out, any_teacher=any_teacher)
-        sys.stdout.flush()  # progress is written to stderr
 
     def report(strategy: str, found: ComparedStudent) -> None:
         agreement = percent(found.held_out[0] / found.held_out[1])
@@ -195,32 +206,11 @@ def print_comparison(result: "Comparison") -> None:
     print(f"written to {result.folder / REPORT_FILE}")
 
 
-def _print_dry_run(prepared: "PreparedComparison", run: Path | None, *, any_teacher: bool) -> None:
-    """Prints how many queries of a comparison are answered, and how long its training takes.
-
-    Args:
-        prepared: The comparison.
-        run: The folder of the comparison to resume, or None.
-        any_teacher: Whether the comparison may have had another teacher.
-    """
+def _print_training_time(prepared: "PreparedComparison") -> None:
+    """Prints how long the training of a comparison takes."""
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
-    if run is not None:
-        _print_answered(prepared, run, any_teacher=any_teacher)
     times = time_prepared_steps(prepared, plan.plans.values())
     seconds = times.of_comparison(plan, settings, prepared.budget)
     print(f"training   about {duration(seconds)} on this machine; no query was sent")
-
-
-def _print_answered(prepared: "PreparedComparison", run: Path, *, any_teacher: bool) -> None:
-    """Prints how many queries of a comparison are answered, and the price of the others.
-
-    Args:
-        prepared: The comparison.
-        run: Its folder.
-        any_teacher: Whether the comparison may have had another teacher.
-    """
-    with naming_options(images="--data"):
-        answered = prepared.count_answered(run, any_teacher=any_teacher)
-    print_answered(answered, prepared.plan.queries, prepared.price_per_1000)

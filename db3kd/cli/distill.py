@@ -18,10 +18,11 @@ from db3kd.cli.distill_options import (
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, given_options, refuse_options
 from db3kd.cli.options import CheckedResumeOptions
-from db3kd.cli.outputs import hint_at_resuming, note_new_run
+from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
     print_answered,
     print_checks_plan,
+    print_nothing_to_check,
     print_plan,
     print_result,
     print_times,
@@ -195,18 +196,14 @@ def _distill_from_teacher(
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
     from db3kd.pipelines.distillation.distill import run_distillation
-    from db3kd.pipelines.distillation.prepared import (
-        answered_in_distill_run,
-        prepare_distillation,
-    )
+    from db3kd.pipelines.distillation.prepared import prepare_distillation
+    from db3kd.pipelines.query_rounds.answer_run import ANSWERS
     from db3kd.pipelines.run_layout import answer_folders
-    from db3kd.storage.existing_runs import check_free
 
     settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
     settings = replace(settings, patience=training.patience)
     if out is not None:
-        check_free(out, resume)
-        note_new_run(out, resume)
+        check_run_folder(out, resume, ANSWERS.format)
     transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer, teacher.teacher)
@@ -224,16 +221,24 @@ def _distill_from_teacher(
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
         )
+        # A refused run is refused before a plan that looks accepted.
+        answered = (
+            prepared.count_answered(out, any_teacher=any_teacher)
+            if resume and out is not None
+            else 0
+        )
     print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
     if resume and out is not None:
-        checks = prepared.count_checks(out, resuming.consistency_checks)
+        requested = resuming.consistency_checks
+        checks = prepared.count_checks(out, requested)
         print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)
+        print_nothing_to_check(requested, checks, answered)
     if spending.dry_run:
-        _print_dry_run(prepared, opened, out if resume else None, any_teacher=any_teacher)
+        _print_dry_run(prepared, opened, out if resume else None, answered)
         return
     assert out is not None  # checked above
     if resume:
-        _print_answered(prepared, out, answered_in_distill_run(out))
+        _print_answered(prepared, out, answered)
         sys.stdout.flush()  # progress is written to stderr
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
@@ -248,7 +253,7 @@ def _distill_from_teacher(
 
 
 def _print_dry_run(
-    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, *, any_teacher: bool
+    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, answered: int
 ) -> None:
     """Prints how long a run takes, and how many of its queries are answered.
 
@@ -256,14 +261,12 @@ def _print_dry_run(
         prepared: The run.
         teacher: The teacher as it was opened, which may limit the rate of its queries.
         run: The folder of the run to resume, or None.
-        any_teacher: Whether the run may have had another teacher.
+        answered: The number of answered queries.
     """
     from db3kd.pipelines.distill_notes import seconds_of_asking
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     times = time_prepared_steps(prepared, [prepared.plan])
-    with naming_options(images="--data"):
-        answered = 0 if run is None else prepared.count_answered(run, any_teacher=any_teacher)
     print_times(
         times,
         prepared.plan,

@@ -8,7 +8,8 @@ import typer
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import DryRun, ImageOptions, PricePer1000, Seed, Split, load_split_or_all
-from db3kd.cli.plan_output import price_text
+from db3kd.cli.outputs import printing_notes
+from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.teacher_options import TEACHER_HELP, Device, ModelFileOptions
 from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun, plural
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from db3kd.data.image_set import ImageSet
+    from db3kd.querying.sent_queries import SentQueries
     from db3kd.teachers import Teacher
 
 
@@ -79,6 +81,7 @@ def evaluate(
     """
     from db3kd.data.class_names import matched, renumbered
     from db3kd.labelling.sample_choice import draw_samples
+    from db3kd.querying.sent_queries import SentQueries
     from db3kd.teachers.base import class_names_of
 
     name = _one_model(student, model)
@@ -99,11 +102,15 @@ def evaluate(
     drawn = "" if len(loaded) == whole else f" of {whole:,}"
     noun = input_noun(loaded.image_shape)
     print(f"{plural(noun):<10} {len(loaded):,}{drawn}: {part} of {images.data}")
-    print(f"queries    {_queries(len(loaded), name, evaluated, agree_with, price_per_1000)}")
+    asked = _asked(name, evaluated, agree_with)
+    queries = len(loaded) * len(asked)
+    price = price_text(queries, price_per_1000)
+    print(f"queries    {len(loaded):,}, answered by {' and by '.join(asked)}{price}")
     if dry_run:
         print("dry run    no query was sent")
         return
-    decisions = _decide_all(evaluated, loaded)
+    sent = SentQueries()
+    decisions = _decide_all(evaluated, loaded, sent)
     if labels is not None:
         correct = int((decisions == labels).sum())
         print(
@@ -113,11 +120,12 @@ def evaluate(
         decisions = renumbered(
             decisions, class_names_of(evaluated), class_names_of(teacher), name, agree_with
         )
-        agreeing = int((decisions == _decide_all(teacher, loaded)).sum())
+        agreeing = int((decisions == _decide_all(teacher, loaded, sent)).sum())
         print(
             f"agreement  {agreeing / len(loaded):.2%} "
             f"({agreeing:,} of {counted(len(loaded), noun)})"
         )
+    print_paid_twice(sent.lost, 10, others=queries, price_per_1000=price_per_1000)
 
 
 def _one_model(student: str | None, models: Sequence[str] | None) -> str:
@@ -190,26 +198,22 @@ def _open(
     return opened
 
 
-def _queries(
-    images: int, name: str, evaluated: "Teacher", agree_with: str | None, price: float | None
-) -> str:
-    """Returns the number of queries to each model, and their price."""
+def _asked(name: str, evaluated: "Teacher", agree_with: str | None) -> list[str]:
+    """Returns the names of the models that may cost a query for each image."""
     from db3kd.teachers import ModuleTeacher, OnnxTeacher
 
     model = getattr(evaluated, "teacher", evaluated)  # behind a RescaledTeacher
     in_memory = isinstance(model, ModuleTeacher | OnnxTeacher)
-    asked = [f"{name} on this machine" if in_memory else name]
-    if agree_with is not None:
-        # A network in memory beside its teacher is the student, which costs nothing.
-        asked = [agree_with] if in_memory else [name, agree_with]
-    each = " and by ".join(asked)
-    price_of_all = price_text(images * len(asked), price)
-    return f"{images:,}, answered by {each}{price_of_all}"
+    if agree_with is None:
+        return [f"{name} on this machine" if in_memory else name]
+    # A network in memory beside its teacher is the student, which costs nothing.
+    return [agree_with] if in_memory else [name, agree_with]
 
 
-def _decide_all(teacher: "Teacher", images: "ImageSet") -> "Tensor":
+def _decide_all(teacher: "Teacher", images: "ImageSet", sent: "SentQueries") -> "Tensor":
     import torch
 
     from db3kd.querying import decide_all
 
-    return decide_all(teacher, images.read, torch.arange(len(images)))
+    with printing_notes(), sent.noted():
+        return decide_all(teacher, images.read, torch.arange(len(images)), sent=sent)

@@ -14,10 +14,10 @@ import typer
 
 from db3kd.cli.errors import naming_options, one_line
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
-from db3kd.cli.outputs import refuse_existing
+from db3kd.cli.outputs import printing_notes, refuse_existing
 from db3kd.cli.teacher_options import TEACHER_HELP, ModelFileOptions
 from db3kd.errors import ArgumentError
-from db3kd.wording import counted
+from db3kd.wording import also_paid, counted
 
 if TYPE_CHECKING:
     from db3kd.tables import Feature
@@ -191,8 +191,9 @@ def _query_time(teacher: "Teacher", count: int) -> tuple[str, str]:
     """Queries random images; the first query is not timed, because it may include set-up."""
     import torch
 
+    from db3kd.querying.driver import decide_all
+    from db3kd.querying.sent_queries import SentQueries
     from db3kd.tables import Features
-    from db3kd.teachers.decide import decide_checked
 
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(count, *teacher.image_shape, generator=generator)
@@ -201,13 +202,16 @@ def _query_time(teacher: "Teacher", count: int) -> tuple[str, str]:
         images = features.project(images)
     lower, upper = teacher.bounds
     images = (lower + (upper - lower) * images).clamp(lower, upper)
-    decide_checked(teacher, images[:1])
-    started = perf_counter()
-    decide_checked(teacher, images[1:])
+    rows, sent = torch.arange(count), SentQueries()
+    with printing_notes(), sent.noted():
+        decide_all(teacher, images.__getitem__, rows[:1], sent=sent)
+        started = perf_counter()
+        decide_all(teacher, images.__getitem__, rows[1:], count, sent=sent)
     milliseconds = 1000 * (perf_counter() - started) / (count - 1)
     batch = min(count - 1, teacher.max_batch)
     return "query time", (
         f"{milliseconds:.3g} ms per query in calls of {batch:,}; {count:,} queries were sent"
+        f"{also_paid(sent.lost)}"
     )
 
 

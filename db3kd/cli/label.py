@@ -18,13 +18,14 @@ from db3kd.cli.label_options import (
 )
 from db3kd.cli.option_sets import COMMON, expand_option_sets
 from db3kd.cli.options import CheckedResumeOptions, ImageOptions, Split
-from db3kd.cli.outputs import hint_at_resuming, note_new_run
+from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
     TIME_OF_QUERIES,
     price_text,
     print_answered,
     print_checks,
     print_checks_plan,
+    print_nothing_to_check,
     print_paid_twice,
     surrogate_text,
 )
@@ -105,15 +106,14 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --surrogate auto --out runs/auto
     """
+    from db3kd.labelling.labels import LABELS
     from db3kd.labelling.planned_run import RunExecution, plan_source_run
     from db3kd.labelling.run_writer import carry_out
-    from db3kd.storage.existing_runs import check_free
 
     search.refuse_unused(budget)
     resuming.check()
     settings, soft_label_settings = search.settings(budget), soft_labels.settings()
-    check_free(out, resuming.resume)
-    note_new_run(out, resuming.resume)
+    check_run_folder(out, resuming.resume, LABELS.format)
     source = images.source(split, teacher.teacher, search.surrogate)
     loaded = source.load()
     noun = input_noun(loaded.image_shape)
@@ -180,7 +180,10 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
     if surrogate.why:
         cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
         print(f"surrogate      {cost}: {surrogate.why}")
-    print_checks_plan(planned.count_checks(so_far), queries, price, width=13)
+    checks = planned.count_checks(so_far)
+    print_checks_plan(checks, queries, price, width=13)
+    requested = planned.execution.consistency_checks
+    print_nothing_to_check(requested, checks, so_far.answered, width=13)
     print_answered(
         so_far.answered,
         queries,
@@ -268,7 +271,7 @@ def _print_summary(
     others = f" and {totals.other_queries:,} others" if totals.other_queries else ""
     print(
         f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample{others}"
-        f"{price_text(queries, price)}{also_paid(paid_twice)}"
+        f"{price_text(queries, price)}{also_paid(paid_twice, queries, price)}"
     )
     print_paid_twice(paid_twice, 14)
     if without := totals.statuses["budget"]:

@@ -41,8 +41,27 @@ def check_weights_file(path: Path) -> None:
     refuse_existing(path.with_suffix(".json"))
 
 
+def check_run_folder(out: Path, resume: bool, format: str) -> None:
+    """Checks, before any work, that --out can take a new run, or has the run to resume.
+
+    Args:
+        out: The value of --out.
+        resume: Whether --resume was given.
+        format: The format of the command's runs.
+
+    Raises:
+        FileNotFoundError: See `check_resumable`.
+        FileExistsError: See `check_free`.
+    """
+    from db3kd.storage.existing_runs import check_free, check_resumable
+
+    check_resumable(out, resume, format)
+    check_free(out, resume)
+    note_new_run(out, resume)
+
+
 def note_new_run(out: Path, resume: bool, *runs: Path) -> None:
-    """Prints a note if there is no run to resume, so that a mistyped --out is seen.
+    """Prints a note if the folder of the run to resume is empty, so that a new one starts.
 
     Args:
         out: The value of --out.
@@ -53,6 +72,17 @@ def note_new_run(out: Path, resume: bool, *runs: Path) -> None:
 
     if resume and not any(map(holds_run, runs or (out,))):
         print(f"note: no run in {out} to resume; this is a new one", file=sys.stderr)
+
+
+@contextmanager
+def printing_notes() -> Iterator[None]:
+    """Prints the notes of an error that ends the block, which the line of the error lacks."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        for note in getattr(error, "__notes__", ()):
+            print(f"note: {note}", file=sys.stderr)
+        raise
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from db3kd.progress import duration
-from db3kd.wording import also_paid, counted, money, plain_number
+from db3kd.wording import also_paid, counted, money, paid_twice_text, plain_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +64,21 @@ def print_checks_plan(
             f"{price_text(checks, price_per_1000)}; with them at most {total:,}"
             f"{price_text(total, price_per_1000)}"
         )
+
+
+def print_nothing_to_check(requested: int, checks: int, answered: int, *, width: int = 9) -> None:
+    """Prints that no known answer of a resumed run is repeated, although this was requested.
+
+    Args:
+        requested: The value of --consistency-checks.
+        checks: How many queries repeat known answers.
+        answered: The number of answered queries; without any, there is nothing to repeat.
+        width: The width of the first column.
+    """
+    from db3kd.querying.consistency import NOTHING_TO_CHECK, is_unchecked
+
+    if is_unchecked(requested, checks, answered):
+        print(f"{'checks':<{width}}  {NOTHING_TO_CHECK}")
 
 
 def print_comparison_plan(
@@ -191,7 +206,7 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
         print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")
     print(
         f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}"
-        f"{also_paid(result.paid_twice)}"
+        f"{also_paid(result.paid_twice, result.queries, price_per_1000)}"
     )
     print_checks(result.check_queries, result.checks)
     print_paid_twice(result.paid_twice, 10)
@@ -257,18 +272,23 @@ def surrogate_text(
     return f"{cost}{known}: {last['why']}"
 
 
-def print_paid_twice(queries: int, width: int) -> None:
+def print_paid_twice(
+    queries: int, width: int, *, others: int = 0, price_per_1000: float | None = None
+) -> None:
     """Prints how many queries may have been paid for without a usable answer, if any.
 
     Args:
         queries: From `queries_paid_twice`.
         width: The width of the first column.
+        others: All other queries, if the highest possible price is printed here.
+        price_per_1000: The price of 1,000 queries, or None.
     """
     if queries:
-        print(
-            f"{'paid twice':<{width}} at most {counted(queries, 'query')}, sent without an answer "
-            "that could be used"
-        )
+        price = ""
+        if price_per_1000 is not None:
+            highest = money((queries + others) * price_per_1000 / 1000)
+            price = f", so the price is at most {highest}"
+        print(f"{'paid twice':<{width}} {paid_twice_text(queries)}{price}")
 
 
 def price_text(queries: int, price_per_1000: float | None) -> str:

@@ -110,12 +110,13 @@ def surrogate(
         out, opened, source, settings, images=loaded, limit=limit, resume=resume
     )
     noun = input_noun(loaded.image_shape)
+    # A refused run is refused before a plan that looks accepted.
+    finished, answered = out.exists(), prepared.count_answered(any_teacher=any_teacher)
     print(
         f"plan           {counted(prepared.queries, 'query')}: "
         f"{counted(len(prepared.chosen), noun)} in {counted(queries_per_sample, 'version')} each"
         f"{price_text(prepared.queries, plan.price_per_1000)}"
     )
-    finished, answered = out.exists(), prepared.count_answered(any_teacher=any_teacher)
     print_answered(answered, prepared.queries, plan.price_per_1000, finished=finished, width=13)
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
@@ -135,7 +136,7 @@ def _print_summary(
     per_sample = manifest["settings"]["surrogate"]["queries_per_sample"]
     print(
         f"queries        {queries:,}, {per_sample:,} per sample{price_text(queries, price)}"
-        f"{also_paid(paid_twice)}"
+        f"{also_paid(paid_twice, queries, price)}"
     )
     print_paid_twice(paid_twice, 14)
     held_out = manifest["held_out"]

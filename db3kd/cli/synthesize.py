@@ -11,7 +11,7 @@ import typer
 from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets, refuse_options
 from db3kd.cli.options import PlanOptions, ResumeOptions, Seed, given, parse_counts
-from db3kd.cli.outputs import hint_at_resuming, note_new_run
+from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import price_text, print_answered, print_paid_twice
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.wording import also_paid, counted
@@ -186,15 +186,23 @@ def synthesize(
         db3kd synthesize --teacher teacher.safetensors --samples 1000 --moves 10
         --snapshots 0,5,10 --out runs/moved
     """
-    from db3kd.storage.existing_runs import check_free, queries_paid_twice
-    from db3kd.synthesis.sample_run import answered_in_sample_run, write_pseudo_samples
+    from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
+    from db3kd.storage.existing_runs import queries_paid_twice
+    from db3kd.storage.run_comparison import compare_with_runs
+    from db3kd.synthesis.sample_run import (
+        answered_in_sample_run,
+        expected_samples,
+        write_pseudo_samples,
+    )
 
     resuming.check()
     resume = resuming.resume
     settings = synthesis.settings()
-    check_free(out, resume)
-    note_new_run(out, resume)
+    check_run_folder(out, resume, PSEUDO_SAMPLES.format)
     opened = teacher.open()
+    if resume:  # a refused run is refused before a plan that looks accepted
+        expected = expected_samples(out, opened, settings)
+        compare_with_runs([expected], any_teacher=resuming.accept_changed_teacher)
     samples = counted(settings.samples, "pseudo sample")
     most = "no maximum number of queries; --budget or --queries-per-sample sets one"
     if (queries := settings.max_queries) is not None:
@@ -233,7 +241,8 @@ def _print_totals(totals: "SynthesisTotals", price_per_1000: float | None, paid_
     print(f"pseudo samples {totals.samples:,}: {statuses}")
     print(
         f"queries        {totals.queries:,}, of which {totals.start_queries:,} for starts"
-        f"{price_text(totals.queries, price_per_1000)}{also_paid(paid_twice)}"
+        f"{price_text(totals.queries, price_per_1000)}"
+        f"{also_paid(paid_twice, totals.queries, price_per_1000)}"
     )
     print(f"by class       {', '.join(f'{count:,}' for count in totals.kept)}")
     if totals.mean_distance is not None:

@@ -13,7 +13,7 @@ from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob, LabelStore
-from db3kd.labelling.labels import Labels
+from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.planned_run import RunExecution, plan_run
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.run_surrogate import SurrogatePlanner, network_or_planner
@@ -21,9 +21,9 @@ from db3kd.labelling.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.totals import Totals, add_up
 from db3kd.progress import ProgressListener, check_progress
-from db3kd.querying.consistency import check_consistency_checks
+from db3kd.querying.consistency import check_consistency_checks, warn_if_unchecked
 from db3kd.storage.changed_teachers import check_accepts_teacher
-from db3kd.storage.existing_runs import check_free
+from db3kd.storage.existing_runs import check_free, check_resumable
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
@@ -78,8 +78,8 @@ def label(
         out: A run folder that keeps each answer, like the one of `db3kd label --out`. This
             function and the command can continue each other's runs with the same images, teacher
             and settings.
-        resume: Whether to continue the run in `out`, if there is one. The run must have the same
-            teacher, images and settings.
+        resume: Whether to continue the run in `out`; an empty folder begins it. The run must have
+            the same teacher, images and settings.
         recovered: The attribute `.recovered` of an earlier call's error; its answers are reused.
             The teacher, images and settings must be the same.
         rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
@@ -105,6 +105,7 @@ def label(
             as a `TeacherChangedError`, if answers have changed. Without `out`, every error or
             interrupt has `.recovered` if there are answers to keep.
         FileExistsError: If `out` is not empty and `resume` is False.
+        FileNotFoundError: If `out` does not exist and `resume` is True.
     """
     check_flag(resume, "resume")
     check_flag(rare_classes, "rare_classes")
@@ -135,6 +136,7 @@ def label(
     if out is None:
         order = DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
     else:
+        check_resumable(out, resume, LABELS.format)
         check_free(out, resume)  # before the images are read
         order = DecisionOrder(rare_classes=rare_classes)
     job = LabelJob.prepare(
@@ -157,6 +159,10 @@ def label(
         accept_changed_teacher=accept_changed_teacher,
     )
     planned = plan_run(out, job, surrogate=surrogate, resume=resume, execution=execution)
+    if consistency_checks:
+        so_far = planned.count_queries()
+        checks = planned.count_checks(so_far)
+        warn_if_unchecked(consistency_checks, checks, so_far.answered)
     carry_out(planned, shown)
     return load_labels(out)
 
@@ -240,6 +246,7 @@ def _label_in_memory(
     with kept.attached(), job.shown(progress, before) as listener:
         for position, chunk in job.run(kept, listener):
             kept.add(position, chunk)
+    kept.warn_of_lost()
     labels = kept.labels
     assert labels is not None  # an index is never empty
     return labels

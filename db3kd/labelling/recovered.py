@@ -13,6 +13,7 @@ from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
+from db3kd.querying.sent_queries import SentQueries
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.journal import take_answers
 from db3kd.storage.journal_format import Call, digest_of
@@ -172,6 +173,12 @@ class Recovered:
         self._chunks[position] = chunk
         journal = self._journals.pop(position, None)
         self._lost += 0 if journal is None else journal.maybe_paid
+
+    def warn_of_lost(self) -> None:
+        """Logs a warning if queries were sent without an answer that could be used."""
+        sent = SentQueries()
+        sent.lose(self.maybe_paid)
+        sent.warn()
 
     def check(self, other: "Recovered") -> None:
         """Checks that `other` is the same labelling.

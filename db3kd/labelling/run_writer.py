@@ -20,7 +20,7 @@ from db3kd.labelling.worker_pool import RayWorkerPool, start_workers
 from db3kd.progress import ProgressListener
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
-from db3kd.storage.existing_runs import check_free
+from db3kd.storage.existing_runs import check_free, check_resumable
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
 
@@ -60,7 +60,7 @@ def write_run(
         soft_labels: How to make soft labels, which are stored too; None for distances only.
         surrogate: A surrogate of the teacher, or `db3kd.AutoSurrogate()`, as for `db3kd.label`;
             part of the run's identity.
-        resume: Whether to continue the run in `folder`, if there is one. Teacher, images and
+        resume: Whether to continue the run in `folder`; an empty one begins it. Teacher, images and
             settings have to be those of the run. Labels and totals become those of a run without a
             stop. A finished run sends no query.
         execution: Workers, concurrency and checks; `RunExecution()` by default.
@@ -70,6 +70,7 @@ def write_run(
 
     Raises:
         FileExistsError: If the folder is in use.
+        FileNotFoundError: If the folder does not exist and `resume` is True.
         ValueError: If the images do not fit the teacher, or if the folder holds another run.
         TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class;
             as a `TeacherChangedError`, if answers have changed. Paid answers are kept; a folder
@@ -77,6 +78,7 @@ def write_run(
         ChildProcessError: If a shard keeps killing workers.
         OSError: If the disk fails.
     """
+    check_resumable(folder, resume, LABELS.format)
     check_free(folder, resume)
     if execution is not None and execution.workers is not None:
         import_ray()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from db3kd.answers.answers import Answers
 from db3kd.validation import are_equal
-from db3kd.wording import InputNoun, counted
+from db3kd.wording import InputNoun, counted, money
 
 _FEW = 10
 """With fewer held-out images, a share of them says nothing about the student."""
@@ -106,7 +106,8 @@ def absent_classes_warning(
 
 
 LONGER_RUN = (
-    "It costs no query: resume the run in its folder with a longer time limit, or with none."
+    "It costs no query: resume the run in its folder with a longer time limit, or with none; its "
+    "networks are then trained from the start."
 )
 """How to train the student of a run for longer."""
 
@@ -147,16 +148,22 @@ def few_held_out(held_out: int, tested: bool, noun: InputNoun = "image") -> str:
     return found
 
 
-def paid_twice_note(queries: int) -> str:
+def paid_twice_note(queries: int, others: int = 0, price_per_1000: float | None = None) -> str:
     """Returns what to know about a run that sent queries without a usable answer.
 
     Args:
         queries: At most how many queries were paid twice, at least 1.
+        others: All queries of the run, each counted once, if the note states a price.
+        price_per_1000: The price of 1,000 queries; None to state none.
     """
+    price = ""
+    if price_per_1000 is not None:
+        highest = money((others + queries) * price_per_1000 / 1000)
+        price = f" With them, the price is at most {highest}."
     return (
         f"At most {counted(queries, 'query')} may have been paid for twice, because an answer was "
         "lost: a process stopped, the teacher failed, or a request was repeated. The totals count "
-        "them once."
+        f"them once.{price}"
     )
 
 

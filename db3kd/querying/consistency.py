@@ -43,6 +43,27 @@ def check_consistency_checks(checks: int, resume: bool) -> None:
         )
 
 
+NOTHING_TO_CHECK = "none, because no new query is left before which answers would be repeated"
+"""Why a resumed run checks nothing."""
+
+
+def is_unchecked(requested: int, checks: int, answered: int) -> bool:
+    """Returns whether no known answer of a run is repeated, although this was requested.
+
+    Args:
+        requested: The argument `consistency_checks`.
+        checks: How many queries repeat known answers.
+        answered: The number of answered queries; without any, there is nothing to repeat.
+    """
+    return requested > 0 and checks == 0 and answered > 0
+
+
+def warn_if_unchecked(requested: int, checks: int, answered: int) -> None:
+    """Logs a warning if `is_unchecked`."""
+    if is_unchecked(requested, checks, answered):
+        _LOG.warning("consistency_checks: %s", NOTHING_TO_CHECK)
+
+
 @dataclass(frozen=True)
 class ConsistencyCheck:
     """How the teacher of a resumed run is checked.

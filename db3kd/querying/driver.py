@@ -1,12 +1,14 @@
 """Runs searches against a teacher: the only place that spends queries."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Result, Search, fitting_batch_size, query_in_batches
+from db3kd.querying.sent_queries import SentQueries
 from db3kd.querying.session import AnswerJournal, JournaledSession, QuerySession, SearchTask
 from db3kd.teachers.base import Teacher
 
@@ -24,6 +26,7 @@ def run(
     ledger: Ledger,
     on_answers: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
+    sent: SentQueries | None = None,
 ) -> Result:
     """Runs a search to its end and returns its result.
 
@@ -43,13 +46,16 @@ def run(
         journal: Holds answers from an earlier run of the same search, which are booked but not
             sent again, and keeps all others. If the process is killed, at most the answers of one
             call of the teacher are lost, or those in flight if the teacher streams its answers.
+        sent: Without a journal, counts the answers, and the queries that may have been paid for
+            without one. By default, a warning is logged if there are any of these, and an error
+            gets a note with both numbers.
 
     Raises:
         TeacherError: If the teacher fails, or does not return one class per image.
         OSError: If the journal cannot be written.
         ValueError: If the journal belongs to another search.
     """
-    return run_until_complete(run_stepwise(search, teacher, ledger, on_answers, journal))
+    return run_until_complete(run_stepwise(search, teacher, ledger, on_answers, journal, sent))
 
 
 def run_stepwise(
@@ -58,6 +64,7 @@ def run_stepwise(
     ledger: Ledger,
     on_answers: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
+    sent: SentQueries | None = None,
 ) -> SearchTask[Result]:
     """Runs a search with pauses, in which other searches may run.
 
@@ -70,15 +77,22 @@ def run_stepwise(
         ledger: See `run`.
         on_answers: See `run`.
         journal: See `run`.
+        sent: See `run`.
 
     Returns:
         A task for `run_until_complete` or `db3kd.querying.concurrent.run_concurrently`.
     """
-    session = (
-        QuerySession(teacher, ledger, on_answers)
-        if journal is None
-        else JournaledSession(teacher, ledger, journal, on_answers)
-    )
+    if journal is not None:
+        journaled = JournaledSession(teacher, ledger, journal, on_answers)
+        return (yield from _steps(search, journaled, ledger))
+    counter = SentQueries() if sent is None else sent
+    session = QuerySession(teacher, ledger, on_answers, counter)
+    with counter.reported() if sent is None else nullcontext():
+        return (yield from _steps(search, session, ledger))
+
+
+def _steps(search: Search[Result], session: QuerySession, ledger: Ledger) -> SearchTask[Result]:
+    """Runs a search in a session, which answers its queries."""
     decisions = None
     while True:
         try:
@@ -111,6 +125,7 @@ def decide_all(
     on_answers: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
     check_first: Callable[[Tensor], None] | None = None,
+    sent: SentQueries | None = None,
 ) -> Tensor:
     """Asks the teacher for the class of each image: exactly one query per image.
 
@@ -128,6 +143,7 @@ def decide_all(
         check_first: Called once with the first `FIRST_CHECKED` decisions, before more images are
             queried; not called if there are no more, or if the journal holds answers for some
             of them, because an earlier process then continued. It may raise an error.
+        sent: See `run`.
 
     Returns:
         The classes in the order of `index`, `[N] int64` on the CPU.
@@ -152,4 +168,4 @@ def decide_all(
 
     search = decide(index) if check_first is None else decide_and_check(check_first)
     budget = Ledger(torch.tensor([len(index)]))
-    return run(search, teacher, budget, on_answers, journal).cpu()
+    return run(search, teacher, budget, on_answers, journal, sent).cpu()

@@ -10,6 +10,7 @@ from torch import Tensor
 from db3kd.progress_answers import AnswerCounter
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query, Result
+from db3kd.querying.sent_queries import SentQueries
 from db3kd.teachers.base import PendingDecisions, Teacher, TeacherError
 from db3kd.teachers.decide import decide_async_checked, open_stream
 
@@ -74,14 +75,22 @@ class QuerySession:
             the ledger has spent, even if the search fails or is interrupted. The number is negative
             if answers turned out to be invalid and were refunded. An `AnswerCounter` counts
             answers from a journal apart.
+        sent: Counts the answers, and the queries that may have been paid for without one. Those of
+            an `AsyncTeacher`, a module in this process, cost nothing and are not counted.
     """
 
     def __init__(
-        self, teacher: Teacher, ledger: Ledger, on_answers: Callable[[int], None] | None = None
+        self,
+        teacher: Teacher,
+        ledger: Ledger,
+        on_answers: Callable[[int], None] | None = None,
+        sent: SentQueries | None = None,
     ) -> None:
         self._teacher = teacher
         self._ledger = ledger
         self._on_answers = on_answers
+        self._sent = SentQueries() if sent is None else sent
+        self._is_free = hasattr(teacher, "decide_async")
         self._unconfirmed: deque[tuple[PendingDecisions, Tensor]] = deque()
 
     def answer(self, query: Query) -> SearchTask[Tensor]:
@@ -121,7 +130,7 @@ class QuerySession:
         """Asks about images that are paid for."""
         yield from ()  # a task that never pauses
         try:
-            pending = self._ask(images, accounts)
+            pending = self._ask_counting_lost(images, accounts)
             if pending.done():
                 decisions = self._await_and_book(pending, accounts)
             else:
@@ -134,10 +143,27 @@ class QuerySession:
         self._report(len(decisions))
         return decisions
 
-    def _ask(self, images: Tensor, accounts: Tensor) -> PendingDecisions:
+    def _ask_counting_lost(self, images: Tensor, accounts: Tensor) -> PendingDecisions:
+        """Asks the teacher, and counts the answers that are lost, because nothing keeps them."""
+        try:
+            return self._ask(images, accounts, self._sent.lose)
+        except BaseException as error:
+            lost = len(accounts)  # for example, at an interrupt
+            if isinstance(error, TeacherError):
+                lost = _at_most(error.maybe_paid, lost - len(error.answered))
+            if not self._is_free:
+                self._sent.lose(lost)
+            raise
+
+    def _ask(
+        self,
+        images: Tensor,
+        accounts: Tensor,
+        on_lost: Callable[[int], None] | None = None,
+    ) -> PendingDecisions:
         """Sends images to the teacher without waiting for its decisions."""
         try:
-            return decide_async_checked(self._teacher, images)
+            return decide_async_checked(self._teacher, images, on_lost)
         except TeacherError as error:
             self._ledger.book(accounts[: len(error.answered)])
             raise
@@ -163,6 +189,8 @@ class QuerySession:
             raise
 
     def _report(self, answers: int) -> None:
+        if not self._is_free:
+            self._sent.answered += answers
         if answers and self._on_answers is not None:
             self._on_answers(answers)
 

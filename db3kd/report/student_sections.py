@@ -81,7 +81,9 @@ def key_figures(report: StudentReport) -> list[tuple[str, str]]:
         price = report.price(report.queries)
         if price is not None:
             rate = money(report.price_per_1000 or 0)
-            found.append((money(price), f"price, at {rate} per 1,000 queries"))
+            highest = report.price(report.queries + report.paid_twice) or 0.0
+            twice = f"; at most {money(highest)} with those paid twice" if report.paid_twice else ""
+            found.append((money(price), f"price, at {rate} per 1,000 queries{twice}"))
         seconds = sum(stage.seconds for stage in report.stages)
         found.append((duration(seconds), "time (h:mm:ss)"))
     return found

@@ -1,12 +1,16 @@
 """What a folder holds before a run is opened in it, and whether a run may begin there."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
-from db3kd.errors import OutputExistsError
+from db3kd.errors import InputNotFoundError, OutputExistsError
 from db3kd.storage.filesystem import check_parents, check_writable, is_leftover
 from db3kd.storage.lost_queries import count_lost
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
+
+_MAX_SUGGESTED = 3
+"""Runs that an error suggests."""
 
 
 def holds_run(path: str | Path) -> bool:
@@ -67,6 +71,53 @@ def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = Tru
             "choose another"
         )
     check_writable(path)
+
+
+def check_resumable(path: str | Path, resume: bool, format: str | None = None) -> None:
+    """Checks that the folder of a run to resume exists, because a new run would pay again.
+
+    An empty folder is accepted, so that a supervisor can start and continue a run with the same
+    call.
+
+    Args:
+        path: The folder, or the weights file of a surrogate, which lies beside its folder.
+        resume: Whether a run is to be resumed; if not, nothing is checked.
+        format: The format of runs that the error may suggest; None for any.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+    """
+    path = Path(path)
+    if not resume or path.exists():
+        return
+    check_parents(path)
+    found = _runs_beside(path, format)
+    shown = ", ".join(map(str, found[:_MAX_SUGGESTED]))
+    more = ", …" if len(found) > _MAX_SUGGESTED else ""
+    beside = f"; beside it: {shown}{more}" if found else ""
+    raise InputNotFoundError(
+        f"{path}: expected the folder of the run to resume, got no such folder{beside}. To start a "
+        "new run, leave out resume=True, or create this folder first"
+    )
+
+
+def _runs_beside(path: Path, format: str | None) -> list[Path]:
+    """Returns the runs in the parent folder, those with a similar name first."""
+    if not path.parent.is_dir():
+        return []
+
+    def likeness(other: Path) -> float:
+        return difflib.SequenceMatcher(None, path.name, other.name).ratio()
+
+    runs = [each for each in sorted(path.parent.iterdir()) if _is_run(each, format)]
+    return sorted(runs, key=likeness, reverse=True)
+
+
+def _is_run(path: Path, format: str | None) -> bool:
+    try:
+        return holds_run(path) and (format is None or read_manifest(path)["format"] == format)
+    except (OSError, ValueError, KeyError):  # not a folder of this user, or damaged
+        return False
 
 
 def queries_paid_twice(*folders: str | Path) -> int:

@@ -20,6 +20,20 @@ _CAUSES = (
 )
 """Entries that others follow from, such as the budget of a run, which determines its plan."""
 
+_BUDGETS = (
+    "settings.plan.budget",
+    "settings.budget",
+    "settings.queries",
+    "settings.synthesis.queries",
+)
+"""Entries that hold the budget of a run."""
+
+_FIXED_BUDGET = (
+    "; the budget of a run is fixed, because it decides which queries are sent: continue with the "
+    "old one, or start another run in another folder, which pays for its answers anew"
+)
+"""What a user can do who wants another budget."""
+
 _LATER_CAUSES = ("settings.surrogate",)
 """Further ones, which may themselves follow from one of `_CAUSES`."""
 
@@ -138,6 +152,8 @@ def describe_differences(differences: Sequence[Difference]) -> str:
         text += f"; and {len(names) - _MAX_LISTED:,} more"
     if not found.keys().isdisjoint(TEACHER):
         text += _SAME_TEACHER
+    if "data" not in found and not found.keys().isdisjoint(_BUDGETS) and len(names) == 1:
+        return text + _FIXED_BUDGET
     if "data" not in found:
         return f"{text}; pass what the run was started with, or start another run in another folder"
     return (

@@ -310,6 +310,15 @@ class RunFolder:
         self._write_manifest()
         remove_lost(self.path)
 
+    def update_totals(self, totals: Mapping[str, Any]) -> None:
+        """Replaces some totals of a finished run that do not describe its shards.
+
+        Args:
+            totals: The totals to replace.
+        """
+        self.manifest["totals"] = self.manifest["totals"] | plain(totals)
+        self._write_manifest()
+
     def _clear_up(self) -> None:
         """Removes what a killed process left unfinished, and records what was in flight."""
         for position in self._shards:

@@ -31,7 +31,7 @@ from db3kd.storage.changed_teachers import (
     check_accepts_teacher,
     compare_or_accept_teacher,
 )
-from db3kd.storage.existing_runs import check_free, holds_run
+from db3kd.storage.existing_runs import check_free, check_resumable, holds_run
 from db3kd.storage.manifest import (
     NAMES,
     TEACHER,
@@ -283,6 +283,7 @@ def check_out(out: Path, resume: bool = False) -> None:
     Raises:
         ValueError: If the suffix is not .safetensors.
         FileExistsError: If a file exists.
+        FileNotFoundError: If there are no files of an earlier run and `resume` is True.
     """
     if out.suffix != ".safetensors":
         raise ArgumentError("out", f"expected a name ending in .safetensors, got {out.name!r}")
@@ -292,4 +293,5 @@ def check_out(out: Path, resume: bool = False) -> None:
     for file in (out, manifest_file(out)):
         if file.exists():
             raise OutputExistsError(f"{file}: already exists; pass another out=")
+    check_resumable(folder, resume, AUGMENTED_DECISIONS.format)
     check_free(folder)

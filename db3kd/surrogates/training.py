@@ -21,8 +21,13 @@ from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.storage.changed_teachers import check_accepts_teacher
+from db3kd.storage.existing_runs import check_resumable
 from db3kd.storage.manifest import make_manifest
-from db3kd.surrogates.augmented_decisions import AugmentedDecisions, rows_with_clean_share
+from db3kd.surrogates.augmented_decisions import (
+    AUGMENTED_DECISIONS,
+    AugmentedDecisions,
+    rows_with_clean_share,
+)
 from db3kd.surrogates.boundary_points import BoundaryPoints
 from db3kd.surrogates.queries import (
     augment_samples,
@@ -52,7 +57,7 @@ def make_surrogate(
     Equal arguments give equal weights.
 
     Example:
-        >>> surrogate = db3kd.make_surrogate(teacher, images, out="runs/answers", resume=True)
+        >>> surrogate = db3kd.make_surrogate(teacher, images, out="runs/answers")
         >>> labels = db3kd.label(teacher, images, surrogate=surrogate.network)
 
     Args:
@@ -63,8 +68,8 @@ def make_surrogate(
         settings: `SurrogateSettings()` by default.
         out: A run folder that keeps each answer, so that none is paid for again after an error, an
             interrupt or a change of network.
-        resume: Whether to continue the run in `out`, if there is one. The teacher, the images and
-            the settings must be the same.
+        resume: Whether to continue the run in `out`; an empty folder begins it. The teacher, the
+            images and the settings must be the same.
         rare_classes: Whether to query all images even if the first 1,000 answers are all in one
             class.
         accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
@@ -77,6 +82,7 @@ def make_surrogate(
         ValueError: If images, bounds or model do not fit the teacher, or if `out` holds another
             run.
         FileExistsError: If `out` is not empty and `resume` is False.
+        FileNotFoundError: If `out` does not exist and `resume` is True.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     check_flag(resume, "resume")
@@ -84,6 +90,7 @@ def make_surrogate(
     check_accepts_teacher(accept_changed_teacher, resume)
     if out is not None:
         check_path(out, "out")
+        check_resumable(out, resume, AUGMENTED_DECISIONS.format)
     if resume and out is None:
         raise ArgumentError("resume", "needs out=, the folder to resume")
     settings = SurrogateSettings() if settings is None else settings

@@ -11,7 +11,7 @@ from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.existing_runs import check_free
+from db3kd.storage.existing_runs import check_free, check_resumable
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
@@ -79,7 +79,7 @@ def write_pseudo_samples(
     """Makes pseudo samples in a run folder, one shard at a time, and shows progress.
 
     Example:
-        >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher, resume=True)
+        >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher)
         >>> samples = db3kd.load_pseudo_samples("runs/pseudo")
 
     Paid answers are kept after an error; a run folder without any is removed.
@@ -88,13 +88,14 @@ def write_pseudo_samples(
         folder: Run folder.
         teacher: The teacher.
         settings: How samples are made; the defaults if None.
-        resume: Continue the run in the folder, if there is one. The samples are the same as without
+        resume: Continue the run in the folder; an empty one begins it. The samples are as without
             an interruption. Each time the process is killed, at most one call is paid twice.
         accept_changed_teacher: Whether the run keeps its answers and continues even if the teacher
             has another fingerprint. True needs `resume`.
 
     Raises:
         FileExistsError: If the folder holds files, and `resume` is off.
+        FileNotFoundError: If the folder does not exist, and `resume` is on.
         ValueError: If the folder holds a different run.
         TeacherError: As for `synthesize`.
         OSError: If the disk is full or not writable.
@@ -105,6 +106,7 @@ def write_pseudo_samples(
     check_path(folder, "folder")
     check_accepts_teacher(accept_changed_teacher, resume)
     teacher = as_teacher(teacher)
+    check_resumable(folder, resume, PSEUDO_SAMPLES.format)
     check_free(folder, resume)
     expected = expected_samples(folder, teacher, settings)
     if accept_changed_teacher:

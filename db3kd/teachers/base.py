@@ -3,6 +3,7 @@
 import os
 import sysconfig
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -181,6 +182,20 @@ class StreamingTeacher(Teacher, Protocol):
 
     def stream(self, images: Tensor) -> DecisionStream:
         """Prepares to decide any number of images on any device."""
+        ...
+
+
+class RepeatingTeacher(Teacher, Protocol):
+    """A teacher that may send a request again although its first attempt may have been paid for."""
+
+    def decide_counting_lost(self, images: Tensor, on_lost: Callable[[int], None] | None) -> Tensor:
+        """Does what `decide` does, and reports what may be paid twice.
+
+        Args:
+            images: See `decide`.
+            on_lost: Called with the number of images of a request before it is sent again, in any
+                thread.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from db3kd.teachers.base import (
     CompletedDecisions,
     DecisionStream,
     PendingDecisions,
+    RepeatingTeacher,
     StreamingTeacher,
     Teacher,
     TeacherError,
@@ -24,12 +25,15 @@ from db3kd.validation import INTEGER_DTYPES
 from db3kd.wording import counted, input_noun
 
 
-def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
+def decide_checked(
+    teacher: Teacher, images: Tensor, on_lost: Callable[[int], None] | None = None
+) -> Tensor:
     """Returns the teacher's class for each image, in calls of at most `teacher.max_batch` images.
 
     Args:
         teacher: The teacher.
         images: [N, *image_shape] on any device.
+        on_lost: See `RepeatingTeacher`.
 
     Returns:
         [N] int64 on the device of the images, every entry in [0, classes).
@@ -38,23 +42,26 @@ def decide_checked(teacher: Teacher, images: Tensor) -> Tensor:
         ValueError: If the images have another shape. The teacher is not called.
         TeacherError: If the teacher raises, or if its decisions are invalid. `error.answered`
             holds the decisions of the earlier calls and what the teacher reports for the failed
-            one.
+            one, and `error.maybe_paid` is the number of further images that may have been paid
+            for, without those of `on_lost`.
 
     Example:
         >>> decide_checked(teacher, torch.rand(1000, 1, 28, 28)).shape
         torch.Size([1000])
     """
-    return decide_async_checked(teacher, images).result()
+    return decide_async_checked(teacher, images, on_lost).result()
 
 
-def decide_async_checked(teacher: Teacher, images: Tensor) -> PendingDecisions:
+def decide_async_checked(
+    teacher: Teacher, images: Tensor, on_lost: Callable[[int], None] | None = None
+) -> PendingDecisions:
     """Like `decide_checked`, but an `AsyncTeacher` may still be computing the decisions.
 
     Errors that the teacher finds later are raised by `PendingDecisions.result`.
     """
     _check_shape(teacher, images)
     if not hasattr(teacher, "decide_async"):
-        return CompletedDecisions(_decide_in_batches(teacher, images))
+        return CompletedDecisions(_decide_in_batches(teacher, images, on_lost))
     with _ErrorsAsTeacherError(teacher, len(images)):
         return cast(AsyncTeacher, teacher).decide_async(images)
 
@@ -108,22 +115,33 @@ def _check_shape(teacher: Teacher, images: Tensor) -> None:
         )
 
 
-def _decide_in_batches(teacher: Teacher, images: Tensor) -> Tensor:
+def _decide_in_batches(
+    teacher: Teacher, images: Tensor, on_lost: Callable[[int], None] | None
+) -> Tensor:
     decisions = torch.empty(len(images), dtype=torch.int64, device=images.device)
     for start in range(0, len(images), teacher.max_batch):
         batch = images[start : start + teacher.max_batch]
         try:
-            decisions[start : start + len(batch)] = _decide_batch(teacher, batch)
+            decisions[start : start + len(batch)] = _decide_batch(teacher, batch, on_lost)
         except TeacherError as error:
             of_batch = error.answered[: len(batch)].to(decisions.device, torch.int64)
             error.answered = torch.cat([decisions[:start], of_batch])
+            unanswered = len(batch) - len(of_batch)
+            known = error.maybe_paid
+            error.maybe_paid = unanswered if known is None else min(known, unanswered)
             raise
     return decisions
 
 
-def _decide_batch(teacher: Teacher, images: Tensor) -> Tensor:
+def _decide_batch(
+    teacher: Teacher, images: Tensor, on_lost: Callable[[int], None] | None
+) -> Tensor:
     with _ErrorsAsTeacherError(teacher, len(images)):
-        decisions = teacher.decide(images.to(teacher.device))
+        placed = images.to(teacher.device)
+        if on_lost is not None and hasattr(teacher, "decide_counting_lost"):
+            decisions = cast(RepeatingTeacher, teacher).decide_counting_lost(placed, on_lost)
+        else:
+            decisions = teacher.decide(placed)
     check_decisions(decisions, len(images), teacher.classes, f"teacher {describe(teacher)}")
     return decisions
 

@@ -13,7 +13,10 @@ from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
 from db3kd.teachers.given_images import as_images
 from db3kd.validation import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
 
-_FORWARDED = ("decide_async", "stream", "details", "close", "requests")
+_OF_IMAGES = ("decide_async", "stream", "decide_counting_lost")
+"""Members that only some teachers have, and whose first argument is images."""
+
+_FORWARDED = (*_OF_IMAGES, "details", "close", "requests")
 """The members of the other teacher that a `RescaledTeacher` has if the other one has them."""
 
 
@@ -66,9 +69,9 @@ class RescaledTeacher:
         if teacher is None or name not in _FORWARDED:
             raise AttributeError(name)
         found = getattr(teacher, name)
-        if name not in ("decide_async", "stream"):
+        if name not in _OF_IMAGES:
             return found
-        return lambda images: found(self._rescaled(images))
+        return lambda images, *rest: found(self._rescaled(images), *rest)
 
     def _rescaled(self, images: Tensor) -> Tensor:
         lower, upper = self.bounds

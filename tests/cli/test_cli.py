@@ -145,23 +145,58 @@ def test_a_command_whose_output_is_not_read_to_its_end_ends_quietly(words):
 
 _COUNTING = ("--teacher", f"{TEACHERS}:CountingTeacher", "--dry-run")
 _DIGITS = (*_COUNTING, "--data", "digits", "--limit", 100)
+_QUICK = ("--student", "linear", "--proxy", "linear", "--steps", 2)
 
 
-@pytest.mark.parametrize(
-    ("command", "options"),
-    [
-        ("distill", (*_DIGITS, "--budget", 600)),
-        ("compare", (*_DIGITS, "--budget", 600)),
-        ("label", (*_DIGITS, "--budget", 600)),
-        ("surrogate", _DIGITS),
-        ("synthesize", (*_COUNTING, "--samples", 10, "--budget", 600)),
-    ],
-)
+_RESUMABLE = [
+    ("distill", (*_DIGITS, "--budget", 600)),
+    ("compare", (*_DIGITS, "--budget", 600)),
+    ("label", (*_DIGITS, "--budget", 600)),
+    ("surrogate", _DIGITS),
+    ("synthesize", (*_COUNTING, "--samples", 10, "--budget", 600)),
+]
+
+
+@pytest.mark.parametrize(("command", "options"), _RESUMABLE)
 def test_a_note_says_if_there_is_no_run_to_resume(tmp_path, command, options):
     out = tmp_path / ("new.safetensors" if command == "surrogate" else "new")
+    folder = out.with_suffix(".decisions") if command == "surrogate" else out
+    folder.mkdir()
     note = f"note: no run in {out} to resume; this is a new one\n"
 
     found = Result(command, *options, "--out", out, "--resume")
     assert (found.code, found.err) == (0, note)
     assert "note: no run" not in Result(command, *options, "--out", out).err
-    assert not out.exists()
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(("command", "options"), _RESUMABLE)
+def test_a_folder_that_does_not_exist_is_not_resumed(tmp_path, command, options):
+    out = tmp_path / ("missing.safetensors" if command == "surrogate" else "missing")
+    folder = out.with_suffix(".decisions") if command == "surrogate" else out
+    before = CountingTeacher.asked
+
+    for mode in ((), ("--dry-run",)):
+        given = [each for each in options if each != "--dry-run"]
+        message = fail(command, *given, *mode, "--out", out, "--resume")
+        assert f"{folder}: expected the folder of the run to resume, got no such folder." in message
+        assert "leave out --resume, or create this folder first" in message
+
+    assert CountingTeacher.asked == before and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("command", "options"), _RESUMABLE)
+def test_a_run_that_is_refused_shows_no_plan(tmp_path, command, options):
+    out = tmp_path / ("run.safetensors" if command == "surrogate" else "run")
+    quick = {
+        "distill": _QUICK,
+        "compare": (*_QUICK, "--seeds", 1, "--strategies", "decisions"),
+        "surrogate": ("--steps", 2),
+    }.get(command, ())
+    given = [each for each in options if each != "--dry-run"]
+    succeed(command, *given, *quick, "--out", out)
+
+    refused = Result(command, *given, *quick, "--out", out, "--resume", "--seed", 7)
+
+    assert (refused.code, refused.out) == (1, "")
+    assert "seed: was 0, is 7 (--seed)" in refused.err

@@ -103,8 +103,13 @@ def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
     assert CountingTeacher.asked - before == spent
     assert f"answered   {spent + before - first} queries; the run is finished" in again
     assert _without_answered(again) == _without_answered(printed)
-    message = fail(*asked(*DIGITS, "--out", out, "--resume", budget=700))
-    assert "different run: settings.plan.budget: was 600, is 700 (--budget); pass what" in message
+    refused = Result(*asked(*DIGITS, "--out", out, "--resume", budget=700))
+    assert (refused.code, refused.out) == (1, ""), "no plan that looks accepted"
+    assert (
+        "different run: settings.plan.budget: was 600, is 700 (--budget); the budget of a run is "
+        "fixed, because it decides which queries are sent: continue with the old one, or start "
+        "another run in another folder, which pays for its answers anew"
+    ) in refused.err
     message = fail(*asked(*DIGITS, "--out", out, "--resume", "--strategy", "bd"))
     assert 'run: settings.plan.strategy: was "auto", is "bd" (--strategy); pass what' in message
 
@@ -122,7 +127,8 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
     def contents() -> dict[Path, bytes]:
         return {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
 
-    assert "answered" not in succeed(*dry_run()) and not out.exists()
+    out.mkdir()
+    assert "answered" not in succeed(*dry_run()) and not list(out.iterdir())
     started = CountingTeacher.asked
     for _ in range(4):
         fail(*asked(*options, "--out", out, "--resume", teacher=TIRING, budget=budget))
@@ -292,6 +298,14 @@ def test_the_summary_says_how_many_queries_may_have_been_paid_twice(tmp_path):
         in (out / "report.md").read_text()
     )
 
+    again = ("--strategy", "bd", "--out", out, "--resume", "--price-per-1000", 1000)
+    priced = succeed(*asked(*DIGITS, *again))
+    *_, line = (line for line in priced.splitlines() if line.startswith("queries "))
+    queries = int(line.split()[1].strip(","))
+    assert line.endswith(f", plus at most 7 paid twice, so the price is at most {queries + 7}.00")
+    expected = f"per 1,000 queries; at most {queries + 7}.00 with those paid twice"
+    assert expected in (out / "report.md").read_text()
+
 
 @pytest.mark.parametrize("command", ["distill", "compare"])
 def test_rare_classes_without_images_are_refused(command):
@@ -356,6 +370,7 @@ def test_the_display_of_a_run_that_measures_distances_counts_its_held_out_images
 
 def test_a_dry_run_of_a_resumed_run_estimates_its_queries_from_those_so_far(tmp_path):
     out = tmp_path / "run"
+    out.mkdir()
     for _ in range(3):
         fail(*asked(*DIGITS, "--out", out, "--resume", teacher=TIRING))
     printed = succeed(*asked(*DIGITS, "--out", out, "--resume", "--dry-run"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+from served_doubles import Answer, Scripted
 
 from db3kd import load_data
 
@@ -148,3 +149,56 @@ def test_a_folder_of_another_kind_of_run_says_what_it_holds(run, tmp_path):
     message = fail("report", "--labels", answers)
     assert f"expected {labels}, got a run of db3kd distill (answers)" in message
     assert "version" not in message
+
+
+@pytest.fixture
+def service(tmp_path):
+    """A description of a service that computes the answer to every fourth request in vain."""
+
+    def script(number, asked, infer):
+        answer = infer(asked)
+        return Answer(500) if number % 4 == 1 else answer
+
+    with Scripted(CountingTeacher(), script) as server:
+        file = tmp_path / "teacher.toml"
+        file.write_text(
+            f'url = "{server.model}"\nimage_shape = [1, 8, 8]\nclasses = 10\n'
+            "[requests]\nbatch = 4\nin_flight = 2\ninitial_backoff = 0.001\nmax_backoff = 0.01\n"
+        )
+        server.file = file
+        yield server
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_queries_that_were_paid_twice_are_printed(service, teacher, agrees):
+    models = (teacher, "--agree-with", service.file) if agrees else ("--teacher", service.file)
+
+    priced = ("--limit", 40, "--price-per-1000", 1000)
+    out = succeed("evaluate", *models, "--data", "digits", *priced)
+
+    assert "queries    40, answered by" in out and "price 40.00" in out
+    assert service.paid > 40
+    assert out.splitlines()[-1] == (
+        f"paid twice at most {service.paid - 40} queries, sent without an answer that could be "
+        f"used, so the price is at most {service.paid}.00"
+    )
+
+
+def test_info_says_how_many_of_its_queries_were_paid_twice(service):
+    out = succeed("info", "--teacher", service.file, "--time", 20)
+
+    assert f"20 queries were sent, plus at most {service.paid - 20} paid twice" in out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "info"])
+def test_a_failure_says_how_many_queries_may_have_been_paid(command):
+    name = f"{TEACHERS}:TiringTeacher"
+    options = {"evaluate": ("--data", "digits", "--limit", 100), "info": ("--time", 100)}[command]
+
+    result = Result(command, "--teacher", name, *options)
+
+    # TiringTeacher answers one call, of at most 64 images, and info's first call has one image.
+    answered, lost = {"evaluate": (64, 36), "info": (1, 64)}[command]
+    queries = "1 query" if answered == 1 else f"{answered} queries"
+    assert result.code == 1
+    assert f"note: {queries} had an answer, and up to {lost} more may have been paid" in result.err

@@ -27,6 +27,7 @@ from db3kd.data.loading import load_data
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
+from db3kd.wording import money
 
 
 def test_a_run_folder_holds_labels_and_a_manifest(run):
@@ -80,7 +81,11 @@ def test_the_summary_line_counts_queries_that_were_paid_twice(teacher, tmp_path)
 
     assert "paid twice" not in first
     line = next(line for line in resumed.splitlines() if line.startswith("queries "))
-    assert line.endswith(" at 10.00 per 1,000, plus at most 9 paid twice")
+    queries = int(line.split()[1].strip(","))
+    assert line.endswith(
+        f" at 10.00 per 1,000, plus at most 9 paid twice, so the price is at most "
+        f"{money((queries + 9) / 100)}"
+    )
 
 
 def test_the_summary_states_the_queries(teacher, tmp_path):
@@ -246,7 +251,9 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, monkeypatch,
 
     dry_run = ("--dry-run", "--price-per-1000", 1000)
     started = CountingTeacher.asked
-    assert "answered" not in succeed(*arguments("CountingTeacher", *dry_run)) and not out.exists()
+    out.mkdir()
+    assert "answered" not in succeed(*arguments("CountingTeacher", *dry_run))
+    assert not list(out.iterdir())
     for _ in range(8):
         fail(*arguments("TiringTeacher"))
     paid = CountingTeacher.asked - started
@@ -451,7 +458,9 @@ def test_the_option_that_differs_is_named_when_a_run_is_resumed(tmp_path):
         return message.partition("different run: ")[2]
 
     advice = "; pass what the run was started with, or start another run in another folder"
-    assert refusal("--budget", 2000) == f"settings.queries: was 3000, is 2000 (--budget){advice}"
+    assert refusal("--budget", 2000).startswith(
+        "settings.queries: was 3000, is 2000 (--budget); the budget of a run is fixed, because"
+    )
     assert refusal("--classes", 12) == f"settings.classes: was 10, is 12 (--classes){advice}"
     succeed(*options, "--classes", 10, "--resume", "--consistency-checks", 40)
 

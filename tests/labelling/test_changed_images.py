@@ -36,7 +36,8 @@ class LevelTeacher(FunctionTeacher):
 
 def write(folder: Path, data: Path, teacher: LevelTeacher, limit=None, resume=True) -> Totals:
     settings = LabelSettings("bd", queries_per_pair=2, query_batch_size=32)
-    return write_run(folder, teacher, Source(str(data)), settings, limit=limit, resume=resume)
+    again = resume and folder.exists()
+    return write_run(folder, teacher, Source(str(data)), settings, limit=limit, resume=again)
 
 
 def shards(folder: Path) -> list[dict]:

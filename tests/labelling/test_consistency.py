@@ -93,9 +93,23 @@ def test_no_query_is_repeated_unless_asked_for(tmp_path):
 def test_a_run_without_known_decisions_repeats_none(tmp_path):
     service, undisturbed = Service(), Service()
     label(undisturbed, tmp_path / "whole")
+    (tmp_path / "run").mkdir()
     label(service, tmp_path / "run", 20, resume=True)
     assert service.answers == undisturbed.answers
     assert "consistency" not in read_manifest(tmp_path / "run")
+
+
+def test_a_finished_run_says_that_it_repeats_nothing(tmp_path, caplog):
+    service = Service()
+    label(service, tmp_path / "run")
+    paid = service.answers
+
+    label(service, tmp_path / "run", resume=True)
+    assert not caplog.records
+    label(service, tmp_path / "run", 20, resume=True)
+
+    assert "consistency_checks: none, because no new query is left" in caplog.text
+    assert service.answers == paid
 
 
 def test_nothing_is_repeated_if_no_query_is_left(tmp_path):
@@ -164,7 +178,7 @@ def test_the_command_line_shows_what_checks_cost(tmp_path, monkeypatch):
     assert f"queries        {total:,}, " in summary and f"price {total / 500:g}" in summary
     assert "checks         20 of these queries; answers that changed: 10 of 10, " in (summary)
     assert queries_of_checks(read_manifest(tmp_path)) == 20
-    assert "checks" not in succeed(*resumed, "--dry-run")
+    assert "checks         none, because no new query is left" in succeed(*resumed, "--dry-run")
     page = Path(succeed("report", "--labels", tmp_path).strip()).read_text()
     assert "Consistency checks: 20 more queries; answers that changed" in page
 

@@ -165,7 +165,8 @@ def test_images_may_move_but_must_be_the_same(tmp_path):
         source = Source(str(tmp_path / file))
         settings = LabelSettings("bd", queries_per_pair=5)
         teacher = FailingTeacher(answered)
-        return write_run(tmp_path / "run", teacher, source, settings, resume=True)
+        run = tmp_path / "run"
+        return write_run(run, teacher, source, settings, resume=run.exists())
 
     with pytest.raises(TeacherError, match="out of service"):
         write("here.npz", 100)

@@ -98,6 +98,7 @@ def test_a_folder_keeps_paid_answers(images, tmp_path, index):
     whole = label(whole_teacher, images, SETTINGS, index=index)
 
     teacher, out = CountingTeacher(a_teacher()), tmp_path / "run"
+    out.mkdir()
     lost = 0
     for _ in range(3):
         with pytest.raises(TeacherError) as raised:

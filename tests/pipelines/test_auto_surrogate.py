@@ -117,6 +117,7 @@ def test_a_run_that_stops_while_it_trains_or_keeps_the_weights_asks_nothing_agai
             patched.setattr(auto_surrogate, name, interrupted)
             label(tmp_path / "run", counting, resume=True)
 
+    (tmp_path / "run").mkdir()
     stop("train_surrogate")
     assert counting.total == IMAGES + TRAINING // 2, "it trains before it chooses points"
     for name in ("save_surrogate", "train_surrogate", "save_surrogate"):

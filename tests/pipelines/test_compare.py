@@ -410,6 +410,7 @@ def test_a_comparison_that_is_stopped_again_needs_rare_classes_only_once(tmp_pat
             settings=QUICK, seeds=1, out=tmp_path / "c", resume=True, **options,
         )  # fmt: skip
 
+    (tmp_path / "c").mkdir()
     with pytest.raises(SingleClassError):
         compared(counting)
     with pytest.raises(TeacherError, match="the line is dead"):

@@ -113,6 +113,7 @@ def test_no_more_answers_are_repeated_than_there_are(tmp_path: Path) -> None:
     paid = stop(service, tmp_path, 3 * BATCH)
     result = distill(service, tmp_path, 1000, resume=True)
     assert result.check_queries == paid > 2 * BATCH
+    (tmp_path / "new").mkdir()
     new = distill(Service(), tmp_path / "new", 1000, resume=True)
     assert new.check_queries == 0
 
@@ -214,7 +215,10 @@ def test_the_command_line_shows_what_checks_cost(tmp_path, monkeypatch):
     assert "queries    80, price 0.16" in summary
     assert "checks     20 of these queries; answers that changed: 10 of 10" in (summary)
     finished = succeed(*checked, "--resume", "--dry-run")
-    assert "checks" not in finished and "the run is finished" in finished
+    assert "checks     none, because no new query is left" in finished
+    assert "the run is finished" in finished
+    succeed_without = succeed(*checked[: checked.index("--consistency-checks")], "--resume")
+    assert "checks     none" not in succeed_without
 
 
 def compare(
@@ -319,4 +323,19 @@ def test_the_plan_of_a_comparison_shows_what_checks_cost(tmp_path: Path) -> None
     assert "used 130 queries (price 0.26)" in summary
     assert "Consistency checks: 10 of these queries; answers that changed" in summary
     assert CountingTeacher.asked - asked == 60 + 10
-    assert "checks" not in succeed(*more, *resumed, "--dry-run")
+    finished = succeed(*more, *resumed, "--dry-run")
+    assert "checks     none, because no new query is left" in finished
+
+
+@pytest.mark.parametrize("function", [distill, compare])
+def test_a_finished_run_says_that_it_repeats_nothing(tmp_path, caplog, function):
+    service = Service()
+    function(service, tmp_path / "run")
+    paid = service.answers
+
+    function(service, tmp_path / "run", resume=True)
+    assert "consistency_checks" not in caplog.text
+    function(service, tmp_path / "run", 20, resume=True)
+
+    assert "consistency_checks: none, because no new query is left" in caplog.text
+    assert service.answers == paid

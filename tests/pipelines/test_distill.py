@@ -114,6 +114,7 @@ def test_without_images_the_first_starts_are_held_out(stops, tmp_path, monkeypat
 
     monkeypatch.setattr(pseudo_sample_answers, "augmentable_images", watched)
     options = {"budget": 400, "student": "linear", "settings": QUICK, "out": tmp_path / "run"}
+    (tmp_path / "run").mkdir()
     for queries in stops:
         with pytest.raises(TeacherError):
             db3kd.distill(RaisingTeacher(teacher(max_batch=16), queries), **options, resume=True)
@@ -150,6 +151,7 @@ def test_held_out_images_are_in_no_image_that_is_trained_on(monkeypatch):
 def test_a_teacher_that_fails_costs_nothing_that_was_answered(strategy, tmp_path):
     whole = run(strategy=strategy, out=tmp_path / "whole")
     spent = 0
+    (tmp_path / "run").mkdir()
     for queries in (30, 200, 700):
         failing = CountingTeacher(RaisingTeacher(teacher(max_batch=16), queries))
         with pytest.raises(TeacherError):
@@ -270,6 +272,7 @@ def test_a_teacher_with_one_class_is_refused_and_its_answers_are_kept(tmp_path):
 def test_a_teacher_with_one_class_costs_a_part_of_the_budget(strategy, tmp_path):
     counting = CountingTeacher(ConstantTeacher(1, SHAPE, CLASSES))
     arguments = {"strategy": strategy, "budget": 50_000, "out": tmp_path / "run"}
+    (tmp_path / "run").mkdir()
 
     for _ in range(2):  # a resumed run ends with the same error, and asks nothing
         with pytest.raises(SingleClassError, match="two classes for 1,000 images"):
@@ -320,6 +323,7 @@ def test_a_run_that_was_stopped_again_needs_the_option_only_once(tmp_path):
 def test_a_run_whose_classes_are_all_one_ends_with_an_error_after_all_queries(tmp_path):
     _, arguments = rare_case(strategy="decisions", out=tmp_path / "run")
     counting = CountingTeacher(ConstantTeacher(0, SHAPE, 2))
+    (tmp_path / "run").mkdir()
 
     for _ in range(2):
         with pytest.raises(SingleClassError, match="for 3,000 images, got class 0") as caught:
@@ -369,6 +373,32 @@ def test_a_time_limit_shortens_trainings_once_and_for_all(tmp_path):
     longer = replace(settings, training=replace(settings.training, steps=60), time_limit=None)
     again = run(RaisingTeacher(teacher(), 0), out=tmp_path / "run", settings=longer, resume=True)
     assert again.queries == 1500 and not any("time limit" in each for each in again.warnings)
+
+
+def noted_seconds(folder: Path) -> float:
+    """The seconds that the parts of a run took in all processes."""
+    notes = json.loads((folder / "_notes.json").read_text())
+    return sum(value for name, value in notes.items() if name.startswith("seconds_"))
+
+
+def test_the_manifest_states_the_seconds_of_all_processes(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(TeacherError):
+        run(RaisingTeacher(teacher(), 800), out=folder)
+    before = noted_seconds(folder)
+
+    run(out=folder, resume=True)
+    finished = read_manifest(folder)
+    assert finished["totals"]["seconds"] == pytest.approx(noted_seconds(folder), rel=1e-9)
+    assert finished["totals"]["seconds"] > before > 0
+
+    longer = replace(QUICK, training=replace(QUICK.training, steps=200))
+    run(RaisingTeacher(teacher(), 0), out=folder, settings=longer, resume=True)
+    trained = read_manifest(folder)
+    assert trained["totals"]["seconds"] == pytest.approx(noted_seconds(folder), rel=1e-9)
+    assert trained["totals"]["seconds"] > finished["totals"]["seconds"]
+    del trained["totals"]["seconds"], finished["totals"]["seconds"]
+    assert trained == finished
 
 
 def test_the_accuracy_is_measured_on_labelled_test_images():
@@ -490,6 +520,7 @@ def test_twenty_kills_change_neither_the_student_nor_the_queries(tmp_path):
     torch.set_num_threads(threads)
     out, log, moments = tmp_path / "run", tmp_path / "asked", random.Random(0)
     processes = forked_processes()
+    out.mkdir()  # each process resumes the run, and the first one begins it
     kills, longest, known = 0, 0.5, 0
     while kills < 20:
         process = processes.Process(target=_distill, args=(out, log, CHOOSING))

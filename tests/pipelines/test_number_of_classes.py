@@ -38,16 +38,16 @@ def a_file(out: Path) -> Source:
 
 
 def labelled(out: Path, asked: Any) -> None:
-    db3kd.label(asked, images(), BY_DISTANCE, out=out, resume=True)
+    db3kd.label(asked, images(), BY_DISTANCE, out=out, resume=out.exists())
 
 
 def labelled_from_a_file(out: Path, asked: Any) -> None:
-    write_run(out, asked, a_file(out), BY_DISTANCE, resume=True)
+    write_run(out, asked, a_file(out), BY_DISTANCE, resume=out.exists())
 
 
 def distilled(out: Path, asked: Any, strategy: Any = "auto") -> None:
     options = {"strategy": strategy, "student": "linear", "settings": QUICK}
-    db3kd.distill(asked, images(), budget=600, out=out, resume=True, **options)
+    db3kd.distill(asked, images(), budget=600, out=out, resume=out.exists(), **options)
 
 
 def distilled_from_distances(out: Path, asked: Any) -> None:
@@ -55,27 +55,29 @@ def distilled_from_distances(out: Path, asked: Any) -> None:
 
 
 def distilled_without_images(out: Path, asked: Any) -> None:
-    db3kd.distill(asked, budget=200, out=out, resume=True, student="linear", settings=QUICK)
+    db3kd.distill(asked, budget=200, out=out, resume=out.exists(), student="linear", settings=QUICK)
 
 
 def compared(out: Path, asked: Any) -> None:
     options = {"strategies": ["decisions"], "student": "linear", "settings": QUICK, "seeds": 1}
-    db3kd.compare(asked, images(), budget=100, out=out, resume=True, test=images(), **options)
+    db3kd.compare(
+        asked, images(), budget=100, out=out, resume=out.exists(), test=images(), **options
+    )
 
 
 def synthesized(out: Path, asked: Any) -> None:
-    db3kd.write_pseudo_samples(out, asked, db3kd.SynthesisSettings(samples=50), resume=True)
+    db3kd.write_pseudo_samples(out, asked, db3kd.SynthesisSettings(samples=50), resume=out.exists())
 
 
 def made_a_surrogate(out: Path, asked: Any) -> None:
     settings = SurrogateSettings("linear", 2, training=TRAINING)
-    db3kd.make_surrogate(asked, images(), settings, out=out, resume=True)
+    db3kd.make_surrogate(asked, images(), settings, out=out, resume=out.exists())
 
 
 def wrote_a_surrogate(out: Path, asked: Any) -> None:
     settings = SurrogateSettings("linear", 2, training=TRAINING)
-    weights = out.with_suffix(".safetensors")
-    prepare_surrogate(weights, asked, a_file(out), settings, resume=True).write()
+    weights, again = out.with_suffix(".safetensors"), out.with_suffix(".decisions").exists()
+    prepare_surrogate(weights, asked, a_file(out), settings, resume=again).write()
 
 
 RUNS = [

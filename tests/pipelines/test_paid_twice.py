@@ -13,6 +13,7 @@ from distill_cases import CLASSES, QUICK, SHAPE, images, teacher
 from served_doubles import Answer, Asked, Loopback, Scripted
 
 import db3kd
+from db3kd.pipelines.student_warnings import paid_twice_note
 from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.storage.lost_queries import count_lost
 from db3kd.storage.manifest import read_manifest
@@ -137,6 +138,7 @@ def test_a_generator_loses_at_most_one_answer(tmp_path, failure, expected):
 
 def test_several_failures_add_up(tmp_path):
     service, out = Service(), tmp_path / "run"
+    out.mkdir()
     for paid in (20, 50, 90):
         service.fail = failing_at(paid, OSError("down"))
         with pytest.raises(TeacherError):
@@ -296,3 +298,8 @@ def test_labels_do_not_depend_on_the_first_call(tmp_path, limit_chunks, concurre
 
     assert labels.distances.equal(whole.distances) and labels.queries.equal(whole.queries)
     assert service.calls[0] == 1 and service.paid == int(labels.queries.sum())
+
+
+def test_a_comparison_states_the_highest_price():
+    assert paid_twice_note(7, 93, 1000.0).endswith(" With them, the price is at most 100.00.")
+    assert "price" not in paid_twice_note(7)

@@ -101,6 +101,7 @@ def test_a_surrogate_costs_exactly_the_queries_announced():
 def test_the_answers_of_a_surrogate_are_kept_in_a_folder(tmp_path, small_shards):
     whole = make_surrogate(centroids(), images(), SETTINGS)
     teacher, out = CountingTeacher(centroids()), tmp_path / "answers"
+    out.mkdir()
 
     for left in (100, 64):
         with pytest.raises(TeacherError):
@@ -414,7 +415,7 @@ def test_a_teacher_that_failed_is_asked_nothing_twice(tmp_path, source, small_sh
     assert decisions_folder(out).exists() == (before > 0)
     assert not out.exists()
 
-    made = write(out, source, counting, resume=True)
+    made = write(out, source, counting, resume=before > 0)
 
     assert counting.total == made["queries"] == SAMPLES * EACH
     assert max(counting.per_image.values()) == 1

@@ -87,7 +87,7 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(
     lost = raised.value.maybe_paid if paid.total else 0  # else no run is kept
     assert (tmp_path / "run").exists() == (paid.total > 0)
 
-    totals = write_pseudo_samples(tmp_path / "run", paid, moved(), resume=True)
+    totals = write_pseudo_samples(tmp_path / "run", paid, moved(), resume=paid.total > 0)
 
     assert same_shards(tmp_path / "run", whole)
     assert totals == SynthesisTotals(**read_manifest(whole)["totals"])
@@ -175,7 +175,7 @@ def write_until_killed(folder: Path, notes: Path, calls: int) -> None:
     torch.set_num_threads(1)
     module.MOVED_SHARD = 15
     teacher = KilledTeacher(linear(max_batch=16), notes, calls)
-    write_pseudo_samples(folder, teacher, moved(), resume=True)
+    write_pseudo_samples(folder, teacher, moved(), resume=folder.exists())
 
 
 def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path, whole, small_shards):

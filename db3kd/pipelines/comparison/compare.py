@@ -12,6 +12,7 @@ from db3kd.argument_types import check_function
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.comparison.folder import (
+    TEST_DECISIONS,
     ComparisonFolder,
     open_comparison,
     student_folder,
@@ -27,10 +28,15 @@ from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.planning import COMPARED, Strategy
-from db3kd.querying.consistency import ConsistencyCheck, describe_checks, queries_of_checks
+from db3kd.querying.consistency import (
+    ConsistencyCheck,
+    describe_checks,
+    queries_of_checks,
+    warn_if_unchecked,
+)
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
-from db3kd.storage.existing_runs import queries_paid_twice
+from db3kd.storage.existing_runs import check_resumable, queries_paid_twice
 from db3kd.teachers import describe
 from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.training.evaluation import predict, share_equal
@@ -121,8 +127,8 @@ def compare(
         out: A folder that keeps every answer, all students, report.html and compare.json. None
             uses a temporary folder; if the comparison fails, that folder is kept, and a note on the
             error names it.
-        resume: Whether to continue the comparison in `out`, if there is one. Strategies and seeds
-            may be added or left out.
+        resume: Whether to continue the comparison in `out`; if that folder is empty, a new one
+            starts. Strategies and seeds may be added or left out.
         test: Images to measure all students on. Each of them is queried once, in addition
             to the budget. With labels, accuracy is measured too.
         ask_about_test: Whether to query the test images. If not, they need labels, cost no query,
@@ -143,6 +149,7 @@ def compare(
         ValueError: As `distill`; if no strategy can be used; or if the settings have `patience`,
             with which students would not train equally long.
         FileExistsError: As `distill`.
+        FileNotFoundError: As `distill`.
         TeacherError: If the teacher fails. All answers are kept.
     """
     check_function(callbacks, "callbacks")
@@ -164,6 +171,12 @@ def compare(
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
     )
+    if out is not None:
+        check_resumable(out, resume, TEST_DECISIONS.format)
+        if consistency_checks:
+            answered = prepared.count_answered(Path(out), any_teacher=accept_changed_teacher)
+            checks = prepared.count_checks(Path(out), consistency_checks)
+            warn_if_unchecked(consistency_checks, checks, answered)
     return run_comparison(
         prepared,
         out=out,

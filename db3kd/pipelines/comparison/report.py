@@ -153,7 +153,7 @@ class ComparisonSummary:
                 f"Consistency checks: {self.check_queries:,} of these queries; {self.checks}."
             )
         if self.paid_twice:
-            notes.append(paid_twice_note(self.paid_twice))
+            notes.append(paid_twice_note(self.paid_twice, self.queries, self.price_per_1000))
         return notes
 
     def tie(self) -> str:

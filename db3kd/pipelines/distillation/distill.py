@@ -12,13 +12,15 @@ from db3kd.pipelines.distillation.prepared import PreparedDistillation, prepare_
 from db3kd.pipelines.distillation.run import DistillRun
 from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
+from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.planning import BudgetPlan, Strategy
-from db3kd.querying.consistency import ConsistencyCheck, describe_checks
+from db3kd.querying.consistency import ConsistencyCheck, describe_checks, warn_if_unchecked
 from db3kd.report import wilson_interval
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
+from db3kd.storage.existing_runs import check_resumable
 from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.wording import InputNoun, also_paid, counted
 
@@ -130,7 +132,8 @@ def distill(
         out: A run folder that keeps every answer, the networks and the report. None uses a
             temporary folder; if the run fails, that folder is kept, and a note on the error names
             it.
-        resume: Whether to continue the run in `out`, if there is one. The student may then differ,
+        resume: Whether to continue the run in `out`; if that folder is empty, a new run starts. The
+            student may then differ,
             and so may the settings once proxies have chosen all images.
         test: Labelled images, on which the student's accuracy is measured once, without a query.
         price_per_1000: The price of 1,000 queries, for the report.
@@ -155,6 +158,7 @@ def distill(
         TypeError: If the type of an argument is not supported.
         ValueError: If an argument does not fit, or if `out` holds another run.
         FileExistsError: If `out` is not empty and `resume` is False.
+        FileNotFoundError: If `out` does not exist and `resume` is True.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     check_callbacks(callbacks)
@@ -173,6 +177,12 @@ def distill(
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
     )
+    if out is not None:
+        check_resumable(out, resume, ANSWERS.format)
+        if consistency_checks:
+            answered = prepared.count_answered(Path(out), any_teacher=accept_changed_teacher)
+            checks = prepared.count_checks(Path(out), consistency_checks)
+            warn_if_unchecked(consistency_checks, checks, answered)
     return run_distillation(
         prepared,
         out=out,

@@ -1,6 +1,5 @@
 """A resumable distillation in its run folder: queries, trains, measures and reports."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,14 +92,13 @@ class DistillRun:
                 self.folder / NETWORKS_FOLDER,
                 {"run": identity(folder.manifest), "from": folder.manifest["started"]},
             )
-            started = time.monotonic()
             answers, labels = self._ask(folder, notes, store)
             with notes.timed("training"):
                 trained = self._train(answers, labels, notes, store)
             predicted = predict(trained.network, answers.held_out.clean.as_source())
             correct = _count_correct(trained.network, prepared.test)
             self._save_student(trained.network)
-            self._finish_folder(folder, answers, labels, started)
+            self._finish_folder(folder, answers, labels, sum(notes.seconds.values()))
             finished = FinishedRun(
                 trained=trained,
                 folder=self.folder,
@@ -269,7 +267,7 @@ class DistillRun:
         )
 
     def _finish_folder(
-        self, folder: RunFolder, answers: Answers, labels: Labels | None, started: float
+        self, folder: RunFolder, answers: Answers, labels: Labels | None, seconds: float
     ) -> None:
         """Marks the run as finished and empties the log of chosen images.
 
@@ -277,16 +275,18 @@ class DistillRun:
             folder: The run folder.
             answers: All answers.
             labels: The labels of a strategy that measures distances; otherwise None.
-            started: When this process began to work on the run, by `time.monotonic`.
+            seconds: The seconds of the run in all processes. A finished run that is resumed may
+                train its networks again, so it takes longer.
         """
         if folder.verify_finished():
+            folder.update_totals({"seconds": seconds})
             return
         folder.finish(
             {
                 "samples": len(answers) if self.prepared.images is not None else 0,
                 "queries": len(answers) + count_label_queries(labels),
                 "check_queries": queries_of_checks(folder.manifest),
-                "seconds": time.monotonic() - started,
+                "seconds": seconds,
             }
         )
         ChoiceLog(self.folder).empty()

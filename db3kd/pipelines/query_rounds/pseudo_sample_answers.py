@@ -31,7 +31,7 @@ def pseudo_sample_answers(
     """
     synthesis = sample_settings(count, training, path)
     held_out = synthesis.held_out
-    write_pseudo_samples(path, teacher, synthesis, resume=True)
+    write_pseudo_samples(path, teacher, synthesis, resume=path.exists())
     samples = load_pseudo_samples(path)
     training_rows = held_out + shuffled(len(samples) - held_out, training.seed)
     order = torch.cat([training_rows, torch.arange(held_out)])

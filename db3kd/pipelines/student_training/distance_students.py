@@ -117,7 +117,7 @@ def measure_distances(
             images,
             settings,
             out=folder,
-            resume=True,
+            resume=folder.exists(),
             rare_classes=rare_classes,
             progress=progress,
         )

@@ -132,8 +132,13 @@ class RemoteTeacher:
                 attempts, or answers with anything but classes. `error.answered` holds the
                 decisions before the first gap.
         """
+        return self.decide_counting_lost(images, None)
+
+    def decide_counting_lost(self, images: Tensor, on_lost: OnLost | None) -> Tensor:
+        """Does what `decide` does, and reports repeated requests; see `RepeatingTeacher`."""
         images = as_images(images, self)
         stream = self._open_stream(images, window=None)
+        stream.on_lost = on_lost
         parts = []
         try:
             while len(part := stream.next_part()):
