@@ -18,7 +18,12 @@ from db3kd.cli.errors import naming_options
 from db3kd.cli.option_sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.options import CheckedResumeOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
-from db3kd.cli.plan_output import print_answered, print_checks_plan, print_comparison_plan
+from db3kd.cli.plan_output import (
+    print_answered,
+    print_checks_plan,
+    print_comparison_plan,
+    print_warnings,
+)
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
 from db3kd.cli.teacher_options import TeacherOptions
 from db3kd.cli.training_options import StudentTrainingOptions
@@ -128,7 +133,7 @@ def compare(
     from db3kd.report import ComparedStudent, percent
     from db3kd.storage.existing_runs import check_free
 
-    settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
+    settings = distill_settings(training, proxies, spending, teacher.device)
     if out is not None:
         check_free(out, resume)
         note_new_run(out, resume)
@@ -152,6 +157,7 @@ def compare(
             rare_classes=spending.rare_classes,
         )
     print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
+    print_warnings(prepared.network_warnings)
     if resume and out is not None:
         checks = prepared.count_checks(out, resuming.consistency_checks)
         print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)

@@ -25,6 +25,7 @@ from db3kd.cli.plan_output import (
     print_plan,
     print_result,
     print_times,
+    print_warnings,
 )
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
@@ -202,7 +203,7 @@ def _distill_from_teacher(
     from db3kd.pipelines.run_layout import answer_folders
     from db3kd.storage.existing_runs import check_free
 
-    settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
+    settings = distill_settings(training, proxies, spending, teacher.device)
     settings = replace(settings, patience=training.patience)
     if out is not None:
         check_free(out, resume)
@@ -225,6 +226,7 @@ def _distill_from_teacher(
             rare_classes=spending.rare_classes,
         )
     print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
+    print_warnings(prepared.network_warnings)
     if resume and out is not None:
         checks = prepared.count_checks(out, resuming.consistency_checks)
         print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)
@@ -244,7 +246,7 @@ def _distill_from_teacher(
             accept_changed_teacher=any_teacher,
             consistency_checks=resuming.consistency_checks,
         )
-    print_result(result, prepared.price_per_1000)
+    print_result(result, prepared.price_per_1000, prepared.student.title)
 
 
 def _print_dry_run(

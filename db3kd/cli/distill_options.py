@@ -164,6 +164,16 @@ class SpendingOptions(OptionSet):
         ),
     ] = False
     price_per_1000: PricePer1000 = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            "--held-out",
+            min=1,
+            help="Number of held-out images or rows, which measure the agreement; each costs a "
+            "query within --budget.",
+            show_default="one in twenty, at most 1,000",
+        ),
+    ] = None
     time_limit: Annotated[
         float | None,
         typer.Option("--time-limit", min=1, help="Approximate seconds that all training may take."),
@@ -196,9 +206,9 @@ class ProxyOptions(OptionSet):
 
 
 def distill_settings(
-    training: StudentTrainingOptions, proxies: ProxyOptions, time_limit: float | None, device: str
+    training: StudentTrainingOptions, proxies: ProxyOptions, spending: SpendingOptions, device: str
 ) -> "DistillSettings":
-    """Returns how the networks of a distillation are trained."""
+    """Returns how the networks of a distillation are trained and measured."""
     from db3kd.pipelines.distill_settings import DistillSettings
 
     if proxies.proxies == 0:
@@ -207,5 +217,6 @@ def distill_settings(
         training=training.patient_settings(device),
         proxy=proxies.proxy,
         proxies=proxies.proxies,
-        time_limit=time_limit,
+        time_limit=spending.time_limit,
+        held_out=spending.held_out,
     )

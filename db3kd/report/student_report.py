@@ -119,7 +119,7 @@ class StudentReport:
         features: The features of a table, if an image is an encoded row: its values are shown as
             the table has them.
         reproduce: What a rerun needs: command line, Python call, versions, seeds, fingerprints.
-        usage: Lines of code that load or export the student, by what they do.
+        usage: Lines of code that load, measure or export the student, by what they do.
         warnings: Paragraphs below the headline that say what makes the student or its agreement
             less useful than it seems.
         notes: Other paragraphs below the headline.

@@ -331,7 +331,11 @@ def _usage(report: StudentReport) -> Section | None:
     if not report.usage:
         return None
     values = Settings(list(report.usage.items()))
-    return Section("Use the student", "How to load the student, and how to export it.", [values])
+    return Section(
+        "Use the student",
+        "How to load the student, to measure its agreement on other data, and to export it.",
+        [values],
+    )
 
 
 def _settings(report: StudentReport) -> Section | None:

@@ -164,6 +164,8 @@ def compare(
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
     )
+    for warning in prepared.warnings:
+        _LOG.warning("%s", warning)
     return run_comparison(
         prepared,
         out=out,
