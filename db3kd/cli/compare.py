@@ -170,8 +170,10 @@ def compare(
         sys.stdout.flush()  # progress is written to stderr
 
     def report(strategy: str, found: ComparedStudent) -> None:
-        agreement = percent(found.held_out[0] / found.held_out[1])
-        print(f"{strategy}, seed {found.seed}: held-out agreement {agreement}")
+        measured, share = "held-out agreement", found.held_out[0] / found.held_out[1]
+        if found.test_agreement is not None:
+            measured, share = "test agreement", found.test_agreement
+        print(f"{strategy}, seed {found.seed}: {measured} {percent(share)}")
 
     with hint_at_resuming(out, *prepared.answer_folders(out)):
         result = run_comparison(
@@ -194,6 +196,7 @@ def print_comparison(result: "Comparison") -> None:
 
     assert result.folder is not None  # the caller passed `out`
     print(result.table)
+    print(result.statement)
     for note in result.notes:
         print(note)
     print(f"written to {result.folder / REPORT_FILE}")
