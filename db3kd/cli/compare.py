@@ -53,11 +53,13 @@ class ComparisonImages(TransferOptions):
         ),
     ] = None
 
-    def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
+    def load_test(
+        self, teacher: "Teacher", transfer: "ImageSet | None", seed: int
+    ) -> "ImageSet | None":
         """Returns the images of --test, or else labelled ones of the test split, if there are."""
         if self.test is None:
-            return super().load_test(teacher, transfer)
-        return self.test_images(transfer)
+            return super().load_test(teacher, transfer, seed)
+        return self.test_images(transfer, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +141,7 @@ def compare(
         note_new_run(out, resume)
     transfer = images.load(training.seed)
     opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer)
+    test = images.load_test(opened, transfer, training.seed)
     with naming_options(images="--data"):
         prepared = prepare_comparison(
             opened,

@@ -210,7 +210,7 @@ def _distill_from_teacher(
         note_new_run(out, resume)
     transfer = images.load(training.seed)
     opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer)
+    test = images.load_test(opened, transfer, training.seed)
     with naming_options(images="--data"):
         prepared = prepare_distillation(
             opened,

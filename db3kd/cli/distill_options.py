@@ -62,6 +62,14 @@ class TransferOptions(ImageOptions):
             show_default="the test split of --data",
         ),
     ] = None
+    test_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--test-limit",
+            min=1,
+            help="Use only this many test images or rows, drawn at random.",
+        ),
+    ] = None
 
     def refuse_unused(self, spending: "SpendingOptions") -> None:
         """Refuses options that have no effect without `--data` or `--test`.
@@ -78,7 +86,10 @@ class TransferOptions(ImageOptions):
                 spending, "needs --data; pseudo samples need no such option", "rare_classes"
             )
             if self.test is None:
-                refuse_options(self, "needs --data, or --test with images or rows", *READING)
+                needed = "needs --data, or --test with images or rows"
+                refuse_options(self, needed, "test_limit", *READING)
+        if self.test is None and self.split == "test":
+            refuse_options(self, "needs --test if --split is test", "test_limit")
 
     def load(self, seed: int) -> "ImageSet | None":
         """Loads the images to query; None without --data."""
@@ -100,12 +111,18 @@ class TransferOptions(ImageOptions):
                 raise
             return replace(source, label_column=None).load()
 
-    def test_images(self, transfer: "ImageSet | None") -> "ImageSet":
-        """Loads the images of --test, or the test split of --data.
+    def test_images(self, transfer: "ImageSet | None", seed: int) -> "ImageSet":
+        """Loads the images of --test, or the test split of --data, and draws --test-limit of them.
 
         If --test names a set without splits, all of its images are test images. Rows of a table are
         encoded like those of `transfer`.
         """
+        from db3kd.labelling.sample_choice import draw_images
+
+        images = self._all_test_images(transfer)
+        return draw_images(images, self.test_limit, seed, "--test-limit")
+
+    def _all_test_images(self, transfer: "ImageSet | None") -> "ImageSet":
         from db3kd.tables.checks import OutOfBoundsError
 
         source = self.source("test")
@@ -122,14 +139,22 @@ class TransferOptions(ImageOptions):
                 "declares them: declare wider ones, or leave the row out",
             ) from None
 
-    def load_test(self, teacher: "Teacher", transfer: "ImageSet | None") -> "ImageSet | None":
-        """Returns labelled test images with the teacher's class numbers; None without any."""
+    def load_test(
+        self, teacher: "Teacher", transfer: "ImageSet | None", seed: int
+    ) -> "ImageSet | None":
+        """Returns labelled test images with the teacher's class numbers; None without any.
+
+        Args:
+            teacher: The teacher.
+            transfer: The images to query and to train on.
+            seed: The seed with which the images of --test-limit are drawn.
+        """
         from db3kd.pipelines.inputs import check_test
 
         if self.test is None and (self.data is None or self.split == "test"):
             return None
         try:
-            images = self.test_images(transfer)
+            images = self.test_images(transfer, seed)
             if images.labels is None and self.test is not None:
                 noun = input_noun(images.image_shape)
                 raise ArgumentError(

@@ -104,8 +104,8 @@ class StudentReport:
         test_agreement: (matches, total): test images that it puts in the teacher's class.
         price_per_1000: Price of 1,000 queries, in the user's currency.
         stages: The stages in the order of the run. Their queries are the total.
-        curve: (queries, agreement) after each round of acquisition; queries in ascending order,
-            agreement in [0, 1] on the held-out images.
+        curve: (queries, agreement) of the proxies after each round of acquisition and, last, of the
+            student; queries in ascending order, agreement in [0, 1] on the held-out images.
         paid_twice: At most how many of the queries were paid twice, because an answer was lost.
         validation: Number of images by which the choices were made: the held-out images, and
             augmented versions of them. None if nothing is known about it.
