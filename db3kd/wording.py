@@ -35,7 +35,21 @@ def counted(count: int, noun: str) -> str:
         count: The number.
         noun: What is counted, in the singular.
     """
-    return f"{count:,} {noun if count == 1 else plural(noun)}"
+    return f"{count:,} {noun_for(count, noun)}"
+
+
+def noun_for(count: int, noun: str) -> str:
+    """Returns a noun in the singular or plural, without the number.
+
+    Example:
+        >>> noun_for(1, "held-out row"), noun_for(20, "held-out row")
+        ('held-out row', 'held-out rows')
+
+    Args:
+        count: The number of things.
+        noun: What is counted, in the singular.
+    """
+    return noun if count == 1 else plural(noun)
 
 
 def plural(noun: str) -> str:

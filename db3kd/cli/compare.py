@@ -23,6 +23,7 @@ from db3kd.cli.plan_output import (
     print_checks_plan,
     print_comparison_plan,
     print_nothing_to_check,
+    print_warnings,
 )
 from db3kd.cli.strategy_options import StrategyNames, parse_strategies
 from db3kd.cli.teacher_options import TeacherOptions
@@ -54,12 +55,12 @@ class ComparisonImages(TransferOptions):
     ] = None
 
     def load_test(
-        self, teacher: "Teacher", transfer: "ImageSet | None", source: str | None
+        self, teacher: "Teacher", transfer: "ImageSet | None", source: str | None, seed: int
     ) -> "ImageSet | None":
         """Returns the images of --test, or else labelled ones of the test split, if there are."""
         if self.test is None:
-            return super().load_test(teacher, transfer, source)
-        return self.test_images(transfer, source)
+            return super().load_test(teacher, transfer, source, seed)
+        return self.test_images(transfer, source, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +135,12 @@ def compare(
     from db3kd.pipelines.comparison.prepared import prepare_comparison
     from db3kd.report import ComparedStudent, percent
 
-    settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
+    settings = distill_settings(training, proxies, spending, teacher.device)
     if out is not None:
         check_run_folder(out, resume, TEST_DECISIONS.format)
     transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer, teacher.teacher)
+    test = images.load_test(opened, transfer, teacher.teacher, training.seed)
     with naming_options(images="--data"):
         prepared = prepare_comparison(
             opened,
@@ -163,6 +164,7 @@ def compare(
             else 0
         )
     print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
+    print_warnings(prepared.network_warnings)
     if resume and out is not None:
         requested = resuming.consistency_checks
         checks = prepared.count_checks(out, requested)
@@ -177,8 +179,10 @@ def compare(
     assert out is not None  # checked above
 
     def report(strategy: str, found: ComparedStudent) -> None:
-        agreement = percent(found.held_out[0] / found.held_out[1])
-        print(f"{strategy}, seed {found.seed}: held-out agreement {agreement}")
+        measured, share = "held-out agreement", found.held_out[0] / found.held_out[1]
+        if found.test_agreement is not None:
+            measured, share = "test agreement", found.test_agreement
+        print(f"{strategy}, seed {found.seed}: {measured} {percent(share)}")
 
     with hint_at_resuming(out, *prepared.answer_folders(out)):
         result = run_comparison(
@@ -201,6 +205,7 @@ def print_comparison(result: "Comparison") -> None:
 
     assert result.folder is not None  # the caller passed `out`
     print(result.table)
+    print(result.statement)
     for note in result.notes:
         print(note)
     print(f"written to {result.folder / REPORT_FILE}")

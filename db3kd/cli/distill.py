@@ -26,6 +26,7 @@ from db3kd.cli.plan_output import (
     print_plan,
     print_result,
     print_times,
+    print_warnings,
 )
 from db3kd.cli.strategy_options import StrategyName
 from db3kd.cli.teacher_options import TEACHER_HELP, TeacherOptions
@@ -200,13 +201,13 @@ def _distill_from_teacher(
     from db3kd.pipelines.query_rounds.answer_run import ANSWERS
     from db3kd.pipelines.run_layout import answer_folders
 
-    settings = distill_settings(training, proxies, spending.time_limit, teacher.device)
+    settings = distill_settings(training, proxies, spending, teacher.device)
     settings = replace(settings, patience=training.patience)
     if out is not None:
         check_run_folder(out, resume, ANSWERS.format)
     transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer, teacher.teacher)
+    test = images.load_test(opened, transfer, teacher.teacher, training.seed)
     with naming_options(images="--data"):
         prepared = prepare_distillation(
             opened,
@@ -228,6 +229,7 @@ def _distill_from_teacher(
             else 0
         )
     print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
+    print_warnings(prepared.network_warnings)
     if resume and out is not None:
         requested = resuming.consistency_checks
         checks = prepared.count_checks(out, requested)
@@ -249,7 +251,7 @@ def _distill_from_teacher(
             accept_changed_teacher=any_teacher,
             consistency_checks=resuming.consistency_checks,
         )
-    print_result(result, prepared.price_per_1000)
+    print_result(result, prepared.price_per_1000, prepared.student.title)
 
 
 def _print_dry_run(

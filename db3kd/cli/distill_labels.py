@@ -10,6 +10,7 @@ import typer
 
 from db3kd.cli.option_sets import OptionSet
 from db3kd.cli.outputs import check_weights_file
+from db3kd.cli.plan_output import print_usage, print_warnings
 from db3kd.cli.training_options import StudentTrainingOptions
 from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun
@@ -197,9 +198,12 @@ def _train_students(
     test: "ImageSet | None",
     callbacks: "dict[int, list[TrainingCallback]]",
 ) -> None:
+    import torch
+
     from db3kd.labelling.soft_labels import with_soft_labels
     from db3kd.models import save_model
     from db3kd.models.networks import build_model
+    from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
     from db3kd.progress import Progress
     from db3kd.querying.search import UNANSWERED
     from db3kd.training.evaluation import evaluate
@@ -207,6 +211,10 @@ def _train_students(
 
     image_shape, classes = run.images.image_shape, run.labels.classes
     make_student = partial(build_model, model, image_shape, classes)
+    tried = run.images.read(range(min(TRIED_INPUTS, len(run.images))))
+    with torch.random.fork_rng(devices=[]):
+        warning = probabilities_warning(make_student(), tried)
+    print_warnings([] if warning is None else [warning])
     scale = _scale(run, make_student, plan)
     labels = with_soft_labels(
         run.labels,
@@ -250,6 +258,7 @@ def _train_students(
         _write_description(
             file, run, {"model": model, "scale": scale, "plan": seeded}, seed, accuracy
         )
+    print_usage(next(iter(files.values())), model)
     if len(accuracies) > 1:
         mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
         over = counted(len(accuracies), "seed")

@@ -64,6 +64,14 @@ class TransferOptions(ImageOptions):
             show_default="the test split of --data",
         ),
     ] = None
+    test_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--test-limit",
+            min=1,
+            help="Use only this many test images or rows, drawn at random.",
+        ),
+    ] = None
 
     def refuse_unused(self, spending: "SpendingOptions") -> None:
         """Refuses options that have no effect without `--data` or `--test`.
@@ -80,7 +88,10 @@ class TransferOptions(ImageOptions):
                 spending, "needs --data; pseudo samples need no such option", "rare_classes"
             )
             if self.test is None:
-                refuse_options(self, "needs --data, or --test with images or rows", *READING)
+                needed = "needs --data, or --test with images or rows"
+                refuse_options(self, needed, "test_limit", *READING)
+        if self.test is None and self.split == "test":
+            refuse_options(self, "needs --test if --split is test", "test_limit")
 
     def load(self, seed: int, teacher: str | None) -> "ImageSet | None":
         """Loads the images to query; None without --data.
@@ -107,8 +118,10 @@ class TransferOptions(ImageOptions):
                 raise
             return replace(source, label_column=None).load()
 
-    def test_images(self, transfer: "ImageSet | None", teacher: str | None) -> "ImageSet":
-        """Loads the images of --test, or the test split of --data.
+    def test_images(
+        self, transfer: "ImageSet | None", teacher: str | None, seed: int
+    ) -> "ImageSet":
+        """Loads the images of --test, or the test split of --data, and draws --test-limit of them.
 
         If --test names a set without splits, all of its images are test images. Rows of a table are
         encoded like those of `transfer`.
@@ -116,7 +129,14 @@ class TransferOptions(ImageOptions):
         Args:
             transfer: The images of --data; None without them.
             teacher: The value of --teacher.
+            seed: The seed with which the images of --test-limit are drawn.
         """
+        from db3kd.labelling.sample_choice import draw_images
+
+        images = self._all_test_images(transfer, teacher)
+        return draw_images(images, self.test_limit, seed, "--test-limit")
+
+    def _all_test_images(self, transfer: "ImageSet | None", teacher: str | None) -> "ImageSet":
         from db3kd.tables.checks import InvalidValueError
 
         if self.test is None:
@@ -138,7 +158,7 @@ class TransferOptions(ImageOptions):
             raise ArgumentError("test", str(error)) from None
 
     def load_test(
-        self, teacher: "Teacher", transfer: "ImageSet | None", source: str | None
+        self, teacher: "Teacher", transfer: "ImageSet | None", source: str | None, seed: int
     ) -> "ImageSet | None":
         """Returns labelled test images with the teacher's class numbers; None without any.
 
@@ -146,13 +166,14 @@ class TransferOptions(ImageOptions):
             teacher: The teacher.
             transfer: The images of --data; None without them.
             source: The value of --teacher.
+            seed: The seed with which the images of --test-limit are drawn.
         """
         from db3kd.pipelines.inputs import check_test
 
         if self.test is None and (self.data is None or self.split == "test"):
             return None
         try:
-            images = self.test_images(transfer, source)
+            images = self.test_images(transfer, source, seed)
             if images.labels is None and self.test is not None:
                 noun = input_noun(images.image_shape)
                 raise ArgumentError(
@@ -187,6 +208,16 @@ class SpendingOptions(OptionSet):
         ),
     ] = False
     price_per_1000: PricePer1000 = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            "--held-out",
+            min=1,
+            help="Number of held-out images or rows, which measure the agreement; each costs a "
+            "query within --budget.",
+            show_default="one in twenty, at most 1,000",
+        ),
+    ] = None
     time_limit: Annotated[
         float | None,
         typer.Option("--time-limit", min=1, help="Approximate seconds that all training may take."),
@@ -219,9 +250,9 @@ class ProxyOptions(OptionSet):
 
 
 def distill_settings(
-    training: StudentTrainingOptions, proxies: ProxyOptions, time_limit: float | None, device: str
+    training: StudentTrainingOptions, proxies: ProxyOptions, spending: SpendingOptions, device: str
 ) -> "DistillSettings":
-    """Returns how the networks of a distillation are trained."""
+    """Returns how the networks of a distillation are trained and measured."""
     from db3kd.pipelines.distill_settings import DistillSettings
 
     if proxies.proxies == 0:
@@ -230,5 +261,6 @@ def distill_settings(
         training=training.patient_settings(device),
         proxy=proxies.proxy,
         proxies=proxies.proxies,
-        time_limit=time_limit,
+        time_limit=spending.time_limit,
+        held_out=spending.held_out,
     )

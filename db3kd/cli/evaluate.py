@@ -79,7 +79,7 @@ def evaluate(
         db3kd evaluate --teacher teacher.toml --data photos --limit 500 --price-per-1000 0.25
         --dry-run
     """
-    from db3kd.data.class_names import matched, renumbered
+    from db3kd.data.class_names import match_classes, renumbered
     from db3kd.labelling.sample_choice import draw_samples
     from db3kd.querying.sent_queries import SentQueries
     from db3kd.teachers.base import class_names_of
@@ -98,7 +98,11 @@ def evaluate(
     loaded = loaded.subset(draw_samples(whole, limit, seed))
     loaded.check()
     evaluated, teacher = _open_models(model_file, name, agree_with, loaded, device)
-    labels = None if loaded.labels is None else matched(loaded, evaluated).labels
+    labels = None
+    assumed = loaded.labels is not None and _names_one_side(loaded, evaluated)
+    if loaded.labels is not None and not (assumed and agree_with is not None):
+        names = class_names_of(evaluated)
+        labels = match_classes(loaded, names, evaluated.classes, f"model {name}").labels
     drawn = "" if len(loaded) == whole else f" of {whole:,}"
     noun = input_noun(loaded.image_shape)
     print(f"{plural(noun):<10} {len(loaded):,}{drawn}: {part} of {images.data}")
@@ -116,6 +120,11 @@ def evaluate(
         print(
             f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {counted(len(loaded), noun)})"
         )
+    elif assumed:
+        print(
+            "accuracy   not measured, because only one of data and model names its classes; "
+            "without --agree-with, their numbers are taken to mean the same"
+        )
     if agree_with is not None and teacher is not None:
         decisions = renumbered(
             decisions, class_names_of(evaluated), class_names_of(teacher), name, agree_with
@@ -126,6 +135,13 @@ def evaluate(
             f"({agreeing:,} of {counted(len(loaded), noun)})"
         )
     print_paid_twice(sent.lost, 10, others=queries, price_per_1000=price_per_1000)
+
+
+def _names_one_side(images: "ImageSet", model: "Teacher") -> bool:
+    """Returns whether either the data or the model names its classes, but not both."""
+    from db3kd.teachers.base import class_names_of
+
+    return (images.class_names is None) != (class_names_of(model) is None)
 
 
 def _one_model(student: str | None, models: Sequence[str] | None) -> str:

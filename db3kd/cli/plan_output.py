@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from db3kd.progress import duration
-from db3kd.wording import also_paid, counted, money, paid_twice_text, plain_number
+from db3kd.wording import also_paid, counted, money, noun_for, paid_twice_text, plain_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from db3kd.pipelines import DistillResult
     from db3kd.pipelines.distill_settings import DistillSettings
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from db3kd.planning import BudgetPlan, ComparisonPlan
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
+
+_PRECISE = 0.04
+"""An agreement that is measured this exactly needs no advice on how to measure it better."""
 
 TIME_OF_QUERIES = "time unknown; db3kd info --teacher … --time 20 measures it with 20 queries"
 """How a user finds out what a plan cannot say without a query."""
@@ -36,14 +40,41 @@ def print_plan(
         print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
     price = price_text(plan.queries, price_per_1000)
     print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
-    if plan.queries < plan.budget:
-        unused = plan.budget - plan.queries
-        reason = f"this strategy has no use for more with these {noun}s"
-        if plan.next_useful_budget is not None:
-            reason = (
-                f"a budget of {plan.next_useful_budget:,} or more also queries augmented {noun}s"
-            )
-        print(f"unused     {counted(unused, 'query')}: {reason}")
+    reason = plan.unused_in_words(noun)
+    if reason is not None:
+        print(f"unused     {counted(plan.budget - plan.queries, 'query')}: {reason}")
+    print(f"measured   {_measurement(plan, noun)}")
+    print_warnings(plan.warnings_in_words(noun))
+
+
+def _measurement(plan: "BudgetPlan", noun: "InputNoun") -> str:
+    """Returns on how many images the student is measured, how well, and how to do better."""
+    from db3kd.pipelines.student_warnings import MEASURE_AGREEMENT
+    from db3kd.planning.held_out import describe_precision, precision
+
+    images = plan.measured_on
+    what = f"held-out {'pseudo sample' if plan.pseudo_samples else noun}"
+    text = (
+        f"the agreement, on {counted(images, what)}, to {describe_precision(images)} or better "
+        "(95 % interval)"
+    )
+    if precision(images) <= _PRECISE:
+        return text
+    return (
+        f"{text}; more exactly with --held-out N, within the budget, or afterwards with "
+        f"{MEASURE_AGREEMENT}, which costs a query for each {noun}"
+    )
+
+
+def print_warnings(warnings: "Sequence[str]", width: int = 9) -> None:
+    """Prints warnings, one a line.
+
+    Args:
+        warnings: The warnings.
+        width: The width of the first column.
+    """
+    for warning in warnings:
+        print(f"{'warning':<{width}}  {warning}")
 
 
 def print_checks_plan(
@@ -107,6 +138,29 @@ def print_comparison_plan(
     print(
         f"{'in total':<{width}}  at most {counted(plan.queries, 'query')} for "
         f"{counted(students, 'student')}{test}{price_text(plan.queries, price_per_1000)}"
+    )
+    print(f"{'measured':<{width}}  {_comparison_measurement(plan, noun)}")
+    print_warnings(plan.warnings_in_words(noun), width)
+
+
+def _comparison_measurement(plan: "ComparisonPlan", noun: "InputNoun") -> str:
+    """Returns on how many images the students are measured, how well, and how to do better."""
+    from db3kd.planning.held_out import describe_precision
+
+    images = plan.test_images
+    if images:
+        return (
+            f"the agreement, on {counted(images, f'test {noun}')}, to {describe_precision(images)} "
+            "or better (95 % interval); --test-limit N queries fewer of them"
+        )
+    counts = sorted({each.measured_on for each in plan.plans.values()})
+    numbers = " or ".join(f"{count:,}" for count in counts)
+    held_out = noun_for(counts[-1], f"held-out {noun}")
+    return (
+        f"the agreement of each student, on {numbers} {held_out}, to "
+        f"{describe_precision(counts[0])} or better (95 % interval); more exactly with --held-out "
+        f"N, within the budget, or with --test, whose {noun}s cost a query each for all students "
+        "together"
     )
 
 
@@ -172,19 +226,20 @@ def print_times(
     else:
         print(f"querying   {TIME_OF_QUERIES}")
     steps, full = times.steps_of_run(plan, settings)
+    cut = f" of {full:,} without --time-limit" if steps < full else ""
     print(
-        f"training   about {duration(times.of_run(plan, settings))} on this machine, {steps:,} "
-        f"steps of the student{f' of {full:,} without --time-limit' if steps < full else ''}; "
-        "no query was sent"
+        f"training   about {duration(times.of_run(plan, settings))} on this machine, "
+        f"{counted(steps, 'step')} of the student{cut}; no query was sent"
     )
 
 
-def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
-    """Prints how good the student is, and what it cost.
+def print_result(result: "DistillResult", price_per_1000: float | None, student: str) -> None:
+    """Prints how good the student is, what it cost, and how to use it.
 
     Args:
         result: The result.
         price_per_1000: The price of 1,000 queries, or None.
+        student: The name of the student's architecture.
     """
     from db3kd.models.weights import STUDENT_FILE
 
@@ -200,8 +255,7 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
     print(f"taught by  {result.taught_by}")
     matches = round(result.agreement * result.held_out)
     print(f"agreement  {agreement_text(matches, result.held_out, f'held-out {noun}')}")
-    for warning in result.warnings:
-        print(f"warning    {warning}")
+    print_warnings(result.warnings)
     if result.accuracy is not None:
         print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")
     print(
@@ -212,8 +266,24 @@ def print_result(result: "DistillResult", price_per_1000: float | None) -> None:
     print_paid_twice(result.paid_twice, 10)
     if result.folder is not None:
         print(f"student    {result.folder / STUDENT_FILE}")
+        print_usage(result.folder, student)
     if result.report is not None:
         print(f"report     {result.report}")
+
+
+def print_usage(student: "Path", architecture: str, width: int = 9) -> None:
+    """Prints the lines that load, measure and export a student.
+
+    Args:
+        student: The folder of its run, or its file.
+        architecture: The name of its architecture, which the lines repeat for the user's own code.
+        width: The width of the first column.
+    """
+    from db3kd.pipelines.distillation.reproduction import usage
+
+    lines = usage(student, architecture)
+    for name in ("load", "measure", "export"):
+        print(f"{name:<{width}}  {lines[name]}")
 
 
 def print_checks(queries: int, found: str, width: int = 9) -> None:

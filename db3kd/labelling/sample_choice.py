@@ -30,13 +30,16 @@ def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
     return order[:limit].sort().values
 
 
-def draw_images(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
+def draw_images(
+    images: ImageSet, limit: int | None, seed: int, option: str = "--limit"
+) -> ImageSet:
     """Draws images at random as `draw_samples` does, and notes this for the report of a run.
 
     Args:
         images: The images.
         limit: How many to draw; None for all.
         seed: The seed of the draw.
+        option: The option of the command line that sets the limit.
 
     Raises:
         ValueError: If `limit` is less than 1.
@@ -44,7 +47,7 @@ def draw_images(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
     rows = draw_samples(len(images), limit, seed)
     if len(rows) == len(images):
         return images
-    return images.subset(rows, f"drawn at random, as --limit {limit} --seed {seed} does")
+    return images.subset(rows, f"drawn at random, as {option} {limit} --seed {seed} does")
 
 
 def spread_over_classes(decisions: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Settings of a distillation that cost no query: how its networks are trained."""
+"""Settings of a distillation: how its networks are trained and measured."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -30,7 +30,7 @@ _SMALL_SIDE = 64
 @suggests_arguments
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings:
-    """How proxies and the student are trained.
+    """How proxies and the student are trained, and on how many images they are measured.
 
     Example:
         >>> settings = db3kd.DistillSettings(proxies=3, time_limit=600)
@@ -54,6 +54,9 @@ class DistillSettings:
         patience: Stops the training of the student after this many reports (of about a hundred) in
             a row without a higher validation agreement, and keeps the best weights; None to train
             to the end.
+        held_out: Number of held-out images, or of held-out pseudo samples without images, on which
+            the agreement is measured; fewer than the images. Each costs a query within the budget.
+            None for one in twenty, at most 1,000 (one in ten of fewer than 100 images).
 
     Raises:
         ValueError: If a value is out of range.
@@ -66,6 +69,7 @@ class DistillSettings:
     alpha: float = 0.5
     time_limit: float | None = None
     patience: int | None = None
+    held_out: int | None = None
 
     def __post_init__(self) -> None:
         check_type(
@@ -94,6 +98,8 @@ class DistillSettings:
             check_positive(self.time_limit, "time_limit")
         if self.patience is not None:
             check_count_fields(self, "patience")
+        if self.held_out is not None:
+            check_count_fields(self, "held_out")
 
     def steps_for(self, answers: int) -> int:
         """Returns the number of steps of full training.

@@ -63,7 +63,7 @@ class RunNotes:
         """
         inputs = plain(depends_on)
         known = self.get(name)
-        if known is None or known["depends_on"] != inputs:
+        if known is None or _set_values(known["depends_on"]) != _set_values(inputs):
             known = self.put(name, {"depends_on": inputs, "value": plain(compute())})
         value: _T = known["value"]
         return value
@@ -112,3 +112,10 @@ def notes_of(folder: RunFolder) -> Iterator[RunNotes]:
         if not folder.holds_anything:
             notes.remove()
         raise
+
+
+def _set_values(value: Any) -> Any:
+    """Returns plain values without those that are None, as a missing one means the same."""
+    if isinstance(value, dict):
+        return {key: _set_values(item) for key, item in value.items() if item is not None}
+    return [_set_values(item) for item in value] if isinstance(value, list) else value

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from db3kd.answers.answers import Answers
+from db3kd.planning.held_out import LEAST_HELD_OUT
+from db3kd.training.evaluation import predict_logits
 from db3kd.validation import are_equal
 from db3kd.wording import InputNoun, counted, money
-
-_FEW = 10
-"""With fewer held-out images, a share of them says nothing about the student."""
 
 FEW_HELD_OUT = 100
 """With fewer held-out images, the interval of the agreement is wide: 8 percentage points and more
@@ -67,7 +66,7 @@ def student_warnings(
     counts = torch.bincount(held_out)
     most, matches = int(counts.max()), int((predicted == held_out).sum())
     usual = _name(int(counts.argmax()), class_names)
-    if not found and len(held_out) >= _FEW and matches <= most:
+    if not found and len(held_out) >= LEAST_HELD_OUT and matches <= most:
         found.append(
             f"The student agrees with the teacher on {matches:,} of {len(held_out):,} held-out "
             f"{noun}s. Always answering with class {usual} would agree on {most:,} of "
@@ -105,6 +104,12 @@ def absent_classes_warning(
     )
 
 
+TRIED_INPUTS = 16
+"""Inputs on which the network of a student is tried before it is trained."""
+
+MEASURE_AGREEMENT = "db3kd evaluate RUN --data … --agree-with TEACHER"
+"""The command that measures the agreement of the student of a run."""
+
 LONGER_RUN = (
     "It costs no query: resume the run in its folder with a longer time limit, or with none; its "
     "networks are then trained from the start."
@@ -139,13 +144,36 @@ def few_held_out(held_out: int, tested: bool, noun: InputNoun = "image") -> str:
         noun: What the text calls an image.
     """
     held_out_images = counted(held_out, f"held-out {noun}")
-    found = f"The agreement rests on only {held_out_images}, so it is a rough value."
+    found = (
+        f"The agreement rests on only {held_out_images}, so it is a rough value. On further "
+        f"{noun}s, {MEASURE_AGREEMENT} measures it, at a query for each; another run can hold out "
+        "more of them (--held-out, or held_out= of DistillSettings in Python)."
+    )
     if not tested:
         found += (
             f" Labelled test {noun}s (--test, or test= in Python) measure accuracy too, and "
             "cost no query."
         )
     return found
+
+
+def probabilities_warning(network: nn.Module, images: Tensor) -> str | None:
+    """Returns a warning if a student returns probabilities instead of logits, or else None.
+
+    Args:
+        network: The student, trained or not.
+        images: [n, *image_shape], a few inputs.
+    """
+    scores = predict_logits(network, images)
+    sums = scores.sum(1)
+    add_up = torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    constant = bool(((scores == 0) | (scores == 1)).all())  # no softmax saturates everywhere
+    if not add_up or constant or bool((scores < 0).any()):
+        return None
+    return (
+        "The student returns probabilities: its scores are at least 0, and those of each input sum "
+        "to 1. The loss expects logits, with which the student learns better: remove the softmax."
+    )
 
 
 def paid_twice_note(queries: int, others: int = 0, price_per_1000: float | None = None) -> str:

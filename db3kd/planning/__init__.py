@@ -1,13 +1,8 @@
 """Plans how a query budget is spent, before the first query."""
 
-from db3kd.planning.budget_plan import (
-    STRATEGIES,
-    BudgetPlan,
-    Stage,
-    Strategy,
-    plan_budget,
-)
+from db3kd.planning.budget_plan import plan_budget
 from db3kd.planning.comparison_plan import COMPARED, ComparisonPlan, plan_comparison
+from db3kd.planning.plan import STRATEGIES, BudgetPlan, Stage, Strategy
 from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
 
 __all__ = [

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from db3kd.argument_types import check_count, check_type
 from db3kd.errors import ArgumentError
-from db3kd.planning.budget_plan import STRATEGIES, BudgetPlan, Strategy, plan_budget
+from db3kd.planning.budget_plan import plan_budget
+from db3kd.planning.held_out import check_held_out
+from db3kd.planning.plan import STRATEGIES, BudgetPlan, Strategy
 from db3kd.wording import InputNoun, did_you_mean
 
 COMPARED: tuple[Strategy, ...] = ("auto", "augmented", "decisions", "mbd")
@@ -35,6 +37,20 @@ class ComparisonPlan:
         """Maximum number of queries of all students, including those about the test images."""
         return self.seeds * sum(plan.queries for plan in self.plans.values()) + self.test_images
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is worth changing before the first query: too few images, or held-out images."""
+        return self.warnings_in_words()
+
+    def warnings_in_words(self, noun: InputNoun = "image") -> tuple[str, ...]:
+        """Returns what is worth changing before the first query, each warning once.
+
+        Args:
+            noun: What the warnings call an image, such as a row of a table.
+        """
+        found = (each for plan in self.plans.values() for each in plan.warnings_in_words(noun))
+        return tuple(dict.fromkeys(found))
+
 
 def plan_comparison(
     budget: int,
@@ -44,6 +60,7 @@ def plan_comparison(
     *,
     seeds: int = 3,
     test_images: int = 0,
+    held_out: int | None = None,
     noun: InputNoun = "image",
 ) -> ComparisonPlan:
     """Plans each strategy at the same budget.
@@ -60,6 +77,7 @@ def plan_comparison(
         strategies: Some of `STRATEGIES`.
         seeds: Number of students of each strategy.
         test_images: Number of test images; 0 for none.
+        held_out: Number of held-out images of each student, as for `plan_budget`.
         noun: What errors call an image, such as a row of a table.
 
     Raises:
@@ -67,10 +85,13 @@ def plan_comparison(
     """
     seeds = check_count(seeds, "seeds")
     _check_strategies(strategies)
+    held_out = check_held_out(held_out, images, noun)
     plans, refused = {}, {}
     for strategy in strategies:
         try:
-            plans[strategy] = plan_budget(budget, classes, images, strategy, noun=noun)
+            plans[strategy] = plan_budget(
+                budget, classes, images, strategy, held_out=held_out, noun=noun
+            )
         except ArgumentError as error:
             refused[strategy] = error.problem
     if not plans:

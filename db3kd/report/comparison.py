@@ -2,12 +2,18 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from db3kd.report.intervals import wilson_interval
 from db3kd.report.student_blocks import Table
 from db3kd.report.tables import NO_VALUE, markdown_table, mean_and_deviation
 from db3kd.wording import money
+
+UNSPENT_MARK = "\N{DAGGER}"
+"""Marks numbers of queries below the budget, for which a note has the reason."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class ComparedStudent:
         test_agreement: Share of test images that it puts in the teacher's class, in [0, 1]; None
             without test images.
         seconds: How long querying and training took.
+        test_matches: [n] bool, whether it puts each test image in the teacher's class or, if the
+            teacher was not queried, in its true class; None without test images.
     """
 
     seed: int
@@ -30,6 +38,7 @@ class ComparedStudent:
     accuracy: float | None
     test_agreement: float | None
     seconds: float
+    test_matches: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,13 @@ class ComparisonRow:
         strategy: The name of the strategy.
         students: A student for each seed; none if the strategy was not used.
         refused: Why the strategy was not used; None if it was.
+        unspent: Why its students did not spend their budget; None if they did.
     """
 
     strategy: str
     students: tuple[ComparedStudent, ...] = ()
     refused: str | None = None
+    unspent: str | None = None
 
     @property
     def queries(self) -> float | None:
@@ -74,12 +85,29 @@ class ComparisonRow:
         """The agreement of each student on test images, if it is known."""
         return [each.test_agreement for each in self.students if each.test_agreement is not None]
 
+    @property
+    def test_matches(self) -> NDArray[np.bool_] | None:
+        """[students, images], which test images each student is right about; None if unknown."""
+        known = [each.test_matches for each in self.students if each.test_matches is not None]
+        return np.stack(known) if known and len(known) == len(self.students) else None
+
+    @property
+    def test_counts(self) -> tuple[int, int] | None:
+        """Test images that a student is right about on average, and all of them; None if unknown.
+
+        All students are measured on the same images, so these are counted once.
+        """
+        matches = self.test_matches
+        return None if matches is None else (round(matches.mean(0).sum()), matches.shape[1])
+
 
 def comparison_table(rows: Sequence[ComparisonRow], price_per_1000: float | None = None) -> str:
     """Returns the table as Markdown, with columns for what is known.
 
     Shares on test images are mean ± sample standard deviation over seeds. Held-out agreement is
-    that of all students of a row together. The reasons of rows without students are long, so the
+    that of all students of a row together, and the interval of a test share that of its mean on
+    the test images, which are counted once. Queries of students that did not spend their budget
+    have the mark `UNSPENT_MARK`. The reasons of rows without students are long, so the
     table leaves them out.
 
     Args:
@@ -92,14 +120,18 @@ def comparison_table(rows: Sequence[ComparisonRow], price_per_1000: float | None
 
 def comparison_block(rows: Sequence[ComparisonRow], price_per_1000: float | None = None) -> Table:
     """Returns the table as a block of a page; see `comparison_table`."""
+    agreed = any(row.test_agreements for row in rows)
+    tested = [_interval(row.test_counts) for row in rows]
     columns: list[tuple[str, list[str]]] = [
         ("strategy", [_name(row) for row in rows]),
-        ("queries", [_count(row.queries) for row in rows]),
+        ("queries", [_queries(row) for row in rows]),
         ("price", [_price(row.queries, price_per_1000) for row in rows]),
         ("held-out agreement %", [_share(row.held_out) for row in rows]),
         ("95 % interval", [_interval(row.held_out) for row in rows]),
         ("accuracy %", [mean_and_deviation(row.accuracies) for row in rows]),
+        *([] if agreed else [("95 % interval (test)", tested)]),
         ("test agreement %", [mean_and_deviation(row.test_agreements) for row in rows]),
+        *([("95 % interval (test)", tested)] if agreed else []),
         ("seconds", [_count(_seconds(row)) for row in rows]),
     ]
     known = [column for column in columns if any(cell != NO_VALUE for cell in column[1])]
@@ -115,6 +147,10 @@ def _name(row: ComparisonRow) -> str:
 
 def _count(value: float | None) -> str:
     return NO_VALUE if value is None else f"{value:,.0f}"
+
+
+def _queries(row: ComparisonRow) -> str:
+    return _count(row.queries) + ("" if row.unspent is None else UNSPENT_MARK)
 
 
 def _price(queries: float | None, price_per_1000: float | None) -> str:

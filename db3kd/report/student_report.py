@@ -104,8 +104,8 @@ class StudentReport:
         test_agreement: (matches, total): test images that it puts in the teacher's class.
         price_per_1000: Price of 1,000 queries, in the user's currency.
         stages: The stages in the order of the run. Their queries are the total.
-        curve: (queries, agreement) after each round of acquisition; queries in ascending order,
-            agreement in [0, 1] on the held-out images.
+        curve: (queries, agreement) of the proxies after each round of acquisition and, last, of the
+            student; queries in ascending order, agreement in [0, 1] on the held-out images.
         paid_twice: At most how many of the queries were paid twice, because an answer was lost.
         validation: Number of images by which the choices were made: the held-out images, and
             augmented versions of them. None if nothing is known about it.
@@ -119,7 +119,7 @@ class StudentReport:
         features: The features of a table, if an image is an encoded row: its values are shown as
             the table has them.
         reproduce: What a rerun needs: command line, Python call, versions, seeds, fingerprints.
-        usage: Lines of code that load or export the student, by what they do.
+        usage: Lines of code that load, measure or export the student, by what they do.
         warnings: Paragraphs below the headline that say what makes the student or its agreement
             less useful than it seems.
         notes: Other paragraphs below the headline.

@@ -1,15 +1,14 @@
 """Turns the values of a student's report into sections of text, tables and figures."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from db3kd.progress import duration
+from db3kd.report.agreement_curve import curve_section
 from db3kd.report.intervals import interval_of, percent
-from db3kd.report.plot_style import COLOURS, MARKERS, plot_axes, use_query_axis
 from db3kd.report.student_blocks import (
     Bar,
     Bars,
@@ -18,7 +17,6 @@ from db3kd.report.student_blocks import (
     Cards,
     HeatCell,
     HeatMap,
-    Plot,
     Section,
     Settings,
     Table,
@@ -28,9 +26,6 @@ from db3kd.report.text import shown_name
 from db3kd.report.thumbnails import channels_note
 from db3kd.tables import Feature
 from db3kd.wording import also_paid, counted, money, plain_number
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MAX_CLASSES = 20
 """With more classes, only the most frequent ones and the most frequent confusions are shown."""
@@ -45,7 +40,7 @@ def student_sections(report: StudentReport) -> list[Section]:
     """Returns the sections of the page, without those that the report has no values for."""
     makers: tuple[Callable[[StudentReport], Section | None], ...] = (
         _stages,
-        _curve,
+        curve_section,
         _choices,
         _balance,
         _confusion,
@@ -107,39 +102,6 @@ def _stages(report: StudentReport) -> Section | None:
         rows.append([name, asked, reason, *cost, duration(seconds)])
     table = Table(head, rows, text_columns=3, strong_rows=[len(report.stages)])
     return Section("Queries by stage", "", [table])
-
-
-def _curve(report: StudentReport) -> Section | None:
-    if len(report.curve) < 2:
-        return None
-    label = f"Agreement on held-out {report.noun}s against the number of queries"
-    text = f"Agreement on the held-out {report.noun}s after each round of acquisition."
-    plot = Plot(partial(_draw_curve, report.curve), "agreement.png", label)
-    return Section("Agreement against queries", text, [plot])
-
-
-def _draw_curve(curve: Sequence[tuple[int, float]]) -> "Figure":
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-
-    queries = [point[0] for point in curve]
-    shares = [100 * point[1] for point in curve]
-    figure, axes = plot_axes("queries", "agreement (%)", size=(4.8, 3.0))
-    axes.plot(queries, shares, color=COLOURS[0], marker=MARKERS[0], linewidth=2, markersize=6)
-    if queries[0] > 0 and queries[-1] >= 20 * queries[0]:
-        use_query_axis(axes)
-        crowded = queries[-1] >= 100 * queries[0]
-        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    last = queries[-1], shares[-1]
-    axes.annotate(f"{last[1]:.1f}", last, (0, 8), textcoords="offset points", ha="center")
-    # At least two percentage points high, so that a flat curve looks flat.
-    height = max(shares) - min(shares)
-    margin = max(0.15 * height, 1 - height / 2)
-    axes.set_ylim(min(shares) - margin, max(shares) + margin)
-    return figure
 
 
 def _choices(report: StudentReport) -> Section | None:
@@ -333,7 +295,11 @@ def _usage(report: StudentReport) -> Section | None:
     if not report.usage:
         return None
     values = Settings(list(report.usage.items()))
-    return Section("Use the student", "How to load the student, and how to export it.", [values])
+    return Section(
+        "Use the student",
+        "How to load the student, to measure its agreement on other data, and to export it.",
+        [values],
+    )
 
 
 def _settings(report: StudentReport) -> Section | None:

@@ -34,7 +34,7 @@ _FIXED_BUDGET = (
 )
 """What a user can do who wants another budget."""
 
-_LATER_CAUSES = ("settings.surrogate",)
+_LATER_CAUSES = ("settings.plan.held_out", "settings.plan.pseudo_held_out", "settings.surrogate")
 """Further ones, which may themselves follow from one of `_CAUSES`."""
 
 _FOLLOWING = (
@@ -49,6 +49,9 @@ _FOLLOWING = (
 
 _CHOOSES_IMAGES = ("seed", "settings.limit", _SOURCE)
 """How the names of entries begin that determine which images a run uses."""
+
+_OTHER_ARGUMENTS = {"pseudo_held_out": "held_out"}
+"""Arguments that set entries of other names."""
 
 _NO_ARGUMENTS = ("data", _PLAN_IMAGES, _CLASS_NAMES, "settings.choosing", "settings.labelling")
 """Entries that no single argument sets."""
@@ -166,4 +169,5 @@ def _with_argument(difference: Difference) -> str:
     """Adds the argument that sets an entry, of which the command line makes an option."""
     if difference.name in _NO_ARGUMENTS:
         return str(difference)
-    return f"{difference} ({difference.name.rpartition('.')[2]}=)"
+    name = difference.name.rpartition(".")[2]
+    return f"{difference} ({_OTHER_ARGUMENTS.get(name, name)}=)"

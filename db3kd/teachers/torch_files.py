@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from db3kd.errors import InputError, InputNotFoundError
 from db3kd.models.factories import NetworkFactory, factory_name
+from db3kd.models.metadata import ModelMetadata
 from db3kd.models.networks import build_model, is_own_model
 from db3kd.models.weights import SavedModel, read_saved_model
 from db3kd.storage.filesystem import names_beside
@@ -22,6 +24,9 @@ from db3kd.wording import did_you_mean
 
 _DOTTED = re.compile(r"(?!.*\.(safetensors|pt|pth|ckpt|bin|ts|pt2|onnx|toml|json)$)\w+(\.\w+)+")
 """The names of an object and its module, with a dot where a colon is expected."""
+
+_SHOWN = 3
+"""Names of weights in an error, of each kind."""
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".ts")
 
@@ -115,7 +120,8 @@ def _open_weights(
             "repeat the name as model="
         )
     overrides = overrides.completed(saved.metadata, path)
-    return TorchFile(_build(path, model or saved.model, overrides, saved.state), overrides)
+    module = _build(path, model or saved.model, overrides, saved.state, saved.metadata)
+    return TorchFile(module, overrides)
 
 
 def _open_exported(path: Path, overrides: ModelOverrides, device: torch.device) -> TorchFile:
@@ -134,6 +140,7 @@ def _build(
     model: str | NetworkFactory | None,
     overrides: ModelOverrides,
     state: dict[str, Tensor],
+    declared: ModelMetadata | None = None,
 ) -> nn.Module:
     if model is None:
         raise InputError(
@@ -148,11 +155,36 @@ def _build(
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
+        problem = _misfit(state, expected) or str(error).splitlines()[0]
         raise TeacherError(
             f"{path}: its weights do not fit {name} for images {image_shape} and {classes} "
-            f"classes: the model has {listed(expected)}, the file {listed(state)}: {error}"
+            f"classes: {problem}; correct model=, image_shape= or classes={_declared(declared)}"
         ) from error
     return module
+
+
+def _misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Returns how the weights of a file differ from those of a module; empty if they do not."""
+    missing = [key for key in expected if key not in state]
+    unknown = [key for key in state if key not in expected]
+    if missing or unknown:
+        has = f"the model has {listed(missing, _SHOWN)}, which the file lacks" if missing else ""
+        holds = f"the file has {listed(unknown, _SHOWN)}, which the model lacks" if unknown else ""
+        return ", and ".join(filter(None, (has, holds)))
+    sizes = [
+        f"{key} is {list(state[key].shape)} in the file and {list(value.shape)} in the model"
+        for key, value in expected.items()
+        if state[key].shape != value.shape
+    ]
+    more = f", and {len(sizes) - 1} more differ" if len(sizes) > 1 else ""
+    return f"{sizes[0]}{more}" if sizes else ""
+
+
+def _declared(metadata: ModelMetadata | None) -> str:
+    """Returns what a file of weights states about its model, as the end of an error."""
+    if metadata is None:
+        return ""
+    return f" (the file declares images {metadata.image_shape} and {metadata.classes} classes)"
 
 
 def _require_trust(path: Path, kind: str, trust_code: bool) -> None:

@@ -22,7 +22,10 @@ def test_a_dry_run_asks_nothing_and_prints_the_plan_of_each_strategy(tmp_path):
     out = succeed(*options(counting, "--budget", 50, *names, "--dry-run"))
 
     assert CountingTeacher.asked == before
-    auto, decisions, mbd, total, training = out.splitlines()
+    auto, decisions, mbd, total, measured, warning, training = out.splitlines()
+    assert "on 359 test images, to ±5 percentage points or better" in measured
+    assert "--test-limit N queries fewer of them" in measured
+    assert warning.startswith("warning") and "only 5 held-out images" in warning
     assert auto.startswith("auto") and "at most 50 queries, price 0.10 at 2.00 per 1,000" in auto
     assert (
         decisions.startswith("decisions") and "a part of the images, drawn at random" in decisions
@@ -46,7 +49,8 @@ def test_the_table_is_printed_and_written_and_resumed_without_a_query(teacher, t
     for row in ("decisions", "augmented"):
         (line,) = (line for line in printed.splitlines() if line.startswith(f"| {row} |"))
         assert line in page
-    assert "decisions, seed 1: held-out agreement" in printed
+    assert "decisions, seed 1: test agreement" in printed
+    assert " is the best of 2 strategies by agreement on 359 test images: " in printed
     assert "359 of them about the test images" in printed
     content = json.loads((out / "compare.json").read_text())
     assert content["queries"] == 359 + 2 * 60 + 2 * 80
@@ -94,7 +98,27 @@ def test_the_test_split_measures_accuracy_without_a_query(teacher, tmp_path):
     content = json.loads((out / "compare.json").read_text())
     assert content["queries"] == 2 * 60 and content["test_queries"] == 0
     assert content["rows"][0]["accuracy"] is not None
+    assert "decisions is the best by accuracy on 359 test images: " in printed
     assert "accuracy %" in printed and "test agreement %" not in printed
+
+
+def test_a_part_of_the_test_images_is_queried(teacher, tmp_path):
+    given = options(teacher, "--budget", 80, "--strategies", "decisions,augmented")
+    limited = (*given, "--test", "digits", "--test-limit", 40)
+
+    assert "and 40 test images" in succeed(*limited, "--dry-run")
+    printed = succeed(*limited, "--out", tmp_path / "c")
+
+    assert "by agreement on 40 test images" in printed
+    content = json.loads((tmp_path / "c" / "compare.json").read_text())
+    assert content["test_queries"] == 40
+    report = (tmp_path / "c" / "decisions-0" / "report.md").read_text()
+    assert "40 of 359 images, drawn at random, as --test-limit 40 --seed 0 does" in report
+    without = succeed(*given, "--dry-run")
+    assert "the agreement of each student, on 6 held-out images, to ±31 " in without
+    assert "--test, whose images cost a query each" in without
+    message = fail(*given, "--split", "test", "--test-limit", 4, "--dry-run")
+    assert "--test-limit: needs --test" in message
 
 
 def test_a_failing_teacher_is_resumed(tmp_path):
@@ -151,7 +175,7 @@ def test_reasons_stand_below_a_narrow_table(tmp_path):
     )
 
     table = [line for line in printed.splitlines() if line.startswith("|")]
-    assert len(table) == 4 and max(map(len, table)) <= 112
+    assert len(table) == 4 and max(map(len, table)) <= 136
     assert table[-1].startswith("| mbd: not used |")
     reason = "Not used: mbd. strategy 'mbd' needs one decision for each of 60 images"
     assert reason in printed and reason in (tmp_path / "c" / "report.md").read_text()

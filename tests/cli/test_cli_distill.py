@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
+import db3kd
 from db3kd.pipelines import student_network
 from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
 
@@ -74,6 +75,38 @@ def test_a_dry_run_needs_no_folder_and_says_what_is_not_spent():
     assert "unused     5 queries: a budget of 110 or more also queries augmented" in printed
     printed = succeed(*asked(*DIGITS, "--dry-run", budget=10**9))
     assert "of 1,000,000,000" in printed and "unused" in printed
+
+
+def test_a_plan_says_how_exactly_the_agreement_is_measured_and_how_to_do_better(tmp_path):
+    printed = succeed(*asked(*DIGITS, "--dry-run"))
+    assert "measured   the agreement, on 5 held-out images, to ±33 percentage points" in printed
+    assert "--held-out N" in printed and "db3kd evaluate RUN --data … --agree-with" in printed
+    assert "warning    The agreement is measured on only 5 held-out images" in printed
+    chosen = succeed(*asked(*DIGITS, "--held-out", 60, "--out", tmp_path / "run"))
+    assert " 60  held-out images " in chosen and "on 60 held-out images, to ±12 " in chosen
+    assert "of 60 held-out images" in chosen and "measured on only" not in chosen
+    without = succeed(*asked("--dry-run", "--held-out", 600, budget=900))
+    assert "600 of them measure" in without and "on 600 held-out pseudo samples" in without
+    assert "--held-out N" not in without, "an agreement to 4 points needs no advice"
+    message = fail(*asked(*DIGITS, "--held-out", 100, "--dry-run"))
+    assert "--held-out: expected fewer than the 100 images" in message
+
+
+def test_the_summary_repeats_the_code_of_the_users_own_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = ("--student", f"{TEACHERS}:make_network")
+
+    printed = succeed(*asked(*DIGITS, "--out", "run", *own, budget=100))
+
+    lines = dict(line.split(maxsplit=1) for line in printed.splitlines()[-5:])
+    names = {"db3kd": db3kd}
+    exec(lines["load"], names)
+    assert names["student"].classes == 10
+    measure = lines["measure"].replace("DATA", "digits").replace("TEACHER", COUNTING)
+    assert "agreement" in succeed(*measure.split()[1:])
+    succeed(*lines["export"].split()[1:])
+    assert list(tmp_path.glob("run/*.onnx"))
+    assert lines["export"] in (tmp_path / "run" / "report.md").read_text()
 
 
 def _without_answered(printed: str) -> list[str]:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+from PIL import Image
 from served_doubles import Answer, Scripted
 
-from db3kd import load_data
+from db3kd import build_model, load_data, save_model
 
 COUNTING = f"{TEACHERS}:CountingTeacher"
 
@@ -48,6 +49,29 @@ def test_the_student_beside_its_teacher_costs_nothing(teacher, asked):
 
     assert f"queries    20, answered by {COUNTING}, price 20.00" in out
     assert asked() == 20
+
+
+@pytest.mark.parametrize("agreement", [True, False])
+def test_class_numbers_are_assumed_for_accuracy_alone(teacher, tmp_path, caplog, agreement):
+    images = load_data("digits", "test").read(range(20)).numpy()
+    labels = np.arange(20) % 10
+    for number in range(20):
+        folder = tmp_path / "photos" / f"figure {labels[number]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = (255 * images[number, 0]).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    nameless = build_model("linear", (1, 8, 8), 10)
+    own = tmp_path / "own.safetensors"
+    save_model(own, nameless, model="linear", image_shape=(1, 8, 8), classes=10)
+
+    given = ("evaluate", own, "--data", tmp_path / "photos")
+    out = succeed(*given, *(["--agree-with", COUNTING] if agreement else []))
+
+    assert ("accuracy   not measured, because only one of data and model" in out) is agreement
+    assert ("does not name its classes" in caplog.text) is not agreement
+    assert "teacher own.safetensors" not in caplog.text
+    if not agreement:
+        assert f"model {own} does not name" in caplog.text
 
 
 def test_a_network_in_memory_answers_on_this_machine(teacher):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from distill_cases import CHOOSING, QUICK, SHAPE, images, teacher, weights
@@ -15,9 +16,12 @@ from torch import nn
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines import Comparison
+from db3kd.pipelines.comparison.best_strategy import BestStrategy
 from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
 from db3kd.planning import COMPARED, STRATEGIES, plan_comparison
-from db3kd.report import ComparedStudent, ComparisonRow
+from db3kd.report import ComparedStudent, ComparisonRow, wilson_interval
+from db3kd.report.comparison import UNSPENT_MARK
+from db3kd.report.text import markdown_text
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError, load_teacher
 from db3kd.teachers.base import SingleClassError
@@ -128,13 +132,13 @@ def test_all_students_train_equally_long():
 
 def test_the_length_follows_from_the_budget_and_not_from_the_answers_of_a_strategy(monkeypatch):
     seen = []
-    original = db3kd.pipelines.comparison.compare.run_distillation
+    original = db3kd.pipelines.comparison.compared_students.run_distillation
 
     def watched(prepared: Any, **options: Any) -> Any:
         seen.append(prepared.settings.training.steps)
         return original(replace(prepared, settings=QUICK), **options)
 
-    monkeypatch.setattr("db3kd.pipelines.comparison.compare.run_distillation", watched)
+    monkeypatch.setattr("db3kd.pipelines.comparison.compared_students.run_distillation", watched)
     unset = replace(QUICK, training=replace(QUICK.training, steps=None, batch_size=1))
 
     run(settings=unset, seeds=1, budget=1_500)
@@ -248,10 +252,11 @@ def test_the_files_hold_the_table_and_every_number(tmp_path):
     result = run(out=tmp_path / "c", test=measured(), price_per_1000=0.5)
 
     page = (tmp_path / "c" / "report.md").read_text()
-    assert result.table in page and all(note in page for note in result.notes)
+    assert result.table in page and all(markdown_text(note) in page for note in result.notes)
     assert f"{result.queries:,} queries (price {result.queries / 2000:,.2f}), 60 of them" in page
     html = (tmp_path / "c" / "report.html").read_text()
     best = max(result.rows, key=lambda row: sum(row.test_agreements))
+    assert result.best == best.strategy
     assert (
         f"test images get the teacher&#39;s class from students of the strategy {best.strategy}"
         in html
@@ -305,16 +310,91 @@ def summary_of(*matches: int, images: int = 30) -> ComparisonSummary:
         ((2600, 2400), 3000, []),
     ],
 )
-def test_a_difference_that_may_be_chance_has_no_winner(matches, images, as_good, tmp_path):
+def test_a_difference_that_may_be_chance_is_called_so(matches, images, as_good, tmp_path):
     summary = summary_of(*matches, images=images)
 
-    assert summary.as_good == as_good
+    assert summary.best.as_good == as_good
     write_comparison(tmp_path, summary)
     headline = (tmp_path / "report.md").read_text().split("- **")[0]
-    assert (f"the highest of {len(matches)}." in headline) is not bool(as_good)
-    assert ("may be chance" in headline) is bool(as_good)
-    assert ("--test" in headline) is bool(as_good)
-    assert any("may be chance" in note for note in summary.notes()) is bool(as_good)
+    assert f"the highest of {len(matches)}." in headline
+    for text in (headline, summary.best.statement):
+        assert ("may be chance" in text) is bool(as_good)
+        assert ("--test" in text) is bool(as_good)
+    assert summary.best.row.strategy in summary.best.statement.split(" is the best")[0]
+    stored = json.loads((tmp_path / "compare.json").read_text())["best"]
+    assert stored["may_be_chance"] == as_good and stored["measurement"] == "held-out agreement"
+
+
+def row_of(strategy: str, held_out: int, *matches: np.ndarray) -> ComparisonRow:
+    """A row whose students agree with the teacher on these test images, and on so many of 50."""
+    return ComparisonRow(
+        strategy,
+        tuple(
+            ComparedStudent(seed, 400, (held_out, 50), None, each.mean(), 1.0, each)
+            for seed, each in enumerate(matches)
+        ),
+    )
+
+
+def test_test_images_decide_and_the_statement_says_so():
+    images = np.arange(2_000)
+    first = [images % 100 < 80, (images + 1) % 100 < 80]
+    second = [each & (images % 40 > 0) for each in first]
+    best = BestStrategy([row_of("auto", 49, *second), row_of("sd", 40, *first)], 2)
+
+    assert best.row.strategy == "sd" and best.measurement == "test agreement"
+    low, high = wilson_interval(1_600, 2_000)
+    assert best.statement.startswith(
+        "sd is the best of 2 strategies by agreement on 2,000 test images: 80.0 % (95 % interval "
+        f"{100 * low:.1f} to {100 * high:.1f} %). The next, auto, is 2.0 percentage points lower"
+    ), "the shares overlap, but the images are the same"
+    assert "more than chance" in best.statement and "may be chance" not in best.statement
+    assert "held-out images favour auto, but the test images count" in best.statement
+    agreed = BestStrategy([row_of("auto", 40, *second), row_of("sd", 40, *first)], 2)
+    assert agreed.row.strategy == "sd"
+    same = BestStrategy([row_of("auto", 40, *first), row_of("sd", 40, *first[::-1])], 2)
+    assert "0.0 percentage points lower" in same.statement and "may be chance" in same.statement
+    one = BestStrategy([row_of("auto", 49, *second[:1]), row_of("sd", 40, *first[:1])], 1)
+    assert "with one seed" in one.statement
+    alone = BestStrategy([row_of("sd", 40, *first)], 2).statement
+    assert alone.startswith("sd is the best by agreement on 2,000") and "next" not in alone
+
+
+def test_the_statement_is_returned_printed_in_the_report_and_the_same_after_a_resumption(tmp_path):
+    given = {"strategies": ("augmented", "decisions"), "out": tmp_path / "c", "test": measured()}
+
+    result = run(budget=300, **given)
+    again = run(budget=300, resume=True, **given)
+
+    assert again.statement == result.statement and again.rows == result.rows
+    assert result.statement.startswith(f"{result.best} is the best of 2 strategies by agreement on")
+    for row, other in zip(result.rows, again.rows, strict=True):
+        assert np.array_equal(row.test_matches, other.test_matches)
+        assert row.test_matches.mean() == pytest.approx(np.mean(row.test_agreements))
+    page = (tmp_path / "c" / "report.md").read_text()
+    _, certainty = result.statement.split(" The next,")
+    assert certainty in page and f"| decisions | 120{UNSPENT_MARK} |" in page
+    note = (
+        f"{UNSPENT_MARK} decisions did not spend its 300 queries: this strategy has no use for more"
+    )
+    assert note in page and any(each.startswith(note) for each in result.notes)
+    assert not any("augmented did not" in each for each in result.notes)
+
+
+def test_a_comparison_without_known_matches_measures_its_students_again(tmp_path):
+    given = {"strategies": ("decisions",), "seeds": 1, "out": tmp_path / "c", "test": measured()}
+    counting = CountingTeacher(teacher())
+    first = run(counting, **given)
+    asked = counting.total
+    notes = tmp_path / "c" / "_notes.json"
+    stored = json.loads(notes.read_text())
+    del stored["decisions-0 test matches"]
+    notes.write_text(json.dumps(stored))
+
+    again = run(counting, resume=True, **given)
+
+    assert np.array_equal(first.rows[0].test_matches, again.rows[0].test_matches)
+    assert counting.total == asked
 
 
 def test_accuracy_alone_costs_no_query_and_is_measured_again_on_other_images(tmp_path):

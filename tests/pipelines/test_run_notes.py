@@ -37,6 +37,8 @@ def test_a_value_is_computed_once_for_equal_inputs(tmp_path):
     assert get(limit=4.0, settings=TRAINING) == 1, "another input needs another value"
     assert get(limit=4.0, settings=TRAINING) == 1
     assert len(computed) == 2
+    assert get(limit=4.0, settings=TRAINING, new=None) == 1, "a setting of a later version"
+    assert len(computed) == 2
 
 
 def test_a_value_that_fails_is_not_kept(tmp_path):

@@ -11,6 +11,7 @@ from db3kd.answers.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.pipelines.student_warnings import (
     absent_classes_warning,
     few_held_out,
+    probabilities_warning,
     student_warnings,
 )
 
@@ -100,6 +101,9 @@ def test_few_held_out_images_are_named_with_what_measures_better(tmp_path):
     pages = [each.report.with_suffix(".md").read_text() for each in (few, tested)]
     assert all("rests on only 6 held-out images" in page for page in pages)
     assert ["cost no query" in page for page in pages] == [True, False]
+    for page in pages:
+        assert "db3kd evaluate RUN" in page and "--agree-with TEACHER" in page
+        assert "--held-out" in page
     assert few_held_out(6, tested=False, noun="row").startswith(
         "The agreement rests on only 6 held-out rows"
     )
@@ -128,6 +132,42 @@ def test_a_number_of_classes_that_is_too_high_is_warned_of(tmp_path):
     words = "The teacher chose 2 of 6 classes (4, 5) for none of the 300 images"
     assert any(each.startswith(words) for each in result.warnings)
     assert words in result.report.with_suffix(".md").read_text()
+
+
+def test_a_student_that_returns_probabilities_is_warned_of_before_the_first_query(tmp_path, caplog):
+    softmax = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.Softmax(1))
+    options = {"budget": 300, "settings": QUICK, "out": tmp_path / "run"}
+
+    result = db3kd.distill(teacher(), images(), student=softmax, **options)
+
+    (warning,) = (each for each in result.warnings if "probabilities" in each)
+    assert "remove the softmax" in warning and warning in caplog.text
+    assert "remove the softmax" in result.report.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("last", "warned"),
+    [
+        (nn.Softmax(1), True),
+        (nn.Identity(), False),
+        (nn.LogSoftmax(1), False),
+        (nn.Sigmoid(), False),
+        (nn.ReLU(), False),
+    ],
+)
+def test_only_rows_that_are_probabilities_are_called_so(last, warned):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), last)
+    found = probabilities_warning(network, images().read(range(16)))
+    assert (found is not None) is warned
+
+
+def test_fewer_images_than_classes_are_warned_of(caplog):
+    result = db3kd.distill(teacher(), images(3), budget=40, settings=QUICK)
+
+    assert any("only 3 images for 4 classes" in each for each in result.warnings)
+    assert "only 3 images for 4 classes" in caplog.text
+    assert "only 1 held-out image," in caplog.text
 
 
 def test_a_warning_about_a_table_speaks_of_rows():

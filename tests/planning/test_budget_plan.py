@@ -5,12 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db3kd.planning import STRATEGIES, plan_budget
-from db3kd.planning.budget_plan import (
-    _MOST_ANSWERS,
-    _MOST_PER_IMAGE,
-    LABEL_MEASURES,
-    MOST_PER_PAIR,
-)
+from db3kd.planning.budget_plan import _MOST_ANSWERS, _MOST_PER_IMAGE, MOST_PER_PAIR
+from db3kd.planning.plan import LABEL_MEASURES
 
 
 @given(

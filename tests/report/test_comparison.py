@@ -1,10 +1,12 @@
 """The table of compared strategies."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
 
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table, wilson_interval
+from db3kd.report.comparison import UNSPENT_MARK
 
 NONE = "\N{EN DASH}"
 
@@ -41,6 +43,28 @@ def test_a_row_shows_means_deviations_the_price_and_the_interval_over_all_seeds(
         "test agreement %": "90.0 ± 0.0",
         "seconds": "11",
     }
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_mean_on_test_images_has_an_interval_in_which_each_image_counts_once(asked):
+    matches = np.arange(200) < 160
+    known = {"accuracy": 0.8, "test_agreement": 0.8 if asked else None, "test_matches": matches}
+    row = ComparisonRow("auto", (student(0, **known), student(1, **known)))
+    low, high = wilson_interval(160, 200)
+
+    head, _, shown = cells(comparison_table([row]))
+
+    place = head.index("95 % interval (test)")
+    assert shown[place] == f"{100 * low:.1f} to {100 * high:.1f}"
+    assert head[place - 1] == ("test agreement %" if asked else "accuracy %")
+
+
+def test_queries_below_the_budget_are_marked():
+    rows = [ComparisonRow("sd", (student(0),), unspent="why"), ComparisonRow("bd", (student(0),))]
+
+    _, _, first, second = cells(comparison_table(rows))
+
+    assert first[1] == f"1,000{UNSPENT_MARK}" and second[1] == "1,000"
 
 
 def test_a_column_in_which_nothing_is_known_is_left_out():

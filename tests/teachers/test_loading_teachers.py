@@ -77,8 +77,24 @@ def test_weights_alone_need_their_model(tmp_path, module):
 
 def test_weights_of_another_model_do_not_fit(tmp_path, module):
     torch.save(module.state_dict(), tmp_path / "t.pt")
-    with pytest.raises(TeacherError, match="its weights do not fit lenet5 "):
+    with pytest.raises(TeacherError, match="its weights do not fit lenet5 ") as raised:
         load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)
+    message = str(raised.value)
+    assert "features.0.weight is [" in message and " more differ; correct model=, " in message
+    assert "state_dict" not in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("changed", [{"image_shape": (3, 8, 8)}, {"classes": 7}])
+def test_a_declaration_that_its_file_contradicts_is_named_with_the_first_size(
+    tmp_path, module, changed
+):
+    file = tmp_path / "t.safetensors"
+    save_model(file, module, model="lenet5-fifth", image_shape=SHAPE, classes=10)
+    with pytest.raises(TeacherError) as raised:
+        load_teacher(file, **changed)
+    message = str(raised.value)
+    assert message.endswith(f"(the file declares images {SHAPE} and 10 classes)")
+    assert message.count(" in the file and ") == 1 and "copying a param" not in message
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -332,7 +348,8 @@ def test_weights_are_found_under_prefixes_and_in_nested_dictionaries(
 
 def test_keys_that_do_not_fit_are_listed(tmp_path):
     torch.save({"other.weight": torch.zeros(2), "another.bias": torch.zeros(2)}, tmp_path / "t.pt")
-    with pytest.raises(TeacherError, match=r", the file other\.weight, another\.bias:"):
+    words = r"the file has other\.weight, another\.bias, which the model lacks; correct model="
+    with pytest.raises(TeacherError, match=words):
         load_teacher(tmp_path / "t.pt", model="lenet5", image_shape=SHAPE, classes=10)
     torch.save({"epoch": 3, "loss": 0.1}, tmp_path / "t.pt")
     with pytest.raises(TeacherError, match="a state dict of tensors, got keys epoch, loss"):

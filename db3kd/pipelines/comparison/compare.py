@@ -11,16 +11,11 @@ from torch import Tensor
 from db3kd.argument_types import check_function
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
-from db3kd.pipelines.comparison.folder import (
-    TEST_DECISIONS,
-    ComparisonFolder,
-    open_comparison,
-    student_folder,
-)
+from db3kd.pipelines.comparison.compared_students import ComparedStudents
+from db3kd.pipelines.comparison.folder import TEST_DECISIONS, ComparisonFolder, open_comparison
 from db3kd.pipelines.comparison.prepared import PreparedComparison, prepare_comparison
 from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.distillation.distill import DistillResult, run_distillation
 from db3kd.pipelines.distillation.reproduction import described_data
 from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
@@ -38,8 +33,8 @@ from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_resumable, queries_paid_twice
 from db3kd.teachers import describe
-from db3kd.training.callbacks import TrainingCallback, check_callbacks
-from db3kd.training.evaluation import predict, share_equal
+from db3kd.training.callbacks import TrainingCallback
+from db3kd.training.evaluation import share_equal
 from db3kd.wording import counted
 
 _LOG = logging.getLogger(__name__)
@@ -61,6 +56,10 @@ class Comparison:
         test_queries: Queries about the test images.
         check_queries: Queries that repeated known answers, in addition to the budgets.
         steps: Training steps of each student.
+        best: The strategy whose students are right most often: by agreement on the test images, or
+            else by accuracy on labelled ones, or else by agreement on the held-out images.
+        statement: Sentences on how good that strategy is, by which measurement, and whether the
+            difference to the others may be chance.
         table: The table, as Markdown.
         notes: Sentences on why strategies were not used, how the numbers were made and what they
             cost.
@@ -73,6 +72,8 @@ class Comparison:
     test_queries: int
     check_queries: int
     steps: int
+    best: str
+    statement: str
     table: str
     notes: tuple[str, ...]
     folder: Path | None
@@ -177,6 +178,8 @@ def compare(
             answered = prepared.count_answered(Path(out), any_teacher=accept_changed_teacher)
             checks = prepared.count_checks(Path(out), consistency_checks)
             warn_if_unchecked(consistency_checks, checks, answered)
+    for warning in prepared.warnings:
+        _LOG.warning("%s", warning)
     return run_comparison(
         prepared,
         out=out,
@@ -229,7 +232,7 @@ def run_comparison(
             )
         prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))
         plan, steps = prepared.plan, _equal_steps(folder, prepared)
-        students = _Students(
+        students = ComparedStudents(
             folder=folder,
             prepared=prepared,
             steps=steps,
@@ -241,7 +244,7 @@ def run_comparison(
         rows = tuple(
             ComparisonRow(strategy, refused=plan.refused[strategy])
             if strategy in plan.refused
-            else ComparisonRow(strategy, tuple(students.get(strategy, seed) for seed in used))
+            else students.row(strategy, used)
             for strategy in plan.strategies
         )
         folder.finish(plan.test_images)
@@ -262,6 +265,7 @@ def run_comparison(
             paid_twice=queries_paid_twice(path, *prepared.answer_folders(path)),
             check_queries=queries_of_checks(folder.run.manifest),
             checks=describe_checks(folder.run.manifest),
+            warnings=prepared.warnings,
         )
         write_comparison(path, summary)
     return Comparison(
@@ -270,71 +274,12 @@ def run_comparison(
         test_queries=plan.test_images,
         check_queries=summary.check_queries,
         steps=steps,
+        best=summary.best.row.strategy,
+        statement=summary.best.statement,
         table=comparison_table(rows, prepared.price_per_1000),
         notes=tuple(summary.notes()),
         folder=None if out is None else path,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Students:
-    """Trains each student of a comparison once.
-
-    Attributes:
-        folder: Keeps what is finished.
-        prepared: The checked arguments of the comparison.
-        steps: The training steps of every student.
-        decisions: [n] int64, the teacher's classes of the test images; None if not queried.
-        callbacks: See `compare`.
-        on_student: See `compare`.
-    """
-
-    folder: ComparisonFolder
-    prepared: PreparedComparison
-    steps: int
-    decisions: Tensor | None
-    callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
-    on_student: Callable[[str, ComparedStudent], None] | None
-
-    def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
-        """Returns the results of a student, after training it if necessary."""
-        test = self.prepared.test
-        tested = None if test is None or self.decisions is not None else test.fingerprint()
-        student = self.folder.finished_student(strategy, seed, tested)
-        if student is None:
-            student = self._measure(seed, *self._timed_run(strategy, seed))
-            self.folder.keep_student(strategy, student, tested)
-        if self.on_student is not None:
-            self.on_student(strategy, student)
-        return student
-
-    def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
-        """Returns the result of a run, and its seconds in all processes that worked on it."""
-        out = student_folder(self.folder.path, strategy, seed)
-        callbacks = () if self.callbacks is None else self.callbacks(strategy, seed)
-        check_callbacks(callbacks)
-        with self.folder.timed_student(strategy, seed):
-            student = self.prepared.distillation(strategy, seed, self.steps, out)
-            result = run_distillation(student, out=out, resume=True, callbacks=callbacks)
-        return result, self.folder.student_seconds(strategy, seed)
-
-    def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
-        accuracy = agreement = None
-        test = self.prepared.test
-        if test is not None:
-            predicted = predict(result.student, test)
-            if self.decisions is not None:
-                agreement = share_equal(predicted, self.decisions)
-            if test.labels is not None:
-                accuracy = share_equal(predicted, test.labels)
-        return ComparedStudent(
-            seed=seed,
-            queries=result.queries,
-            held_out=(round(result.agreement * result.held_out), result.held_out),
-            accuracy=accuracy,
-            test_agreement=agreement,
-            seconds=seconds,
-        )
 
 
 def _teacher_accuracy(test: ImageSet | None, decisions: Tensor | None) -> float | None:

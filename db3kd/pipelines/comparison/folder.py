@@ -1,12 +1,15 @@
 """The folder of a comparison: decisions for test images, and the students that are finished."""
 
 import dataclasses
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
@@ -107,7 +110,7 @@ class ComparisonFolder:
         return decisions
 
     def finished_student(
-        self, strategy: str, seed: int, tested: str | None = None
+        self, strategy: str, seed: int, tested: str | None = None, *, measured: bool = False
     ) -> ComparedStudent | None:
         """Returns the results of a student; None if it is not finished.
 
@@ -116,11 +119,19 @@ class ComparisonFolder:
             seed: Its seed.
             tested: The fingerprint of test images that are not queried. A student
                 whose accuracy was measured on others is measured again.
+            measured: Whether there are test images. A student is measured again if it is unknown
+                which of them it is right about.
         """
         known = self._notes.get(_student(strategy, seed))
         if known is None or self._notes.get(f"{_student(strategy, seed)} tested on") != tested:
             return None
-        return ComparedStudent(**{**known, "held_out": tuple(known["held_out"])})
+        matches = self._notes.get(_matches_of(strategy, seed))
+        if measured and matches is None:
+            return None
+        return ComparedStudent(
+            **{**known, "held_out": tuple(known["held_out"])},
+            test_matches=_unpacked(matches) if measured else None,
+        )
 
     def keep_student(
         self, strategy: str, student: ComparedStudent, tested: str | None = None
@@ -128,7 +139,11 @@ class ComparisonFolder:
         """Writes the results of a finished student; `tested` as for `finished_student`."""
         name = _student(strategy, student.seed)
         self._notes.put(f"{name} tested on", tested)
-        self._notes.put(name, dataclasses.asdict(student))
+        if student.test_matches is not None:
+            self._notes.put(_matches_of(strategy, student.seed), _packed(student.test_matches))
+        values = dataclasses.asdict(student)
+        del values["test_matches"]
+        self._notes.put(name, values)
 
     def timed_student(self, strategy: str, seed: int) -> AbstractContextManager[None]:
         """Adds the seconds that a block takes to those of a student, even if it is interrupted."""
@@ -163,6 +178,21 @@ def _student(strategy: str, seed: int) -> str:
 
 def _seconds_of(strategy: str, seed: int) -> str:
     return f"{_student(strategy, seed)} seconds"
+
+
+def _matches_of(strategy: str, seed: int) -> str:
+    return f"{_student(strategy, seed)} test matches"
+
+
+def _packed(matches: NDArray[np.bool_]) -> dict[str, Any]:
+    """Returns [n] bool as plain values, with eight of them in a byte."""
+    return {"images": len(matches), "bits": b64encode(np.packbits(matches).tobytes()).decode()}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Returns the [n] bool of `_packed`."""
+    packed_bits = np.frombuffer(b64decode(packed["bits"]), np.uint8)
+    return np.unpackbits(packed_bits, count=packed["images"]).astype(bool)
 
 
 def _read_decisions(folder: RunFolder, classes: int, count: int) -> Tensor:

@@ -68,6 +68,11 @@ class PreparedComparison(PreparedRun):
         """What messages call an image."""
         return input_noun(self.teacher.image_shape)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is worth changing before the first query."""
+        return (*self.plan.warnings_in_words(self.noun), *self.network_warnings)
+
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed comparison must have in common with the stored one."""
         return self.manifest_with(
@@ -242,6 +247,7 @@ def prepare_comparison(
         strategies,
         seeds=check_count(seeds, "seeds"),
         test_images=len(test_set) if test_set is not None and ask_about_test else 0,
+        held_out=settings.held_out,
         noun=input_noun(teacher.image_shape),
     )
     if image_set is not None:

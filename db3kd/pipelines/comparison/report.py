@@ -4,15 +4,16 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from db3kd.pipelines.comparison.best_strategy import BestStrategy
 from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_warnings import paid_twice_note
 from db3kd.planning import ComparisonPlan
 from db3kd.report import ComparisonRow, Summary, percent, wilson_interval, write_summary
-from db3kd.report.comparison import comparison_block
-from db3kd.report.intervals import interval_of
+from db3kd.report.comparison import UNSPENT_MARK, comparison_block
 from db3kd.report.student_blocks import Section
 from db3kd.storage.filesystem import json_bytes, write_atomically
 from db3kd.wording import InputNoun, also_paid, counted, money
@@ -42,6 +43,7 @@ class ComparisonSummary:
         paid_twice: At most how many queries were paid twice, because an answer was lost.
         check_queries: Queries that repeated known answers.
         checks: What that showed, from `describe_checks`.
+        warnings: What makes the students worse, or their measurements less useful, than could be.
     """
 
     teacher: str
@@ -60,6 +62,7 @@ class ComparisonSummary:
     paid_twice: int = 0
     check_queries: int = 0
     checks: str = ""
+    warnings: Sequence[str] = ()
 
     @property
     def queries(self) -> int:
@@ -73,38 +76,15 @@ class ComparisonSummary:
         trained = [row for row in self.rows if row.students]
         # Agreement on pseudo samples cannot be compared with agreement on images.
         without = {name for name, plan in self.plan.plans.items() if plan.pseudo_samples}
-        found = [row for row in trained if row.test_agreements or row.strategy not in without]
+        found = [
+            row for row in trained if row.test_matches is not None or row.strategy not in without
+        ]
         return found or trained
 
-    @property
-    def best(self) -> ComparisonRow:
-        """The row of the highest agreement."""
-        return max(self.comparable, key=_agreement)
-
-    @property
-    def as_good(self) -> list[str]:
-        """The other strategies whose interval overlaps with that of the best."""
-        best = self.best
-        lowest, _ = self.interval(best)
-        return [
-            row.strategy
-            for row in self.comparable
-            if row is not best and self.interval(row)[1] >= lowest
-        ]
-
-    def counts(self, row: ComparisonRow) -> tuple[int, int]:
-        """Returns how many images the students of a row put in the teacher's class, of how many.
-
-        All students are measured on the same test images, so these are counted once.
-        """
-        if row.test_agreements:
-            return round(_agreement(row) * self.plan.test_images), self.plan.test_images
-        assert row.held_out is not None  # every student has held-out images
-        return row.held_out
-
-    def interval(self, row: ComparisonRow) -> tuple[float, float]:
-        """Returns the 95 % interval of the agreement of a row, in [0, 1]."""
-        return wilson_interval(*self.counts(row))
+    @cached_property
+    def best(self) -> BestStrategy:
+        """Which strategy is the best, by which measurement."""
+        return BestStrategy(self.comparable, len(self.seeds), self.noun)
 
     def notes(self) -> list[str]:
         """Returns sentences on how the numbers were made and what they cost."""
@@ -116,7 +96,14 @@ class ComparisonSummary:
         )
         noun = self.noun
         notes = [
+            *self.warnings,
             *(f"Not used: {row.strategy}. {row.refused}." for row in self.rows if row.refused),
+            *(
+                f"{UNSPENT_MARK} {row.strategy} did not spend its {counted(self.budget, 'query')}: "
+                f"{row.unspent}."
+                for row in self.rows
+                if row.unspent
+            ),
             f"Students: {self.student}, {counted(self.steps, 'training step')} each, {seeds}, "
             f"trained on decisions of the teacher {self.teacher}, at most "
             f"{counted(self.budget, 'query')} each.",
@@ -125,7 +112,7 @@ class ComparisonSummary:
             f"held-out {noun}s of all seeds together; its interval is Wilson's."
             + (
                 f" {measured} on the test {noun}s ({self.test}) are mean ± sample standard "
-                "deviation over seeds."
+                f"deviation over seeds; their interval counts each test {noun} once."
                 if self.test is not None
                 else ""
             ),
@@ -135,8 +122,6 @@ class ComparisonSummary:
                 f"The teacher's own accuracy on the test {noun}s is "
                 f"{percent(self.teacher_accuracy)}."
             )
-        if self.as_good:
-            notes.append(self.tie())
         if any(plan.pseudo_samples for plan in self.plan.plans.values()):
             notes.append(
                 "The held-out images of students without images are pseudo samples, so their "
@@ -155,19 +140,6 @@ class ComparisonSummary:
         if self.paid_twice:
             notes.append(paid_twice_note(self.paid_twice, self.queries, self.price_per_1000))
         return notes
-
-    def tie(self) -> str:
-        """Returns a sentence on strategies that are about as good as the best, if there are."""
-        total = self.counts(self.best)[1]
-        names = " and ".join([self.best.strategy, *self.as_good])
-        if self.plan.test_images:
-            more = f"more test {self.noun}s"
-        else:
-            more = f"test {self.noun}s (--test, or test= in Python), which cost a query each,"
-        return (
-            f"The 95 % intervals of {names} overlap, so their order on "
-            f"{counted(total, self.noun)} may be chance; {more} measure the difference better."
-        )
 
     def _price(self) -> str:
         if self.price_per_1000 is None:
@@ -191,25 +163,19 @@ def write_comparison(folder: Path, summary: ComparisonSummary) -> None:
         "test_queries": summary.plan.test_images,
         "check_queries": summary.check_queries,
         "teacher_accuracy": summary.teacher_accuracy,
+        "best": summary.best.as_entry(),
         "rows": [_row(row) for row in summary.rows],
     }
     write_atomically(folder / DATA_FILE, json_bytes(content))
 
 
 def _page(summary: ComparisonSummary) -> Summary:
-    counts = summary.counts(summary.best)
-    best, compared = summary.best, len(summary.comparable)
-    noun = summary.noun
-    asked = f"test {noun}" if best.test_agreements else f"held-out {noun}"
-    others = f", the highest of {compared}" if compared > 1 else ""
-    if summary.as_good:
-        others = ". " + summary.tie().removesuffix(".")
-    with_test = f" and of the test {noun}s" if summary.plan.test_images else ""
+    best = summary.best
+    with_test = f" and of the test {summary.noun}s" if summary.plan.test_images else ""
     return Summary(
         title="Strategies at the same budget",
-        share=percent(_agreement(best)),
-        statement=f"({interval_of(*counts)}) of {counted(counts[1], asked)} get the teacher's "
-        f"class from students of the strategy {best.strategy}{others}.",
+        share=percent(best.share(best.row)),
+        statement=best.headline,
         key_figures=[
             (f"{summary.budget:,}", "maximum number of queries of each student"),
             (f"{summary.steps:,}", "training steps of each student"),
@@ -236,20 +202,17 @@ def _page(summary: ComparisonSummary) -> Summary:
     )
 
 
-def _agreement(row: ComparisonRow) -> float:
-    """Returns the mean agreement on test images, or else on held-out images, in [0, 1]."""
-    if row.test_agreements:
-        return statistics.fmean(row.test_agreements)
-    return row.held_out_agreement or 0.0
-
-
 def _row(row: ComparisonRow) -> dict[str, Any]:
     """Returns a row with the sums and means that the table shows."""
     held_out = row.held_out
-    return dataclasses.asdict(row) | {
+    entries = dataclasses.asdict(row)
+    for student in entries["students"]:
+        del student["test_matches"]
+    return entries | {
         "queries": row.queries,
         "held_out_agreement": row.held_out_agreement,
         "interval": None if held_out is None else wilson_interval(*held_out),
         "accuracy": statistics.fmean(row.accuracies) if row.accuracies else None,
         "test_agreement": statistics.fmean(row.test_agreements) if row.test_agreements else None,
+        "test_interval": None if row.test_counts is None else wilson_interval(*row.test_counts),
     }

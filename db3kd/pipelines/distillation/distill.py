@@ -1,5 +1,6 @@
 """`distill`: from a teacher, images and a query budget to a trained student."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from db3kd.storage.existing_runs import check_resumable
 from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.wording import InputNoun, also_paid, counted
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, repr=False)
 class DistillResult:
@@ -45,8 +48,9 @@ class DistillResult:
         warnings: What makes the student useless: a teacher that puts all images in one class, or a
             student that agrees with it no more often than one that always gives the same answer.
             Each states the likely causes. Classes that the teacher chose for no image, an agreement
-            on fewer than 100 held-out images, and a time limit that left less than a fifth of the
-            usual training steps are warned of too.
+            on fewer than 100 held-out images, fewer images than classes, a student that returns
+            probabilities, and a time limit that left less than a fifth of the usual training steps
+            are warned of too.
         accuracy: Share of the test images with the right class, in [0, 1]; None without `test`.
         folder: The run folder; None if the run was made without `out`.
         report: The page report.html; None if the run was made without `out`.
@@ -108,7 +112,8 @@ def distill(
 
     The budget is divided among decisions for the images, decisions for augmented images that
     proxies choose, and a few held-out images on which the student's agreement with the teacher is
-    measured (`db3kd.planning.plan_budget` shows the division). Choices about training are made by
+    measured (`db3kd.planning.plan_budget` shows the division). What is worth changing before the
+    first query, such as too few images, is logged as a warning. Choices about training are made by
     validation agreement, that on the held-out images and on augmented versions of them, without
     further queries.
 
@@ -183,6 +188,8 @@ def distill(
             answered = prepared.count_answered(Path(out), any_teacher=accept_changed_teacher)
             checks = prepared.count_checks(Path(out), consistency_checks)
             warn_if_unchecked(consistency_checks, checks, answered)
+    for warning in prepared.warnings:
+        _LOG.warning("%s", warning)
     return run_distillation(
         prepared,
         out=out,

@@ -23,6 +23,7 @@ from db3kd.pipelines.student_warnings import (
     time_limit_warning,
 )
 from db3kd.planning import BudgetPlan
+from db3kd.planning.held_out import few_images_warning
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.tables import Features
 from db3kd.validation import are_equal
@@ -77,6 +78,7 @@ class FinishedRun:
         features: The features of a table, or None.
         manifest: The manifest of the run.
         paid_twice: At most how many queries were paid twice, because an answer was lost.
+        network_warnings: What makes the student's network learn worse than it could.
     """
 
     trained: TrainedStudent
@@ -99,6 +101,7 @@ class FinishedRun:
     features: Features | None
     manifest: Mapping[str, Any]
     paid_twice: int
+    network_warnings: Sequence[str] = ()
 
     @property
     def noun(self) -> InputNoun:
@@ -130,6 +133,9 @@ class FinishedRun:
         absent = absent_classes_warning(self.decisions, self.classes, self.class_names, self.noun)
         if absent is not None and not are_equal(self.decisions):
             found.append(absent)
+        if self.images is not None:
+            few = few_images_warning(len(self.images), self.classes, self.noun)
+            found += [] if few is None else [few]
         if self.held_out < FEW_HELD_OUT:
             found.append(few_held_out(self.held_out, self.correct is not None, self.noun))
         if self.settings.time_limit is not None:
@@ -137,7 +143,7 @@ class FinishedRun:
                 self.settings.time_limit, self.trained.steps, self.full_steps, LONGER_RUN
             )
             found += [] if cut is None else [cut]
-        return found
+        return [*found, *self.network_warnings]
 
     @property
     def decisions(self) -> Tensor:

@@ -61,10 +61,17 @@ class PreparedDistillation(PreparedRun):
         """What messages call an image."""
         return input_noun(self.teacher.image_shape)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is worth changing before the first query."""
+        return (*self.plan.warnings_in_words(self.noun), *self.network_warnings)
+
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with the stored one."""
         settings = self.settings
-        entries: dict[str, Any] = {"plan": asdict(self.plan)}
+        plan = asdict(self.plan)
+        plan.pop("classes")  # an entry of every manifest
+        entries: dict[str, Any] = {"plan": plan}
         if self.proxies.count and len(self.plan.rounds) > 1:
             # Proxies choose what is queried, so a resumed run must use the same proxies.
             entries["choosing"] = {
@@ -129,7 +136,7 @@ class PreparedDistillation(PreparedRun):
             images = self.training_images()
             yield expected_distances(self.teacher, images, plan, training.seed, labels)
         if plan.pseudo_samples and holds_run(samples):
-            settings = sample_settings(plan.pseudo_samples, training, samples)
+            settings = sample_settings(plan, training, samples)
             yield expected_samples(samples, self.teacher, settings)
 
     def order(self) -> Tensor:
@@ -193,6 +200,7 @@ def prepare_distillation(
         teacher.classes,
         None if image_set is None else len(image_set),
         strategy,
+        held_out=settings.held_out,
         noun=input_noun(teacher.image_shape),
     )
     if plan.pseudo_samples:

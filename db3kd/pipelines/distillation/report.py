@@ -185,9 +185,4 @@ def _notes(run: FinishedRun) -> list[str]:
         notes.append(
             "The held-out images are pseudo samples, which may be easier or harder than real ones."
         )
-    if run.curve:
-        notes.append(
-            "In the plot of agreement against queries, each point shows the proxies of one round, "
-            "and the last point the student."
-        )
     return notes

@@ -157,12 +157,12 @@ def _has_name(student: str) -> bool:
 
 
 def usage(folder: Path, student: str) -> dict[str, str]:
-    """Returns the lines that load or export the student of a run, by what they do.
+    """Returns the lines that load, measure or export the student of a run, by what they do.
 
     A network of the caller's is made by a function, which they call `make_student`.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, or a weights file.
         student: As for `reproduction`.
 
     Example:
@@ -171,14 +171,18 @@ def usage(folder: Path, student: str) -> dict[str, str]:
     """
     run, named = str(folder), ""
     option = f" --model {shlex.quote(student)}" if ":" in student else ""
+    architecture = option.replace("--model", "--architecture")
     if not is_own_model(student):
         named = f", model={student!r}" if option else ", model=make_student"
     export = f"db3kd export {shlex.quote(run)} --format onnx{option}"
+    measure = f"db3kd evaluate {shlex.quote(run)}{architecture} --data DATA --agree-with TEACHER"
     if not _has_name(student):
         export = f"db3kd.export_model({run!r}, 'student.onnx'{named})"
+        measure = "db3kd.agreement(student, images, db3kd.predict(teacher, images))"
     return {
         "load": f"student = db3kd.load_teacher({run!r}{named})",
         "decide": "classes = student.decide(batch)",
+        "measure": measure,
         "export": export,
     }
 

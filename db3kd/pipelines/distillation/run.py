@@ -120,6 +120,7 @@ class DistillRun:
                 features=prepared.features,
                 manifest=folder.manifest,
                 paid_twice=queries_paid_twice(*answer_folders(self.folder)),
+                network_warnings=prepared.network_warnings,
             )
             write_distill_report(self.folder, finished, prepared.price_per_1000)
             store.keep_only(_KEPT_NETWORKS)
@@ -133,7 +134,7 @@ class DistillRun:
             with notes.timed("asking"):
                 samples = pseudo_sample_answers(
                     prepared.teacher,
-                    prepared.plan.pseudo_samples,
+                    prepared.plan,
                     prepared.settings.training,
                     self.folder / SAMPLES_FOLDER,
                 )

@@ -5,11 +5,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
+import torch
+
 from db3kd.data.image_set import ImageSet
+from db3kd.models.copying import copy_network
 from db3kd.models.networks import build_model
 from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_network import Student, StudentLike
+from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
 from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import Teacher, describe
 
@@ -42,6 +46,19 @@ class PreparedRun:
     def data_fingerprint(self) -> str | None:
         """The fingerprint of the images, for which all of them are read once."""
         return None if self.images is None else self.images.fingerprint()
+
+    @cached_property
+    def network_warnings(self) -> tuple[str, ...]:
+        """What makes the student's network learn worse than it could, found on a few inputs."""
+        images = self.test if self.images is None else self.images
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            if images is None:
+                batch = torch.rand(TRIED_INPUTS, *self.teacher.image_shape)
+            else:
+                batch = images.read(range(min(TRIED_INPUTS, len(images))))
+            found = probabilities_warning(copy_network(self.student.make(), "student"), batch)
+        return () if found is None else (found,)
 
     def share_fingerprint(self, other: "PreparedRun") -> None:
         """Takes the fingerprint of the images from another run, if it has the same image set.

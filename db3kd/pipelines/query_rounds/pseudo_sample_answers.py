@@ -8,7 +8,7 @@ from torch import Tensor
 
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
-from db3kd.planning.budget_plan import held_out_pseudo_samples
+from db3kd.planning import BudgetPlan
 from db3kd.storage.existing_runs import begun_with
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_pseudo_samples
@@ -18,18 +18,18 @@ from db3kd.training.settings import TrainSettings
 
 
 def pseudo_sample_answers(
-    teacher: Teacher, count: int, training: TrainSettings, path: Path
+    teacher: Teacher, plan: BudgetPlan, training: TrainSettings, path: Path
 ) -> Answers:
     """Makes pseudo samples in a run folder, or the rest of them, and returns their decisions.
 
     Args:
         teacher: The teacher to query.
-        count: The number of pseudo samples.
+        plan: The plan of a run without images.
         training: How the student is trained. If the samples are begun already, only its seed
             must be the same.
         path: The run folder, which need not exist.
     """
-    synthesis = sample_settings(count, training, path)
+    synthesis = sample_settings(plan, training, path)
     held_out = synthesis.held_out
     write_pseudo_samples(path, teacher, synthesis, resume=path.exists())
     samples = load_pseudo_samples(path)
@@ -39,13 +39,13 @@ def pseudo_sample_answers(
     return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
 
 
-def sample_settings(count: int, training: TrainSettings, path: Path) -> SynthesisSettings:
+def sample_settings(plan: BudgetPlan, training: TrainSettings, path: Path) -> SynthesisSettings:
     """Returns how the pseudo samples of a distillation are made; see `pseudo_sample_answers`."""
     acquisition = acquisition_settings(training)
     return SynthesisSettings.guided(
-        samples=count,
+        samples=plan.pseudo_samples,
         # Held-out samples are reserved first, so no mixed image contains one.
-        held_out=held_out_pseudo_samples(count),
+        held_out=plan.measured_on,
         acquisition=replace(acquisition, steps=_begun_steps(path) or acquisition.steps),
         seed=training.seed,
     )

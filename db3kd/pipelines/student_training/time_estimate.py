@@ -16,7 +16,6 @@ from db3kd.pipelines.student_training.rules import (
     trains_proxies,
 )
 from db3kd.planning import BudgetPlan, ComparisonPlan
-from db3kd.planning.budget_plan import held_out_pseudo_samples
 from db3kd.scale.search import scale_steps
 from db3kd.training.settings import TrainSettings
 
@@ -77,7 +76,7 @@ class StepTimes:
         choosing = rounds * proxies * self.proxy / ROUND_SHARE
         held_out = plan.held_out + plan.held_out_augmented
         if plan.pseudo_samples:
-            held_out = held_out_pseudo_samples(plan.pseudo_samples)
+            held_out = plan.measured_on
         chooses = can_choose(steps, held_out)
         prefer_proxies = not plan.pseudo_samples and proxies_usually_help(
             sum(plan.rounds), plan.training_images, steps, self.new_mixtures
@@ -191,7 +190,7 @@ class StepTimes:
         """
         if plan.pseudo_samples:
             acquisition = acquisition_settings(settings.training)
-            counts = plan.pseudo_samples, held_out_pseudo_samples(plan.pseudo_samples)
+            counts = plan.pseudo_samples, plan.measured_on
             ranked = acquisition.total_rankings(*counts) / TrainSettings.batch_size
             return self.acquisition * (acquisition.total_steps(*counts) + _RANKING_SHARE * ranked)
         if chooses_scale(plan):

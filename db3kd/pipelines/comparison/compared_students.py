@@ -1,0 +1,87 @@
+"""The students of a comparison: each is trained and measured once, and kept."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from db3kd.pipelines.comparison.folder import ComparisonFolder, student_folder
+from db3kd.pipelines.comparison.prepared import PreparedComparison
+from db3kd.pipelines.distillation.distill import DistillResult, run_distillation
+from db3kd.planning import Strategy
+from db3kd.report import ComparedStudent, ComparisonRow
+from db3kd.training.callbacks import TrainingCallback, check_callbacks
+from db3kd.training.evaluation import predict, share_equal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedStudents:
+    """Trains each student of a comparison once.
+
+    Attributes:
+        folder: Keeps what is finished.
+        prepared: The checked arguments of the comparison.
+        steps: The training steps of every student.
+        decisions: [n] int64, the teacher's classes of the test images; None if not queried.
+        callbacks: See `compare`.
+        on_student: See `compare`.
+    """
+
+    folder: ComparisonFolder
+    prepared: PreparedComparison
+    steps: int
+    decisions: Tensor | None
+    callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
+    on_student: Callable[[str, ComparedStudent], None] | None
+
+    def row(self, strategy: Strategy, seeds: Sequence[int]) -> ComparisonRow:
+        """Returns the results of a student for each seed, and why they did not spend the budget."""
+        found = tuple(self.get(strategy, seed) for seed in seeds)
+        plan = self.prepared.plan.plans[strategy]
+        unspent = plan.unused_in_words(self.prepared.noun)
+        if unspent is None and any(each.queries < plan.budget for each in found):
+            unspent = "its searches needed no more queries"
+        return ComparisonRow(strategy, found, unspent=unspent)
+
+    def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
+        """Returns the results of a student, after training it if necessary."""
+        test = self.prepared.test
+        tested = None if test is None or self.decisions is not None else test.fingerprint()
+        student = self.folder.finished_student(strategy, seed, tested, measured=test is not None)
+        if student is None:
+            student = self._measure(seed, *self._timed_run(strategy, seed))
+            self.folder.keep_student(strategy, student, tested)
+        if self.on_student is not None:
+            self.on_student(strategy, student)
+        return student
+
+    def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
+        """Returns the result of a run, and its seconds in all processes that worked on it."""
+        out = student_folder(self.folder.path, strategy, seed)
+        callbacks = () if self.callbacks is None else self.callbacks(strategy, seed)
+        check_callbacks(callbacks)
+        with self.folder.timed_student(strategy, seed):
+            student = self.prepared.distillation(strategy, seed, self.steps, out)
+            result = run_distillation(student, out=out, resume=True, callbacks=callbacks)
+        return result, self.folder.student_seconds(strategy, seed)
+
+    def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
+        accuracy = agreement = matches = None
+        test = self.prepared.test
+        if test is not None:
+            predicted = predict(result.student, test)
+            if test.labels is not None:
+                accuracy = share_equal(predicted, test.labels)
+                matches = predicted == test.labels
+            if self.decisions is not None:
+                agreement = share_equal(predicted, self.decisions)
+                matches = predicted == self.decisions
+        return ComparedStudent(
+            seed=seed,
+            queries=result.queries,
+            held_out=(round(result.agreement * result.held_out), result.held_out),
+            accuracy=accuracy,
+            test_agreement=agreement,
+            seconds=seconds,
+            test_matches=None if matches is None else matches.numpy(),
+        )

@@ -1,0 +1,133 @@
+"""How many images of a plan are held out, and how well they measure the student."""
+
+import math
+from statistics import NormalDist
+
+from db3kd.argument_types import check_count
+from db3kd.errors import ArgumentError
+from db3kd.wording import InputNoun, counted
+
+_SHARE = 0.05
+_SMALL_SET = 100
+"""If there are fewer images, twice the share is held out, so that agreement can be measured."""
+_MOST = 1000
+_MOST_CHOSEN = 1_000_000
+
+LEAST_HELD_OUT = 10
+"""With fewer held-out images, a share of them says nothing about the student."""
+
+
+def held_out_images(images: int, budget: int, chosen: int | None) -> int:
+    """Returns how many images are held out.
+
+    Args:
+        images: Number of images.
+        budget: Maximum number of queries.
+        chosen: The number that the user chose, from `check_held_out`; None for a share.
+    """
+    if chosen is not None:
+        return chosen
+    share = _SHARE if images >= _SMALL_SET else 2 * _SHARE
+    return max(1, min(round(share * min(images, budget)), _MOST))
+
+
+def held_out_pseudo_samples(samples: int, chosen: int | None = None) -> int:
+    """Returns how many of the pseudo samples of a run are never trained on.
+
+    Args:
+        samples: Number of pseudo samples.
+        chosen: The number that the user chose; None for a share.
+    """
+    return max(1, min(round(_SHARE * samples), _MOST)) if chosen is None else chosen
+
+
+def check_held_out(
+    held_out: int | None, images: int | None, noun: InputNoun = "image"
+) -> int | None:
+    """Checks a number of held-out images that the user chose, and returns it.
+
+    Args:
+        held_out: The number; None if the plan chooses it.
+        images: Number of images; None without images.
+        noun: What errors call an image.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is less than 1, or leaves no image to train on.
+    """
+    if held_out is None:
+        return None
+    held_out = check_count(held_out, "held_out")
+    if images is not None and held_out >= images:
+        raise ArgumentError(
+            "held_out",
+            f"expected fewer than the {counted(images, noun)}, so that some are left to train on, "
+            f"got {held_out:,}",
+        )
+    if held_out > _MOST_CHOSEN:
+        raise ArgumentError("held_out", f"expected at most {_MOST_CHOSEN:,}, got {held_out:,}")
+    return held_out
+
+
+def precision(images: int) -> float:
+    """Returns how far a measured share is from the ends of its 95 % interval, at most.
+
+    It is half the width of Wilson's interval of a share of 50 %, the widest one.
+
+    Example:
+        >>> f"{precision(50):.3f}, {precision(1_000):.3f}"
+        '0.134, 0.031'
+
+    Args:
+        images: The number of images that the share is measured on.
+
+    Returns:
+        The distance, in [0, 1].
+    """
+    z = NormalDist().inv_cdf(0.975)
+    return z / (2 * math.sqrt(images + z * z))
+
+
+def few_images_warning(images: int, classes: int, noun: InputNoun) -> str | None:
+    """Returns a warning if there are fewer images than classes, or else None.
+
+    Args:
+        images: Number of images.
+        classes: Number of classes of the teacher.
+        noun: What the warning calls an image.
+    """
+    if images >= classes:
+        return None
+    instead = (
+        f"; without any {noun} (no --data, or no images= in Python), pseudo samples take their "
+        "place"
+        if noun == "image"
+        else ""
+    )
+    verb = "is" if images == 1 else "are"
+    return (
+        f"There {verb} only {counted(images, noun)} for {counted(classes, 'class')}, so the "
+        f"student cannot learn all of them. Pass more {noun}s, several of each class{instead}."
+    )
+
+
+def few_held_out_warning(held_out: int, noun: InputNoun) -> str | None:
+    """Returns a warning if so few images are held out that the agreement says nothing, or None.
+
+    Args:
+        held_out: Number of held-out images.
+        noun: What the warning calls an image.
+    """
+    if held_out >= LEAST_HELD_OUT:
+        return None
+    return (
+        f"The agreement is measured on only {counted(held_out, f'held-out {noun}')}, so it says "
+        f"almost nothing about the student. Hold out more {noun}s (--held-out, or held_out= of "
+        f"DistillSettings in Python) or pass more {noun}s."
+    )
+
+
+def describe_precision(images: int) -> str:
+    """Returns how well a number of images measures a share, such as "±13 percentage points"."""
+    points = 100 * precision(images)
+    return f"±{points:.0f} percentage points" if points >= 2 else f"±{points:.1f} percentage points"
