@@ -450,7 +450,7 @@ def test_the_report_counts_the_classes_of_all_images(tmp_path, strategy):
     )
 
     assert not any("in class" in warning for warning in result.warnings)
-    assert "for the 10 images asked" in (tmp_path / "run" / "report.md").read_text()
+    assert "for the 10 images that were queried" in (tmp_path / "run" / "report.md").read_text()
 
 
 class TimedTeacher(WrappedTeacher):
