@@ -55,7 +55,7 @@ py::dict build_config() {
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Native ops of db3kd.";
   module.def("build_config", &build_config,
-             "How this extension was built; db3kd/extension.py describes the keys.");
+             "How this extension was built; db3kd/ops/extension.py describes the keys.");
   module.def("keep_result_memory", &db3kd::cpu::keep_result_memory, "bytes"_a,
-             "Sets how much memory of results is kept; see db3kd/extension.py.");
+             "Sets how much memory of results is kept; see db3kd/ops/extension.py.");
 }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from db3kd.array_arguments import as_classes, as_index
+from db3kd.arguments.arrays import as_classes, as_index
 
 FORMS = [
     [0, 2],

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import db3kd
-from db3kd.argument_types import check_count, check_counts
-from db3kd.data.splits import MissingSplitError, require_split
+from db3kd.arguments.plain import check_count, check_counts
+from db3kd.data.files.splits import MissingSplitError, require_split
 from db3kd.errors import (
     ArgumentError,
     ArgumentTypeError,

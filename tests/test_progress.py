@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from db3kd.progress import Progress, RecentRate
-from db3kd.progress_answers import count_answers_in
+from db3kd.progress.answers import count_answers_in
 
 
 class Clock:

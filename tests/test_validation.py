@@ -6,7 +6,7 @@ import pytest
 import torch
 from counting_names import CountingName, counting_names
 
-from db3kd.validation import (
+from db3kd.arguments.images import (
     check_bounds,
     check_class_names,
     check_image_shape,

@@ -30,9 +30,9 @@ from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.systems.crashes import same_run
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import LABELS
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.source import Source
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.source import Source
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import identity, queries_in_flight, read_manifest
 from db3kd.storage.run_journals import Journals
@@ -40,7 +40,7 @@ from db3kd.teachers import ModelOverrides, RequestSettings, Teacher, open_infere
 
 _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["db3kd.labelling.run_writer", "sklearn.datasets", "pyarrow.parquet", "aiohttp"]
+    ["db3kd.labelling.runs.run_writer", "sklearn.datasets", "pyarrow.parquet", "aiohttp"]
 )
 
 SIGNALS = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL}

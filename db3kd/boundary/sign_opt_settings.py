@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from db3kd.argument_types import (
+from db3kd.arguments.plain import (
     check_count_fields,
     check_number,
     check_positive,

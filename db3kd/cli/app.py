@@ -16,19 +16,19 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from db3kd.cli.compare import compare
-from db3kd.cli.demo import demo
-from db3kd.cli.distill import distill
+from db3kd.cli.commands.compare import compare
+from db3kd.cli.commands.demo import demo
+from db3kd.cli.commands.distill import distill
+from db3kd.cli.commands.evaluate import evaluate
+from db3kd.cli.commands.export import export
+from db3kd.cli.commands.info import info
+from db3kd.cli.commands.label import label
+from db3kd.cli.commands.report import report
+from db3kd.cli.commands.surrogate import surrogate
+from db3kd.cli.commands.synthesize import synthesize
+from db3kd.cli.commands.teacher import teacher
 from db3kd.cli.errors import fits_one_line, one_line, options_of, with_suggestion
-from db3kd.cli.evaluate import evaluate
-from db3kd.cli.export import export
-from db3kd.cli.info import info
-from db3kd.cli.integers import SeparatorsCommand
-from db3kd.cli.label import label
-from db3kd.cli.report import report
-from db3kd.cli.surrogate import surrogate
-from db3kd.cli.synthesize import synthesize
-from db3kd.cli.teacher import teacher
+from db3kd.cli.options.integers import SeparatorsCommand
 from db3kd.version import __version__
 
 _SIGPIPE = 141

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError, InputError
-from db3kd.labelling.source import Source
+from db3kd.labelling.runs.source import Source
 from db3kd.tables import Features
 from db3kd.tables.checks import InvalidValueError
 from db3kd.teachers.model_sources import declared_features

@@ -324,7 +324,7 @@ def surrogate_text(
         noun: What the text calls an image.
         included: Whether the queries that were stated before include those of the surrogate.
     """
-    from db3kd.labelling.run_surrogate import queries_of_surrogate
+    from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
     from db3kd.storage.manifest import SURROGATES
 
     notes, queries = manifest.get(SURROGATES, ()), queries_of_surrogate(manifest)

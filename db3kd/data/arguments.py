@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from db3kd.array_arguments import IntegersLike, as_classes
+from db3kd.arguments.arrays import IntegersLike, as_classes
+from db3kd.arguments.images import check_dense
 from db3kd.data.dataset_images import (
     HuggingFaceDataset,
     dataset_image_set,
@@ -24,9 +25,8 @@ from db3kd.models.copying import copy_network
 from db3kd.tables import Features
 from db3kd.tables.columns import is_table
 from db3kd.teachers.base import Teacher
-from db3kd.teachers.module import ModuleTeacher
-from db3kd.teachers.tabular import TabularTeacher
-from db3kd.validation import check_dense
+from db3kd.teachers.functions.tabular import TabularTeacher
+from db3kd.teachers.torch_modules.module import ModuleTeacher
 from db3kd.wording import input_noun
 
 

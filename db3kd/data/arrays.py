@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import UNIT_BOUNDS, check_images
 from db3kd.errors import ArgumentError, ArgumentTypeError
-from db3kd.validation import UNIT_BOUNDS, check_images
 
 DIGEST_BYTES = 16
 """Bytes of the SHA-256 of an image that are kept."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from db3kd.argument_types import check_seed
+from db3kd.arguments.plain import check_seed
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet

@@ -5,9 +5,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from db3kd.data.extras import import_data_package
+from db3kd.data.files.extras import import_data_package
+from db3kd.data.files.splits import require_split, split_set_name
 from db3kd.data.image_set import ImageSet
-from db3kd.data.splits import require_split, split_set_name
 from db3kd.tables import Features
 
 _SPLITS = ("train", "test")

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset, Subset
 
 from db3kd.data.arrays import ArrayLayout, array_digest, stack_digests
 from db3kd.data.class_labels import as_labels
-from db3kd.data.image_decoding import DecodeOptions, ImageConverter, check_mode
-from db3kd.data.image_files import EncodedPixels, TableImages
+from db3kd.data.files.image_decoding import DecodeOptions, ImageConverter, check_mode
+from db3kd.data.files.image_files import EncodedPixels, TableImages
+from db3kd.data.files.image_tables import image_column, label_column, stored_cells
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_tables import image_column, label_column, stored_cells
 from db3kd.errors import ArgumentError, ArgumentTypeError
 
 _BLOCK_ROWS = 256

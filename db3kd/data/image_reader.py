@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import UNIT_BOUNDS, check_image_shape, check_images
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_source import RESIDENT_BYTES, ImageSource
 from db3kd.errors import ArgumentError
 from db3kd.querying.search import fitting_batch_size
-from db3kd.validation import UNIT_BOUNDS, check_image_shape, check_images
 
 _READ_BATCH_SIZE = 4096
 

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.array_arguments import IntegersLike, as_classes, as_index
+from db3kd.arguments.arrays import IntegersLike, as_classes, as_index
+from db3kd.arguments.images import (
+    UNIT_BOUNDS,
+    check_bounds,
+    check_class_names,
+    check_dense,
+)
 from db3kd.data.arrays import ArrayPixels, PixelSource, images_fingerprint, scale_to_unit
 from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.errors import ArgumentError
 from db3kd.tables import Features, Table
 from db3kd.tables.checks import InvalidValueError
 from db3kd.tables.places import naming
-from db3kd.validation import (
-    UNIT_BOUNDS,
-    check_bounds,
-    check_class_names,
-    check_dense,
-)
 from db3kd.wording import counted, input_noun
 
 Item = Tensor | tuple[Tensor, int]

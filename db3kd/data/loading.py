@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from db3kd.argument_types import check_path
+from db3kd.arguments.plain import check_path
 from db3kd.data.bundled_sets import BUNDLED_SETS, BUNDLED_TABLES, load_bundled
-from db3kd.data.idx_files import holds_idx, load_idx_folder
-from db3kd.data.image_decoding import DecodeOptions
-from db3kd.data.image_folders import load_image_folder
+from db3kd.data.files.idx_files import holds_idx, load_idx_folder
+from db3kd.data.files.image_decoding import DecodeOptions
+from db3kd.data.files.image_folders import load_image_folder
+from db3kd.data.files.image_tables import load_hub, load_parquet
+from db3kd.data.files.numpy_files import load_npy, load_npz
+from db3kd.data.files.splits import group_by_split, require_split
+from db3kd.data.files.table_files import TABLE_SUFFIXES, TableOptions, holds_table, load_table
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_tables import load_hub, load_parquet
-from db3kd.data.numpy_files import load_npy, load_npz
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
-from db3kd.data.splits import group_by_split, require_split
-from db3kd.data.table_files import TABLE_SUFFIXES, TableOptions, holds_table, load_table
 from db3kd.errors import ArgumentError, InputError, InputNotFoundError
 from db3kd.storage.filesystem import names_beside
 from db3kd.storage.manifest import MANIFEST, describe_format, read_manifest
@@ -59,7 +59,7 @@ def load_data(
             - `wine`, `breast_cancer` or `iris`: tables that come with scikit-learn. A fifth of each
               class is "test".
             - A folder of IDX files, of tables, or of images (class/image.png or
-              split/class/image.png; see `db3kd.data.image_folders.scan_image_folder`).
+              split/class/image.png; see `db3kd.data.files.image_folders.scan_image_folder`).
             - A folder of pseudo samples, labelled with the teacher's decisions.
             - A `.npz` file with the arrays images and labels, or x_train, y_train, x_test, y_test;
               labels may be missing. A single array of any name holds images.

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Self, SupportsIndex, overload
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import CONVENTIONS, interval_text
+from db3kd.data.files.uint8_pixels import to_float
 from db3kd.data.image_set import ImageSet
-from db3kd.data.uint8_pixels import to_float
 from db3kd.errors import ArgumentError, InputError
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.manifest import current_names, read_manifest
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
-from db3kd.validation import CONVENTIONS, interval_text
 from db3kd.wording import counted
 
 if TYPE_CHECKING:

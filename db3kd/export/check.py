@@ -11,7 +11,7 @@ from db3kd.export.student import DeployedStudent, weight_dtype
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, class_names_of
 from db3kd.teachers.loading import load_teacher
-from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.torch_modules.module import ModuleTeacher
 from db3kd.wording import counted, input_noun
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import UNIT_BOUNDS, check_images
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.table_rows import features_of
-from db3kd.teachers.module import ModuleTeacher
-from db3kd.validation import UNIT_BOUNDS, check_images
+from db3kd.teachers.torch_modules.module import ModuleTeacher
 
 CHECKED_IMAGES = 1000
 

@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from db3kd.argument_types import check_path
+from db3kd.arguments.plain import check_path
 from db3kd.data.arguments import ImagesLike
 from db3kd.export.check import check_decides_alike
 from db3kd.export.check_images import CHECKED_IMAGES, check_batches
@@ -12,7 +12,7 @@ from db3kd.export.formats import encode, format_of
 from db3kd.export.student import DeployedStudent
 from db3kd.models.factories import NetworkFactory
 from db3kd.storage.filesystem import check_parents, write_atomically
-from db3kd.teachers.module import ModuleTeacher
+from db3kd.teachers.torch_modules.module import ModuleTeacher
 from db3kd.wording import InputNoun, input_noun
 
 
@@ -54,7 +54,7 @@ def export_model(
     Args:
         student: A file of `save_model`, a folder with one such file named `student*.safetensors`,
             a description file with preprocessing steps (`.toml` or `.json`; see
-            `db3kd.teachers.description`), or a `ModuleTeacher`.
+            `db3kd.teachers.descriptions.description`), or a `ModuleTeacher`.
         out: The new file. Its suffix chooses the format: `.onnx`, `.pt` or `.ts` (TorchScript),
             `.pt2` (an exported program), or `.safetensors` (weights).
         model: The architecture of the weights, as `build_model` takes it. Needed if the file

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_path
+from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentError, ArgumentTypeError, InputNotFoundError
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.metadata import ModelMetadata
 from db3kd.models.weights import read_saved_model, student_in_folder
 from db3kd.teachers.loading import load_teacher
-from db3kd.teachers.module import ModuleTeacher
 from db3kd.teachers.preprocessing import PreprocessedModule
-from db3kd.teachers.programs import ExportedModule
+from db3kd.teachers.torch_modules.module import ModuleTeacher
+from db3kd.teachers.torch_modules.programs import ExportedModule
 
 _STUDENT_SUFFIXES = (".safetensors", ".toml", ".json")
 

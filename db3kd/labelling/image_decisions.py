@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import check_images
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.contradictions import EqualImages
 from db3kd.querying.driver import FIRST_CHECKED, decide_all
@@ -14,7 +15,6 @@ from db3kd.querying.search import UNANSWERED
 from db3kd.querying.session import AnswerJournal
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.single_class import IF_RARE, check_classes_differ
-from db3kd.validation import check_images
 from db3kd.wording import input_noun
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from db3kd.argument_types import check_path
+from db3kd.arguments.plain import check_path
 from db3kd.errors import InputError
 from db3kd.labelling.labels import FORMAT_KEY, LABELS, Labels, from_table
 from db3kd.storage.column_values import check_distinct, invalid_shard

@@ -9,8 +9,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_count, check_type
-from db3kd.array_arguments import IndexLike, as_index
+from db3kd.arguments.arrays import IndexLike, as_index
+from db3kd.arguments.images import check_images, check_shape_of_images
+from db3kd.arguments.plain import check_count, check_type
 from db3kd.boundary import Surrogate
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import check_labels_of, matched
@@ -18,21 +19,20 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages, TensorImages
 from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
 from db3kd.labelling.image_decisions import DecisionOrder, decide_images
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.run_identity import DECISIONS
+from db3kd.labelling.runs.run_identity import DECISIONS
+from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.totals import Totals
-from db3kd.labelling.worker_pool import RayWorkerPool
+from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
+from db3kd.labelling.workers.worker_pool import RayWorkerPool
 from db3kd.progress import Progress, ProgressListener, listening
-from db3kd.progress_answers import AnswerCounter
+from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.session import AnswerJournal, SearchTask
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
-from db3kd.validation import check_images, check_shape_of_images
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_path
+from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentError
 from db3kd.labelling.targets import other_classes
 from db3kd.storage.column_values import check_range, check_sums, read_column

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import (
+from db3kd.arguments.plain import (
     check_count_fields,
     check_counts,
     check_number,

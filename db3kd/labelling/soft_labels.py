@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.argument_types import check_positive, check_type, suggests_arguments
+from db3kd.arguments.plain import check_positive, check_type, suggests_arguments
 from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
 from db3kd.ops import Normalisation

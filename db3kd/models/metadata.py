@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from db3kd.argument_types import check_count
-from db3kd.errors import ArgumentError
-from db3kd.tables import Features
-from db3kd.tables.feature_files import features_content, parse_features
-from db3kd.validation import (
+from db3kd.arguments.images import (
     UNIT_BOUNDS,
     check_bounds,
     check_class_names,
     check_image_shape,
     check_threshold,
 )
+from db3kd.arguments.plain import check_count
+from db3kd.errors import ArgumentError
+from db3kd.tables import Features
+from db3kd.tables.feature_files import features_content, parse_features
 
 METADATA_FILE = "db3kd.json"
 """The file inside a TorchScript archive or an exported program that holds the metadata."""

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_count
+from db3kd.arguments.images import check_image_shape
+from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.ensemble import MAX_NETWORKS, Ensemble
 from db3kd.models.factories import NetworkFactory, make_network
 from db3kd.named_import import import_named
-from db3kd.validation import check_image_shape
 from db3kd.wording import did_you_mean
 
 SMALL_IMAGE = 64

@@ -10,14 +10,14 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_path, check_type
+from db3kd.arguments.images import check_class_names
+from db3kd.arguments.plain import check_path, check_type
 from db3kd.errors import ArgumentError, InputNotFoundError
 from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import write_atomically
 from db3kd.storage.manifest import describe_format, read_manifest
 from db3kd.tables import Features
-from db3kd.validation import check_class_names
 
 STUDENT_FILE = "student.safetensors"
 """The name of the student in a run folder."""

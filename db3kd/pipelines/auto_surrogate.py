@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_type, suggests_arguments
+from db3kd.arguments.images import UNIT_BOUNDS, interval_text
+from db3kd.arguments.plain import check_type, suggests_arguments
 from db3kd.data.image_source import NamedImages, SelectedImages
 from db3kd.data.table_rows import projection_of
 from db3kd.errors import ArgumentError
@@ -18,7 +19,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
 from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
 from db3kd.progress import Progress, adding_up, listening, show_progress_if
-from db3kd.progress_answers import show_answers_if
+from db3kd.progress.answers import show_answers_if
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
@@ -36,7 +37,6 @@ from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.surrogates.training import train_surrogate
 from db3kd.teachers import ModuleTeacher, Teacher, describe, load_teacher
 from db3kd.training.settings import TrainSettings
-from db3kd.validation import UNIT_BOUNDS, interval_text
 
 DEFAULT_STEPS = 2000
 """Training steps of each network."""

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_flag, check_path, check_seed
+from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_flag, check_path, check_seed
 from db3kd.data.class_labels import true_classes
 from db3kd.data.image_set import ImageSet
+from db3kd.labelling.runs.source import Source
 from db3kd.labelling.sample_choice import draw_images
-from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.comparison.compare import Comparison, compare

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from types import NoneType
 
-from db3kd.argument_types import (
+from db3kd.arguments.plain import (
     check_count_fields,
     check_number,
     check_positive,

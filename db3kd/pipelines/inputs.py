@@ -8,7 +8,8 @@ import os
 
 from torch import Tensor
 
-from db3kd.argument_types import (
+from db3kd.arguments.images import check_shape_of_images
+from db3kd.arguments.plain import (
     RUN_SEED_BITS,
     check_flag,
     check_path,
@@ -27,7 +28,6 @@ from db3kd.report.extras import check_report_packages
 from db3kd.tables.checks import InvalidValueError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
-from db3kd.validation import check_shape_of_images
 from db3kd.wording import input_noun
 
 _LOG = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.answers.answers import Answers
+from db3kd.arguments.images import are_equal
 from db3kd.planning.held_out import LEAST_HELD_OUT
 from db3kd.training.evaluation import predict_logits
-from db3kd.validation import are_equal
 from db3kd.wording import InputNoun, counted, money
 
 FEW_HELD_OUT = 100

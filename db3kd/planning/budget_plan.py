@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from db3kd.argument_types import check_count
+from db3kd.arguments.plain import check_count
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.errors import ArgumentError
 from db3kd.planning.held_out import check_held_out, held_out_images

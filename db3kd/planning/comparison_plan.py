@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from db3kd.argument_types import check_count, check_type
+from db3kd.arguments.plain import check_count, check_type
 from db3kd.errors import ArgumentError
 from db3kd.planning.budget_plan import plan_budget
 from db3kd.planning.held_out import check_held_out

@@ -3,7 +3,7 @@
 import math
 from statistics import NormalDist
 
-from db3kd.argument_types import check_count
+from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError
 from db3kd.wording import InputNoun, counted
 

@@ -7,7 +7,7 @@ behind the constants.
 
 from dataclasses import dataclass, replace
 
-from db3kd.argument_types import check_count
+from db3kd.arguments.plain import check_count
 from db3kd.wording import counted
 
 LEAST_QUERIES, MOST_QUERIES = 2_000, 20_000

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_count
+from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError
 from db3kd.querying.driver import decide_all
 from db3kd.storage.manifest import CONSISTENCY

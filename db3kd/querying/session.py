@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from db3kd.progress_answers import AnswerCounter
+from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query, Result
 from db3kd.querying.sent_queries import SentQueries

@@ -3,7 +3,7 @@
 import math
 from statistics import NormalDist
 
-from db3kd.argument_types import brief
+from db3kd.arguments.plain import brief
 from db3kd.errors import ArgumentError, ArgumentTypeError
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from db3kd.array_arguments import as_classes
+from db3kd.arguments.arrays import as_classes
 from db3kd.errors import ArgumentError
 from db3kd.report.intervals import check_matches
 from db3kd.tables import Features

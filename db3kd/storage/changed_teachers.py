@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from db3kd.argument_types import check_flag
+from db3kd.arguments.plain import check_flag
 from db3kd.errors import ArgumentError
 from db3kd.storage.filesystem import FolderLock, wait_for_workers
 from db3kd.storage.manifest import (

@@ -18,12 +18,13 @@ from typing import Any
 
 from torch import nn
 
+from db3kd.arguments.images import check_bounds
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.data.table_rows import features_of, projection_of
 from db3kd.errors import ArgumentError, InputError, OutputExistsError
+from db3kd.labelling.runs.source import Source
 from db3kd.labelling.sample_choice import draw_samples
-from db3kd.labelling.source import Source
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
 from db3kd.storage.changed_teachers import (
@@ -53,7 +54,6 @@ from db3kd.surrogates.training import train_surrogate
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.teachers.rescaled import takes_unit_images
-from db3kd.validation import check_bounds
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import check_shape_of_images, interval_text
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, SelectedImages
 from db3kd.errors import ArgumentError
 from db3kd.progress import Progress
-from db3kd.progress_answers import count_answers_in
+from db3kd.progress.answers import count_answers_in
 from db3kd.querying import sharded_decisions
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
@@ -33,7 +34,6 @@ from db3kd.surrogates.augmented_decisions import (
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
-from db3kd.validation import check_shape_of_images, interval_text
 from db3kd.wording import input_noun
 
 HELD_OUT_SHARE = 0.05

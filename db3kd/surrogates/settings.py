@@ -5,7 +5,7 @@ from types import NoneType
 
 from torch import nn
 
-from db3kd.argument_types import (
+from db3kd.arguments.plain import (
     RUN_SEED_BITS,
     check_count_fields,
     check_number,

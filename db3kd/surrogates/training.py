@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_flag, check_path, check_type
+from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import are_equal
+from db3kd.data.files.uint8_pixels import MAX_PIXEL, to_float, to_uint8
 from db3kd.data.image_set import ImageSet
-from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
 from db3kd.models.networks import build_model
 from db3kd.querying.search import UNANSWERED, Search, fitting_batch_size
 from db3kd.storage.choice_log import ChoiceLog
@@ -27,7 +28,6 @@ from db3kd.training.evaluation import predict_logits
 from db3kd.training.row_batches import balanced_rows
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_classifier
-from db3kd.validation import are_equal
 
 _BLOCK = 2048
 """Proposals that are drawn and ranked at once, and fewer if they are large. The parts of this many

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from db3kd.argument_types import check_count_fields, check_positive, suggests_arguments
+from db3kd.arguments.plain import check_count_fields, check_positive, suggests_arguments
 from db3kd.training.settings import TrainSettings
 
 _LEAST_STEPS = 300

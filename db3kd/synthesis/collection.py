@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.data.uint8_pixels import MAX_PIXEL, to_float, to_uint8
+from db3kd.data.files.uint8_pixels import MAX_PIXEL, to_float, to_uint8
 from db3kd.querying.search import (
     UNANSWERED,
     BudgetView,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import (
+from db3kd.arguments.plain import (
     check_count_fields,
     check_number,
     check_positive,
@@ -22,7 +22,7 @@ from db3kd.boundary import (
     boundary_distance,
     minimal_boundary_distance,
 )
-from db3kd.data.uint8_pixels import to_float, to_uint8
+from db3kd.data.files.uint8_pixels import to_float, to_uint8
 from db3kd.errors import ArgumentError
 from db3kd.querying.search import BudgetView, Search, query_in_batches
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from db3kd.argument_types import check_flag, check_path, check_type
+from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any
 
-from db3kd.argument_types import (
+from db3kd.arguments.plain import (
     check_count_fields,
     check_counts,
     check_number,

@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_seed
+from db3kd.arguments.images import INTEGER_DTYPES, check_image_shape
+from db3kd.arguments.plain import check_seed
 from db3kd.errors import ArgumentError
 from db3kd.synthesis.fields import low_frequency, paper_noise
 from db3kd.synthesis.palettes import collages, palettes
 from db3kd.synthesis.random_draws import Array, Draws, draws_for_block
 from db3kd.synthesis.shapes import blends, shapes, soft_shapes, strokes
-from db3kd.validation import INTEGER_DTYPES, check_image_shape
 from db3kd.wording import did_you_mean
 
 STARTS = (

@@ -6,16 +6,16 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_type
+from db3kd.arguments.plain import check_type
 from db3kd.boundary import StartingPoints
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.data.arguments import as_teacher
+from db3kd.data.files.uint8_pixels import to_float
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.data.uint8_pixels import to_float
 from db3kd.errors import ArgumentError
 from db3kd.models import check_model
 from db3kd.progress import Progress, ProgressListener, listening
-from db3kd.progress_answers import AnswerCounter
+from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import UNIT_BOUNDS, check_images
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import check_numbers
 from db3kd.tables.column_encoding import (
@@ -32,7 +33,6 @@ from db3kd.tables.feature_files import (
 from db3kd.tables.inference import infer_features
 from db3kd.tables.places import table_named
 from db3kd.tables.projection import Projection
-from db3kd.validation import UNIT_BOUNDS, check_images
 from db3kd.wording import counted
 
 _LOG = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from db3kd.teachers.base import (
     describe,
 )
 from db3kd.teachers.decide import decide_async_checked, decide_checked, open_stream
-from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.functions.function import FunctionTeacher
+from db3kd.teachers.functions.tabular import TabularTeacher
 from db3kd.teachers.loading import load_teacher
-from db3kd.teachers.module import ModuleTeacher
-from db3kd.teachers.onnx import OnnxTeacher
+from db3kd.teachers.onnx.teacher import OnnxTeacher
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote import (
     RemoteTeacher,
@@ -31,7 +31,7 @@ from db3kd.teachers.remote import (
 )
 from db3kd.teachers.rescaled import RescaledTeacher, check_scaled, takes_unit_images
 from db3kd.teachers.signature import ModelOverrides
-from db3kd.teachers.tabular import TabularTeacher
+from db3kd.teachers.torch_modules.module import ModuleTeacher
 
 __all__ = [
     "UNANSWERED",

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import check_threshold
 from db3kd.errors import ArgumentError
 from db3kd.teachers.answer_arrays import as_answer_array
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.class_numbers import NEXT_BEST, ClassNames, Numbering
-from db3kd.validation import check_threshold
 from db3kd.wording import counted
 
 

@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import check_class_names, interval_text
 from db3kd.errors import Db3kdError
-from db3kd.validation import check_class_names, interval_text
 from db3kd.wording import InputNoun, counted
 
 UNANSWERED = -1

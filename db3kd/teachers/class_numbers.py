@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from db3kd.argument_types import check_count, check_counts
+from db3kd.arguments.plain import check_count, check_counts
 from db3kd.errors import ArgumentError, InputError
 from db3kd.teachers.base import TeacherError, UnknownClassError
 from db3kd.wording import InputNoun, counted

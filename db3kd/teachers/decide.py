@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import INTEGER_DTYPES
 from db3kd.errors import ArgumentError
 from db3kd.teachers.answer_arrays import out_of_range
 from db3kd.teachers.base import (
@@ -21,7 +22,6 @@ from db3kd.teachers.base import (
     describe,
     failure,
 )
-from db3kd.validation import INTEGER_DTYPES
 from db3kd.wording import counted, input_noun
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from db3kd.arguments.images import check_dense, check_images
 from db3kd.errors import ArgumentTypeError
 from db3kd.tables import Features
 from db3kd.tables.checks import InvalidValueError
 from db3kd.teachers.base import Teacher, describe
-from db3kd.validation import check_dense, check_images
 
 
 def as_images(images: Any, teacher: Teacher) -> Tensor:

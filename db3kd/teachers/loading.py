@@ -5,21 +5,21 @@ from pathlib import Path
 
 import torch
 
-from db3kd.argument_types import check_path
+from db3kd.arguments.images import check_device
+from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentTypeError
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.weights import student_in_folder
 from db3kd.named_import import check_no_python_file
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher
-from db3kd.teachers.described import open_described
-from db3kd.teachers.description import SCHEMES, Description, read_description
-from db3kd.teachers.execution import ExecutionOptions
-from db3kd.teachers.module import Precision, as_autocast
+from db3kd.teachers.descriptions.described import open_described
+from db3kd.teachers.descriptions.description import SCHEMES, Description, read_description
 from db3kd.teachers.named import is_name, open_named
 from db3kd.teachers.signature import ModelOverrides
-from db3kd.teachers.torch_files import check_file, open_torch_file
-from db3kd.validation import check_device
+from db3kd.teachers.torch_modules.execution import ExecutionOptions
+from db3kd.teachers.torch_modules.module import Precision, as_autocast
+from db3kd.teachers.torch_modules.torch_files import check_file, open_torch_file
 
 
 def load_teacher(
@@ -62,7 +62,7 @@ def load_teacher(
             - `http://...`, `https://...`, `grpc://...`, `grpcs://...`: A model behind the Open
               Inference Protocol v2. Its metadata usually declare shape and classes.
             - `teacher.toml`, `.json`: A description of any of these files or addresses, or of
-              another JSON service; see `db3kd.teachers.description`.
+              another JSON service; see `db3kd.teachers.descriptions.description`.
             - `package.module:object`: A teacher, a torch module, a factory of either without
               arguments, or a function from float32 arrays [N, *image_shape] to N classes. Modules
               and functions need `image_shape` and `classes`. A method of a fitted model of

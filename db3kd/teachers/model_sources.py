@@ -10,7 +10,7 @@ from db3kd.models.metadata import METADATA_FILE, ModelMetadata
 from db3kd.models.weights import student_in_folder
 from db3kd.named_import import import_named
 from db3kd.tables import Features
-from db3kd.teachers.description import SCHEMES, read_description
+from db3kd.teachers.descriptions.description import SCHEMES, read_description
 from db3kd.teachers.named import is_name
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
+from db3kd.arguments.images import check_class_names
 from db3kd.errors import ArgumentError
 from db3kd.named_import import import_named
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, describe
-from db3kd.teachers.execution import ExecutionOptions
-from db3kd.teachers.function import FunctionTeacher
+from db3kd.teachers.functions.function import FunctionTeacher
+from db3kd.teachers.functions.tabular import TabularTeacher, states_classes
 from db3kd.teachers.signature import ModelOverrides, UndeclaredError
-from db3kd.teachers.tabular import TabularTeacher, states_classes
-from db3kd.validation import check_class_names
+from db3kd.teachers.torch_modules.execution import ExecutionOptions
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 

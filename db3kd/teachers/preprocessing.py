@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from db3kd.argument_types import check_count, suggests_arguments
+from db3kd.arguments.images import check_bounds, interval_text, number_text
+from db3kd.arguments.plain import check_count, suggests_arguments
 from db3kd.errors import ArgumentError
-from db3kd.validation import check_bounds, interval_text, number_text
 from db3kd.wording import did_you_mean
 
 Layout = Literal["NCHW", "NHWC", "flat"]

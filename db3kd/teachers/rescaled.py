@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import brief
+from db3kd.arguments.images import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
+from db3kd.arguments.plain import brief
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.teachers.base import Teacher, class_names_of, describe, teacher_repr
 from db3kd.teachers.given_images import as_images
-from db3kd.validation import CONVENTIONS, UNIT_BOUNDS, check_bounds, interval_text
 
 _OF_IMAGES = ("decide_async", "stream", "decide_counting_lost")
 """Members that only some teachers have, and whose first argument is images."""

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from db3kd.argument_types import check_count, suggests_arguments
+from db3kd.arguments.images import check_bounds, check_image_shape
+from db3kd.arguments.plain import check_count, suggests_arguments
 from db3kd.errors import ArgumentError, InputError
 from db3kd.models.metadata import ModelMetadata
 from db3kd.tables import Features
 from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.class_numbers import Numbering
 from db3kd.teachers.preprocessing import Preprocessing
-from db3kd.validation import check_bounds, check_image_shape
 from db3kd.wording import did_you_mean
 
 

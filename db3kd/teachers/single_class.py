@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from db3kd.arguments.images import are_equal
 from db3kd.teachers.base import SingleClassError, Teacher, class_names_of, describe
-from db3kd.validation import are_equal
 
 IF_RARE = "If the other classes are rare, continue with resume=True and rare_classes=True"
 """Advice for a run that can be resumed with `rare_classes`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from db3kd.argument_types import check_type
+from db3kd.arguments.plain import check_type
 from db3kd.errors import ArgumentTypeError
 from db3kd.progress import ProgressListener, report_units
 

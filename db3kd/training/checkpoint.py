@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from db3kd.argument_types import check_path, check_positive, check_type
+from db3kd.arguments.plain import check_path, check_positive, check_type
 from db3kd.errors import InputError
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import check_count, check_type
-from db3kd.array_arguments import IntegersLike, as_classes
+from db3kd.arguments.arrays import IntegersLike, as_classes
+from db3kd.arguments.plain import check_count, check_type
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
 from db3kd.errors import ArgumentError

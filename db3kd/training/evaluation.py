@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_count
-from db3kd.array_arguments import IntegersLike, as_classes, as_index
+from db3kd.arguments.arrays import IntegersLike, as_classes, as_index
+from db3kd.arguments.plain import check_count
 from db3kd.data.arguments import ImagesLike, as_image_source, as_teacher, with_labels
 from db3kd.data.class_names import matched
 from db3kd.data.image_reader import image_reader

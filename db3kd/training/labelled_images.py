@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from db3kd.arguments.images import UNIT_BOUNDS, check_images
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import check_soft_labels
-from db3kd.validation import UNIT_BOUNDS, check_images
 from db3kd.wording import counted
 
 LabelledImage = tuple[Tensor, Tensor, Tensor]

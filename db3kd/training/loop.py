@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from db3kd.argument_types import brief, check_type
+from db3kd.arguments.plain import brief, check_type
 from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_not_negative, check_positive
+from db3kd.arguments.plain import check_not_negative, check_positive
 from db3kd.errors import ArgumentError
 from db3kd.training.settings import check_choice
 

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-from db3kd.argument_types import (
+from db3kd.arguments.plain import (
     check_count_fields,
     check_flag,
     check_number,

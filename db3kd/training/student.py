@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_type
-from db3kd.array_arguments import IntegersLike
+from db3kd.arguments.arrays import IntegersLike
+from db3kd.arguments.plain import check_type
 from db3kd.data.arguments import ImagesLike, with_labels
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import check_soft_labels

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from db3kd.argument_types import check_type
-from db3kd.array_arguments import IntegersLike, as_classes, as_index
+from db3kd.arguments.arrays import IntegersLike, as_classes, as_index
+from db3kd.arguments.plain import check_type
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
 from db3kd.models.networks import build_model

@@ -1,6 +1,6 @@
 """The reference of description files as Markdown."""
 
-from db3kd.teachers.description_keys import (
+from db3kd.teachers.descriptions.keys import (
     DescriptionKey,
     DescriptionTable,
     description_tables,

@@ -16,11 +16,14 @@ from docstring_fields import with_plain_stars
 
 import db3kd
 
+_INTERNAL = ("arguments", "cli", "progress")
+"""Packages without public names."""
+
 
 def stages() -> list[str]:
     """Returns the names of the packages that have public names, such as "labelling"."""
     found = [module.name for module in pkgutil.iter_modules(db3kd.__path__) if module.ispkg]
-    return [name for name in found if name != "cli"] + ["errors", "ops", "teachers.remote"]
+    return [name for name in found if name not in _INTERNAL] + ["errors", "teachers.remote"]
 
 
 def names_of(stage: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 from fresh_code import fresh_module
 
 import db3kd.cli
-from db3kd.teachers.description_keys import description_tables
+from db3kd.teachers.descriptions.keys import description_tables
 
 COMMANDS = (
     "info",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
-from db3kd.cli.surrogate import surrogate
+from db3kd.cli.commands.surrogate import surrogate
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.auto_surrogate import AutoSurrogate

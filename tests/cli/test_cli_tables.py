@@ -11,7 +11,7 @@ import pytest
 from command_line import Result, fail, succeed
 from tasters import WINES, Taster, wine_frame
 
-from db3kd.labelling.label_run import open_run
+from db3kd.labelling.runs.label_run import open_run
 from db3kd.models import build_model, save_model
 from db3kd.tables import Feature, Features
 from db3kd.teachers import load_teacher

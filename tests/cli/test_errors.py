@@ -24,11 +24,11 @@ from db3kd.errors import (
     InputNotFoundError,
     OutputExistsError,
 )
-from db3kd.labelling.planned_run import RunExecution
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.runs.planned_run import RunExecution
+from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.source import Source
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
-from db3kd.labelling.source import Source
 from db3kd.models import build_model
 from db3kd.pipelines import DistillSettings
 from db3kd.pipelines import compare as run_comparison
@@ -236,7 +236,9 @@ def test_an_error_without_lines_of_the_user_is_shown_with_the_last_line():
 
 
 def test_an_unexpected_error_of_a_command_names_its_type_and_how_to_see_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("db3kd.cli.label._print_plan", lambda *_: np.zeros(3).reshape(2, 2))
+    monkeypatch.setattr(
+        "db3kd.cli.commands.label._print_plan", lambda *_: np.zeros(3).reshape(2, 2)
+    )
     command = (
         "label",
         "--teacher",

@@ -11,8 +11,8 @@ from command_line import TEACHERS, succeed
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
-from db3kd.cli.integers import integer_options, without_separators
-from db3kd.cli.option_sets import COMMON, OptionSet, expand_option_sets
+from db3kd.cli.options.integers import integer_options, without_separators
+from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets
 
 PANELS = (
     "Arguments",

@@ -93,7 +93,7 @@ def test_the_version_is_that_of_the_package():
 
 def test_modules_import_no_extra_before_they_use_it():
     modules = (
-        "db3kd.labelling, db3kd.labelling.worker_pool, "
+        "db3kd.labelling, db3kd.labelling.workers.worker_pool, "
         "db3kd.training, db3kd.answers, db3kd.scale, db3kd.surrogates, db3kd.synthesis, "
         "db3kd.report, db3kd.pipelines"
     )

@@ -10,8 +10,8 @@ import pytest
 import torch
 from image_cases import write_png
 
-from db3kd.data import decoded_images, image_files
-from db3kd.data.decoded_images import DecodedImages
+from db3kd.data.files import decoded_images, image_files
+from db3kd.data.files.decoded_images import DecodedImages
 from db3kd.data.loading import load_data
 
 PIXELS = torch.arange(2 * 3 * 4, dtype=torch.uint8).view(2, 3, 4)

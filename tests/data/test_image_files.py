@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from image_cases import COLOURED, GREY, as_tensor, write_png
 
-from db3kd.data.image_folders import scan_image_folder
+from db3kd.data.files.image_folders import scan_image_folder
+from db3kd.data.files.splits import split_named
 from db3kd.data.loading import load_data
-from db3kd.data.splits import split_named
 from db3kd.storage.manifest import MANIFEST
 
 EXAMPLES = int(os.environ.get("DB3KD_FUZZ_EXAMPLES", "60"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from image_cases import COLOURED, DRAW, GREY, as_tensor, write_png
 
+from db3kd.data.files.parquet_size import check_parquet_size
 from db3kd.data.loading import load_data
-from db3kd.data.parquet_size import check_parquet_size
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -15,8 +15,8 @@ from python_reference import constant_text, names_of, stage_reference, stages
 import db3kd
 from db3kd.cli.app import app
 from db3kd.teachers import Preprocessing
-from db3kd.teachers.description import Description, HeaderTable, RestTable
-from db3kd.teachers.description_keys import attribute_texts
+from db3kd.teachers.descriptions.description import Description, HeaderTable, RestTable
+from db3kd.teachers.descriptions.keys import attribute_texts
 from db3kd.teachers.remote import RequestSettings
 
 ROOT = Path(__file__).parents[2]

@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from db3kd.data.image_files import EncodedPixels
+from db3kd.data.files.image_files import EncodedPixels
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.labelling.label_run import open_run
-from db3kd.labelling.run_writer import write_run
+from db3kd.labelling.runs.label_run import open_run
+from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.source import Source
+from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.source import Source
-from db3kd.labelling.totals import Totals
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import FunctionTeacher, TeacherError
 

@@ -9,7 +9,7 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, RaisingTeacher, 
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.image_decisions import DecisionOrder
-from db3kd.labelling.planned_run import RunExecution
+from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers.base import SingleClassError

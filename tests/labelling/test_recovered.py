@@ -6,7 +6,7 @@ from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeach
 
 import db3kd
 from db3kd.labelling.label_images import label
-from db3kd.labelling.label_run import open_run
+from db3kd.labelling.runs.label_run import open_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.teachers import TeacherError

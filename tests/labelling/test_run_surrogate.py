@@ -10,7 +10,7 @@ from teachers_analytic import LinearTeacher, WrappedTeacher
 import db3kd
 from db3kd.boundary import Surrogate
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.run_surrogate import plan_surrogate
+from db3kd.labelling.runs.run_surrogate import plan_surrogate
 
 IMAGES, CLASSES = 20, 3
 ALL = torch.arange(IMAGES)

@@ -3,7 +3,7 @@
 import torch
 
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.totals import Totals, distance_against_queries
+from db3kd.labelling.runs.totals import Totals, distance_against_queries
 
 INF = torch.inf
 

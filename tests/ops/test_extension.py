@@ -12,7 +12,8 @@ import op_digests
 import pytest
 import torch
 
-from db3kd import extension, ops
+from db3kd import ops
+from db3kd.ops import extension
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 DIGESTS = Path(__file__).with_name("op_digests.json")
@@ -100,12 +101,12 @@ for folder in sys.argv[1:]:
 def imports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
     """What an import with each of the binaries returns and prints."""
     folders = [tmp_path_factory.mktemp("package") for _ in BINARIES]
-    package = Path(extension.__file__).parent
+    package = Path(extension.__file__).parents[1]
     for folder, (kind, (name, content, _)) in zip(folders, BINARIES.items(), strict=True):
-        (folder / "db3kd").mkdir()
-        for file in ("__init__.py", "version.py", "errors.py", "extension.py"):
+        (folder / "db3kd/ops").mkdir(parents=True)
+        for file in ("__init__.py", "version.py", "errors.py", "ops/extension.py"):
             shutil.copy(package / file, folder / "db3kd" / file)
-        (folder / "db3kd" / "data.py").write_text("import db3kd.extension")
+        (folder / "db3kd" / "data.py").write_text("import db3kd.ops.extension")
         if kind in (SOURCES, SOURCES_OF_ANOTHER_PYTHON):
             (folder / "csrc").mkdir()
             (folder / "setup.py").touch()
@@ -134,7 +135,7 @@ def test_an_import_without_a_fitting_binary_shows_no_chain_of_errors(imports, bi
     assert BINARIES[binary][2] in last
     assert "install" in last
     assert "in <module>" in printed
-    assert "extension.py" not in printed  # the chain of imports that led to it
+    assert "ops/extension.py" not in printed  # the chain of imports that led to it
     if binary in (SOURCES, SOURCES_OF_ANOTHER_PYTHON):
         folder = re.search(r"from its sources in (\S+), which", last)[1]
         assert (Path(folder) / "csrc").is_dir()

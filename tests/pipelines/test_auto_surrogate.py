@@ -11,8 +11,8 @@ from torch import nn
 
 import db3kd
 from db3kd.labelling import RunExecution, Source, write_run
-from db3kd.labelling.planned_run import plan_source_run
-from db3kd.labelling.run_surrogate import WEIGHTS, queries_of_surrogate
+from db3kd.labelling.runs.planned_run import plan_source_run
+from db3kd.labelling.runs.run_surrogate import WEIGHTS, queries_of_surrogate
 from db3kd.models import save_model
 from db3kd.pipelines import auto_surrogate
 from db3kd.storage.manifest import read_manifest

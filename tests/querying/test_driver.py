@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 
-from db3kd.progress_answers import AnswerCounter
+from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.driver import FIRST_CHECKED, decide_all, run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query

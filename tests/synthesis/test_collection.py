@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from teachers_analytic import AnalyticTeacher, ConstantTeacher, CountingTeacher, image_key
 from torch import Tensor
 
-from db3kd.data.uint8_pixels import to_float
+from db3kd.data.files.uint8_pixels import to_float
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.synthesis.collection import Collected, CollectionTask, _even, collect

@@ -16,8 +16,8 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.boundary import SignOptSettings, StartingPoints
+from db3kd.data.files.uint8_pixels import to_float, to_uint8
 from db3kd.data.image_source import TensorImages
-from db3kd.data.uint8_pixels import to_float, to_uint8
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Search

@@ -77,7 +77,7 @@ def test_mixed_starts_are_the_default():
 
 
 def test_the_command_line_lists_the_same_names():
-    options = pytest.importorskip("db3kd.cli.synthesize")
+    options = pytest.importorskip("db3kd.cli.commands.synthesize")
     assert options.STARTS == STARTS
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from db3kd.teachers import TeacherError
-from db3kd.teachers.cuda_graphs import CudaCapture
+from db3kd.teachers.torch_modules.cuda_graphs import CudaCapture
 
 
 class Stream:

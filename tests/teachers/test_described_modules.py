@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from db3kd.labelling.ray_cluster import check_socket_path
+from db3kd.labelling.workers.ray_cluster import check_socket_path
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher

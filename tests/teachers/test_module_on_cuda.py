@@ -19,9 +19,9 @@ from db3kd.teachers import (
     decide_checked,
     load_teacher,
 )
-from db3kd.teachers.batching import BatchError, Batches, bucket_of, useful_batch
-from db3kd.teachers.cuda_graphs import Graph, GraphedClassifier
-from db3kd.teachers.staging import Staging
+from db3kd.teachers.torch_modules.batching import BatchError, Batches, bucket_of, useful_batch
+from db3kd.teachers.torch_modules.cuda_graphs import Graph, GraphedClassifier
+from db3kd.teachers.torch_modules.staging import Staging
 
 SHAPE = (1, 8, 8)
 

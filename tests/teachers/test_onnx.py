@@ -13,7 +13,7 @@ from db3kd.models import ModelMetadata
 from db3kd.teachers import ModelOverrides, OnnxTeacher, Preprocessing, TeacherError, load_teacher
 from db3kd.teachers import decide_checked as decide
 from db3kd.teachers.class_numbers import Numbering
-from db3kd.teachers.onnx_files import _named_files as named_files
+from db3kd.teachers.onnx.files import _named_files as named_files
 
 SHAPE = (1, 8, 8)
 

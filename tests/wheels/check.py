@@ -76,7 +76,7 @@ def tested(python: Path) -> dict[str, object]:
 
 FACTS = """
 import json, torch
-from db3kd import extension
+from db3kd.ops import extension
 built = extension.build_config()
 about = {"torch": torch.__version__, "built_against": built["torch_version"], "cuda": built["cuda"]}
 print(json.dumps(about))

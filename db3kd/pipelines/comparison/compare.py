@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from db3kd.argument_types import check_function
+from db3kd.arguments.plain import check_function
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.comparison.compared_students import ComparedStudents

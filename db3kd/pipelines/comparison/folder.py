@@ -15,7 +15,7 @@ from torch import Tensor
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputError
 from db3kd.pipelines.run_notes import RunNotes, notes_of
-from db3kd.progress_answers import show_answers
+from db3kd.progress.answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
 from db3kd.storage.column_values import check_range, invalid_shard, read_column

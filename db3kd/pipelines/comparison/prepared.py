@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from db3kd.argument_types import SEVERAL_RUNS_SEED_BITS, check_count, check_flag, check_seed
+from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_count, check_flag, check_seed
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.answers.answers import Answers
+from db3kd.arguments.images import are_equal
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
@@ -26,7 +27,6 @@ from db3kd.planning import BudgetPlan
 from db3kd.planning.held_out import few_images_warning
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.tables import Features
-from db3kd.validation import are_equal
 from db3kd.wording import InputNoun, input_noun
 
 

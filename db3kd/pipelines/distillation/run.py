@@ -39,7 +39,7 @@ from db3kd.pipelines.student_training.rules import why_taught_by
 from db3kd.pipelines.student_training.student_trainer import StudentTrainer, validation_callbacks
 from db3kd.pipelines.student_training.time_limit import steps_within
 from db3kd.progress import Progress
-from db3kd.progress_answers import count_answers_in
+from db3kd.progress.answers import count_answers_in
 from db3kd.querying.consistency import ConsistencyCheck, queries_of_checks
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice

@@ -12,6 +12,7 @@ from db3kd.answers.answers import Answers
 from db3kd.answers.batches import AnsweredBatches, answered_probabilities
 from db3kd.answers.image_choice import choose_rows, held_out_rows
 from db3kd.answers.neighbour_labels import NEIGHBOUR_TEMPERATURE
+from db3kd.arguments.images import are_equal
 from db3kd.errors import DivergedError
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -27,7 +28,6 @@ from db3kd.training.loss import KDLoss
 from db3kd.training.network_store import NetworkStore
 from db3kd.training.process import TrainingProcess
 from db3kd.training.settings import TrainSettings
-from db3kd.validation import are_equal
 from db3kd.wording import input_noun
 
 ROUND_SHARE = 6

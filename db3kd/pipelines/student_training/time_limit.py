@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.argument_types import check_type
+from db3kd.arguments.plain import check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import build_model

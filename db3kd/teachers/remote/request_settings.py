@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from db3kd.argument_types import check_count_fields, check_flag, check_positive, suggests_arguments
+from db3kd.arguments.plain import check_count_fields, check_flag, check_positive, suggests_arguments
 
 
 @suggests_arguments

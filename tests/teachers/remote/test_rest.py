@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from served_doubles import Answer, Loopback
 
-from db3kd.data.uint8_pixels import to_uint8
+from db3kd.data.files.uint8_pixels import to_uint8
 from db3kd.teachers import (
     ModelOverrides,
     Preprocessing,

@@ -1,0 +1,316 @@
+"""The `db3kd distill` command."""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db3kd.cli.commands.distill_labels import LossOptions, distill_labels
+from db3kd.cli.errors import naming_options
+from db3kd.cli.options.distill import (
+    ProxyOptions,
+    SpendingOptions,
+    Student,
+    TransferOptions,
+    distill_settings,
+)
+from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options, refuse_options
+from db3kd.cli.options.shared import CheckedResumeOptions
+from db3kd.cli.options.strategy import StrategyName
+from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
+from db3kd.cli.options.training import StudentTrainingOptions
+from db3kd.cli.outputs import check_run_folder, hint_at_resuming
+from db3kd.cli.plan_output import (
+    print_answered,
+    print_checks_plan,
+    print_nothing_to_check,
+    print_plan,
+    print_result,
+    print_times,
+    print_warnings,
+)
+from db3kd.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from db3kd.pipelines.distillation.prepared import PreparedDistillation
+    from db3kd.planning import Strategy
+    from db3kd.teachers import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionalTeacherOptions(TeacherOptions):
+    """The teacher, unless a label run takes its place."""
+
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help=f"The teacher: {TEACHER_HELP}", rich_help_panel=COMMON),
+    ] = None  # type: ignore[assignment]  # the command checks that it is given
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppableTrainingOptions(StudentTrainingOptions):
+    """How the student is trained, and when its training stops early."""
+
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            min=1,
+            help="Stop training the student after this many reports (of about 100) in a row "
+            "without a higher validation agreement.",
+        ),
+    ] = None
+
+
+@expand_option_sets
+def distill(
+    *,
+    teacher: OptionalTeacherOptions,
+    images: TransferOptions,
+    student: Student = None,
+    spending: SpendingOptions,
+    strategy: StrategyName = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the run; with --labels, the student's .safetensors file.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    resuming: CheckedResumeOptions,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="A run of db3kd label to distil from, instead of a teacher; sends no query.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    losses: LossOptions,
+    training: StoppableTrainingOptions,
+    proxies: ProxyOptions,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds",
+            min=1,
+            help="With --labels: number of students, with seeds --seed, --seed + 1, ….",
+            rich_help_panel="Training",
+        ),
+    ] = 1,
+) -> None:
+    """Train the best student that a query budget buys.
+
+    The plan is printed before the first query; --dry-run stops there. Every answer is kept in
+    --out, and --resume continues a run that stopped at any stage. Without --data, db3kd makes its
+    own images.
+
+    For example:
+
+        db3kd distill --teacher my_package.model:predict --data photos --image-shape 3,32,32
+        --classes 10 --budget 200000 --price-per-1000 0.25 --dry-run
+
+        db3kd distill --teacher teacher.safetensors --data mnist5k --budget 20000
+        --student lenet5-half --out runs/mine
+
+        db3kd distill --teacher teacher.safetensors --budget 100000 --student lenet5-half
+        --out runs/none
+
+        db3kd distill --labels runs/mbd --student lenet5-half --seeds 3 --out student.safetensors
+    """
+    if labels is not None:
+        _refuse_with_labels(
+            [
+                *(name for name in given_options(teacher) if name != "device"),
+                *(name for name in given_options(images) if name != "data"),
+                *given_options(spending),
+                *given_options(proxies),
+                *(["patience"] if training.patience is not None else []),
+                *(["strategy"] if strategy != "auto" else []),
+                *given_options(resuming),
+            ]
+        )
+        _distill_from_labels(
+            labels, out, losses, training, student, seeds, images.data, teacher.device
+        )
+        return
+    _refuse_without_labels(losses, seeds)
+    _distill_from_teacher(
+        teacher,
+        images,
+        spending,
+        training,
+        proxies,
+        student=student,
+        strategy=strategy,
+        out=out,
+        resuming=resuming,
+    )
+
+
+def _distill_from_labels(
+    labels: Path,
+    out: Path | None,
+    losses: LossOptions,
+    training: StudentTrainingOptions,
+    student: str | None,
+    seeds: int,
+    data: str | None,
+    device: str,
+) -> None:
+    from db3kd.models.weights import STUDENT_FILE
+
+    file = labels.with_name(f"{labels.name}-{STUDENT_FILE}") if out is None else out
+    with naming_options(model="--student"):
+        distill_labels(labels, file, losses, training, student, seeds, data, device)
+
+
+def _distill_from_teacher(
+    teacher: OptionalTeacherOptions,
+    images: TransferOptions,
+    spending: SpendingOptions,
+    training: StoppableTrainingOptions,
+    proxies: ProxyOptions,
+    *,
+    student: str | None,
+    strategy: "Strategy",
+    out: Path | None,
+    resuming: CheckedResumeOptions,
+) -> None:
+    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
+    if teacher.teacher is None:
+        raise ArgumentError(
+            "teacher", "expected a teacher, or --labels with the folder of a label run"
+        )
+    if spending.budget is None:
+        raise ArgumentError("budget", "expected the maximum number of queries, got none")
+    if out is None and not spending.dry_run:
+        raise ArgumentError("out", "expected a folder for the run, got none")
+    if out is None and resume:
+        raise ArgumentError("resume", "needs --out, the folder of the run")
+    resuming.check()
+    if images.data is None:
+        refuse_options(resuming, "needs --data", "consistency_checks")
+    images.refuse_unused(spending)
+    training.check_tracker((out or Path()) / "student")
+    from db3kd.pipelines.distillation.distill import run_distillation
+    from db3kd.pipelines.distillation.prepared import prepare_distillation
+    from db3kd.pipelines.query_rounds.answer_run import ANSWERS
+    from db3kd.pipelines.run_layout import answer_folders
+
+    settings = distill_settings(training, proxies, spending, teacher.device)
+    settings = replace(settings, patience=training.patience)
+    if out is not None:
+        check_run_folder(out, resume, ANSWERS.format)
+    transfer = images.load(training.seed, teacher.teacher)
+    opened = teacher.open(transfer)
+    test = images.load_test(opened, transfer, teacher.teacher, training.seed)
+    with naming_options(images="--data"):
+        prepared = prepare_distillation(
+            opened,
+            transfer,
+            budget=spending.budget,
+            student=student,
+            strategy=strategy,
+            settings=settings,
+            out=out,
+            resume=resume,
+            test=test,
+            price_per_1000=spending.price_per_1000,
+            rare_classes=spending.rare_classes,
+        )
+        # A refused run is refused before a plan that looks accepted.
+        answered = (
+            prepared.count_answered(out, any_teacher=any_teacher)
+            if resume and out is not None
+            else 0
+        )
+    print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
+    print_warnings(prepared.network_warnings)
+    if resume and out is not None:
+        requested = resuming.consistency_checks
+        checks = prepared.count_checks(out, requested)
+        print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)
+        print_nothing_to_check(requested, checks, answered)
+    if spending.dry_run:
+        _print_dry_run(prepared, opened, out if resume else None, answered)
+        return
+    assert out is not None  # checked above
+    if resume:
+        _print_answered(prepared, out, answered)
+        sys.stdout.flush()  # progress is written to stderr
+    with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
+        result = run_distillation(
+            prepared,
+            out=out,
+            resume=resume,
+            callbacks=training.callbacks(out / "student", settings.training),
+            accept_changed_teacher=any_teacher,
+            consistency_checks=resuming.consistency_checks,
+        )
+    print_result(result, prepared.price_per_1000, prepared.student.title)
+
+
+def _print_dry_run(
+    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, answered: int
+) -> None:
+    """Prints how long a run takes, and how many of its queries are answered.
+
+    Args:
+        prepared: The run.
+        teacher: The teacher as it was opened, which may limit the rate of its queries.
+        run: The folder of the run to resume, or None.
+        answered: The number of answered queries.
+    """
+    from db3kd.pipelines.distill_notes import seconds_of_asking
+    from db3kd.pipelines.student_training.time_limit import time_prepared_steps
+
+    times = time_prepared_steps(prepared, [prepared.plan])
+    print_times(
+        times,
+        prepared.plan,
+        prepared.settings,
+        teacher,
+        answered,
+        seconds_asked=0.0 if run is None else seconds_of_asking(run),
+    )
+    if run is not None:
+        _print_answered(prepared, run, answered)
+
+
+def _print_answered(prepared: "PreparedDistillation", run: Path, answered: int) -> None:
+    """Prints how many queries of a run are answered, and the price of the others.
+
+    Args:
+        prepared: The run.
+        run: Its folder.
+        answered: The number of answered queries.
+    """
+    from db3kd.pipelines.distillation.prepared import nothing_left_to_ask
+
+    print_answered(
+        answered,
+        prepared.plan.queries,
+        prepared.price_per_1000,
+        finished=nothing_left_to_ask(run, answered),
+    )
+
+
+def _refuse_with_labels(given: list[str]) -> None:
+    if given:
+        raise ArgumentError(given[0], "cannot be combined with --labels, which sends no query")
+
+
+def _refuse_without_labels(losses: LossOptions, seeds: int) -> None:
+    if losses != LossOptions():
+        raise ArgumentError(
+            "preset, normalisation, scale, temperature, alpha",
+            "need --labels; without it, --strategy determines them",
+        )
+    if seeds != 1:
+        raise ArgumentError(
+            "seeds", "needs --labels; run the command once for each --seed and --out"
+        )

@@ -1,0 +1,242 @@
+"""The `db3kd evaluate` command."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db3kd.cli.errors import naming_options
+from db3kd.cli.options.sets import COMMON, expand_option_sets
+from db3kd.cli.options.shared import (
+    DryRun,
+    ImageOptions,
+    PricePer1000,
+    Seed,
+    Split,
+    load_split_or_all,
+)
+from db3kd.cli.options.teacher import TEACHER_HELP, Device, ModelFileOptions
+from db3kd.cli.outputs import printing_notes
+from db3kd.cli.plan_output import price_text, print_paid_twice
+from db3kd.errors import ArgumentError
+from db3kd.wording import counted, input_noun, plural
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from db3kd.data.image_set import ImageSet
+    from db3kd.querying.sent_queries import SentQueries
+    from db3kd.teachers import Teacher
+
+
+@expand_option_sets
+def evaluate(
+    student: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="The model to measure, as for --model.", show_default=False
+        ),
+    ] = None,
+    *,
+    # A list, so that --model and --teacher together are not one of them: see _one_model.
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "--teacher",
+            metavar="<str>",
+            help=f"The model to measure: {TEACHER_HELP}",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    model_file: ModelFileOptions,
+    images: ImageOptions,
+    agree_with: Annotated[
+        str | None,
+        typer.Option(
+            "--agree-with",
+            help="Teacher to compare decisions with; costs one query per image or row.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            help="Use only this many images or rows, drawn at random.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    price_per_1000: PricePer1000 = None,
+    device: Device = "auto",
+    split: Split = "test",
+    seed: Seed = 0,
+) -> None:
+    """Measure the accuracy of a student or teacher, and its agreement with another model.
+
+    Each model is asked one query per image or row. The number of queries is printed before the
+    first one.
+
+    For example:
+
+        db3kd evaluate runs/mine --data mnist5k --agree-with teacher.safetensors
+
+        db3kd evaluate --teacher teacher.toml --data photos --limit 500 --price-per-1000 0.25
+        --dry-run
+    """
+    from db3kd.data.class_names import match_classes, renumbered
+    from db3kd.labelling.sample_choice import draw_samples
+    from db3kd.querying.sent_queries import SentQueries
+    from db3kd.teachers.base import class_names_of
+
+    name = _one_model(student, model)
+    loaded, part = load_split_or_all(images.source(split, name, agree_with))
+    if loaded.labels is None and agree_with is None:
+        raise ArgumentError(
+            "data",
+            f"accuracy needs {input_noun(loaded.image_shape)}s with true classes, got none "
+            f"in {loaded.name}; use a folder with a folder for each class, a .npz file with "
+            "labels, or a table with --label-column. The agreement of a student with its teacher "
+            "needs none: pass --agree-with",
+        )
+    whole = len(loaded)
+    loaded = loaded.subset(draw_samples(whole, limit, seed))
+    loaded.check()
+    evaluated, teacher = _open_models(model_file, name, agree_with, loaded, device)
+    labels = None
+    assumed = loaded.labels is not None and _names_one_side(loaded, evaluated)
+    if loaded.labels is not None and not (assumed and agree_with is not None):
+        names = class_names_of(evaluated)
+        labels = match_classes(loaded, names, evaluated.classes, f"model {name}").labels
+    drawn = "" if len(loaded) == whole else f" of {whole:,}"
+    noun = input_noun(loaded.image_shape)
+    print(f"{plural(noun):<10} {len(loaded):,}{drawn}: {part} of {images.data}")
+    asked = _asked(name, evaluated, agree_with)
+    queries = len(loaded) * len(asked)
+    price = price_text(queries, price_per_1000)
+    print(f"queries    {len(loaded):,}, answered by {' and by '.join(asked)}{price}")
+    if dry_run:
+        print("dry run    no query was sent")
+        return
+    sent = SentQueries()
+    decisions = _decide_all(evaluated, loaded, sent)
+    if labels is not None:
+        correct = int((decisions == labels).sum())
+        print(
+            f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {counted(len(loaded), noun)})"
+        )
+    elif assumed:
+        print(
+            "accuracy   not measured, because only one of data and model names its classes; "
+            "without --agree-with, their numbers are taken to mean the same"
+        )
+    if agree_with is not None and teacher is not None:
+        decisions = renumbered(
+            decisions, class_names_of(evaluated), class_names_of(teacher), name, agree_with
+        )
+        agreeing = int((decisions == _decide_all(teacher, loaded, sent)).sum())
+        print(
+            f"agreement  {agreeing / len(loaded):.2%} "
+            f"({agreeing:,} of {counted(len(loaded), noun)})"
+        )
+    print_paid_twice(sent.lost, 10, others=queries, price_per_1000=price_per_1000)
+
+
+def _names_one_side(images: "ImageSet", model: "Teacher") -> bool:
+    """Returns whether either the data or the model names its classes, but not both."""
+    from db3kd.teachers.base import class_names_of
+
+    return (images.class_names is None) != (class_names_of(model) is None)
+
+
+def _one_model(student: str | None, models: Sequence[str] | None) -> str:
+    """Returns the model to measure, which is an argument or an option."""
+    found = [*([] if student is None else [student]), *(models or [])]
+    if len(found) > 1:
+        raise ArgumentError(
+            "model",
+            f"expected one model to measure, got {' and '.join(map(repr, found))}; compare two "
+            "models with --agree-with",
+        )
+    if not found:
+        raise ArgumentError(
+            "model", "expected the model to measure, such as db3kd evaluate runs/mine, got none"
+        )
+    return found[0]
+
+
+def _open_models(
+    model_file: ModelFileOptions,
+    name: str,
+    agree_with: str | None,
+    images: "ImageSet",
+    device: str,
+) -> "tuple[Teacher, Teacher | None]":
+    """Loads the model to measure, and the one to compare it with, if there is one.
+
+    Both have the same classes, so a model that does not declare their number takes it from the
+    other one.
+    """
+    from db3kd.teachers.signature import UndeclaredError
+
+    try:
+        evaluated = _open(model_file, name, images, device, "--model")
+    except UndeclaredError:
+        if agree_with is None:
+            raise
+        teacher = _open(model_file, agree_with, images, device, "--agree-with")
+        return _open(model_file, name, images, device, "--model", teacher.classes), teacher
+    if agree_with is None:
+        return evaluated, None
+    classes = evaluated.classes
+    return evaluated, _open(model_file, agree_with, images, device, "--agree-with", classes)
+
+
+def _open(
+    model_file: ModelFileOptions,
+    source: str,
+    images: "ImageSet",
+    device: str,
+    option: str,
+    classes: int | None = None,
+) -> "Teacher":
+    """Loads a model for images in [0, 1], and checks the shape of the images.
+
+    Args:
+        model_file: What the model does not declare.
+        source: The model.
+        images: The images.
+        device: The device of the model.
+        option: The option that names the model.
+        classes: The number of classes if nothing else declares it, by default that of the images.
+    """
+    from db3kd.arguments.images import check_shape_of_images
+    from db3kd.teachers.rescaled import takes_unit_images
+
+    with naming_options(teacher=option):
+        opened = takes_unit_images(model_file.load(source, images, device, assumed_classes=classes))
+    check_shape_of_images(images.image_shape, opened.image_shape, images.name)
+    return opened
+
+
+def _asked(name: str, evaluated: "Teacher", agree_with: str | None) -> list[str]:
+    """Returns the names of the models that may cost a query for each image."""
+    from db3kd.teachers import ModuleTeacher, OnnxTeacher
+
+    model = getattr(evaluated, "teacher", evaluated)  # behind a RescaledTeacher
+    in_memory = isinstance(model, ModuleTeacher | OnnxTeacher)
+    if agree_with is None:
+        return [f"{name} on this machine" if in_memory else name]
+    # A network in memory beside its teacher is the student, which costs nothing.
+    return [agree_with] if in_memory else [name, agree_with]
+
+
+def _decide_all(teacher: "Teacher", images: "ImageSet", sent: "SentQueries") -> "Tensor":
+    import torch
+
+    from db3kd.querying import decide_all
+
+    with printing_notes(), sent.noted():
+        return decide_all(teacher, images.read, torch.arange(len(images)), sent=sent)

@@ -1,0 +1,296 @@
+"""The `db3kd label` command."""
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db3kd.cli.errors import naming_options
+from db3kd.cli.options.label import (
+    AUTO,
+    BudgetOptions,
+    SearchOptions,
+    SoftLabelOptions,
+    WorkerOptions,
+)
+from db3kd.cli.options.sets import COMMON, expand_option_sets
+from db3kd.cli.options.shared import CheckedResumeOptions, ImageOptions, Split
+from db3kd.cli.options.teacher import ModelFileOptions, TeacherOptions
+from db3kd.cli.outputs import check_run_folder, hint_at_resuming
+from db3kd.cli.plan_output import (
+    TIME_OF_QUERIES,
+    price_text,
+    print_answered,
+    print_checks,
+    print_checks_plan,
+    print_nothing_to_check,
+    print_paid_twice,
+    surrogate_text,
+)
+from db3kd.errors import ArgumentError
+from db3kd.wording import also_paid, counted, input_noun
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from db3kd.data.image_set import ImageSet
+    from db3kd.labelling.runs.planned_run import PlannedRun, RunQueries
+    from db3kd.labelling.runs.totals import Totals
+    from db3kd.labelling.settings import LabelSettings
+    from db3kd.pipelines.auto_surrogate import AutoSurrogate
+    from db3kd.teachers import Teacher
+    from db3kd.wording import InputNoun
+
+INCONSISTENT = 3
+"""Exit status of a finished run whose teacher put equal images in different classes."""
+
+_ARGUMENTS = {
+    "address": "--ray-address",
+    "model": "--surrogate-model",
+    "networks": "--surrogate-networks",
+}
+"""Arguments in errors of a run, and the options that stand for them."""
+
+
+@expand_option_sets
+def label(
+    teacher: TeacherOptions,
+    images: ImageOptions,
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder of the run, new or empty unless --resume is given."),
+    ],
+    search: SearchOptions,
+    budget: BudgetOptions,
+    soft_labels: SoftLabelOptions,
+    workers: WorkerOptions,
+    resuming: CheckedResumeOptions,
+    split: Split = "train",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            help="Label only this many images or rows, drawn at random.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
+) -> None:
+    """Label images or rows with their distances to a teacher's other classes.
+
+    A query sends one image or row to the teacher and uses only the class that it returns. The
+    answers never exceed the budget. The maximum number of queries is printed before the first one;
+    --dry-run stops there. Query only teachers that you are allowed to query. The exit status is 3
+    if the run finished but the teacher put equal images in different classes.
+
+    For example:
+
+        db3kd label --teacher teacher.safetensors --data mnist5k --limit 300 --measure bd
+        --out runs/bd
+
+        db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
+        --out runs/mine
+
+        db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
+        --out runs/mine --resume
+
+        db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
+        --out runs/mine --price-per-1000 0.5 --dry-run
+
+        db3kd label --teacher my_package.model:predict --data images.npz --queries-per-pair 100
+        --surrogate surrogate.safetensors --out runs/with-surrogate
+
+        db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
+        --surrogate auto --out runs/auto
+    """
+    from db3kd.labelling.labels import LABELS
+    from db3kd.labelling.runs.planned_run import RunExecution, plan_source_run
+    from db3kd.labelling.runs.run_writer import carry_out
+
+    search.refuse_unused(budget)
+    resuming.check()
+    settings, soft_label_settings = search.settings(budget), soft_labels.settings()
+    check_run_folder(out, resuming.resume, LABELS.format)
+    source = images.source(split, teacher.teacher, search.surrogate)
+    loaded = source.load()
+    noun = input_noun(loaded.image_shape)
+    _note_undecided(settings, min(len(loaded), limit or len(loaded)), noun)
+    anywhere = replace(teacher, teacher=_absolute(teacher.teacher))
+    execution = RunExecution(
+        workers=workers.pool(partial(anywhere.open, loaded), teacher.device),
+        concurrent_chunks=workers.concurrent_chunks,
+        consistency_checks=resuming.consistency_checks,
+        accept_changed_teacher=resuming.accept_changed_teacher,
+        rare_classes=budget.rare_classes,
+    )
+    opened = teacher.open(loaded)
+    surrogate = _surrogate(search, loaded, opened, teacher)
+    with naming_options(**_ARGUMENTS), hint_at_resuming(out):
+        planned = plan_source_run(
+            out,
+            opened,
+            source,
+            settings,
+            images=loaded,
+            limit=limit,
+            soft_labels=soft_label_settings,
+            surrogate=surrogate,
+            resume=resuming.resume,
+            execution=execution,
+        )
+        so_far = planned.count_queries()
+        _print_plan(planned, so_far, budget.price)
+        if budget.dry_run:
+            if not so_far.finished:
+                print(f"querying       {TIME_OF_QUERIES}")
+            print("dry run        no query was sent; nothing was written")
+            return
+        totals = carry_out(planned)
+    if so_far.finished:
+        print("nothing to do  the run was already finished")
+    _report(totals, out, budget.price, noun)
+
+
+def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") -> None:
+    """Prints a note if the budget covers fewer decisions than there are samples."""
+    if settings.queries is not None and settings.queries < samples:
+        print(
+            f"note: the budget covers the decisions of at most {settings.queries:,} of "
+            f"{counted(samples, noun)}; the others get no label. --limit draws fewer {noun}s",
+            file=sys.stderr,
+        )
+
+
+def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None) -> None:
+    """Prints the maximum number of queries of a run and their price, before the first of them.
+
+    Args:
+        planned: The run.
+        so_far: The queries of the run if it is continued.
+        price: The price of 1,000 queries, or None.
+    """
+    queries, surrogate = planned.max_queries, planned.surrogate
+    print(
+        f"plan           at most {counted(queries, 'query')} for "
+        f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}"
+    )
+    if surrogate.why:
+        cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
+        print(f"surrogate      {cost}: {surrogate.why}")
+    checks = planned.count_checks(so_far)
+    print_checks_plan(checks, queries, price, width=13)
+    requested = planned.execution.consistency_checks
+    print_nothing_to_check(requested, checks, so_far.answered, width=13)
+    print_answered(
+        so_far.answered,
+        queries,
+        price,
+        unused=so_far.unused,
+        finished=so_far.finished,
+        width=13,
+    )
+    sys.stdout.flush()  # progress is written to stderr
+
+
+def _report(totals: "Totals", out: Path, price: float | None, noun: "InputNoun") -> None:
+    """Prints what a run measured, and exits with status 3 if the teacher contradicted itself.
+
+    Args:
+        totals: The totals of the run.
+        out: The folder of the run.
+        price: The price of 1,000 queries, or None.
+        noun: What messages call an image.
+    """
+    from db3kd.querying.consistency import describe_checks
+    from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
+
+    after = read_manifest(out)
+    _print_summary(totals, price, queries_in_flight(after), noun, out)
+    print_checks(totals.check_queries, describe_checks(after), 13)
+    if described := surrogate_text(after, noun, included=True):
+        print(f"surrogate      {described}")
+    if totals.statuses["contradictory"]:
+        print(
+            "error: the teacher gave different answers to the same "
+            f"{noun}s; {out / MANIFEST} states how many",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INCONSISTENT)
+
+
+def _absolute(teacher: str) -> str:
+    """Returns a file's absolute path, for workers in other folders; other names are unchanged."""
+    return str(Path(teacher).absolute()) if Path(teacher).exists() else teacher
+
+
+def _surrogate(
+    search: SearchOptions, images: "ImageSet", teacher: "Teacher", options: TeacherOptions
+) -> "nn.Module | AutoSurrogate | None":
+    """Returns what --surrogate names; a network must number its classes as the teacher does."""
+    from db3kd.teachers import ModuleTeacher
+    from db3kd.teachers.base import class_names_of
+
+    if search.surrogate in (None, AUTO):
+        return search.auto_surrogate(options.device)
+    file = str(search.surrogate)
+    with naming_options(teacher="--surrogate"):
+        loaded = ModelFileOptions(trust_code=options.trust_code).load(file, images, "cpu")
+    if not isinstance(loaded, ModuleTeacher):
+        raise ArgumentError(
+            "surrogate",
+            f"expected a torch network, which has gradients, got {file}",
+        )
+    if loaded.bounds != images.bounds:
+        raise ArgumentError(
+            "surrogate",
+            f"expected a network for images in [0, 1], got bounds {loaded.bounds} in "
+            f"{file}; train one with db3kd surrogate",
+        )
+    names = class_names_of(teacher)
+    if None not in (names, loaded.class_names) and names != loaded.class_names:
+        raise ArgumentError(
+            "surrogate",
+            f"expected the teacher's class names in the same order, got others in "
+            f"{file}; train one on this teacher with db3kd surrogate",
+        )
+    return loaded.module
+
+
+def _print_summary(
+    totals: "Totals", price: float | None, paid_twice: int, noun: "InputNoun", out: Path
+) -> None:
+    statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
+    distance = "no class was reached"
+    if totals.mean_distance is not None:
+        distance = f"{totals.mean_distance:.3f} (L2)"
+    print(f"samples        {totals.samples:,}: {statuses}")
+    queries = totals.queries + totals.other_queries
+    others = f" and {totals.other_queries:,} others" if totals.other_queries else ""
+    print(
+        f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample{others}"
+        f"{price_text(queries, price)}{also_paid(paid_twice, queries, price)}"
+    )
+    print_paid_twice(paid_twice, 14)
+    if without := totals.statuses["budget"]:
+        print(
+            f"not labelled   {counted(without, 'sample')} (status budget), whose decision the "
+            "budget did not cover"
+        )
+    print(f"mean distance  {distance}")
+    print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
+    if totals.estimated:
+        print(f"not searched   {counted(totals.estimated, 'pair')}, whose distances are estimated")
+    if totals.statuses["contradictory"]:
+        print(
+            f"contradictory  {counted(totals.statuses['contradictory'], 'sample')}: the teacher "
+            f"put equal {noun}s in different classes, so it is noisy or was replaced"
+        )
+    if totals.disagreements:
+        print(
+            f"disagreement   the teacher puts {totals.disagreements:,} of {totals.samples:,} "
+            "samples in another class than the data set does; labels follow the teacher"
+        )
+    print(f"written to     {out}")

@@ -1,0 +1,165 @@
+"""The `db3kd report` command."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db3kd.cli.options.shared import MOVED_DATA_HELP
+from db3kd.cli.outputs import refuse_existing
+from db3kd.cli.plan_output import surrogate_text
+from db3kd.errors import ArgumentError
+from db3kd.wording import counted, input_noun
+
+if TYPE_CHECKING:
+    from db3kd.labelling.runs.label_run import LabelRun
+
+SHOWN_SAMPLES = 12
+
+
+def report(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN", help="Run folder of db3kd label, as for --labels.", show_default=False
+        ),
+    ] = None,
+    *,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Run folder of db3kd label.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="New folder of the report.", show_default="_report in the run's folder"
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help=MOVED_DATA_HELP),
+    ] = None,
+) -> None:
+    """Write a report of a label run: totals, samples with their nearest classes, and distances.
+
+    For example:
+
+        db3kd report runs/bd
+    """
+    import torch
+
+    from db3kd.labelling.runs.label_run import open_run
+    from db3kd.labelling.sample_choice import spread_over_classes
+    from db3kd.report import ClassDistances, Samples, write_report
+
+    folder = _one_folder(run, labels)
+    out = folder / "_report" if out is None else out
+    refuse_existing(out)
+    labelled = open_run(folder, data)
+    labels_of_run, curves = labelled.labels, _curves(labelled)
+    measured = labels_of_run.distances.masked_fill(~labels_of_run.targets, torch.inf)
+    rows = spread_over_classes(labels_of_run.decision, SHOWN_SAMPLES)
+    page = write_report(
+        out,
+        f"Labels of {labelled.images.name}",
+        notes=_notes(labelled, with_curve=bool(curves)),
+        samples=Samples(
+            labelled.images.read(rows),
+            measured[rows],
+            labels_of_run.decision[rows],
+            [labelled.images.name_of(row) for row in rows.tolist()],
+        ),
+        curves=curves,
+        class_distances=ClassDistances(measured, labels_of_run.decision),
+        class_names=labelled.class_names,
+    )
+    print(page)
+
+
+def _one_folder(run: Path | None, labels: Path | None) -> Path:
+    """Returns the run folder, which is an argument or an option.
+
+    Raises:
+        ValueError: If there is not exactly one, or if it is a run of a command that has written its
+            report itself.
+    """
+    from db3kd.pipelines.run_layout import REPORT_FILE
+
+    if run is not None and labels is not None:
+        raise ArgumentError("labels", f"expected one run folder, got {run} and {labels}")
+    folder = labels if run is None else run
+    if folder is None:
+        raise ArgumentError(
+            "labels", "expected a run folder, such as db3kd report runs/bd, got none"
+        )
+    if (page := folder / REPORT_FILE).is_file():
+        raise ArgumentError(
+            "labels",
+            f"expected a run of db3kd label, got {folder}, whose command has written a "
+            f"report: {page}",
+        )
+    return folder
+
+
+def _notes(run: "LabelRun", *, with_curve: bool) -> list[str]:
+    from db3kd.labelling.runs.totals import Totals
+    from db3kd.querying.consistency import describe_checks, queries_of_checks
+
+    noun = input_noun(run.images.image_shape)
+    more = (run.manifest.get("totals") or {}).get("unlabelled_queries", 0)
+    totals = Totals()
+    totals.add(run.labels)
+    statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
+    notes = [
+        f"{counted(totals.samples, 'sample')} labelled by {run.measure.upper()} "
+        f"(teacher {run.teacher}): {statuses}.",
+        f"{counted(totals.queries, 'query')}, {totals.queries_per_sample:,.1f} per sample; "
+        f"{totals.reached:,} of {counted(totals.pairs, 'pair')} (a sample and another class) "
+        "were reached.",
+    ]
+    if more:
+        notes.append(
+            f"{counted(more, 'more query')}: decisions for {noun}s that are starting points and "
+            "were not labelled."
+        )
+    if totals.estimated:
+        notes.append(
+            f"Not searched: {counted(totals.estimated, 'pair')}, because no {noun} of the class is "
+            "near the sample. Distances of such pairs are estimated, and neither the mean nor the "
+            "plot of distances between classes includes them."
+        )
+    if totals.mean_distance is not None:
+        notes.append(
+            f"Mean distance {totals.mean_distance:.3f} (L2, input units). A measured distance is "
+            "an upper bound of the true one, and falls with further queries."
+        )
+        if not with_curve and run.measure != "sd":
+            notes.append(
+                "How the distances fall with the queries is not shown, because the run measured "
+                "them only at its end; db3kd label --snapshots 10,100 measures them earlier too."
+            )
+    if totals.statuses["contradictory"]:
+        notes.append(
+            f"Contradictory: {counted(totals.statuses['contradictory'], 'sample')}. The teacher "
+            f"put equal {noun}s in different classes, so it is noisy or was replaced. The distance "
+            "of such a sample is 0, and its soft label divides the probability equally between "
+            "these classes."
+        )
+    if described := surrogate_text(run.manifest, noun):
+        notes.append(f"Surrogate of the run: {described}.")
+    if checked := describe_checks(run.manifest):
+        queries = counted(queries_of_checks(run.manifest), "more query")
+        notes.append(f"Consistency checks: {queries}; {checked}.")
+    if totals.disagreements:
+        notes.append(
+            f"The teacher puts {totals.disagreements:,} of {counted(totals.samples, 'sample')} in "
+            "another class than the data set does; labels follow the teacher's decision."
+        )
+    return notes
+
+
+def _curves(run: "LabelRun") -> dict[str, tuple[list[float], list[float]]]:
+    """Returns distances against queries; empty if they are known for one number of queries only."""
+    from db3kd.labelling.runs.totals import distance_against_queries
+
+    queries, distances = distance_against_queries(run.labels)
+    return {run.measure.upper(): (queries, distances)} if len(queries) > 1 else {}

@@ -1,0 +1,251 @@
+"""The `db3kd synthesize` command."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from db3kd.cli.errors import naming_options
+from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets, refuse_options
+from db3kd.cli.options.shared import PlanOptions, ResumeOptions, Seed, given, parse_counts
+from db3kd.cli.options.teacher import TeacherOptions
+from db3kd.cli.outputs import check_run_folder, hint_at_resuming
+from db3kd.cli.plan_output import price_text, print_answered, print_paid_twice
+from db3kd.wording import also_paid, counted
+
+if TYPE_CHECKING:
+    from db3kd.synthesis.sample_run import SynthesisTotals
+    from db3kd.synthesis.settings import SynthesisSettings
+
+STARTS = (
+    "paper",
+    "low-frequency",
+    "shapes",
+    "strokes",
+    "blends",
+    "palettes",
+    "collages",
+    "mixed",
+)
+"""The same as `db3kd.synthesis.starts.STARTS`, so that `--help` need not import torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisOptions(OptionSet):
+    """How pseudo samples are made."""
+
+    panel = "Pseudo samples"
+
+    preset: Annotated[
+        Literal["guided", "plain", "paper"],
+        typer.Option(
+            "--preset",
+            help="How to make images: chosen by students that learn the answers (guided), at "
+            "random (plain), or as in the paper (paper).",
+            rich_help_panel=COMMON,
+        ),
+    ] = "guided"
+    acquisition_model: Annotated[
+        str | None,
+        typer.Option(
+            "--acquisition-model",
+            help="Network of the students that choose images with --preset guided.",
+            show_default="lenet5-half",
+        ),
+    ] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            min=1,
+            help="Number of pseudo samples.",
+            show_default="guided: 100,000, plain: 20,000, paper: 80,000",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    queries: Annotated[
+        int | None,
+        typer.Option(
+            "--budget",
+            min=1,
+            help="Maximum number of queries for all pseudo samples.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None
+    starts: Annotated[
+        str | None,
+        typer.Option(
+            "--starts",
+            help=f"Kind of random images: {', '.join(STARTS)}.",
+            show_default="mixed; paper: paper",
+        ),
+    ] = None
+    effort: Annotated[
+        float | None,
+        typer.Option(
+            "--effort",
+            min=1,
+            help="Maximum number of random images to query, as a multiple of --samples.",
+            show_default="1; paper: 1,000",
+        ),
+    ] = None
+    moves: Annotated[
+        int | None,
+        typer.Option(
+            "--moves",
+            min=0,
+            help="Maximum number of moves of a sample away from the boundary.",
+            show_default="0; paper: 40",
+        ),
+    ] = None
+    queries_per_move: Annotated[
+        int | None,
+        typer.Option(
+            "--queries-per-move",
+            min=0,
+            help="Approximate number of queries before each move.",
+            show_default="50; paper: 5,000",
+        ),
+    ] = None
+    queries_per_sample: Annotated[
+        int | None,
+        typer.Option(
+            "--queries-per-sample",
+            min=0,
+            help="Maximum number of queries to move each sample.",
+            show_default="no limit; paper: 201,200",
+        ),
+    ] = None
+    snapshots: Annotated[
+        str,
+        typer.Option(
+            "--snapshots", help="Also store images and distances after these moves: 0,5,10."
+        ),
+    ] = ""
+    seed: Seed = 0
+
+    def settings(self) -> "SynthesisSettings":
+        """Returns the settings of the preset with the given options applied.
+
+        Raises:
+            ValueError: If an option would have no effect.
+        """
+        from db3kd.synthesis.settings import SynthesisSettings
+
+        if self.preset != "guided":
+            refuse_options(self, "needs --preset guided", "acquisition_model")
+        settings = {
+            "guided": SynthesisSettings.guided(self.acquisition_model or "lenet5-half"),
+            "plain": SynthesisSettings(),
+            "paper": SynthesisSettings.paper(),
+        }[self.preset]
+        if not (settings.moves.count if self.moves is None else self.moves):
+            needs = "needs --moves of at least 1"
+            refuse_options(self, needs, "queries_per_move", "queries_per_sample", "snapshots")
+        moves = dataclasses.replace(
+            settings.moves,
+            **given(
+                count=self.moves,
+                queries_per_move=self.queries_per_move,
+                queries_per_sample=self.queries_per_sample,
+            ),
+        )
+        changes = given(
+            samples=self.samples,
+            starts=self.starts,
+            effort=self.effort,
+            queries=self.queries,
+            snapshots=parse_counts(self.snapshots) or None,
+        )
+        return dataclasses.replace(settings, moves=moves, seed=self.seed, **changes)
+
+
+@expand_option_sets
+def synthesize(
+    teacher: TeacherOptions,
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder of the run, new or empty unless --resume is given."),
+    ],
+    synthesis: SynthesisOptions,
+    plan: PlanOptions,
+    resuming: ResumeOptions,
+) -> None:
+    """Make images for a teacher from its decisions alone.
+
+    The maximum number of queries is printed before the first one; --dry-run stops there. The run is
+    a data set that db3kd label and db3kd distill accept as --data.
+
+    For example:
+
+        db3kd synthesize --teacher teacher.safetensors --samples 20000 --out runs/pseudo
+
+        db3kd synthesize --teacher teacher.safetensors --samples 1000 --moves 10
+        --snapshots 0,5,10 --out runs/moved
+    """
+    from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
+    from db3kd.storage.existing_runs import queries_paid_twice
+    from db3kd.storage.run_comparison import compare_with_runs
+    from db3kd.synthesis.sample_run import (
+        answered_in_sample_run,
+        expected_samples,
+        write_pseudo_samples,
+    )
+
+    resuming.check()
+    resume = resuming.resume
+    settings = synthesis.settings()
+    check_run_folder(out, resume, PSEUDO_SAMPLES.format)
+    opened = teacher.open()
+    if resume:  # a refused run is refused before a plan that looks accepted
+        expected = expected_samples(out, opened, settings)
+        compare_with_runs([expected], any_teacher=resuming.accept_changed_teacher)
+    samples = counted(settings.samples, "pseudo sample")
+    most = "no maximum number of queries; --budget or --queries-per-sample sets one"
+    if (queries := settings.max_queries) is not None:
+        most = f"at most {counted(queries, 'query')}{price_text(queries, plan.price_per_1000)}"
+    print(f"plan           {samples}, {most}")
+    if plan.dry_run:
+        print("dry run        no query was sent; nothing was written")
+        return
+    if resume and settings.max_queries is not None:
+        answered = answered_in_sample_run(out)
+        print_answered(answered, settings.max_queries, plan.price_per_1000, width=13)
+        sys.stdout.flush()  # progress is written to stderr
+    with naming_options(model="--acquisition-model"), hint_at_resuming(out):
+        totals = write_pseudo_samples(
+            out,
+            opened,
+            settings,
+            resume=resume,
+            accept_changed_teacher=resuming.accept_changed_teacher,
+        )
+    paid_twice = queries_paid_twice(out)
+    _print_totals(totals, plan.price_per_1000, paid_twice)
+    print_paid_twice(paid_twice, 14)
+    print(f"written to     {out}")
+
+
+def _print_totals(totals: "SynthesisTotals", price_per_1000: float | None, paid_twice: int) -> None:
+    """Prints what a run of pseudo samples made and what it cost.
+
+    Args:
+        totals: The totals of the run.
+        price_per_1000: The price of 1,000 queries, or None.
+        paid_twice: From `queries_paid_twice`.
+    """
+    statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.items())
+    print(f"pseudo samples {totals.samples:,}: {statuses}")
+    print(
+        f"queries        {totals.queries:,}, of which {totals.start_queries:,} for starts"
+        f"{price_text(totals.queries, price_per_1000)}"
+        f"{also_paid(paid_twice, totals.queries, price_per_1000)}"
+    )
+    print(f"by class       {', '.join(f'{count:,}' for count in totals.kept)}")
+    if totals.mean_distance is not None:
+        print(f"mean distance  {totals.mean_distance:.3f} (L2), {totals.mean_moves:.1f} moves")
+    if totals.unreached:
+        print(f"not reached    classes {', '.join(map(str, totals.unreached))}: no image was found")

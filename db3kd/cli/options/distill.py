@@ -1,0 +1,266 @@
+"""Options of commands that spend a budget on students: `distill` and `compare`."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db3kd.cli.errors import naming_options
+from db3kd.cli.options.sets import COMMON, OptionSet, refuse_options
+from db3kd.cli.options.shared import (
+    READING,
+    ImageOptions,
+    PricePer1000,
+    RareClasses,
+    Split,
+    load_test_or_all,
+    refuse_model,
+)
+from db3kd.cli.options.training import StudentTrainingOptions
+from db3kd.errors import ArgumentError
+from db3kd.wording import input_noun
+
+if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
+    from db3kd.pipelines.distill_settings import DistillSettings
+    from db3kd.teachers import Teacher
+
+Student = Annotated[
+    str | None,
+    typer.Option(
+        "--student",
+        "--model",
+        help="Network to train: lenet5-half, alexnet-half, resnet18, mlp, … or "
+        "package.module:factory.",
+        show_default="a small one for the data",
+        rich_help_panel=COMMON,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(ImageOptions):
+    """The images to query and to train on, and those to measure accuracy on."""
+
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Images or rows to query, as for db3kd label; without any, db3kd makes pseudo "
+            "samples.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None  # type: ignore[assignment]  # images are optional here
+    split: Split = "train"
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Use only this many images or rows, drawn at random."),
+    ] = None
+    test: Annotated[
+        str | None,
+        typer.Option(
+            "--test",
+            help="Labelled images or rows to measure the student's accuracy on; costs no query.",
+            show_default="the test split of --data",
+        ),
+    ] = None
+    test_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--test-limit",
+            min=1,
+            help="Use only this many test images or rows, drawn at random.",
+        ),
+    ] = None
+
+    def refuse_unused(self, spending: "SpendingOptions") -> None:
+        """Refuses options that have no effect without `--data` or `--test`.
+
+        Args:
+            spending: The options of the budget, which may have such an option too.
+
+        Raises:
+            ValueError: If one of them was given.
+        """
+        if self.data is None:
+            refuse_options(self, "needs --data", "split", "limit")
+            refuse_options(
+                spending, "needs --data; pseudo samples need no such option", "rare_classes"
+            )
+            if self.test is None:
+                needed = "needs --data, or --test with images or rows"
+                refuse_options(self, needed, "test_limit", *READING)
+        if self.test is None and self.split == "test":
+            refuse_options(self, "needs --test if --split is test", "test_limit")
+
+    def load(self, seed: int, teacher: str | None) -> "ImageSet | None":
+        """Loads the images to query; None without --data.
+
+        Args:
+            seed: The seed of the choice if there is a --limit.
+            teacher: The value of --teacher.
+        """
+        from db3kd.labelling.sample_choice import draw_images
+
+        if self.data is None:
+            return None
+        return draw_images(self._load_perhaps_without_labels(teacher), self.limit, seed)
+
+    def _load_perhaps_without_labels(self, teacher: str | None) -> "ImageSet":
+        """Loads the images of --data, which need no labels: --label-column may refer to --test."""
+        from db3kd.data.files.table_files import MissingColumnError
+
+        source = self.source(self.split, teacher)
+        try:
+            return source.load()
+        except MissingColumnError:
+            if self.test is None:
+                raise
+            return replace(source, label_column=None).load()
+
+    def test_images(
+        self, transfer: "ImageSet | None", teacher: str | None, seed: int
+    ) -> "ImageSet":
+        """Loads the images of --test, or the test split of --data, and draws --test-limit of them.
+
+        If --test names a set without splits, all of its images are test images. Rows of a table are
+        encoded like those of `transfer`.
+
+        Args:
+            transfer: The images of --data; None without them.
+            teacher: The value of --teacher.
+            seed: The seed with which the images of --test-limit are drawn.
+        """
+        from db3kd.labelling.sample_choice import draw_images
+
+        images = self._all_test_images(transfer, teacher)
+        return draw_images(images, self.test_limit, seed, "--test-limit")
+
+    def _all_test_images(self, transfer: "ImageSet | None", teacher: str | None) -> "ImageSet":
+        from db3kd.tables.checks import InvalidValueError
+
+        if self.test is None:
+            source = self.source("test", teacher)
+            return (source if transfer is None else source.with_features_of(transfer)).load()
+        refuse_model(self.test, "test")
+        source = self.source("test", teacher, data=self.test)
+        if transfer is not None:
+            source = source.with_features_of(transfer)
+        try:
+            with naming_options(data="--test"):
+                return load_test_or_all(source)
+        except InvalidValueError as error:
+            if error.declare and transfer is not None:
+                error = error.advising(
+                    "pass --features FILE that declares {}, because the features are inferred from "
+                    "--data otherwise"
+                )
+            raise ArgumentError("test", str(error)) from None
+
+    def load_test(
+        self, teacher: "Teacher", transfer: "ImageSet | None", source: str | None, seed: int
+    ) -> "ImageSet | None":
+        """Returns labelled test images with the teacher's class numbers; None without any.
+
+        Args:
+            teacher: The teacher.
+            transfer: The images of --data; None without them.
+            source: The value of --teacher.
+            seed: The seed with which the images of --test-limit are drawn.
+        """
+        from db3kd.pipelines.inputs import check_test
+
+        if self.test is None and (self.data is None or self.split == "test"):
+            return None
+        try:
+            images = self.test_images(transfer, source, seed)
+            if images.labels is None and self.test is not None:
+                noun = input_noun(images.image_shape)
+                raise ArgumentError(
+                    "test",
+                    f"expected labelled {noun}s, got {images.name} without labels; use a "
+                    "folder with a folder for each class, a .npz file with labels, or a table "
+                    "with --label-column",
+                )
+            return check_test(images, teacher)
+        except (ValueError, FileNotFoundError):
+            if self.test is not None:
+                raise
+            return None  # most folders have no test split, or one of other classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpendingOptions(OptionSet):
+    """How many queries and how much time a run may take."""
+
+    panel = "Budget"
+
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", min=1, help="Maximum number of queries.", rich_help_panel=COMMON),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the plan, its price and its time, and stop before the first query.",
+            rich_help_panel=COMMON,
+        ),
+    ] = False
+    price_per_1000: PricePer1000 = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            "--held-out",
+            min=1,
+            help="Number of held-out images or rows, which measure the agreement; each costs a "
+            "query within --budget.",
+            show_default="one in twenty, at most 1,000",
+        ),
+    ] = None
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", min=1, help="Approximate seconds that all training may take."),
+    ] = None
+    rare_classes: RareClasses = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyOptions(OptionSet):
+    """Networks that choose the queries and teach the student."""
+
+    panel = "Proxies"
+
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            "--proxy",
+            help="Network of the proxies, as for --student.",
+            show_default="the largest of the student's family",
+        ),
+    ] = None
+    proxies: Annotated[
+        int,
+        typer.Option(
+            "--proxies",
+            min=0,
+            help="Number of proxies, which choose the queries and teach the student; 0 for none.",
+        ),
+    ] = 2
+
+
+def distill_settings(
+    training: StudentTrainingOptions, proxies: ProxyOptions, spending: SpendingOptions, device: str
+) -> "DistillSettings":
+    """Returns how the networks of a distillation are trained and measured."""
+    from db3kd.pipelines.distill_settings import DistillSettings
+
+    if proxies.proxies == 0:
+        refuse_options(proxies, "needs --proxies of at least 1", "proxy")
+    return DistillSettings(
+        training=training.patient_settings(device),
+        proxy=proxies.proxy,
+        proxies=proxies.proxies,
+        time_limit=spending.time_limit,
+        held_out=spending.held_out,
+    )

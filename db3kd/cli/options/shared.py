@@ -1,0 +1,284 @@
+"""Options that several commands share."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_price, check_seed
+from db3kd.cli.options.sets import COMMON, OptionSet, refuse_options
+from db3kd.errors import ArgumentError
+from db3kd.wording import input_noun
+
+if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
+    from db3kd.labelling.runs.source import Source
+
+MOVED_DATA_HELP = (
+    "New location of the labelled data, in any form that db3kd label accepts, if the data "
+    "has moved."
+)
+DEVICE_HELP = "auto (CUDA if there is a GPU), cpu, cuda or cuda:N."
+
+
+def parse_price(price: float | None) -> float | None:
+    """Returns the value of a --price-per-1000 option after a check."""
+    return None if price is None else check_price(price, "--price-per-1000")
+
+
+def _check_seed(seed: int) -> int:
+    return check_seed(seed, "--seed", bits=SEVERAL_RUNS_SEED_BITS)
+
+
+Seed = Annotated[
+    int, typer.Option("--seed", callback=_check_seed, help="Seed of all random numbers.")
+]
+Split = Annotated[
+    str, typer.Option("--split", help="Part of the data set.", rich_help_panel="Data")
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Continue the run in --out and keep its answers.", rich_help_panel=COMMON
+    ),
+]
+AcceptChangedTeacher = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-teacher",
+        help="With --resume: keep the answers of the run even if the teacher has changed.",
+        rich_help_panel="Teacher",
+    ),
+]
+RareClasses = Annotated[
+    bool,
+    typer.Option(
+        "--rare-classes",
+        help="Continue even if the first 1,000 answers, or those of a round, are all in one class.",
+        rich_help_panel="Budget",
+    ),
+]
+PricePer1000 = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-1000",
+        callback=parse_price,
+        help="Price of 1,000 queries, in any currency.",
+        rich_help_panel="Budget",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print the number of queries and their price, and stop before the first query.",
+        rich_help_panel=COMMON,
+    ),
+]
+DefaultModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Network to train: lenet5, alexnet-half, mlp, … or package.module:factory.",
+        show_default="lenet5, or mlp for a table",
+        rich_help_panel=COMMON,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(OptionSet):
+    """Whether a command continues a run, and with which teacher."""
+
+    resume: Resume = False
+    accept_changed_teacher: AcceptChangedTeacher = False
+
+    def check(self) -> None:
+        """Raises ValueError if a changed teacher is accepted, but no run is continued."""
+        if not self.resume:
+            refuse_options(self, "needs --resume", "accept_changed_teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedResumeOptions(ResumeOptions):
+    """Whether a run is continued, with which teacher, and how that teacher is checked."""
+
+    consistency_checks: Annotated[
+        int,
+        typer.Option(
+            "--consistency-checks",
+            min=0,
+            help="With --resume: maximum number of queries, on top of --budget, that repeat known "
+            "ones, to detect a replaced teacher.",
+            rich_help_panel="Budget",
+        ),
+    ] = 0
+
+    def check(self) -> None:
+        """Raises ValueError if an option has no effect, because no run is continued."""
+        super().check()
+        if not self.resume:
+            refuse_options(self, "needs --resume", "consistency_checks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(OptionSet):
+    """Whether a command only prints its queries and their price."""
+
+    panel = "Budget"
+
+    dry_run: DryRun = False
+    price_per_1000: PricePer1000 = None
+
+
+READING = ("size", "channels", "features", "label_column", "clip")
+"""The fields of `ImageOptions` that say how images are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(OptionSet):
+    """Which images a command uses."""
+
+    panel = "Data"
+
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="mnist5k, digits, cifar10, hub:NAME, a folder, a .npz or .parquet file; tables: "
+            "wine, breast_cancer, iris, a .csv file.",
+            rich_help_panel=COMMON,
+        ),
+    ]
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=1, help="Resize image files to this many pixels per side."),
+    ] = None
+    channels: Annotated[
+        int | None,
+        typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
+    ] = None
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            help="File of a table's features: .json, .toml, or a student's .safetensors.",
+            show_default="those of the model, or inferred from the table",
+        ),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            "--label-column",
+            help="Column of a table that holds the class labels.",
+            show_default="label, labels or target, if there is one",
+        ),
+    ] = None
+
+    clip: Annotated[
+        bool,
+        typer.Option(
+            "--clip",
+            help="Move numbers of a table that its features do not allow to the nearest valid one, "
+            "and print how many.",
+        ),
+    ] = False
+
+    def source(self, split: str, *models: str | None, data: str | None = None) -> "Source":
+        """Returns where the images of a split come from.
+
+        Args:
+            split: The split.
+            models: The models that are asked about the images. A table is encoded by the features
+                that one of them declares.
+            data: Other data to read with these options, by default those of --data.
+
+        Raises:
+            ValueError: If the images are a model, or if the features differ from those of a model.
+        """
+        from db3kd.cli.model_features import SourceOfModel, features_of_models
+        from db3kd.data.loading import may_hold_table
+        from db3kd.labelling.runs.source import Source
+        from db3kd.tables import Features
+
+        if data is None:
+            refuse_model(self.data, "data")
+            data = self.data
+        given = None if self.features is None else Features.load(self.features)
+        known = features_of_models(models, given) if may_hold_table(data) else None
+        kind, features = (Source, given) if known is None else (SourceOfModel, known)
+        return kind(
+            data,
+            split,
+            self.size,
+            self.channels,
+            None if features is None else features.to_json(),
+            self.label_column,
+            self.clip,
+        )
+
+
+def refuse_model(data: str, option: str) -> None:
+    """Raises ValueError if what should be images is a model.
+
+    Args:
+        data: The value of the option.
+        option: The name of its parameter.
+    """
+    from db3kd.teachers.model_sources import is_model_source
+
+    if is_model_source(data):
+        raise ArgumentError(
+            option,
+            f"expected images or rows, got the model {data!r}; pass it as the teacher or student, "
+            "and the images or rows as --data",
+        )
+
+
+def load_test_or_all(source: "Source") -> "ImageSet":
+    """Loads the test split of a set, or all of its images if it has no splits.
+
+    Args:
+        source: The source, with the split "test".
+    """
+    return load_split_or_all(source)[0]
+
+
+def load_split_or_all(source: "Source") -> "tuple[ImageSet, str]":
+    """Loads a split of a set; for "test", all of its images if it has no splits.
+
+    Args:
+        source: The source.
+
+    Returns:
+        The images, and which part of the set they are: "the test split" or "all images".
+    """
+    from db3kd.data.files.splits import MissingSplitError
+    from db3kd.data.loading import has_splits
+
+    if source.split != "test":
+        return source.load(), f"the {source.split} split"
+    if has_splits(source.data):
+        try:
+            return source.load(), "the test split"
+        except MissingSplitError as error:
+            if error.splits != ("train",):
+                raise
+    loaded = replace(source, split="train").load()
+    return loaded, f"all {input_noun(loaded.image_shape)}s (there is no test split),"
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Returns the options that were given; the others are None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def parse_counts(text: str) -> tuple[int, ...]:
+    """Returns the numbers of a --snapshots option."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ArgumentError(
+            "snapshots", f"expected numbers such as 5,10,20, got {text!r}"
+        ) from None

@@ -1,0 +1,1 @@
+"""Readers of image and table files, one module for each format."""

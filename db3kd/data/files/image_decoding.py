@@ -1,0 +1,186 @@
+"""Pillow images as tensors: which modes are read, and how their values are scaled."""
+
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from db3kd.arguments.images import number_text
+from db3kd.data.files.extras import import_data_package
+from db3kd.errors import ArgumentError, InputError
+
+_GREY = ("1", "L", "LA", "La")
+_COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
+_FLOAT = ("F",)
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How encoded images are converted to a common shape.
+
+    Attributes:
+        size: Height and width: the shorter side is resized to it and the centre is cropped. None
+            to keep the size of the images.
+        channels: 1 for grey or 3 for colour; None for those of the first image.
+
+    Raises:
+        ValueError: If `channels` is neither 1, 3 nor None.
+    """
+
+    size: int | None = None
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (None, 1, 3):
+            raise ArgumentError("channels", f"expected 1 or 3, got {self.channels}")
+
+
+def decode_image(content: bytes, where: str) -> Any:
+    """Decodes an image file.
+
+    Args:
+        content: The encoded image.
+        where: What error messages call the image.
+
+    Returns:
+        A Pillow image, in a mode that `ImageConverter` takes.
+
+    Raises:
+        ValueError: If Pillow cannot decode the image, or if its mode is not supported.
+    """
+    pillow = import_data_package("PIL.Image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of defects in files it can still read.
+            image = pillow.open(io.BytesIO(content))
+            image.load()
+    except ImportError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many types for a broken file.
+        why = re.sub(r" <_io\.BytesIO object at \w+>", " the content of the file", str(error))
+        raise InputError(
+            f"{where}: expected an image, which Pillow could not decode: {why}"
+        ) from error
+    check_mode(image, where)
+    return image
+
+
+def check_mode(image: Any, where: str) -> None:
+    """Raises ValueError unless `ImageConverter` takes Pillow images of this mode."""
+    if image.mode not in (*_GREY, *_COLOUR, *_GREY_16, *_FLOAT) and not _has_16_bits(image):
+        raise InputError(
+            f"{where}: expected an image of 8 or 16 bits or of floats in [0, 1], got the mode "
+            f"{image.mode} ({image.format}); convert it"
+        )
+
+
+class ImageConverter:
+    """Converts Pillow images to tensors of the shape of the first one.
+
+    Values of 8 bits are divided by 255, values of 16 bits by 65535; floats must lie in [0, 1].
+    Transparency is dropped.
+
+    Args:
+        first: The first image.
+        options: Size and channels, if they are not those of the first image.
+
+    Attributes:
+        image_shape: (channels, height, width) of the tensors.
+    """
+
+    def __init__(self, first: Any, options: DecodeOptions) -> None:
+        self._size, self._converts = options.size, options.channels is not None
+        self._channels = options.channels or (1 if _is_grey(first) else 3)
+        height, width = (
+            (options.size, options.size) if options.size else (first.height, first.width)
+        )
+        self.image_shape: tuple[int, ...] = (self._channels, height, width)
+
+    def to_tensor(self, image: Any, where: str) -> Tensor:
+        """Converts an image to float32 [*image_shape] in [0, 1].
+
+        Raises:
+            ValueError: See `to_pixels`.
+        """
+        return as_unit(self.to_pixels(image, where)).expand(self.image_shape)
+
+    def to_pixels(self, image: Any, where: str) -> Tensor:
+        """Converts an image to the values that are scaled by `as_unit`.
+
+        Returns:
+            [C, height, width] uint8, or float32 of images with more than 8 bits; C may be 1 for an
+            image_shape with 3 channels.
+
+        Raises:
+            ValueError: If the image is coloured or of another size, unlike the first, or if floats
+                lie outside [0, 1]; the message calls the image `where`.
+        """
+        if self._channels == 1 and not _is_grey(image) and not self._converts:
+            raise InputError(
+                f"{where} is coloured ({image.mode}) and the first is grey; "
+                "pass channels=1 or channels=3"
+            )
+        if image.mode in _FLOAT or _has_16_bits(image):
+            image = _to_fractions(image, where)
+        else:
+            image = _to_8_bits(image, "L" if self._channels == 1 else "RGB")
+        if self._size:
+            image = _resize_and_crop(image, self._size)
+        if (image.height, image.width) != self.image_shape[1:]:
+            raise InputError(
+                f"{where} is {image.height}x{image.width} and the first is "
+                f"{self.image_shape[1]}x{self.image_shape[2]}; pass size="
+            )
+        values = torch.from_numpy(np.array(image))
+        return values.reshape(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def as_unit(pixels: Tensor) -> Tensor:
+    """Converts uint8 pixels to float32 in [0, 1], and clamps floats to it."""
+    if pixels.dtype == torch.uint8:
+        pixels = pixels.float() / 255
+    return pixels.clamp(0, 1)
+
+
+def _to_fractions(image: Any, where: str) -> Any:
+    """Converts a grey image of 16 bits or of floats to floats in [0, 1]."""
+    pillow = import_data_package("PIL.Image")
+    values = np.array(image).astype(np.float32)
+    if _has_16_bits(image):
+        values = values / np.float32(65535)
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN fails too.
+        raise InputError(
+            f"{where}: expected floats in [0, 1], got values from "
+            f"{number_text(values.min())} to {number_text(values.max())}; divide by "
+            "the largest value that a pixel can have"
+        )
+    return pillow.fromarray(values)
+
+
+def _has_16_bits(image: Any) -> bool:
+    """Returns whether an image is grey with 16 bits; Pillow opens 16-bit PGM and PNG as 32-bit."""
+    return image.mode in _GREY_16 or (image.mode == "I" and image.format in ("PPM", "PNG"))
+
+
+def _is_grey(image: Any) -> bool:
+    return image.mode in _GREY or image.mode in _FLOAT or _has_16_bits(image)
+
+
+def _to_8_bits(image: Any, mode: str) -> Any:
+    if image.mode in ("P", "PA") and "transparency" in image.info:
+        image = image.convert("RGBA")  # Otherwise Pillow warns that it drops the transparency.
+    return image.convert(mode)
+
+
+def _resize_and_crop(image: Any, size: int) -> Any:
+    """Resizes the shorter side to `size`, and crops the central square."""
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height)).crop((left, top, left + size, top + size))

@@ -1,0 +1,1 @@
+"""Label runs in a folder: their plan, identity, surrogate, shards and totals."""

@@ -1,0 +1,319 @@
+"""A label run before its first query: its images, its settings and what identifies it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from db3kd.arguments.plain import check_flag, suggests_arguments
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.image_decisions import DecisionOrder
+from db3kd.labelling.label_job import LabelJob
+from db3kd.labelling.labels import LABELS
+from db3kd.labelling.runs.run_identity import DECISIONS, label_manifest, samples_per_shard
+from db3kd.labelling.runs.run_surrogate import (
+    RunSurrogate,
+    SurrogatePlanner,
+    network_or_planner,
+    plan_surrogate,
+)
+from db3kd.labelling.runs.source import Source
+from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
+from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import SoftLabelSettings
+from db3kd.labelling.workers.ray_cluster import Workers
+from db3kd.querying.consistency import check_consistency_checks
+from db3kd.storage.changed_teachers import check_accepts_teacher
+from db3kd.storage.existing_runs import holds_run
+from db3kd.storage.manifest import is_finished
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
+from db3kd.storage.run_journals import answers_in_stage
+from db3kd.teachers import Teacher
+
+
+@suggests_arguments
+@dataclass(frozen=True)
+class RunExecution:
+    """How a run is carried out, as opposed to what it labels.
+
+    Attributes:
+        workers: Processes that label the chunks; labels, totals and budgets stay the same. The
+            process that calls `write_run` decides all images first. If a worker dies, another
+            continues its shard. None for no other process.
+        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
+        consistency_checks: See `db3kd.label`.
+        accept_changed_teacher: Whether to resume a run even if the fingerprint of the teacher or
+            its answers have changed; the manifest records it.
+        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
+            all in one class.
+    """
+
+    workers: Workers | None = None
+    concurrent_chunks: int | None = None
+    consistency_checks: int = 0
+    accept_changed_teacher: bool = False
+    rare_classes: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag(self.accept_changed_teacher, "accept_changed_teacher")
+        check_flag(self.rare_classes, "rare_classes")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A label run in a folder, which `carry_out` opens; made by `plan_run` or `plan_source_run`.
+
+    Attributes:
+        folder: The run folder.
+        resume: Whether it continues the run in the folder, if there is one.
+        execution: How it is carried out.
+        job: The labelling, with the budget that remains after the surrogate.
+        source_index: `[N] int64`, the index of each of its images in their source.
+        surrogate: The surrogate of the run.
+        soft_labels: How distances become soft labels; None for distances only.
+        manifest: What identifies the run.
+    """
+
+    folder: Path
+    resume: bool
+    execution: RunExecution
+    job: LabelJob
+    source_index: Tensor
+    surrogate: RunSurrogate
+    soft_labels: SoftLabelSettings | None
+    manifest: dict[str, Any]
+
+    @property
+    def expected(self) -> ExpectedRun:
+        """What a run in the folder must be if this one continues it."""
+        return ExpectedRun(self.folder, LABELS, self.manifest)
+
+    @property
+    def max_queries(self) -> int:
+        """Maximum number of queries of the run, with those of its surrogate."""
+        return self.job.max_queries + self.surrogate.queries
+
+    def count_queries(self) -> "RunQueries":
+        """Counts the queries of the run in the folder, which this one continues.
+
+        Those of checks are not counted. No query is sent. Without a run, there are none.
+
+        Raises:
+            ValueError: If the folder holds another run.
+        """
+        folder = self.folder
+        if not holds_run(folder):
+            return RunQueries()
+        compare_with_run(
+            folder, LABELS, self.manifest, any_teacher=self.execution.accept_changed_teacher
+        )
+        totals = totals_of_shards(folder)
+        limits, size = self.job.limits[self.job.index], self.job.samples_per_chunk
+        assert size is not None  # a planned run has it
+        allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
+        return RunQueries(
+            answered=answered_in_label_folder(folder, totals),
+            unused=allowed - totals.queries,
+            # Shards may have been removed after the end of the run.
+            finished=is_finished(folder) and totals.samples == len(self.job.index),
+        )
+
+    def known_decisions(self) -> tuple[Tensor, Tensor]:
+        """Returns which images the run in the folder has decided, and their classes.
+
+        Returns:
+            [n] int64, the images of `job`, and [n] int64, their classes; none without a run.
+        """
+        classes = answers_in_stage(self.folder, LABELS, DECISIONS)
+        asked = self.job.decision_order.indices(self.job.limits)
+        return asked[: len(classes)], torch.from_numpy(classes)
+
+    def count_checks(self, so_far: "RunQueries") -> int:
+        """Returns how many known queries are repeated before the run continues.
+
+        Args:
+            so_far: From `count_queries`.
+        """
+        left = self.max_queries - so_far.answered - so_far.unused
+        if so_far.finished or left <= 0:
+            return 0
+        return min(self.execution.consistency_checks, len(self.known_decisions()[0]))
+
+
+@dataclass(frozen=True)
+class RunQueries:
+    """The queries of a run that is continued.
+
+    Attributes:
+        answered: How many are answered. A call of `write_run` with `resume=True` does not send
+            them again.
+        unused: The unused part of the limits of finished samples. It is not spent on other samples,
+            so it lowers the maximum of the run.
+        finished: Whether nothing is left to do.
+    """
+
+    answered: int = 0
+    unused: int = 0
+    finished: bool = False
+
+
+def plan_run(
+    folder: str | Path,
+    job: LabelJob,
+    *,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
+    resume: bool = False,
+    source: Source | None = None,
+    limit: int | None = None,
+    source_images: ImageSet | None = None,
+    source_index: Tensor | None = None,
+    soft_labels: SoftLabelSettings | None = None,
+    execution: RunExecution | None = None,
+) -> PlannedRun:
+    """Plans a run that keeps a labelling in a folder; nothing is queried or written.
+
+    The images of a set are read once, for their fingerprint, and an invalid one is found in that
+    pass. They are not checked if the run in `folder` is finished and has all its shards.
+
+    Args:
+        folder: The run folder.
+        job: The labelling, with the whole budget of the run. Its images need not be checked.
+        surrogate: See `write_run`.
+        resume: Whether to continue the run in `folder`, if there is one.
+        source: The source of the images; None if the caller has loaded them.
+        limit: How many images of the source are drawn; None for all.
+        source_images: The images as their source numbers their classes; by default those of the
+            job, which have the teacher's numbers.
+        source_index: See `PlannedRun`; by default the images are the whole source.
+        soft_labels: See `PlannedRun`.
+        execution: See `write_run`.
+
+    Raises:
+        ValueError: If an image is invalid, or a setting or the surrogate does not fit.
+    """
+    execution = execution or RunExecution()
+    check_accepts_teacher(execution.accept_changed_teacher, resume)
+    check_consistency_checks(execution.consistency_checks, resume)
+    budget = job.settings.queries
+    images = job.images if source_images is None else source_images
+    run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
+    per_shard = samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
+    if isinstance(images, ImageSet):
+        complete = resume and _is_complete(Path(folder), len(job.index), per_shard)
+        fingerprint = images.fingerprint(check=not complete)
+    else:
+        fingerprint = images.fingerprint()
+    job = replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard)
+    manifest = label_manifest(
+        job.teacher,
+        job.images,
+        job.settings,
+        source=source,
+        limit=limit,
+        soft_labels=soft_labels,
+        samples_per_shard=per_shard,
+        data_fingerprint=fingerprint,
+        budget=budget,
+        surrogate=run_surrogate.manifest_entry,
+        index=job.index,
+    )
+    return PlannedRun(
+        folder=Path(folder),
+        resume=resume,
+        execution=execution,
+        job=job,
+        source_index=torch.arange(len(images)) if source_index is None else source_index,
+        surrogate=run_surrogate,
+        soft_labels=soft_labels,
+        manifest=manifest,
+    )
+
+
+def expected_labels(
+    folder: Path, teacher: Teacher, images: ImageSet, settings: LabelSettings
+) -> ExpectedRun:
+    """Returns the run that `db3kd.label` continues in a folder, with `resume` and these arguments.
+
+    Args:
+        folder: The run folder.
+        teacher: See `db3kd.label`.
+        images: See `db3kd.label`.
+        settings: See `db3kd.label`.
+
+    Raises:
+        ValueError: As `plan_run`.
+    """
+    job = LabelJob.prepare(
+        teacher,
+        images,
+        settings,
+        decision_order=DecisionOrder(),
+        check_images=False,
+    )
+    return plan_run(folder, job, resume=True).expected
+
+
+def _is_complete(folder: Path, samples: int, per_shard: int) -> bool:
+    """Returns whether a folder holds a finished run of which no shard was removed."""
+    positions = set(range(0, samples, per_shard))
+    return is_finished(folder) and positions <= LABELS.shards(folder).keys()
+
+
+def plan_source_run(
+    folder: str | Path,
+    teacher: Teacher,
+    source: Source,
+    settings: LabelSettings,
+    *,
+    images: ImageSet | None = None,
+    limit: int | None = None,
+    soft_labels: SoftLabelSettings | None = None,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
+    resume: bool = False,
+    execution: RunExecution | None = None,
+) -> PlannedRun:
+    """Plans the run that `write_run` makes or continues; nothing is queried or written.
+
+    Args:
+        folder: See `write_run`.
+        teacher: See `write_run`.
+        source: See `write_run`.
+        settings: See `write_run`.
+        images: See `write_run`.
+        limit: See `write_run`.
+        soft_labels: See `write_run`.
+        surrogate: See `write_run`.
+        resume: See `write_run`.
+        execution: See `write_run`.
+
+    Raises:
+        ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.
+    """
+    execution = execution or RunExecution()
+    images = source.load() if images is None else images
+    rows = draw_samples(len(images), limit, settings.seed)
+    chosen = images.subset(rows)
+    job = LabelJob.prepare(
+        teacher,
+        chosen,
+        settings,
+        concurrent_chunks=execution.concurrent_chunks,
+        surrogate=network_or_planner(surrogate)[0],
+        decision_order=DecisionOrder(rare_classes=execution.rare_classes),
+        check_images=False,
+    )
+    return plan_run(
+        folder,
+        job,
+        surrogate=surrogate,
+        resume=resume,
+        source=source,
+        limit=limit,
+        source_images=chosen,
+        source_index=rows,
+        soft_labels=soft_labels,
+        execution=execution,
+    )

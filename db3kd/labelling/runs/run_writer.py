@@ -1,0 +1,165 @@
+"""Writes a label run: labels a data set into a folder, one shard at a time."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from db3kd.data.image_set import ImageSet
+from db3kd.labelling.label_job import LabelJob
+from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.runs.planned_run import PlannedRun, RunExecution, plan_source_run
+from db3kd.labelling.runs.run_surrogate import SurrogatePlanner
+from db3kd.labelling.runs.source import Source
+from db3kd.labelling.runs.totals import Totals, add_up
+from db3kd.labelling.settings import LabelSettings
+from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
+from db3kd.labelling.workers.ray_cluster import Workers, import_ray
+from db3kd.labelling.workers.worker_pool import RayWorkerPool, start_workers
+from db3kd.progress import ProgressListener
+from db3kd.querying.consistency import ConsistencyCheck
+from db3kd.storage.changed_teachers import compare_or_accept_teacher
+from db3kd.storage.existing_runs import check_free, check_resumable
+from db3kd.storage.run_folder import RunFolder
+from db3kd.teachers import Teacher
+
+
+def write_run(
+    folder: str | Path,
+    teacher: Teacher,
+    source: Source,
+    settings: LabelSettings,
+    *,
+    images: ImageSet | None = None,
+    limit: int | None = None,
+    soft_labels: SoftLabelSettings | None = None,
+    surrogate: nn.Module | SurrogatePlanner | None = None,
+    resume: bool = False,
+    execution: RunExecution | None = None,
+) -> Totals:
+    """Labels the images of a source into a run folder, a shard at a time, and shows progress.
+
+    Example:
+        >>> write_run("runs/mine", teacher, Source("digits"), LabelSettings(queries=100_000))
+
+    Nothing is read before the folder is known to be free, and nothing is queried before the images
+    are known to fit the teacher. Each answer is on disk before the teacher is called again. If the
+    process is killed, at most one call of the teacher (for a served teacher, its requests in
+    flight) per concurrent chunk is paid for twice; after a power cut, also the answers of the last
+    second and batch. `db3kd.storage.manifest.queries_in_flight` counts them.
+
+    Args:
+        folder: The folder to write to; new or empty, unless `resume` is set.
+        teacher: The teacher that decides the images.
+        source: The source of the images.
+        settings: How the images are labelled.
+        images: The images of the source, if they are loaded already.
+        limit: The number of images to label, drawn by the settings' seed; None for all. The run's
+            sample indices are those of the source.
+        soft_labels: How to make soft labels, which are stored too; None for distances only.
+        surrogate: A surrogate of the teacher, or `db3kd.AutoSurrogate()`, as for `db3kd.label`;
+            part of the run's identity.
+        resume: Whether to continue the run in `folder`; an empty one begins it. Teacher, images and
+            settings have to be those of the run. Labels and totals become those of a run without a
+            stop. A finished run sends no query.
+        execution: Workers, concurrency and checks; `RunExecution()` by default.
+
+    Returns:
+        The totals of the run, as its manifest has them.
+
+    Raises:
+        FileExistsError: If the folder is in use.
+        FileNotFoundError: If the folder does not exist and `resume` is True.
+        ValueError: If the images do not fit the teacher, or if the folder holds another run.
+        TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class;
+            as a `TeacherChangedError`, if answers have changed. Paid answers are kept; a folder
+            without any is removed.
+        ChildProcessError: If a shard keeps killing workers.
+        OSError: If the disk fails.
+    """
+    check_resumable(folder, resume, LABELS.format)
+    check_free(folder, resume)
+    if execution is not None and execution.workers is not None:
+        import_ray()
+    planned = plan_source_run(
+        folder,
+        teacher,
+        source,
+        settings,
+        images=images,
+        limit=limit,
+        soft_labels=soft_labels,
+        surrogate=surrogate,
+        resume=resume,
+        execution=execution,
+    )
+    return carry_out(planned)
+
+
+def carry_out(planned: PlannedRun, progress: ProgressListener | bool = True) -> Totals:
+    """Opens the folder of a planned run, and labels what is missing in it.
+
+    Args:
+        planned: The run.
+        progress: A listener that receives the counts; True for a display; False for nothing.
+
+    Returns:
+        The totals of the run, as its manifest has them.
+
+    Raises:
+        FileExistsError, ValueError, TeacherError, ChildProcessError, OSError: See `write_run`.
+    """
+    job, execution = planned.job, planned.execution
+    if execution.accept_changed_teacher:
+        compare_or_accept_teacher([planned.expected], accept_changed_teacher=True)
+    with RunFolder.open(planned.folder, LABELS, planned.manifest, resume=planned.resume) as run:
+        if run.verify_finished():
+            return add_up(run)
+        _check_teacher(run, planned)
+        job = job.with_surrogate(
+            planned.surrogate.train_or_load(
+                run, job.teacher, job.images, job.decision_order, progress=progress is True
+            )
+        )
+        with _pool(execution.workers, run, job) as pool:
+            _write_shards(run, replace(job, pool=pool), planned, progress)
+        totals = add_up(run)
+        run.finish(vars(totals))
+    return totals
+
+
+def _check_teacher(run: RunFolder, planned: PlannedRun) -> None:
+    """Repeats known queries of a run before it continues, if that was asked for."""
+    execution, queries = planned.execution, 0
+    if execution.consistency_checks:
+        queries = planned.count_checks(planned.count_queries())
+    check = ConsistencyCheck(queries, execution.accept_changed_teacher)
+    job = planned.job
+    check.repeat(run, job.teacher, job.images.read, *planned.known_decisions())
+
+
+def _pool(
+    workers: Workers | None, run: RunFolder, job: LabelJob
+) -> AbstractContextManager[RayWorkerPool | None]:
+    if workers is None:
+        return nullcontext()
+    return start_workers(workers, run, job.teacher, job.images, job.settings, job.network)
+
+
+def _write_shards(
+    run: RunFolder, job: LabelJob, planned: PlannedRun, progress: ProgressListener | bool
+) -> None:
+    """Labels the chunks that the run has no shard of, and commits their shards."""
+    soft_labels = planned.soft_labels
+    with job.shown(progress, add_up(run)) as listener:
+        for position, chunk in job.run(run, listener):
+            chunk = replace(chunk, index=planned.source_index[chunk.index])
+            if soft_labels is not None:
+                chunk = with_soft_labels(
+                    chunk,
+                    normalisation=soft_labels.normalisation,
+                    scale=soft_labels.scale,
+                    temperature=soft_labels.temperature,
+                )
+            run.write_shard(position, to_table(chunk))

@@ -1,0 +1,153 @@
+"""Counts and means over the labels of a run."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from db3kd.labelling.label_files import iterate_shards
+from db3kd.labelling.labels import LABELS, Labels
+from db3kd.labelling.runs.run_identity import DECISIONS
+from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
+from db3kd.labelling.targets import other_classes
+from db3kd.querying.consistency import queries_of_checks
+from db3kd.querying.search import UNANSWERED
+from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.run_journals import answers_in_stage, journaled_answers
+
+
+@dataclass
+class Totals:
+    """The totals of a run so far. Its memory does not grow with the run.
+
+    Attributes:
+        samples: The number of samples.
+        queries: The number of queries.
+        pairs: Pairs of a sample and another class.
+        reached: Pairs whose distance was measured and is finite.
+        estimated: Pairs that were not searched and have an estimate.
+        mean_distance: The mean over the reached pairs, L2 in input units; None if there are none.
+        statuses: The number of samples with each status.
+        disagreements: Samples whose class according to the teacher differs from the data set's.
+        surrogate_queries: The queries that trained the run's own surrogate, on top of `queries`.
+        check_queries: The queries that repeated known answers, on top of `queries`.
+        unlabelled_queries: The queries that decided images outside of the index of the run, which
+            are starting points only, on top of `queries`.
+    """
+
+    samples: int = 0
+    queries: int = 0
+    pairs: int = 0
+    reached: int = 0
+    estimated: int = 0
+    mean_distance: float | None = None
+    statuses: Counter[str] = field(default_factory=Counter)
+    disagreements: int = 0
+    surrogate_queries: int = 0
+    check_queries: int = 0
+    unlabelled_queries: int = 0
+
+    def add(self, labels: Labels) -> None:
+        """Adds the labels of more samples."""
+        distances = labels.measured_distances
+        total = (self.mean_distance or 0.0) * self.reached + distances.sum().item()
+        self.samples += len(labels)
+        self.queries += int(labels.queries.sum())
+        self.pairs += len(labels) * (labels.classes - 1)
+        self.reached += len(distances)
+        self.estimated += count_estimates(labels)
+        self.mean_distance = total / self.reached if self.reached else None
+        self.statuses.update(labels.status)
+        self.disagreements += count_disagreements(labels)
+
+    @property
+    def decided(self) -> int:
+        """The number of samples that were decided, which took one query each."""
+        return self.samples - self.statuses["budget"]
+
+    @property
+    def other_queries(self) -> int:
+        """The queries that no sample accounts for: what a run sent on top of `queries`."""
+        return self.surrogate_queries + self.check_queries + self.unlabelled_queries
+
+    @property
+    def queries_per_sample(self) -> float:
+        """The mean number of queries per sample, without `other_queries`."""
+        return self.queries / max(1, self.samples)
+
+
+def add_up(run: RunFolder) -> Totals:
+    """The totals of a run's shards, read from disk so that interruptions do not affect them.
+
+    Before the last shard is written, `unlabelled_queries` also counts images that have no shard.
+    """
+    totals = totals_of_shards(run.path)
+    return replace(
+        totals,
+        unlabelled_queries=unlabelled_queries(run.path, totals),
+        surrogate_queries=queries_of_surrogate(run.manifest),
+        check_queries=queries_of_checks(run.manifest),
+    )
+
+
+def totals_of_shards(path: Path) -> Totals:
+    """The totals of the shards in a folder, without the queries of a surrogate and of checks."""
+    totals = Totals()
+    for _, labels in iterate_shards(path, missing_ok=True):
+        totals.add(labels)
+    return totals
+
+
+def unlabelled_queries(path: Path, totals: Totals) -> int:
+    """Returns the number of decisions of a run for images that its shards do not hold.
+
+    Args:
+        path: The run folder.
+        totals: From `totals_of_shards`.
+    """
+    return len(answers_in_stage(path, LABELS, DECISIONS)) - totals.decided
+
+
+def answered_in_label_folder(path: Path, totals: Totals) -> int:
+    """Returns the number of answered queries in a run folder of labels, without those of checks.
+
+    Args:
+        path: The folder, with or without a run.
+        totals: From `totals_of_shards`.
+    """
+    # The journal of the decisions, which is kept, holds the queries of the images themselves.
+    return journaled_answers(path) + totals.queries - totals.decided
+
+
+def count_estimates(labels: Labels) -> int:
+    """The number of pairs of a sample and another class whose distance is an estimate."""
+    others = other_classes(labels.decision, labels.classes)
+    return int((others & ~labels.targets & labels.distances.isfinite()).sum())
+
+
+def count_disagreements(labels: Labels) -> int:
+    """The number of samples whose class according to the teacher differs from the data set's."""
+    if labels.label is None:
+        return 0
+    known = (labels.label >= 0) & (labels.decision != UNANSWERED)
+    return int((known & (labels.label != labels.decision)).sum())
+
+
+def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:
+    """The mean distance at each snapshot and at the end, against queries per pair.
+
+    All means are over the pairs whose class was reached at every point. The last point is at the
+    mean number of queries spent, and snapshots beyond it are left out.
+
+    Returns:
+        The numbers of queries, and the mean distances.
+    """
+    targets = labels.targets
+    spent = labels.queries[targets].double().mean().item()
+    points = [(float(count), labels.snapshots[count]) for count in sorted(labels.snapshots)]
+    points = [(count, distances) for count, distances in points if count < spent]
+    points.append((spent, labels.distances))
+    at_points = torch.stack([distances[targets] for _, distances in points]).double()
+    at_points = at_points[:, at_points.isfinite().all(0)]
+    return [count for count, _ in points], at_points.mean(1).tolist()

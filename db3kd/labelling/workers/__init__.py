@@ -1,0 +1,1 @@
+"""Worker processes that label the chunks of a run."""

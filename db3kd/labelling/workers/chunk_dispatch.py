@@ -1,0 +1,128 @@
+"""Assigns the chunks of a run to worker processes.
+
+The process that holds the run's folder assigns chunks and commits their shards. A worker labels
+one chunk at a time and writes the chunk's journal. If a worker dies, its chunk resumes from the
+journal in another worker, and other chunks are not affected. Budgets are divided before a run
+starts, so labels and queries are the same as with a single process.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+
+from torch import Tensor
+
+from db3kd.labelling.chunk_search import Labeller
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.workers.worker_pool import (
+    MAX_ATTEMPTS,
+    Outcome,
+    RayWorkerPool,
+    WorkerDiedError,
+)
+
+
+def dispatch_chunks(
+    pool: RayWorkerPool,
+    labeller: Labeller,
+    chunks: Mapping[int, Tensor],
+    on_answers: Callable[[int], None],
+) -> Iterator[tuple[int, Labels]]:
+    """Labels chunks in the workers of a pool, and yields them as they complete.
+
+    A chunk that kills `MAX_ATTEMPTS` workers is set aside, and reported after the others are done.
+    Any other error in a worker ends the run, as it would without workers.
+
+    Args:
+        pool: The workers of the run.
+        labeller: The labeller, with the decisions of all images.
+        chunks: `[n] int64`, the samples of each chunk, keyed by position.
+        on_answers: A function that is called with the number of new answers; with a negative number
+            if answers that were counted will be counted again.
+
+    Yields:
+        The position of each chunk and its labels.
+
+    Raises:
+        ChildProcessError: If workers died repeatedly while labelling a shard, or while starting.
+        TimeoutError: If no worker becomes ready.
+        TeacherError, OSError, ValueError: See `db3kd.label`.
+    """
+    return _Dispatcher(pool, labeller, chunks, on_answers).run()
+
+
+class _Dispatcher:
+    """The state of `dispatch_chunks`: waiting chunks, deaths per chunk, counted answers."""
+
+    def __init__(
+        self,
+        pool: RayWorkerPool,
+        labeller: Labeller,
+        chunks: Mapping[int, Tensor],
+        on_answers: Callable[[int], None],
+    ) -> None:
+        self._pool = pool
+        self._labeller = labeller
+        self._chunks = chunks
+        self._waiting = deque(chunks)
+        self._deaths: dict[int, list[str]] = {}
+        self._on_answers = on_answers
+        self._counted: Counter[int] = Counter()
+
+    def run(self) -> Iterator[tuple[int, Labels]]:
+        try:
+            yield from self._label_all()
+        except BaseException:
+            for position in self._pool.without_journal:  # whose answers are lost
+                self._pool.run.record_lost_worker(position, unseen=self._max_queries(position))
+            raise
+
+    def _label_all(self) -> Iterator[tuple[int, Labels]]:
+        shared = self._pool.put(
+            self._labeller.decisions, self._labeller.limits, self._labeller.contradictions
+        )
+        while self._waiting or self._pool.is_working:
+            while self._waiting and self._pool.has_idle:
+                position = self._waiting.popleft()
+                self._pool.submit(position, self._chunks[position], *shared)
+            outcome = self._pool.next_outcome()
+            if outcome is None:
+                self._count(self._pool.answered())
+            elif isinstance(outcome.result, WorkerDiedError):
+                self._retry(outcome, outcome.result)
+            else:
+                labels = outcome.result
+                self._count({outcome.position: int((labels.queries.sum(1) - 1).clamp_min(0).sum())})
+                yield outcome.position, labels
+        self._raise_given_up()
+
+    def _retry(self, outcome: Outcome, death: WorkerDiedError) -> None:
+        """Queues a chunk whose worker died again, unless its attempts are exhausted."""
+        position = outcome.position
+        unseen = 0 if outcome.has_journal else self._max_queries(position)
+        self._pool.run.record_lost_worker(position, unseen=unseen)
+        self._count({position: 0})
+        self._deaths.setdefault(position, []).append(str(death))
+        if len(self._deaths[position]) < MAX_ATTEMPTS:
+            self._waiting.append(position)
+        if self._waiting:
+            self._pool.start_worker()
+
+    def _max_queries(self, position: int) -> int:
+        return int(self._labeller.limits[self._chunks[position]].sum())
+
+    def _count(self, answered: Mapping[int, int]) -> None:
+        """Reports new answers; a chunk that starts again reports its old answers as negative."""
+        for position, count in answered.items():
+            if count != self._counted[position]:
+                self._on_answers(count - self._counted[position])
+                self._counted[position] = count
+
+    def _raise_given_up(self) -> None:
+        given_up = {at: why for at, why in self._deaths.items() if len(why) == MAX_ATTEMPTS}
+        if given_up:
+            position, why = next(iter(given_up.items()))
+            others = f" (and {len(given_up) - 1} others)" if len(given_up) > 1 else ""
+            raise ChildProcessError(
+                f"shard at {position}{others}: {MAX_ATTEMPTS} workers died while labelling it, the "
+                f"last with: {why[-1]}; all other shards are complete, so fix the cause and resume"
+            )

@@ -1,0 +1,27 @@
+"""Progress of long computations: live on a terminal, plain lines anywhere else."""
+
+from db3kd.progress.display import (
+    Progress,
+    ProgressListener,
+    RecentRate,
+    adding_up,
+    check_progress,
+    duration,
+    listening,
+    report_units,
+    show_progress,
+    show_progress_if,
+)
+
+__all__ = [
+    "Progress",
+    "ProgressListener",
+    "RecentRate",
+    "adding_up",
+    "check_progress",
+    "duration",
+    "listening",
+    "report_units",
+    "show_progress",
+    "show_progress_if",
+]

@@ -1,0 +1,1 @@
+"""Description files of teachers: their keys, and how the teacher is opened."""

@@ -1,0 +1,1 @@
+"""Teachers made of Python functions and fitted classifiers."""

@@ -1,0 +1,1 @@
+"""Teachers made of ONNX files."""

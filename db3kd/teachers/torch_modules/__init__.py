@@ -1,0 +1,1 @@
+"""Teachers made of torch modules, and the files that hold them."""
