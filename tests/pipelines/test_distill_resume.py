@@ -30,7 +30,8 @@ from db3kd.training.network_store import NetworkStore
 
 
 def run(out: Path, asked: Any = None, **options: Any) -> DistillResult:
-    given = {"student": "linear", "settings": QUICK, "budget": 1500, "resume": True} | options
+    given: dict[str, Any] = {"student": "linear", "settings": QUICK, "budget": 1500}
+    given |= {"resume": out.exists()} | options
     data = given.pop("data", None) or images()
     return db3kd.distill(asked or teacher(), data, out=out, **given)
 
