@@ -571,13 +571,13 @@ def test_the_speed_of_asking_leaves_out_the_time_in_which_images_are_chosen(tmp_
     assert all(" 10 queries/s" in line for line in lines)
 
 
-def test_a_finished_run_that_is_resumed_shows_no_speed_of_asking(tmp_path, capsys):
+def test_a_finished_run_that_is_resumed_shows_no_speed_of_querying(tmp_path, capsys):
     run(out=tmp_path / "run")
     assert "queries/s" in capsys.readouterr().err
 
     run(out=tmp_path / "run", resume=True)
 
-    shown = next(line for line in capsys.readouterr().err.splitlines() if "asking" in line)
+    shown = next(line for line in capsys.readouterr().err.splitlines() if "querying" in line)
     assert "1,500/1,500 images · 1,500 of 1,500 queries · 0:00:0" in shown
 
 
