@@ -1,7 +1,7 @@
 """Class labels as data sets hold them: numbers of any integer type, or names."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +11,6 @@ from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import first_missing
 from db3kd.tables.places import row_numbered
 from db3kd.wording import did_you_mean
-
-if TYPE_CHECKING:
-    from db3kd.data.image_set import ImageSet
-
-
-def true_classes(images: "ImageSet") -> tuple[Tensor, int]:
-    """Returns the labels, [N] int64, and the number of classes of images that must have them.
-
-    Raises:
-        ValueError: If the images have no labels.
-    """
-    if images.labels is None or images.classes is None:
-        raise ArgumentError("data", f"expected images with true classes, got none in {images.name}")
-    return images.labels, images.classes
 
 
 def as_labels(

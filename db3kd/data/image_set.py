@@ -326,3 +326,14 @@ class ImageSet:
 
     def _checked(self, indices: IntegersLike) -> np.ndarray:
         return as_index(indices, len(self), "indices").numpy()
+
+
+def true_classes(images: ImageSet) -> tuple[Tensor, int]:
+    """Returns the labels, [N] int64, and the number of classes of images that must have them.
+
+    Raises:
+        ValueError: If the images have no labels.
+    """
+    if images.labels is None or images.classes is None:
+        raise ArgumentError("data", f"expected images with true classes, got none in {images.name}")
+    return images.labels, images.classes

@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_flag, check_path, check_seed
-from db3kd.data.class_labels import true_classes
-from db3kd.data.image_set import ImageSet
+from db3kd.data.image_set import ImageSet, true_classes
 from db3kd.labelling.runs.source import Source
 from db3kd.labelling.sample_choice import draw_images
 from db3kd.models import save_model

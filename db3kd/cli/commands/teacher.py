@@ -39,8 +39,8 @@ def teacher(
 
         db3kd teacher --data mnist5k --model lenet5 --epochs 10 --out teacher.safetensors
     """
-    from db3kd.data.class_labels import true_classes
     from db3kd.data.class_names import match_classes
+    from db3kd.data.image_set import true_classes
     from db3kd.models import save_model
     from db3kd.models.networks import build_model, default_model
     from db3kd.progress import Progress
