@@ -112,6 +112,11 @@ def print_nothing_to_check(requested: int, checks: int, answered: int, *, width:
         print(f"{'checks':<{width}}  {NOTHING_TO_CHECK}")
 
 
+def comparison_width(plan: "ComparisonPlan") -> int:
+    """Returns the width of the first column of the plan of a comparison."""
+    return max(9, *map(len, plan.strategies))
+
+
 def print_comparison_plan(
     plan: "ComparisonPlan", price_per_1000: float | None, noun: "InputNoun" = "image"
 ) -> None:
@@ -122,7 +127,7 @@ def print_comparison_plan(
         price_per_1000: The price of 1,000 queries, or None.
         noun: What the plan calls an image.
     """
-    width = max(map(len, ("in total", *plan.strategies)))
+    width = comparison_width(plan)
     for strategy in plan.strategies:
         if strategy in plan.refused:
             print(f"{strategy:<{width}}  not used: {plan.refused[strategy]}")

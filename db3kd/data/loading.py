@@ -103,7 +103,7 @@ def load_data(
         return _load_tables({"train": [path]}, split, name, classes, options, columns)
     if options != DecodeOptions():
         raise InputError(
-            f"{name}: size and channels apply to image files; these images are arrays of one size"
+            f"{name}: size= and channels= apply to image files; these images are arrays of one size"
         )
     if name in BUNDLED_TABLES and label_column is None:
         return load_bundled(name, split, columns.load_features(), clip=clip)
@@ -197,7 +197,7 @@ def _load_tables(
     if len(kinds) > 1:
         raise InputError(f"{name}: expected tables of images or tables of features, got both")
     if options != DecodeOptions():
-        raise InputError(f"{name}: size and channels apply to image files; this is a table")
+        raise InputError(f"{name}: size= and channels= apply to image files; this is a table")
     return load_table(files, split, name, classes, columns)
 
 
@@ -205,7 +205,7 @@ def _load_pseudo_samples(path: Path, split: str, options: DecodeOptions) -> Imag
     require_split(split, ("train",), path.name)
     if options != DecodeOptions():
         raise InputError(
-            f"{path.name}: size and channels apply to image files; pseudo samples have a fixed "
+            f"{path.name}: size= and channels= apply to image files; pseudo samples have a fixed "
             "shape"
         )
     return load_pseudo_samples(path).as_image_set(path.resolve().name)
@@ -221,5 +221,5 @@ def _require_file(path: Path) -> None:
 def _refuse_columns(columns: TableOptions, name: str) -> None:
     if columns != TableOptions():
         raise InputError(
-            f"{name}: features, label_column and clip apply to tables such as .csv files"
+            f"{name}: features=, label_column= and clip= apply to tables such as .csv files"
         )

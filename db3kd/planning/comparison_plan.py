@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from db3kd.arguments.plain import check_count, check_type
 from db3kd.errors import ArgumentError
 from db3kd.planning.budget_plan import plan_budget
-from db3kd.planning.held_out import check_held_out
+from db3kd.planning.held_out import check_held_out, few_held_out_warning
 from db3kd.planning.plan import STRATEGIES, BudgetPlan, Strategy
 from db3kd.wording import InputNoun, did_you_mean
 
@@ -45,10 +45,18 @@ class ComparisonPlan:
     def warnings_in_words(self, noun: InputNoun = "image") -> tuple[str, ...]:
         """Returns what is worth changing before the first query, each warning once.
 
+        Few held-out images are no reason for a warning if test images measure the agreement.
+
         Args:
             noun: What the warnings call an image, such as a row of a table.
         """
-        found = (each for plan in self.plans.values() for each in plan.warnings_in_words(noun))
+        tested = self.test_images > 0
+        found = (
+            each
+            for plan in self.plans.values()
+            for each in plan.warnings_in_words(noun)
+            if not (tested and each == few_held_out_warning(plan.measured_on, noun))
+        )
         return tuple(dict.fromkeys(found))
 
 

@@ -22,10 +22,9 @@ def test_a_dry_run_asks_nothing_and_prints_the_plan_of_each_strategy(tmp_path):
     out = succeed(*options(counting, "--budget", 50, *names, "--dry-run"))
 
     assert CountingTeacher.asked == before
-    auto, decisions, mbd, total, measured, warning, training = out.splitlines()
+    auto, decisions, mbd, total, measured, training = out.splitlines()
     assert "on 359 test images, to ±5 percentage points or better" in measured
     assert "--test-limit N queries fewer of them" in measured
-    assert warning.startswith("warning") and "only 5 held-out images" in warning
     assert auto.startswith("auto") and "at most 50 queries, price 0.10 at 2.00 per 1,000" in auto
     assert (
         decisions.startswith("decisions") and "a part of the images, drawn at random" in decisions
@@ -116,9 +115,15 @@ def test_a_part_of_the_test_images_is_queried(teacher, tmp_path):
     assert "40 of 359 images, drawn at random, as --test-limit 40 --seed 0 does" in report
     without = succeed(*given, "--dry-run")
     assert "the agreement of each student, on 6 held-out images, to ±31 " in without
+    assert "only 6 held-out images" in without
     assert "--test, whose images cost a query each" in without
     message = fail(*given, "--split", "test", "--test-limit", 4, "--dry-run")
     assert "--test-limit: needs --test" in message
+
+
+def test_clipping_images_is_refused_by_the_name_of_the_option(teacher):
+    message = fail(*options(teacher, "--budget", 80, "--clip", "--dry-run"))
+    assert "--features, --label-column and --clip apply to tables" in message
 
 
 def test_a_failing_teacher_is_resumed(tmp_path):
@@ -179,3 +184,11 @@ def test_reasons_stand_below_a_narrow_table(tmp_path):
     assert table[-1].startswith("| mbd: not used |")
     reason = "Not used: mbd. strategy 'mbd' needs one decision for each of 60 images"
     assert reason in printed and reason in (tmp_path / "c" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("strategies", "width"), [("auto,sd", 9), ("auto,db3kd-paper", 11)])
+def test_all_lines_of_a_plan_begin_in_the_same_column(teacher, strategies, width):
+    given = options(teacher, "--budget", 80, "--strategies", strategies, "--dry-run")
+    lines = succeed(*given).splitlines()
+    assert any(line.startswith("training") for line in lines)
+    assert all(line[width : width + 2] == "  " and line[width + 2] != " " for line in lines)

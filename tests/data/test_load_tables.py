@@ -320,13 +320,13 @@ def test_files_that_are_no_table_are_refused(tmp_path, content, message):
 
 @pytest.mark.parametrize("spec", ["digits", "wine", "hub:me/set"])
 def test_other_sets_have_no_columns_to_declare(spec):
-    with pytest.raises(ValueError, match="features, label_column and clip apply to tables"):
+    with pytest.raises(ValueError, match="features=, label_column= and clip= apply to tables"):
         load_data(spec, label_column="label")
 
 
 def test_a_table_has_no_size(tmp_path):
     FRAME.to_csv(tmp_path / "rows.csv", index=False)
-    with pytest.raises(ValueError, match="size and channels apply to image files"):
+    with pytest.raises(ValueError, match="size= and channels= apply to image files"):
         load_data(tmp_path / "rows.csv", size=8)
 
 

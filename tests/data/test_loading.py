@@ -112,7 +112,7 @@ def test_an_empty_directory_is_named(tmp_path):
 
 def test_arrays_are_not_resized(tmp_path):
     np.save(tmp_path / "set.npy", BYTES)
-    with pytest.raises(ValueError, match="size and channels apply to image files"):
+    with pytest.raises(ValueError, match="size= and channels= apply to image files"):
         load_data(tmp_path / "set.npy", size=8)
 
 
@@ -163,8 +163,8 @@ def test_a_run_of_pseudo_samples_is_a_set_labelled_with_the_decisions(pseudo_run
     ("options", "words"),
     [
         ({"split": "test"}, "split: pseudo has 'train', got 'test'"),
-        ({"size": 3}, "pseudo: size and channels apply to image files"),
-        ({"channels": 1}, "pseudo: size and channels apply to image files"),
+        ({"size": 3}, "pseudo: size= and channels= apply to image files"),
+        ({"channels": 1}, "pseudo: size= and channels= apply to image files"),
     ],
 )
 def test_options_that_pseudo_samples_do_not_have_are_refused(pseudo_run, options, words):

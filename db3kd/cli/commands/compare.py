@@ -22,6 +22,7 @@ from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
+    comparison_width,
     print_answered,
     print_checks_plan,
     print_comparison_plan,
@@ -164,14 +165,15 @@ def compare(
             else 0
         )
     print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
-    print_warnings(prepared.network_warnings)
+    width = comparison_width(prepared.plan)
+    print_warnings(prepared.network_warnings, width)
     if resume and out is not None:
         requested = resuming.consistency_checks
         checks = prepared.count_checks(out, requested)
-        print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)
-        print_nothing_to_check(requested, checks, answered)
+        print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000, width=width)
+        print_nothing_to_check(requested, checks, answered, width=width)
     if resume:
-        print_answered(answered, prepared.plan.queries, prepared.price_per_1000)
+        print_answered(answered, prepared.plan.queries, prepared.price_per_1000, width=width)
         sys.stdout.flush()  # progress is written to stderr
     if spending.dry_run:
         _print_training_time(prepared)
@@ -218,4 +220,5 @@ def _print_training_time(prepared: "PreparedComparison") -> None:
     plan, settings = prepared.plan, prepared.settings
     times = time_prepared_steps(prepared, plan.plans.values())
     seconds = times.of_comparison(plan, settings, prepared.budget)
-    print(f"training   about {duration(seconds)} on this machine; no query was sent")
+    name = f"{'training':<{comparison_width(plan)}}"
+    print(f"{name}  about {duration(seconds)} on this machine; no query was sent")

@@ -138,8 +138,7 @@ def distill(
             temporary folder; if the run fails, that folder is kept, and a note on the error names
             it.
         resume: Whether to continue the run in `out`; if that folder is empty, a new run starts. The
-            student may then differ,
-            and so may the settings once proxies have chosen all images.
+            student may then differ, and so may the settings once proxies have chosen all images.
         test: Labelled images, on which the student's accuracy is measured once, without a query.
         price_per_1000: The price of 1,000 queries, for the report.
         callbacks: Callbacks of the student's training.
