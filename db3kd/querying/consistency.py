@@ -43,7 +43,7 @@ def check_consistency_checks(checks: int, resume: bool) -> None:
         )
 
 
-NOTHING_TO_CHECK = "none, because no new query is left before which answers would be repeated"
+NOTHING_TO_CHECK = "none, because no new query is left to send"
 """Why a resumed run checks nothing."""
 
 

@@ -214,6 +214,10 @@ def test_a_test_row_outside_the_bounds_names_the_file_and_what_to_do(table, capl
         "--clip to use the nearest valid value, or leave the row out"
     )
 
+    Features.infer(wine_frame(60)).save("narrow.json")
+    message = fail(*distill, "--test", "others.csv", "--features", "narrow.json")
+    assert "; declare wider bounds in the file of --features, pass --clip" in message
+
     with caplog.at_level(logging.WARNING):
         succeed(*distill, "--test", "others.csv", "--clip")
     assert any(text.startswith("others.csv: clipped to valid values: ") for text in caplog.messages)

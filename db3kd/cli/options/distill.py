@@ -154,6 +154,8 @@ class TransferOptions(ImageOptions):
                 error = error.advising(
                     "pass --features FILE that declares {}, because the features are inferred from "
                     "--data otherwise"
+                    if self.features is None
+                    else "declare {} in the file of --features"
                 )
             raise ArgumentError("test", str(error)) from None
 
