@@ -78,16 +78,28 @@ def print_warnings(warnings: "Sequence[str]", width: int = 9) -> None:
 
 
 def print_checks_plan(
-    checks: int, queries: int, price_per_1000: float | None, *, width: int = 9
+    requested: int,
+    checks: int,
+    answered: int,
+    queries: int,
+    price_per_1000: float | None,
+    *,
+    width: int = 9,
 ) -> None:
-    """Prints how many queries repeat known answers, and what the run costs with them.
+    """Prints how many queries of a resumed run repeat known answers, and its cost with them.
+
+    Nothing is printed if no such query was requested, or if there is no answer to repeat.
 
     Args:
-        checks: The number of these queries; 0 prints nothing.
+        requested: The value of --consistency-checks.
+        checks: How many queries repeat known answers.
+        answered: The number of answered queries.
         queries: The maximum number of the other queries of the run.
         price_per_1000: The price of 1,000 queries, or None.
         width: The width of the first column.
     """
+    from db3kd.querying.consistency import NOTHING_TO_CHECK, is_unchecked
+
     if checks:
         total = checks + queries
         print(
@@ -95,20 +107,7 @@ def print_checks_plan(
             f"{price_text(checks, price_per_1000)}; with them at most {total:,}"
             f"{price_text(total, price_per_1000)}"
         )
-
-
-def print_nothing_to_check(requested: int, checks: int, answered: int, *, width: int = 9) -> None:
-    """Prints that no known answer of a resumed run is repeated, although this was requested.
-
-    Args:
-        requested: The value of --consistency-checks.
-        checks: How many queries repeat known answers.
-        answered: The number of answered queries; without any, there is nothing to repeat.
-        width: The width of the first column.
-    """
-    from db3kd.querying.consistency import NOTHING_TO_CHECK, is_unchecked
-
-    if is_unchecked(requested, checks, answered):
+    elif is_unchecked(requested, checks, answered):
         print(f"{'checks':<{width}}  {NOTHING_TO_CHECK}")
 
 

@@ -26,7 +26,6 @@ from db3kd.cli.plan_output import (
     print_answered,
     print_checks_plan,
     print_comparison_plan,
-    print_nothing_to_check,
     print_warnings,
 )
 from db3kd.errors import ArgumentError
@@ -170,8 +169,8 @@ def compare(
     if resume and out is not None:
         requested = resuming.consistency_checks
         checks = prepared.count_checks(out, requested)
-        print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000, width=width)
-        print_nothing_to_check(requested, checks, answered, width=width)
+        cost = prepared.plan.queries, prepared.price_per_1000
+        print_checks_plan(requested, checks, answered, *cost, width=width)
     if resume:
         print_answered(answered, prepared.plan.queries, prepared.price_per_1000, width=width)
         sys.stdout.flush()  # progress is written to stderr

@@ -25,7 +25,6 @@ from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
     print_answered,
     print_checks_plan,
-    print_nothing_to_check,
     print_plan,
     print_result,
     print_times,
@@ -233,8 +232,8 @@ def _distill_from_teacher(
     if resume and out is not None:
         requested = resuming.consistency_checks
         checks = prepared.count_checks(out, requested)
-        print_checks_plan(checks, prepared.plan.queries, prepared.price_per_1000)
-        print_nothing_to_check(requested, checks, answered)
+        cost = prepared.plan.queries, prepared.price_per_1000
+        print_checks_plan(requested, checks, answered, *cost)
     if spending.dry_run:
         _print_dry_run(prepared, opened, out if resume else None, answered)
         return

@@ -26,7 +26,6 @@ from db3kd.cli.plan_output import (
     print_answered,
     print_checks,
     print_checks_plan,
-    print_nothing_to_check,
     print_paid_twice,
     surrogate_text,
 )
@@ -181,9 +180,8 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
         cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
         print(f"surrogate      {cost}: {surrogate.why}")
     checks = planned.count_checks(so_far)
-    print_checks_plan(checks, queries, price, width=13)
     requested = planned.execution.consistency_checks
-    print_nothing_to_check(requested, checks, so_far.answered, width=13)
+    print_checks_plan(requested, checks, so_far.answered, queries, price, width=13)
     print_answered(
         so_far.answered,
         queries,

@@ -27,7 +27,6 @@ from db3kd.querying.consistency import (
     ConsistencyCheck,
     describe_checks,
     queries_of_checks,
-    warn_if_unchecked,
 )
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
@@ -174,12 +173,7 @@ def compare(
     )
     if out is not None:
         check_resumable(out, resume, TEST_DECISIONS.format)
-        if consistency_checks:
-            answered = prepared.count_answered(Path(out), any_teacher=accept_changed_teacher)
-            checks = prepared.count_checks(Path(out), consistency_checks)
-            warn_if_unchecked(consistency_checks, checks, answered)
-    for warning in prepared.warnings:
-        _LOG.warning("%s", warning)
+    prepared.log_warnings(out, consistency_checks, any_teacher=accept_changed_teacher)
     return run_comparison(
         prepared,
         out=out,

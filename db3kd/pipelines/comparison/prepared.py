@@ -42,7 +42,7 @@ from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import count_answers
-from db3kd.wording import InputNoun, input_noun
+from db3kd.wording import input_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +62,6 @@ class PreparedComparison(PreparedRun):
     plan: ComparisonPlan
     asked: ImageSet | None
     used_seeds: range
-
-    @property
-    def noun(self) -> InputNoun:
-        """What messages call an image."""
-        return input_noun(self.teacher.image_shape)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is worth changing before the first query."""
-        return (*self.plan.warnings_in_words(self.noun), *self.network_warnings)
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed comparison must have in common with the stored one."""

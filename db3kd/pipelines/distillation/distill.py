@@ -1,6 +1,5 @@
 """`distill`: from a teacher, images and a query budget to a trained student."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,12 @@ from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.planning import BudgetPlan, Strategy
-from db3kd.querying.consistency import ConsistencyCheck, describe_checks, warn_if_unchecked
+from db3kd.querying.consistency import ConsistencyCheck, describe_checks
 from db3kd.report import wilson_interval
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_resumable
 from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.wording import InputNoun, also_paid, counted
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,12 +180,7 @@ def distill(
     )
     if out is not None:
         check_resumable(out, resume, ANSWERS.format)
-        if consistency_checks:
-            answered = prepared.count_answered(Path(out), any_teacher=accept_changed_teacher)
-            checks = prepared.count_checks(Path(out), consistency_checks)
-            warn_if_unchecked(consistency_checks, checks, answered)
-    for warning in prepared.warnings:
-        _LOG.warning("%s", warning)
+    prepared.log_warnings(out, consistency_checks, any_teacher=accept_changed_teacher)
     return run_distillation(
         prepared,
         out=out,

@@ -39,7 +39,7 @@ from db3kd.synthesis.sample_run import expected_samples
 from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.base import class_names_of
-from db3kd.wording import InputNoun, input_noun
+from db3kd.wording import input_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,6 @@ class PreparedDistillation(PreparedRun):
     plan: BudgetPlan
     features: Features | None
     class_names: Sequence[str] | None
-
-    @property
-    def noun(self) -> InputNoun:
-        """What messages call an image."""
-        return input_noun(self.teacher.image_shape)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is worth changing before the first query."""
-        return (*self.plan.warnings_in_words(self.noun), *self.network_warnings)
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with the stored one."""

@@ -1,8 +1,10 @@
 """What a distillation and a comparison have in common before their first query."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +16,13 @@ from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
+from db3kd.planning import BudgetPlan, ComparisonPlan
+from db3kd.querying.consistency import warn_if_unchecked
 from db3kd.storage.manifest import make_manifest
 from db3kd.teachers import Teacher, describe
+from db3kd.wording import InputNoun, input_noun
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +30,7 @@ class PreparedRun:
     """The checked arguments that `distill` and `compare` share.
 
     Attributes:
+        plan: How the budget is divided.
         teacher: Takes images in [0, 1].
         images: The images, in the teacher's numbering of the classes; None without images.
         student: How students are made.
@@ -33,6 +41,7 @@ class PreparedRun:
         rare_classes: See `distill`.
     """
 
+    plan: BudgetPlan | ComparisonPlan
     teacher: Teacher
     images: ImageSet | None
     student: Student
@@ -59,6 +68,44 @@ class PreparedRun:
                 batch = images.read(range(min(TRIED_INPUTS, len(images))))
             found = probabilities_warning(copy_network(self.student.make(), "student"), batch)
         return () if found is None else (found,)
+
+    @property
+    def noun(self) -> InputNoun:
+        """What messages call an image."""
+        return input_noun(self.teacher.image_shape)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is worth changing before the first query."""
+        return (*self.plan.warnings_in_words(self.noun), *self.network_warnings)
+
+    def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
+        """Returns how many queries of the run in `out` are answered; 0 without a run."""
+        raise NotImplementedError
+
+    def count_checks(self, out: Path, checks: int) -> int:
+        """Returns how many queries of the resumed run in `out` repeat known answers."""
+        raise NotImplementedError
+
+    def log_warnings(
+        self, out: str | Path | None, consistency_checks: int, *, any_teacher: bool
+    ) -> None:
+        """Logs what to know before the first query, as the command line prints it.
+
+        Args:
+            out: The folder of the run; None for none.
+            consistency_checks: The argument of `distill` and `compare`.
+            any_teacher: Whether the run may have had another teacher.
+
+        Raises:
+            ValueError: If `consistency_checks` is above 0 and `out` holds another run.
+        """
+        if out is not None and consistency_checks:
+            answered = self.count_answered(Path(out), any_teacher=any_teacher)
+            checks = self.count_checks(Path(out), consistency_checks)
+            warn_if_unchecked(consistency_checks, checks, answered)
+        for warning in self.warnings:
+            _LOG.warning("%s", warning)
 
     def share_fingerprint(self, other: "PreparedRun") -> None:
         """Takes the fingerprint of the images from another run, if it has the same image set.
