@@ -49,7 +49,8 @@ def choose_rows(
     chosen = [_least_sure(answers.images, np.sort(samples) * NUMBERS, proxies, clean)]
     if count > clean:
         wanted = count - clean
-        proposals = _new_rows(answers, random, wanted * (PROPOSALS if proxies else 1))
+        proposed = wanted * (PROPOSALS if proxies else 1)
+        proposals = _new_rows(answers, random, range(answers.images.partners), proposed)
         chosen.append(_least_sure(answers.images, proposals, proxies, wanted))
     return torch.cat(chosen).sort().values
 
@@ -72,13 +73,32 @@ def held_out_rows(images: AugmentedImages, augmented: int, seed: int) -> Tensor:
     return torch.from_numpy(np.concatenate([samples * NUMBERS, np.sort(drawn)]))
 
 
-def _new_rows(answers: Answers, random: np.random.Generator, count: int) -> np.ndarray:
-    """Returns `count` distinct augmented images of training samples that were not queried."""
+def further_held_out_rows(answers: Answers, count: int, seed: int, part: int) -> Tensor:
+    """Returns augmented images of the held-out samples that were not queried.
+
+    Args:
+        answers: The answers so far.
+        count: How many.
+        seed: Seed of their choice.
+        part: How many larger budgets the run has been continued with; each has its own choice.
+
+    Returns:
+        [count] int64, ascending rows of `answers.images`.
+    """
+    random = np.random.default_rng((seed, 0, part))
+    held_out = range(answers.images.partners, answers.images.samples)
+    return torch.from_numpy(np.sort(_new_rows(answers, random, held_out, count)))
+
+
+def _new_rows(
+    answers: Answers, random: np.random.Generator, samples: range, count: int
+) -> np.ndarray:
+    """Returns `count` distinct augmented images of some samples that were not queried."""
     found = np.empty(0, np.int64)
     while len(found) < count:
         size = count - len(found)
-        samples = random.integers(answers.images.partners, size=size)
-        drawn = samples * NUMBERS + random.integers(1, NUMBERS, size=size)
+        drawn_samples = random.integers(samples.start, samples.stop, size=size)
+        drawn = drawn_samples * NUMBERS + random.integers(1, NUMBERS, size=size)
         fresh = np.setdiff1d(drawn, np.concatenate([found, answers.rows.numpy()]))
         found = np.concatenate([found, fresh])
     return found

@@ -2,6 +2,7 @@
 
 from db3kd.planning.budget_plan import plan_budget
 from db3kd.planning.comparison_plan import COMPARED, ComparisonPlan, plan_comparison
+from db3kd.planning.larger_budget import plan_larger_budget
 from db3kd.planning.plan import STRATEGIES, BudgetPlan, Stage, Strategy
 from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
 
@@ -15,5 +16,6 @@ __all__ = [
     "SurrogatePlan",
     "plan_budget",
     "plan_comparison",
+    "plan_larger_budget",
     "plan_surrogate_training",
 ]

@@ -32,7 +32,7 @@ this many. With fewer, soft labels are no better than those of SD (docs/measurem
 _SD_IMAGES = range(_LEAST_QUERIES, 20_001)
 """Numbers of images for which `auto` computes the distances between all images."""
 
-_LEAST_CHOSEN = 200
+LEAST_CHOSEN = 200
 """With fewer augmented images there is one random round, since proxies would learn too little."""
 
 
@@ -134,31 +134,49 @@ def plan_budget(
             count = max(_LEAST_TARGETS, (queries // training - 1) // _QUERIES_PER_TARGET)
             targets = count if count < classes - 1 else None
         return plan(label_queries=queries, targets=targets)
-    most = max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
-    left = min(budget - held_out, most)
+    left = min(budget - held_out, most_answers(training))
     few = training <= left < (1 + FEW_FURTHER) * training
     if strategy == "auto" and few and training in _SD_IMAGES:
         return plan(label_queries=training)
     if strategy == "decisions":
         return plan(rounds=(min(training, left),))
-    spare = max(0, left - training)
-    augmented = min(round(_HELD_OUT_AUGMENTED_SHARE * spare), _MAX_HELD_OUT_AUGMENTED)
+    augmented = held_out_augmented(training, left)
     rounds: tuple[int, ...] = (left - augmented,)
     if strategy == "auto":
         rounds = _choice_rounds(training, left - augmented)
     return plan(augmented, rounds)
 
 
+def most_answers(training: int) -> int:
+    """Returns the largest number of answers that training can use.
+
+    Args:
+        training: Number of images that may be trained on.
+    """
+    return max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
+
+
+def held_out_augmented(training: int, queries: int) -> int:
+    """Returns how many augmented versions of held-out images are queried.
+
+    Args:
+        training: Number of images that may be trained on.
+        queries: The queries for these and for the augmented versions.
+    """
+    share = round(_HELD_OUT_AUGMENTED_SHARE * max(0, queries - training))
+    return min(share, _MAX_HELD_OUT_AUGMENTED)
+
+
 def _choice_rounds(training: int, queries: int) -> tuple[int, ...]:
     """Divides the queries into rounds; proxies trained on earlier answers choose the later ones."""
     if queries < training:
         # The first half is random. Proxies choose the rest of the images.
-        if queries < 2 * _LEAST_CHOSEN:
+        if queries < 2 * LEAST_CHOSEN:
             return (queries,)
         later = queries // (2 * (ROUNDS - 1))
         return (queries - later * (ROUNDS - 1), *[later] * (ROUNDS - 1))
     spare = queries - training
-    if spare < _LEAST_CHOSEN * ROUNDS:
+    if spare < LEAST_CHOSEN * ROUNDS:
         return (queries,)
     part = spare // ROUNDS
     return (training + spare - part * (ROUNDS - 1), *[part] * (ROUNDS - 1))

@@ -60,6 +60,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class FurtherQueries:
+    """What a larger budget adds to a plan.
+
+    Attributes:
+        budget: The larger budget.
+        held_out_augmented: Further augmented versions of held-out images.
+        rounds: Queries of each further round of training images.
+    """
+
+    budget: int
+    held_out_augmented: int
+    rounds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class BudgetPlan:
     """How many queries each stage of a distillation gets. Made by `plan_budget`.
 
@@ -76,6 +91,8 @@ class BudgetPlan:
         targets: Number of nearest classes whose distance is searched per image; None for all.
         pseudo_held_out: Number of held-out pseudo samples; None for one in twenty, at most 1,000.
         classes: Number of classes of the teacher.
+        further: What larger budgets added, which `budget`, `held_out_augmented` and `rounds`
+            include; see `plan_larger_budget`.
     """
 
     strategy: Strategy
@@ -89,6 +106,15 @@ class BudgetPlan:
     targets: int | None = None
     pseudo_held_out: int | None = None
     classes: int | None = None
+    further: tuple[FurtherQueries, ...] = ()
+
+    @property
+    def parts(self) -> list[tuple[int, tuple[int, ...]]]:
+        """The augmented held-out images and the rounds of each budget, in order."""
+        added = [(each.held_out_augmented, each.rounds) for each in self.further]
+        held_out = self.held_out_augmented - sum(count for count, _ in added)
+        first = len(self.rounds) - sum(len(rounds) for _, rounds in added)
+        return [(held_out, self.rounds[:first]), *added]
 
     @property
     def measured_on(self) -> int:
@@ -145,7 +171,7 @@ class BudgetPlan:
             return _TEXTS["zero-shot"].format(noun=noun)
         if self.measure:
             return _TEXTS[self.measure].format(noun=noun)
-        later = len(self.rounds) - 1
+        later = len(self.rounds) - 1 if self.strategy == "auto" else 0
         chosen = f", chosen by proxies in {later} of {later + 1} rounds" if later else ""
         if sum(self.rounds) <= self.training_images:
             each = sum(self.rounds) == self.training_images
@@ -208,9 +234,14 @@ class BudgetPlan:
     def _stages(self, noun: str) -> Iterator[Stage]:
         name = noun_for(self.held_out, f"held-out {noun}")
         yield Stage("held_out", name, self.held_out, "measure the student's agreement")
-        name = noun_for(self.held_out_augmented, f"held-out augmented {noun}")
-        yield Stage("held_out", name, self.held_out_augmented, "choose how to train")
-        yield from self._rounds(noun)
+        left, number = self.training_images, 0
+        for held_out, rounds in self.parts:
+            name = noun_for(held_out, f"held-out augmented {noun}")
+            yield Stage("held_out", name, held_out, "choose how to train")
+            for queries in rounds:
+                number += 1
+                yield from self._round(number, queries, left, noun)
+                left -= min(left, queries)
         if self.measure:
             measure = self.measure.upper()
             why = "make soft labels"
@@ -222,18 +253,16 @@ class BudgetPlan:
         why = f"take the place of {noun}s; {measured:,} of them {verb} the student's agreement"
         yield Stage("pseudo_samples", "pseudo samples", self.pseudo_samples, why)
 
-    def _rounds(self, noun: str) -> Iterator[Stage]:
-        left = self.training_images
+    def _round(self, number: int, queries: int, left: int, noun: str) -> Iterator[Stage]:
+        """Yields the stages of a round, which queries the images that are left before others."""
         last = len(self.rounds)
-        for number, queries in enumerate(self.rounds, 1):
-            clean = min(left, queries)
-            left -= clean
-            chosen = number > 1
-            suffix = f", round {number} of {last}" if last > 1 else ""
-            why = f"the {noun}s that proxies are least sure about" if chosen else "a random sample"
-            if clean == self.training_images:
-                why = f"the class of each {noun}"
-            yield Stage("round", f"{noun_for(clean, 'decision')}{suffix}", clean, why)
-            why = "where proxies are least sure" if chosen else f"classes between the {noun}s"
-            name = noun_for(queries - clean, f"augmented {noun}")
-            yield Stage("round", f"{name}{suffix}", queries - clean, why)
+        clean = min(left, queries)
+        chosen = number > 1 and self.strategy == "auto"
+        suffix = f", round {number} of {last}" if last > 1 else ""
+        why = f"the {noun}s that proxies are least sure about" if chosen else "a random sample"
+        if clean == self.training_images:
+            why = f"the class of each {noun}"
+        yield Stage("round", f"{noun_for(clean, 'decision')}{suffix}", clean, why)
+        why = "where proxies are least sure" if chosen else f"classes between the {noun}s"
+        name = noun_for(queries - clean, f"augmented {noun}")
+        yield Stage("round", f"{name}{suffix}", queries - clean, why)

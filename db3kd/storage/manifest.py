@@ -35,6 +35,10 @@ CHANGED_TEACHERS = "changed_teachers"
 """Entry that lists the teachers with which the run was continued: fingerprint and class names of
 each. The last one is the current teacher (changed_teachers.py)."""
 
+LARGER_BUDGETS = "larger_budgets"
+"""Entry that lists the larger budgets with which a distillation was continued: the budget of each,
+and the queries that it added to the plan (pipelines/distillation/larger_budget.py)."""
+
 LOST = "lost_answers"
 """Entry that counts queries that were sent again, because an answer may have been lost."""
 
@@ -54,6 +58,7 @@ _LISTS = {
     CONSISTENCY: ("asked",),
     SURROGATES: ("queries",),
     CHANGED_TEACHERS: (),
+    LARGER_BUDGETS: ("budget", "held_out_augmented"),
 }
 """Lists that a manifest may have, and the counts in each of their entries."""
 

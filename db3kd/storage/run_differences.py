@@ -34,6 +34,14 @@ _FIXED_BUDGET = (
 )
 """What a user can do who wants another budget."""
 
+_DISTILLATION_BUDGET = "settings.plan.budget"
+
+_SMALLER_BUDGET = (
+    "; a run cannot be continued with a smaller budget: pass the old one or a larger one, or start "
+    "another run in another folder, which pays for its answers anew"
+)
+"""The same for a distillation, which accepts larger budgets."""
+
 _LATER_CAUSES = ("settings.plan.held_out", "settings.plan.pseudo_held_out", "settings.surrogate")
 """Further ones, which may themselves follow from one of `_CAUSES`."""
 
@@ -156,7 +164,7 @@ def describe_differences(differences: Sequence[Difference]) -> str:
     if not found.keys().isdisjoint(TEACHER):
         text += _SAME_TEACHER
     if "data" not in found and not found.keys().isdisjoint(_BUDGETS) and len(names) == 1:
-        return text + _FIXED_BUDGET
+        return text + (_SMALLER_BUDGET if _DISTILLATION_BUDGET in found else _FIXED_BUDGET)
     if "data" not in found:
         return f"{text}; pass what the run was started with, or start another run in another folder"
     return (

@@ -274,6 +274,16 @@ class RunFolder:
         self.manifest[key] = [*self.manifest.get(key, []), plain(entry)]
         self._write_manifest()
 
+    def reopen_finished(self, key: str, entry: Mapping[str, Any]) -> None:
+        """Appends an entry by which a run, finished or not, has more to do.
+
+        Args:
+            key: Name of the list.
+            entry: The entry.
+        """
+        self.manifest["state"] = "running"
+        self.note(key, entry)
+
     def write_shard(self, position: int, table: "pyarrow.Table") -> Path:
         """Commits a shard, which survives a crash as soon as this returns.
 

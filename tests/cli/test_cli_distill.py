@@ -136,19 +136,19 @@ def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
     assert CountingTeacher.asked - before == spent
     assert f"answered   {spent + before - first} queries; the run is finished" in again
     assert _without_answered(again) == _without_answered(printed)
-    refused = Result(*asked(*DIGITS, "--out", out, "--resume", budget=700))
+    refused = Result(*asked(*DIGITS, "--out", out, "--resume", budget=500))
     assert (refused.code, refused.out) == (1, ""), "no plan that looks accepted"
     assert (
-        "different run: settings.plan.budget: was 600, is 700 (--budget); the budget of a run is "
-        "fixed, because it decides which queries are sent: continue with the old one, or start "
-        "another run in another folder, which pays for its answers anew"
+        "different run: settings.plan.budget: was 600, is 500 (--budget); a run cannot be "
+        "continued with a smaller budget: pass the old one or a larger one, or start another run "
+        "in another folder, which pays for its answers anew"
     ) in refused.err
     message = fail(*asked(*DIGITS, "--out", out, "--resume", "--strategy", "bd"))
     assert 'run: settings.plan.strategy: was "auto", is "bd" (--strategy); pass what' in message
 
 
 @pytest.mark.parametrize(
-    ("options", "budget"), [(DIGITS, 600), ((*DIGITS, "--strategy", "bd"), 600), ((), 200)]
+    ("options", "budget"), [(DIGITS, 600), ((*DIGITS, "--strategy", "bd"), 600), ((), 300)]
 )
 def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, budget):
     out = tmp_path / "run"
@@ -177,8 +177,8 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
     other = ("--image-shape", "1,8,8", "--classes", 10)
     refused = fail(*dry_run(*other, teacher=f"{TEACHERS}:striped"))
     assert "holds a different run: " in refused and "teacher: was " in refused
-    refused = fail(*dry_run(budget=budget + 100))
-    assert f"settings.plan.budget: was {budget}, is {budget + 100} (--budget)" in refused
+    refused = fail(*dry_run(budget=budget - 100))
+    assert f"settings.plan.budget: was {budget}, is {budget - 100} (--budget)" in refused
     assert contents() == before and CountingTeacher.asked - started == paid
     continued = succeed(*asked(*options, "--out", out, "--resume", budget=budget))
     assert f"answered   {paid} of these queries, which are not sent again; at most " in continued

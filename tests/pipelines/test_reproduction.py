@@ -20,7 +20,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.labelling.sample_choice import draw_images
 from db3kd.pipelines.distillation import report as distill_report
 from db3kd.pipelines.distillation.reproduction import (
-    command_line,
+    command_lines,
     described_data,
     reproduction,
 )
@@ -119,14 +119,14 @@ def test_a_report_states_how_the_command_line_drew_its_images(tmp_path):
 )
 def test_the_command_depends_on_no_machine_and_no_earlier_run(given, shown):
     steps = 900 if "time-limit" in given else None
-    assert command_line(given.split(), steps) == shown
-    assert command_line(["db3kd", "my data"], None) == "db3kd 'my data'"
+    assert command_lines(given.split(), steps, [600]) == shown
+    assert command_lines(["db3kd", "my data"], None, [600]) == "db3kd 'my data'"
 
 
 @pytest.mark.parametrize("limit", ["--time-limit 60", "--time-limit=60"])
 def test_a_time_limit_stays_if_no_steps_take_its_place(limit):
     command = f"db3kd compare {limit} --out r"
-    assert command_line(command.split(), None) == command
+    assert command_lines(command.split(), None, [600]) == command
 
 
 def test_the_call_has_the_settings_that_the_run_had():

@@ -153,8 +153,8 @@ def described(was: dict, now: dict) -> str:
     [
         (
             {"plan": PLAN, "choosing": CHOOSING},
-            {"plan": PLAN | {"budget": 700, "rounds": (95, 580)}, "choosing": CHOOSING},
-            "settings.plan.budget: was 600, is 700 (budget=)",
+            {"plan": PLAN | {"budget": 500, "rounds": (95, 380)}, "choosing": CHOOSING},
+            "settings.plan.budget: was 600, is 500 (budget=)",
         ),
         (
             {"plan": PLAN, "choosing": CHOOSING},
@@ -197,6 +197,8 @@ def described(was: dict, now: dict) -> str:
 def test_a_message_lists_what_was_changed_and_not_what_follows(was, now, listed):
     if listed.endswith(("(budget=)", "(queries=)")) and ";" not in listed:
         advice = "the budget of a run is fixed, because it decides which queries are sent"
+        if "plan" in was:
+            advice = "a run cannot be continued with a smaller budget: pass the old one or a larger"
         assert described(was, now).startswith(f"{listed}; {advice}")
         return
     advice = "pass what the run was started with, or start another run in another folder"

@@ -220,6 +220,7 @@ def _distill_from_teacher(
             test=test,
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
+            grow=True,
         )
         # A refused run is refused before a plan that looks accepted.
         answered = (
@@ -288,13 +289,11 @@ def _print_answered(prepared: "PreparedDistillation", run: Path, answered: int) 
         run: Its folder.
         answered: The number of answered queries.
     """
-    from db3kd.pipelines.distillation.prepared import nothing_left_to_ask
-
     print_answered(
         answered,
         prepared.plan.queries,
         prepared.price_per_1000,
-        finished=nothing_left_to_ask(run, answered),
+        finished=prepared.is_answered(run, answered),
     )
 
 

@@ -199,7 +199,12 @@ class SpendingOptions(OptionSet):
 
     budget: Annotated[
         int | None,
-        typer.Option("--budget", min=1, help="Maximum number of queries.", rich_help_panel=COMMON),
+        typer.Option(
+            "--budget",
+            min=1,
+            help="Maximum number of queries. With --resume, distill accepts a larger one.",
+            rich_help_panel=COMMON,
+        ),
     ] = None
     dry_run: Annotated[
         bool,

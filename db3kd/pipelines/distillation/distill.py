@@ -125,7 +125,8 @@ def distill(
             a teacher of tables (see `db3kd.data.arguments.ImagesLike`), without or with labels.
             They need not be the teacher's training images, and their labels have no effect. None
             makes pseudo samples instead.
-        budget: Maximum number of queries, held-out images included.
+        budget: Maximum number of queries, held-out images included. With `resume`, a larger one
+            than before continues a run of the strategies "auto", "augmented" and "decisions".
         student: A name for `db3kd.build_model`, a network (a copy is trained), or a function or
             class that makes one: without arguments, or of (image_shape, classes) if it needs
             arguments. By default a small network for the shape of the images.
@@ -177,6 +178,7 @@ def distill(
         test=test,
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
+        grow=True,
     )
     if out is not None:
         check_resumable(out, resume, ANSWERS.format)

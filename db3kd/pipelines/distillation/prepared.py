@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from db3kd.labelling.labels import LABELS
 from db3kd.labelling.runs.run_identity import DECISIONS
 from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
 from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distillation.larger_budget import (
+    check_larger_budgets,
+    plans_of_run,
+    stored_budgets,
+)
 from db3kd.pipelines.inputs import (
     check_images,
     check_plain_arguments,
@@ -48,31 +54,43 @@ class PreparedDistillation(PreparedRun):
 
     Attributes:
         plan: How the budget is divided.
+        begun: How the budget was divided with which the run was started; the plan itself, unless
+            the run is continued with a larger budget.
         features: The features of a table, or None.
         class_names: Names of the classes, or None.
     """
 
     plan: BudgetPlan
+    begun: BudgetPlan
     features: Features | None
     class_names: Sequence[str] | None
 
+    @property
+    def choosing(self) -> dict[str, Any] | None:
+        """What proxies that choose images depend on; None if the run has no proxies.
+
+        What they choose is queried, so a resumed run must use the same proxies.
+        """
+        if not self.proxies.count:
+            return None
+        return {
+            "proxy": self.proxies.name,
+            "proxies": self.proxies.count,
+            "training": self.settings.training,
+            "learning_rates": self.settings.learning_rates,
+            "time_limit": self.settings.time_limit,
+        }
+
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with the stored one."""
-        settings = self.settings
-        plan = asdict(self.plan)
+        plan = asdict(self.begun)
         plan.pop("classes")  # an entry of every manifest
+        plan.pop("further")  # an entry of its own
         entries: dict[str, Any] = {"plan": plan}
-        if self.proxies.count and len(self.plan.rounds) > 1:
-            # Proxies choose what is queried, so a resumed run must use the same proxies.
-            entries["choosing"] = {
-                "proxy": self.proxies.name,
-                "proxies": self.proxies.count,
-                "training": settings.training,
-                "learning_rates": settings.learning_rates,
-                "time_limit": settings.time_limit,
-            }
-        if self.plan.label_queries:
-            entries["labelling"] = label_settings(self.plan, settings.training.seed)
+        if len(self.begun.rounds) > 1 and self.choosing is not None:
+            entries["choosing"] = self.choosing
+        if self.begun.label_queries:
+            entries["labelling"] = label_settings(self.begun, self.settings.training.seed)
         if self.class_names is not None:
             entries[CLASS_NAMES] = self.class_names
         return self.manifest_with(entries)
@@ -85,14 +103,19 @@ class PreparedDistillation(PreparedRun):
 
         Args:
             out: The run folder.
+
+        Raises:
+            ValueError: If proxies of other settings have begun to choose images.
         """
         manifest = self.manifest()
-        if holds_run(out) and self._images_chosen(out):
+        first = len(self.begun.rounds)
+        if holds_run(out) and self._images_chosen(out, 1, first):
             stored = begun_with(out, ANSWERS.format)
             if "choosing" in stored:
                 manifest["settings"]["choosing"] = stored["choosing"]
             else:
                 manifest["settings"].pop("choosing", None)
+        check_larger_budgets(out, self.plan, self.choosing, partial(self._images_chosen, out))
         return manifest
 
     def count_checks(self, out: Path, checks: int) -> int:
@@ -106,11 +129,21 @@ class PreparedDistillation(PreparedRun):
             return 0
         answered = answered_in_distill_run(out)
         _, labels, _ = answer_folders(out)
-        finished = nothing_left_to_ask(out, answered) or is_finished(labels)
-        if finished or answered >= self.plan.queries:
+        measured = not self.plan.further and is_finished(labels)
+        if self.is_answered(out, answered) or measured or answered >= self.plan.queries:
             return 0
         decided = answers_in_stage(labels, LABELS, DECISIONS)  # before distances are measured
         return min(checks, count_answers(out, ANSWERS) + len(decided))
+
+    def is_answered(self, out: Path, answered: int) -> bool:
+        """Returns whether the run in `out` is finished, and its budget is not increased.
+
+        Args:
+            out: The run folder.
+            answered: From `count_answered`.
+        """
+        grows = bool(self.plan.further) and answered < self.plan.queries
+        return not grows and nothing_left_to_ask(out, answered)
 
     def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
         """Yields the runs of the distillation that a resumed one may find in `out`.
@@ -122,9 +155,9 @@ class PreparedDistillation(PreparedRun):
         yield ExpectedRun(out, ANSWERS, self.resumed_manifest(out))
         _, labels, samples = answer_folders(out)
         training, plan = self.settings.training, self.plan
-        if plan.label_queries and holds_run(labels):
+        if self.begun.label_queries and holds_run(labels):
             images = self.training_images()
-            yield expected_distances(self.teacher, images, plan, training.seed, labels)
+            yield expected_distances(self.teacher, images, self.begun, training.seed, labels)
         if plan.pseudo_samples and holds_run(samples):
             settings = sample_settings(plan, training, samples)
             yield expected_samples(samples, self.teacher, settings)
@@ -139,9 +172,10 @@ class PreparedDistillation(PreparedRun):
         assert self.images is not None  # distances are measured for images
         return self.images.subset(self.order()[: self.plan.training_images])
 
-    def _images_chosen(self, out: Path) -> bool:
+    def _images_chosen(self, out: Path, first: int, stop: int) -> bool:
+        """Returns whether proxies have chosen the images of some rounds."""
         log = ChoiceLog(out)
-        return all(log.holds(number) for number in range(1, len(self.plan.rounds)))
+        return all(log.holds(number) for number in range(first, stop))
 
     def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
         """Returns how many queries of the run in `out` are answered; 0 without a run.
@@ -175,8 +209,23 @@ def prepare_distillation(
     test: ImagesLike | None = None,
     price_per_1000: float | None = None,
     rare_classes: bool = False,
+    grow: bool = False,
 ) -> PreparedDistillation:
     """Checks and converts the arguments of `distill`, without a query.
+
+    Args:
+        teacher: See `distill`.
+        images: See `distill`.
+        budget: See `distill`.
+        student: See `distill`.
+        strategy: See `distill`.
+        settings: See `distill`.
+        out: See `distill`.
+        resume: See `distill`.
+        test: See `distill`.
+        price_per_1000: See `distill`.
+        rare_classes: See `distill`.
+        grow: Whether the run in `out` may be continued with a larger budget.
 
     Raises:
         TypeError: As `distill`.
@@ -185,14 +234,18 @@ def prepare_distillation(
     settings = check_plain_arguments(settings, price_per_1000, out, resume)
     check_rare_classes(rare_classes, images)
     teacher, image_set = convert_inputs(teacher, images, test)
-    plan = plan_budget(
-        budget,
-        teacher.classes,
-        None if image_set is None else len(image_set),
-        strategy,
+    noun = input_noun(teacher.image_shape)
+    count = None if image_set is None else len(image_set)
+    make_plan = partial(
+        plan_budget,
+        classes=teacher.classes,
+        images=count,
+        strategy=strategy,
         held_out=settings.held_out,
-        noun=input_noun(teacher.image_shape),
+        noun=noun,
     )
+    growing = Path(out) if grow and resume and out is not None else None
+    begun, plan = plans_of_run(make_plan, budget, growing, strategy, count, noun)
     if plan.pseudo_samples:
         image_set = None
     if image_set is not None:
@@ -215,6 +268,7 @@ def prepare_distillation(
         teacher=teacher,
         images=image_set,
         plan=plan,
+        begun=begun,
         student=made,
         proxies=proxies,
         settings=settings,
@@ -231,9 +285,11 @@ def prepare_distillation(
 def answered_in_distill_run(folder: Path) -> int:
     """Returns the number of answers in the folder of a distillation; 0 without a run."""
     _, labels, samples = answer_folders(folder)
+    budgets = stored_budgets(folder)
+    taken_over = budgets is not None and budgets.added  # the answers in `labels`, if there are any
     return (
         count_answers(folder, ANSWERS)
-        + answered_in_label_folder(labels, totals_of_shards(labels))
+        + (0 if taken_over else answered_in_label_folder(labels, totals_of_shards(labels)))
         # Pseudo samples are not moved, and the journal of their starts is kept.
         + journaled_answers(samples)
     )

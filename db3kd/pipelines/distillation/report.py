@@ -99,7 +99,7 @@ def _asked(run: FinishedRun) -> BudgetPlan:
     """Returns the plan as one random round if no proxy could choose."""
     if run.curve or len(run.plan.rounds) < 2:
         return run.plan
-    return replace(run.plan, rounds=(sum(run.plan.rounds),))
+    return replace(run.plan, rounds=(sum(run.plan.rounds),), further=())
 
 
 def _stages(run: FinishedRun, noun: InputNoun) -> list[ReportStage]:

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
@@ -51,12 +51,15 @@ def reproduction(
     accepted = [each["teacher"] for each in manifest.get(CHANGED_TEACHERS, [])]
     # Accepted class names leave the fingerprint of most teachers as it is.
     fingerprints = [each for each, _ in groupby([manifest["teacher"], *accepted])]
+    budgets = [plan.budget]
+    if plan.further:
+        budgets = [manifest["settings"]["plan"]["budget"], *(each.budget for each in plan.further)]
     known = {
-        "command": command_line(sys.argv, None if settings.time_limit is None else steps),
+        "command": command_lines(sys.argv, None if settings.time_limit is None else steps, budgets),
         "Python": "\n".join(
             [
                 *_names(student, manifest, images, test),
-                _call(plan, student, fixed, folder, tested=test is not None),
+                *_calls(plan, student, fixed, folder, budgets, tested=test is not None),
             ]
         ),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
@@ -80,22 +83,30 @@ _TIME_LIMIT = (
 )
 
 
-def command_line(arguments: Sequence[str], steps: int | None) -> str:
-    """Returns the command that makes a run of this process again; none if it is no command.
+def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence[int]) -> str:
+    """Returns the commands that make a run of this process again; none if it is no command.
 
     Example:
-        >>> command_line(["/bin/db3kd", "distill", "--time-limit", "60", "--resume"], 900)
-        'db3kd distill --steps 900'
+        >>> arguments = ["/bin/db3kd", "distill", "--budget", "500", "--time-limit", "60"]
+        >>> print(command_lines(arguments, 900, [100, 500]))
+        db3kd distill --steps 900 --budget 100
+        db3kd distill --steps 900 --budget 500 --resume
 
     Args:
         arguments: The arguments of the process, its program first.
         steps: The steps that take the place of a time limit; None without one.
+        budgets: The budgets of the run: the first one, and the larger ones with which it was
+            continued.
     """
     if not arguments or not arguments[0].endswith("db3kd"):
         return ""
     kept = ["db3kd"]
     rest = iter(arguments[1:])
-    left_out = {"--consistency-checks"} | ({"--time-limit"} if steps is not None else set())
+    left_out = {"--consistency-checks"}
+    if steps is not None:
+        left_out.add("--time-limit")
+    if len(budgets) > 1:
+        left_out.add("--budget")
     for each in rest:
         if each.partition("=")[0] in left_out:
             if "=" not in each:
@@ -104,7 +115,12 @@ def command_line(arguments: Sequence[str], steps: int | None) -> str:
             kept.append(each)
     if steps is not None:
         kept += ["--steps", str(steps)]
-    return shlex.join(kept)
+    if len(budgets) == 1:
+        return shlex.join(kept)
+    return "\n".join(
+        shlex.join([*kept, "--budget", str(budget), *(["--resume"] if number else [])])
+        for number, budget in enumerate(budgets)
+    )
 
 
 def described_data(images: ImageSet) -> str:
@@ -187,13 +203,18 @@ def usage(folder: Path, student: str) -> dict[str, str]:
     }
 
 
-def _call(
-    plan: BudgetPlan, student: str, settings: DistillSettings, folder: Path, *, tested: bool
-) -> str:
+def _calls(
+    plan: BudgetPlan,
+    student: str,
+    settings: DistillSettings,
+    folder: Path,
+    budgets: Sequence[int],
+    *,
+    tested: bool,
+) -> Iterator[str]:
+    """Yields the calls that make a run: one for each of its budgets."""
+    inputs = ["teacher", *(["images"] if plan.images is not None else [])]
     arguments = [
-        "teacher",
-        *(["images"] if plan.images is not None else []),
-        f"budget={plan.budget}",
         f"student={student!r}" if _has_name(student) else "student=student",
         f"strategy={plan.strategy!r}",
     ]
@@ -202,7 +223,9 @@ def _call(
     if tested:
         arguments.append("test=test")
     arguments.append(f"out={str(folder)!r}")
-    return f"db3kd.distill({', '.join(arguments)})"
+    for number, budget in enumerate(budgets):
+        given = [*inputs, f"budget={budget}", *arguments, *(["resume=True"] if number else [])]
+        yield f"db3kd.distill({', '.join(given)})"
 
 
 def _changed(settings: DistillSettings | TrainSettings, usual: Any) -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputNotFoundError
+from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import Labels
 from db3kd.models.weights import STUDENT_FILE
 from db3kd.pipelines.distill_notes import DistillNotes
@@ -18,6 +20,7 @@ from db3kd.pipelines.distillation.finished_run import (
     count_label_queries,
     count_trained_on,
 )
+from db3kd.pipelines.distillation.larger_budget import add_larger_budgets
 from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.distillation.report import write_distill_report
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS, AnswerRun
@@ -147,6 +150,9 @@ class DistillRun:
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
         run = AnswerRun(folder, prepared.teacher, augmented, order)
         run.consistency_check = self._consistency_check
+        if prepared.begun.label_queries and not plan.label_queries:
+            decisions = load_labels(self.folder / LABELS_FOLDER).decision
+            run.take_over(0, plan.held_out, torch.arange(len(decisions)) * NUMBERS, decisions)
         title = "querying the teacher"
         if plan.label_queries:  # a display of its own follows
             title = f"querying held-out {plural(prepared.noun)}"
@@ -311,6 +317,7 @@ class DistillRun:
                 "proxy": prepared.proxies.name,
                 "proxies_teach_from": LEAST_DEFAULT_STEPS,
                 "settings": prepared.settings,
+                **({"queries": prepared.plan.queries} if prepared.plan.further else {}),
             },
             lambda: steps_within(
                 limit,
@@ -328,7 +335,13 @@ class DistillRun:
     def _open(self, resume: bool) -> RunFolder:
         prepared = self.prepared
         manifest = prepared.resumed_manifest(self.folder) if resume else prepared.manifest()
-        return RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
+        folder = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
+        try:
+            add_larger_budgets(folder, prepared.plan, prepared.choosing)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
 
 
 def _count_correct(network: nn.Module, test: ImageSet | None) -> tuple[int, int] | None:

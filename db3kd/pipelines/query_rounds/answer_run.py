@@ -114,6 +114,23 @@ class AnswerRun:
         """
         return self._stored_rows(round_number, len(self.answers), count) is not None
 
+    def take_over(self, round_number: int, first: int, rows: Tensor, decisions: Tensor) -> None:
+        """Stores answers that were paid for in another folder as those of a round.
+
+        Args:
+            round_number: The number of the round, which `ask` has not asked yet.
+            first: Number of answers before the round.
+            rows: [n] int64, the images of the round.
+            decisions: [n] int64, the teacher's classes.
+        """
+        for start, size in shard_sizes(len(rows)).items():
+            position, part = first + start, slice(start, start + size)
+            if position not in self._stored:
+                table = self._to_table(round_number, rows[part], decisions[part])
+                self.folder.write_shard(position, table)
+                self._stored[position] = Answers(self.answers.images, rows[part], decisions[part])
+                self._stored_rounds[position] = round_number
+
     def ask(
         self,
         round_number: int,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from db3kd.answers.answers import Answers
 from db3kd.answers.batches import AnsweredBatches, answered_probabilities
-from db3kd.answers.image_choice import choose_rows, held_out_rows
+from db3kd.answers.image_choice import choose_rows, further_held_out_rows, held_out_rows
 from db3kd.answers.neighbour_labels import NEIGHBOUR_TEMPERATURE
 from db3kd.arguments.images import are_equal
 from db3kd.errors import DivergedError
@@ -84,19 +84,22 @@ def ask_rounds(
     """
     seed = settings.training.seed
     check = accept_all if rare_classes else partial(_check_first_answers, run.teacher)
-    with notes.timed("asking"):
-        run.ask(
-            HELD_OUT,
-            plan.held_out + plan.held_out_augmented,
-            lambda answers: held_out_rows(answers.images, plan.held_out_augmented, seed),
-            check,
-        )
-    for number, count in enumerate(plan.rounds):
+
+    def ask_held_out(part: int, augmented: int) -> None:
+        def choose(answers: Answers) -> Tensor:
+            if part:
+                return further_held_out_rows(answers, augmented, seed, part)
+            return held_out_rows(answers.images, augmented, seed)
+
+        with notes.timed("asking"):
+            run.ask(HELD_OUT, augmented if part else plan.held_out + augmented, choose, check)
+
+    def ask_round(number: int, count: int) -> None:
         may_check = number or len(run.answers) >= FIRST_CHECKED
         if may_check and not run.holds_next(number, count):  # a stored round costs nothing
             check(run.answers.decisions)
 
-        def choose(answers: Answers, number: int = number, count: int = count) -> Tensor:
+        def choose(answers: Answers) -> Tensor:
             networks: list[nn.Module] = []
             if number and proxies.count and not are_equal(answers.training.decisions):
                 noun = input_noun(run.teacher.image_shape)
@@ -116,6 +119,14 @@ def ask_rounds(
 
         with notes.timed("asking", apart_from="choosing"):
             run.ask(number, count, partial(_timed_choice, notes, choose), check)
+
+    number = 0
+    for part, (augmented, rounds) in enumerate(plan.parts):
+        if augmented or not part:
+            ask_held_out(part, augmented)
+        for count in rounds:
+            ask_round(number, count)
+            number += 1
     if plan.rounds:  # otherwise a labelling follows, which checks its own answers
         _check_classes_differ(run.teacher, run.answers.decisions)
     return run.answers

@@ -1,0 +1,198 @@
+"""Runs that continue with a larger budget: nothing is paid for twice, and nothing is lost."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import TEACHERS, CountingTeacher, Result, succeed
+from distill_cases import QUICK, SAMPLES, TRAINING, images, teacher, weights
+from teachers_analytic import CountingTeacher as Counting
+from teachers_analytic import RaisingTeacher
+
+import db3kd
+from db3kd.pipelines import DistillResult
+from db3kd.pipelines.distillation.prepared import answered_in_distill_run
+from db3kd.pipelines.distillation.reproduction import command_lines
+from db3kd.pipelines.query_rounds.answer_run import clean_answers
+from db3kd.storage.manifest import read_manifest
+
+
+def run(out: Path, budget: int, asked: Any = None, **options: Any) -> DistillResult:
+    given: dict[str, Any] = {"student": "linear", "settings": QUICK, "resume": out.exists()}
+    given |= options
+    return db3kd.distill(asked or teacher(), images(), budget=budget, out=out, **given)
+
+
+def silent() -> RaisingTeacher:
+    """A teacher that must not be asked."""
+    return RaisingTeacher(teacher(), 0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "budgets"),
+    [
+        ("auto", (1500, 2500)),
+        ("auto", (1500, 1550, 1700)),
+        ("auto", (120, 1500, 1600)),  # the first one buys SD labels
+        ("auto", (60, 400)),  # a part of the images, then all
+        ("augmented", (500, 900)),
+        ("decisions", (60, 100)),
+    ],
+)
+def test_only_the_further_queries_are_sent_and_no_image_is_asked_about_twice(
+    strategy, budgets, tmp_path
+):
+    counting, out = Counting(teacher()), tmp_path / "run"
+
+    for budget in budgets:
+        result = run(out, budget, counting, strategy=strategy)
+
+        assert result.queries == counting.total == budget
+        assert max(counting.per_image.values()) == 1
+        assert answered_in_distill_run(out) == budget
+        assert read_manifest(out)["totals"]["queries"] == budget
+        assert read_manifest(out)["state"] == "finished"
+    again = run(out, budgets[-1], silent(), strategy=strategy)
+    assert weights(again.student).equal(weights(result.student))
+    assert again.plan == result.plan and again.paid_twice == 0
+
+
+def test_the_decisions_behind_sd_labels_become_answers_of_their_images(tmp_path):
+    out = tmp_path / "run"
+    run(out, 120)
+    run(out, 1500)
+
+    numbers, decisions = clean_answers(out)
+    assert sorted(numbers.tolist()) == list(range(SAMPLES))
+    assert decisions.equal(torch.as_tensor(teacher().decide(images().read(numbers.tolist()))))
+
+
+@pytest.mark.parametrize("budgets", [(1500, 2500), (120, 1500)])
+@pytest.mark.parametrize("answers", [0, 40, 400, 900])
+def test_a_stop_after_the_budget_was_increased_loses_nothing(budgets, answers, tmp_path):
+    first, larger = budgets
+    begun, whole, stopped = tmp_path / "begun", tmp_path / "whole", tmp_path / "stopped"
+    run(begun, first)
+    for copy in (whole, stopped):
+        shutil.copytree(begun, copy)
+    expected = run(whole, larger)
+
+    failing = RaisingTeacher(teacher(), answers)
+    with pytest.raises(Exception, match="continue"):
+        run(stopped, larger, failing)
+    assert first <= answered_in_distill_run(stopped) <= first + answers + 64
+    result = run(stopped, larger)
+
+    assert weights(result.student).equal(weights(expected.student))
+    assert result.queries == larger
+    with pytest.raises(ValueError, match=rf"^budget: expected at least {larger:,}, with which"):
+        run(stopped, first, silent())
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "larger", "refused"),
+    [
+        ({"strategy": "bd"}, 500, 600, "expected 500, with which the run was started, got 600"),
+        ({"strategy": "decisions"}, 500, 600, "has no use for more than 120 queries"),
+        ({}, 500, 400, "a run cannot be continued with a smaller budget: pass the old one"),
+    ],
+)
+def test_a_budget_that_cannot_continue_a_run_is_refused_before_a_query(
+    options, first, larger, refused, tmp_path
+):
+    run(tmp_path / "run", first, **options)
+    before = (tmp_path / "run" / "_manifest.json").read_bytes()
+    with pytest.raises(ValueError, match=refused):
+        run(tmp_path / "run", larger, silent(), **options)
+    assert (tmp_path / "run" / "_manifest.json").read_bytes() == before
+
+
+def test_sd_labels_must_be_finished_before_the_budget_is_increased(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Exception, match="continue"):
+        run(out, 120, RaisingTeacher(teacher(), 50))
+    with pytest.raises(ValueError, match=r"expected 120, .* until it is finished, got 1,500"):
+        run(out, 1500, silent())
+    run(out, 120)
+    assert run(out, 1500).queries == 1500
+
+
+def test_proxies_that_choose_stay_the_same_until_they_have_chosen(tmp_path):
+    out = tmp_path / "run"
+    run(out, 1500)
+    with pytest.raises(Exception, match="continue"):
+        run(out, 2500, RaisingTeacher(teacher(), 300))
+    other = replace(QUICK, training=replace(TRAINING, steps=18))
+
+    with pytest.raises(ValueError, match=r"settings\.choosing\.training\.steps: was 12, is 18"):
+        run(out, 2500, silent(), settings=other)
+    run(out, 2500)
+    assert run(out, 2500, silent(), settings=other).queries == 2500
+
+
+def test_another_run_is_refused_as_ever(tmp_path):
+    out = tmp_path / "run"
+    run(out, 500)
+    for options, named in (
+        ({"strategy": "augmented"}, 'strategy: was "auto", is "augmented"'),
+        ({"settings": replace(QUICK, held_out=9)}, "held_out: was 6, is 9"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            run(out, 900, silent(), **options)
+
+
+def test_a_time_limit_holds_for_the_training_of_each_budget(tmp_path):
+    settings = replace(QUICK, training=replace(TRAINING, steps=400), time_limit=0.2)
+    out = tmp_path / "run"
+    run(out, 500, settings=settings)
+    assert run(out, 900, settings=settings).queries == 900
+
+
+def test_the_command_line_plans_prices_and_reproduces_a_larger_budget(tmp_path):
+    out = tmp_path / "run"
+    counting = f"{TEACHERS}:CountingTeacher"
+    options = (
+        *("distill", "--teacher", counting, "--data", "digits", "--limit", 300),
+        *(
+            "--student",
+            "linear",
+            "--proxy",
+            "linear",
+            "--steps",
+            12,
+            "--out",
+            out,
+            "--price-per-1000",
+            1,
+        ),
+    )
+    before = CountingTeacher.asked
+    succeed(*options, "--budget", 1500)
+    assert CountingTeacher.asked - before == 1500
+
+    planned = succeed(*options, "--budget", 2500, "--resume", "--dry-run")
+    assert CountingTeacher.asked - before == 1500
+    assert "queries    at most 2,500 of 2,500, price 2.50" in planned
+    assert "answered   1,500 of these queries" in planned
+    assert "at most 1,000 are left, price 1.00" in planned
+    assert "finished" not in planned
+
+    printed = Result(*options, "--budget", 2500, "--resume")
+    assert printed.code == 0, printed.err
+    assert CountingTeacher.asked - before == 2500
+    assert "queries    2,500" in printed.out
+    report = (out / "report.md").read_text()
+    assert "budget=1500" in report and "budget=2500" in report and "resume=True" in report
+    again = succeed(*options, "--budget", 2500, "--resume", "--dry-run")
+    assert "answered   2,500 queries; the run is finished" in again
+
+
+def test_the_commands_of_a_report_repeat_each_budget():
+    arguments = ["db3kd", "distill", "--budget", "2500", "--out", "r", "--resume"]
+    assert command_lines(arguments, None, [1500, 2500]).splitlines() == [
+        "db3kd distill --out r --budget 1500",
+        "db3kd distill --out r --budget 2500 --resume",
+    ]
