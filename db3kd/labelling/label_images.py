@@ -149,7 +149,8 @@ def label(
         decision_order=order,
         check_images=out is None,
     )
-    shown = _shown_by_default(progress)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    shown = is_terminal if progress is None else progress
     if out is None:
         return _label_in_memory(job, recovered, shown)
     if len(job.index.unique()) < len(job.index):
@@ -250,12 +251,3 @@ def _label_in_memory(
     labels = kept.labels
     assert labels is not None  # an index is never empty
     return labels
-
-
-def _shown_by_default(
-    progress: ProgressListener | bool | None,
-) -> ProgressListener | bool:
-    """Returns the caller's choice, or else whether standard error is a terminal."""
-    if progress is None:
-        return sys.stderr is not None and sys.stderr.isatty()
-    return progress

@@ -20,9 +20,8 @@ from db3kd.data.image_source import NamedImages, TensorImages
 from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
-from db3kd.labelling.image_decisions import DecisionOrder, decide_images
+from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder, decide_images
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.runs.run_identity import DECISIONS
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
@@ -263,9 +262,7 @@ class _Counter:
     def __init__(self, progress: ProgressListener | None) -> None:
         self._progress = progress
         self._queries = 0
-        self._samples = 0
-        self._distance_sum = 0.0
-        self._distances = 0
+        self._labelled = Totals()
 
     def add_queries(self, answered: int) -> None:
         self._queries += answered
@@ -279,12 +276,8 @@ class _Counter:
             self.add_queries(answers)
 
     def add_chunk(self, labels: Labels) -> None:
-        self._samples += len(labels)
-        measured = labels.measured_distances
-        self._distance_sum += measured.sum().item()
-        self._distances += len(measured)
+        self._labelled.add(labels)
         if self._progress is not None:
             self._progress.update(
-                samples=self._samples,
-                mean_distance=self._distance_sum / self._distances if self._distances else None,
+                samples=self._labelled.samples, mean_distance=self._labelled.mean_distance
             )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentError
+from db3kd.extras import import_extra
 from db3kd.labelling.targets import other_classes
 from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import write_atomically
@@ -92,14 +93,11 @@ class Labels:
         _check("decision", self.decision, (n,), torch.int64)
         _check("distances", self.distances, (n, classes), torch.float32)
         _check("queries", self.queries, (n, classes), torch.int64)
-        if self.label is not None:
-            _check("label", self.label, (n,), torch.int64)
-        if self.searched is not None:
-            _check("searched", self.searched, (n, classes), torch.bool)
+        _check("label", self.label, (n,), torch.int64)
+        _check("searched", self.searched, (n, classes), torch.bool)
         for count, distances in self.snapshots.items():
             _check(f"snapshots[{count}]", distances, (n, classes), torch.float32)
-        if self.soft_labels is not None:
-            _check("soft_labels", self.soft_labels, (n, classes), torch.float32)
+        _check("soft_labels", self.soft_labels, (n, classes), torch.float32)
         if len(self.status) != n or not set(self.status) <= set(STATUSES):
             raise ArgumentError(
                 "status",
@@ -224,10 +222,7 @@ class Labels:
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas: pip install pandas") from error
+        pandas = import_extra("pandas", "data", "to_pandas")
         measured = self.distances.masked_fill(~self.targets, torch.inf)
         nearest = measured.min(1)
         columns = {
@@ -266,8 +261,10 @@ def _concat_optional(tensors: list[Tensor | None]) -> Tensor | None:
     return torch.cat(present) if present else None
 
 
-def _check(name: str, tensor: Tensor, shape: tuple[int | str, ...], dtype: torch.dtype) -> None:
-    if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+def _check(
+    name: str, tensor: Tensor | None, shape: tuple[int | str, ...], dtype: torch.dtype
+) -> None:
+    if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != dtype):
         expected = ", ".join(map(str, shape))
         raise ArgumentError(
             name, f"expected [{expected}] {dtype}, got {list(tensor.shape)} {tensor.dtype}"

@@ -135,11 +135,7 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
 
 
 def describe_format(format: str) -> str:
-    """Describes the kind of a run by the command that makes it.
-
-    Args:
-        format: The format in its manifest, such as "db3kd labels 3".
-    """
+    """Describes the kind of a run by its format, such as "db3kd labels 3"."""
     kind = format.removeprefix("db3kd ").rpartition(" ")[0]
     return _KINDS.get(kind, f"a run of another kind ({format})")
 
@@ -150,12 +146,7 @@ def is_finished(path: str | Path) -> bool:
 
 
 def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
-    """Returns a text that identifies the run of a manifest.
-
-    Args:
-        content: The manifest.
-        apart_from: Entries that are left out, such as `settings.source.data`.
-    """
+    """Returns a text that identifies the run of a manifest, without the entries `apart_from`."""
     entries = dict(entries_of(plain(content)))
     return json.dumps(
         {name: value for name, value in entries.items() if name not in apart_from}, sort_keys=True
@@ -164,10 +155,6 @@ def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
 
 def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
     """Checks the entries that readers of a run folder rely on.
-
-    Args:
-        path: Run folder, for error messages.
-        content: Its manifest.
 
     Raises:
         ValueError: An entry is missing or invalid.

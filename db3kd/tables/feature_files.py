@@ -62,10 +62,6 @@ def read_features(path: Path) -> tuple[list[Feature], bool]:
 def parse_features(content: Any, where: str) -> tuple[list[Feature], bool]:
     """Returns the features that the content of a file describes; see `read_features`.
 
-    Args:
-        content: The content, of JSON types.
-        where: The beginning of error messages.
-
     Raises:
         ValueError: If the content does not describe features.
     """
