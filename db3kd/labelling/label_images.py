@@ -12,7 +12,7 @@ from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_files import load_labels
-from db3kd.labelling.label_job import LabelJob, LabelStore
+from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.planned_run import RunExecution, plan_run
@@ -175,7 +175,7 @@ def label_chunks(
     *,
     index: IndexLike | None = None,
     progress: ProgressListener | bool | None = None,
-    folder: LabelStore | None = None,
+    folder: RunFolder | None = None,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
     rare_classes: bool = False,
@@ -212,7 +212,7 @@ def label_chunks(
     check_progress(progress)
     if folder is not None:
         advice = "to label into the folder of a path, use db3kd.label(..., out=)"
-        check_type(folder, LabelStore, "folder", "an open run folder or None", advice)
+        check_type(folder, RunFolder, "folder", "an open run folder or None", advice)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -226,9 +226,9 @@ def label_chunks(
 
 
 def _chunks(
-    job: LabelJob, folder: LabelStore | None, progress: ProgressListener | bool | None
+    job: LabelJob, folder: RunFolder | None, progress: ProgressListener | bool | None
 ) -> Iterator[Labels]:
-    before = add_up(folder) if isinstance(folder, RunFolder) else Totals()
+    before = Totals() if folder is None else add_up(folder)
     with job.shown(progress, before) as listener:
         for _, labels in job.run(folder, listener):
             yield labels

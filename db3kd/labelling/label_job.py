@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
 from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder, decide_images
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
@@ -30,21 +30,12 @@ from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.session import AnswerJournal, SearchTask
+from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 
-
-@runtime_checkable
-class LabelStore(Protocol):
-    """Keeps the paid answers and labels of a labelling: a `RunFolder`, or `Recovered` in memory."""
-
-    def has_shard(self, position: int) -> bool:
-        """Whether the chunk at this position is finished."""
-        ...
-
-    def journal(self, of: int | str, classes: int) -> AbstractContextManager[AnswerJournal | None]:
-        """The journal of the chunk at a position, or of a stage that all chunks depend on."""
-        ...
+LabelStore = RunFolder | Recovered
+"""What keeps the paid answers and labels of a labelling, on disk or in memory."""
 
 
 @dataclass(frozen=True)

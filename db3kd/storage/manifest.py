@@ -180,7 +180,8 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
             and all(type(entry.get(key)) is int and entry[key] >= 0 for key in counts)
             for entry in entries
         ):
-            raise InputError(f"{file}: entry {name}: expected a list of entries with {counts}")
+            named = f" with the count {counts[0]}" if counts else ""
+            raise InputError(f"{file}: entry {name}: expected a list of entries{named}")
 
 
 def queries_in_flight(manifest: Mapping[str, Any]) -> int:

@@ -10,8 +10,7 @@ import numpy as np
 
 from db3kd.extras import import_extra
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, unreadable
-from db3kd.teachers.remote.json_body import json_encoder
+from db3kd.teachers.remote.http import HttpClient, json_encoder, max_answer_bytes, unreadable
 from db3kd.teachers.remote.open_inference_tensors import (
     ModelAddress,
     input_tensor,

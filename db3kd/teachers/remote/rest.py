@@ -23,8 +23,13 @@ from db3kd.errors import ArgumentError
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.event_loop import EventLoopThread
-from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, split_url, unreadable
-from db3kd.teachers.remote.json_body import json_encoder
+from db3kd.teachers.remote.http import (
+    HttpClient,
+    json_encoder,
+    max_answer_bytes,
+    split_url,
+    unreadable,
+)
 from db3kd.teachers.remote.png_images import as_png_texts, png_steps
 from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.request_settings import RequestSettings
