@@ -79,18 +79,10 @@ class LabelJob:
         decision_order: DecisionOrder | None = None,
         check_images: bool = True,
     ) -> "LabelJob":
-        """Checks the arguments of a labelling.
+        """Checks the arguments of a labelling: those of `db3kd.label`, with a network as surrogate.
 
-        Args:
-            teacher: See `db3kd.label`.
-            images: See `db3kd.label`.
-            settings: See `db3kd.label`.
-            index: See `db3kd.label`.
-            concurrent_chunks: See `db3kd.label`.
-            surrogate: The surrogate's network, or None.
-            decision_order: See `LabelJob`.
-            check_images: Whether to read all images of a set, to find an invalid one. A caller that
-                reads them anyway can find it in the same pass.
+        All images of a set are read, to find an invalid one, unless `check_images` is False: a
+        caller that reads them anyway can find it in the same pass.
         """
         settings = LabelSettings() if settings is None else settings
         check_type(settings, LabelSettings, "settings", "LabelSettings")

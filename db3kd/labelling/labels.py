@@ -3,9 +3,9 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ FORMAT_KEY = b"db3kd.format"
 
 _TEMPERATURE_KEY = b"db3kd.soft_label_temperature"
 _SNAPSHOT = re.compile(r"distances_at_(\d+)")
+_TENSORS = ("index", "decision", "distances", "queries", "label", "soft_labels", "searched")
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,20 +169,19 @@ class Labels:
                 raise ArgumentError(
                     "parts", f"expected {first._layout()} in every part, got {part._layout()}"
                 )
-        return cls(
-            index=torch.cat([part.index for part in parts]),
-            decision=torch.cat([part.decision for part in parts]),
-            distances=torch.cat([part.distances for part in parts]),
-            queries=torch.cat([part.queries for part in parts]),
+        columns: Any = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in _TENSORS
+            if getattr(first, name) is not None  # then it is in all parts
+        }
+        return replace(
+            first,
+            **columns,
             status=[status for part in parts for status in part.status],
-            label=_concat_optional([part.label for part in parts]),
             snapshots={
                 count: torch.cat([part.snapshots[count] for part in parts])
                 for count in first.snapshots
             },
-            soft_labels=_concat_optional([part.soft_labels for part in parts]),
-            searched=_concat_optional([part.searched for part in parts]),
-            soft_label_temperature=first.soft_label_temperature,
         )
 
     def save(self, path: str | Path) -> None:
@@ -254,11 +254,6 @@ class Labels:
             f"snapshots at {sorted(self.snapshots)}, {soft}, "
             f"{'some' if self.searched is not None else 'all'} classes searched"
         )
-
-
-def _concat_optional(tensors: list[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(present) if present else None
 
 
 def _check(
