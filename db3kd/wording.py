@@ -139,6 +139,21 @@ def plain_number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def shortened(values: Iterable[object], most: int = 10) -> str:
+    """Writes the first values of a list, with an ellipsis if there are more.
+
+    Example:
+        >>> shortened([3, 1, 4, 1], most=3)
+        '3, 1, 4, …'
+
+    Args:
+        values: The values.
+        most: Maximum number of values to write.
+    """
+    texts = [str(value) for value in values]
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
+
+
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """Returns the end of an error's message that suggests a known name; empty if none is similar.
 

@@ -165,7 +165,7 @@ def check_images(
     return images
 
 
-def check_device(device: str | torch.device, name: str = "device") -> torch.device:
+def check_device(device: str | torch.device) -> torch.device:
     """Checks the name of a device and returns the device.
 
     Raises:
@@ -173,12 +173,12 @@ def check_device(device: str | torch.device, name: str = "device") -> torch.devi
         ValueError: If torch knows no such device.
     """
     if not isinstance(device, str | torch.device):
-        raise ArgumentTypeError(name, f'expected text such as "cuda:0", got {brief(device)}')
+        raise ArgumentTypeError("device", f'expected text such as "cuda:0", got {brief(device)}')
     try:
         return torch.device(device)
     except RuntimeError:
         problem = f'expected "cpu", "cuda" or "cuda:<n>", got {device!r}'
-        raise ArgumentError(name, problem) from None
+        raise ArgumentError("device", problem) from None
 
 
 def check_dense(images: Tensor, name: str = "images") -> None:

@@ -154,11 +154,6 @@ def check_not_negative(value: float, name: str) -> float:
     return float(value)
 
 
-def check_price(value: float, name: str = "price_per_1000") -> float:
-    """Checks a price as `check_not_negative` does, and returns it as a float."""
-    return check_not_negative(value, name)
-
-
 def check_seed(value: int, name: str = "seed", bits: int = SEED_BITS) -> int:
     """Checks a seed, and returns it as an int.
 

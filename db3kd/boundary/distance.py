@@ -1,5 +1,7 @@
 """Sample distance (SD) and boundary distance (BD): searches along rays to known images."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -80,36 +82,28 @@ def boundary_distance(
     boundary = sample_distance(pairs, rays, snapshots)
     if surrogate is not None:
         rays = surrogate.best_rays(pairs, rays, boundary.distance)
-
-    def shrink(rays: Rays, low: Tensor, radius: Tensor) -> Search[Tensor]:
-        return bisect(
-            pairs,
-            rays,
-            boundary,
-            low=low,
-            radius=radius,
-            absolute=absolute,
-            relative=relative,
-            query_batch_size=query_batch_size,
-            budget=budget,
-        )
-
+    shrink = partial(
+        bisect,
+        pairs,
+        boundary=boundary,
+        absolute=absolute,
+        relative=relative,
+        query_batch_size=query_batch_size,
+        budget=budget,
+    )
     reached = boundary.distance.nan_to_num(posinf=0)
-    yield from shrink(rays, torch.zeros_like(reached), reached / 2)
+    yield from shrink(rays, low=torch.zeros_like(reached), radius=reached / 2)
     for _ in range(mixup_rounds):
-        mixed = _mixed_rays(pairs, rays, boundary)
-        # If all rays miss at this radius, the pair has too little to gain and is done.
-        first = boundary.distance * (1 - relative / 2)
-        yield from shrink(mixed, boundary.distance * (1 - _MAX_GAIN), first)
+        mixtures = rays.ends[rays.end_of] * _END_SHARE
+        mixtures += boundary.points[rays.pair_of] * (1 - _END_SHARE)
+        numbers = torch.arange(len(rays), device=rays.pair_of.device)
+        yield from shrink(
+            Rays.towards(pairs, mixtures, rays.pair_of, numbers),
+            low=boundary.distance * (1 - _MAX_GAIN),
+            # If all rays miss at this radius, the pair has too little to gain and is done.
+            radius=boundary.distance * (1 - relative / 2),
+        )
     return boundary
-
-
-def _mixed_rays(pairs: Pairs, rays: Rays, boundary: Boundary) -> Rays:
-    """Returns a ray for each ray, to the mixture of its end and its pair's best point."""
-    ends = rays.ends[rays.end_of] * _END_SHARE
-    ends += boundary.points[rays.pair_of] * (1 - _END_SHARE)
-    numbers = torch.arange(len(rays), device=rays.pair_of.device)
-    return Rays.towards(pairs, ends, rays.pair_of, numbers)
 
 
 def _first_rays(rays: Rays) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,31 +28,17 @@ class Directions:
     frequencies: int | None
     image_shape: tuple[int, ...]
 
-    def basis(self, device: torch.device) -> "Basis":
-        """Returns the basis in which the directions have their coefficients."""
+    def arguments(self, device: torch.device) -> dict[str, Any]:
+        """Returns the arguments of the probe ops that select this distribution."""
         if self.frequencies is None:
-            return Basis()
+            return {"noise": self.noise}
         channels, height, width = self.image_shape
-        return Basis(
-            dct_basis(min(self.frequencies, height), height, device),
-            dct_basis(min(self.frequencies, width), width, device),
-            channels,
-        )
-
-
-@dataclass(frozen=True)
-class Basis:
-    """A separable basis of each channel, as the probe ops take it.
-
-    Attributes:
-        rows: `[h, H] float32` with orthonormal rows; None if directions are drawn pixel by pixel.
-        columns: `[w, W] float32`, likewise.
-        channels: The channels of an image of `channels * H * W` values.
-    """
-
-    rows: Tensor | None = None
-    columns: Tensor | None = None
-    channels: int = 1
+        return {
+            "noise": self.noise,
+            "row_basis": dct_basis(min(self.frequencies, height), height, device),
+            "column_basis": dct_basis(min(self.frequencies, width), width, device),
+            "channels": channels,
+        }
 
 
 def probe_normals(
@@ -89,7 +76,7 @@ def probe_normals(
         `[n, D] float32`, unit vectors towards the side that meets the criterion; zeros for a pair
         without an answer.
     """
-    basis = directions.basis(boundary.points.device)
+    drawn = {"seed": seed, **directions.arguments(boundary.points.device)}
     counters = pairs.counters(chosen, round_number)
     decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
     allowed, pairs_per_batch = allowed.clamp(0, count), max(1, query_batch_size // count)
@@ -103,14 +90,10 @@ def probe_normals(
             boundary.points[here],
             step[batch],
             counters[batch],
-            seed=seed,
             count=count,
-            noise=directions.noise,
-            row_basis=basis.rows,
-            column_basis=basis.columns,
-            channels=basis.channels,
             lower=pairs.bounds[0],
             upper=pairs.bounds[1],
+            **drawn,
         )
         asked = None
         if total < len(probes):
@@ -132,12 +115,8 @@ def probe_normals(
         pairs.criterion_class[chosen],
         counters,
         targeted=pairs.targeted,
-        seed=seed,
-        noise=directions.noise,
-        row_basis=basis.rows,
-        column_basis=basis.columns,
-        channels=basis.channels,
         components=boundary.points.shape[1],
+        **drawn,
     )
 
 

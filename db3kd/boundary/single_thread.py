@@ -3,26 +3,14 @@
 The sums of a matrix product may be rounded in another order if more threads compute it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Lets PyTorch compute on one thread inside a `with` block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
@@ -37,11 +25,15 @@ def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[R
     Returns:
         The results, in the order of the parts.
     """
-    threads = min(torch.get_num_threads(), len(parts))
-    # A new thread of PyTorch takes the number of threads that was set last, so the old number is
-    # set again only when all of them have started.
-    with _one_thread():
+    before = torch.get_num_threads()
+    threads = min(before, len(parts))
+    torch.set_num_threads(1)
+    try:
         if threads < 2:
             return [work(part) for part in parts]
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, parts))
+    finally:
+        # A new thread of PyTorch takes the number of threads that was set last, so the old number
+        # is set again only when all of them have started.
+        torch.set_num_threads(before)

@@ -68,11 +68,10 @@ class StartingPoints:
             raise ArgumentError(
                 "count", f"expected at least 1 starting point per pair, got {count}"
             )
-        if order not in ("nearest", "random"):
+        if order not in ORDERS:
             raise ArgumentError(
                 "order",
-                f"expected 'nearest' or 'random', got {order!r}"
-                f"{did_you_mean(order, ('nearest', 'random'))}",
+                f"expected 'nearest' or 'random', got {order!r}{did_you_mean(order, ORDERS)}",
             )
         self.candidate_pool = CandidatePool(images, decisions, candidate_pool, seed)
         self.count = count
@@ -89,9 +88,8 @@ class StartingPoints:
             counts: `[P] int64`, the maximum number of rays of each pair, in addition to the limit
                 `count`; None for no further limit.
         """
-        chosen = (
-            self._nearest(pairs, self.count) if self.order == "nearest" else self._random(pairs)
-        )
+        is_nearest = self.order == "nearest"
+        chosen = self._nearest(pairs, self.count) if is_nearest else self._random(pairs)
         present = chosen >= 0
         pair_of = present.nonzero()[:, 0]
         used, end_of = torch.unique(chosen[present], return_inverse=True)
@@ -114,21 +112,16 @@ class StartingPoints:
         numbers, pair_of = chosen[present], present.nonzero()[:, 0]
         order = torch.argsort(numbers)
         used, uses = torch.unique(numbers, return_counts=True)
-        size = self.candidate_pool.block_size(pairs.samples)
+        size, device = self.candidate_pool.block_size(pairs.samples), pairs.samples.device
         nearest = torch.full((len(pairs),), torch.inf)
         parts = order.split([int(part.sum()) for part in uses.split(size)])
         for block, part in zip(used.split(size), parts, strict=True):
             part = part[pair_of[part].argsort()]  # by sample: one is read while it is in the cache
-            here = pair_of[part]
-            lengths = self._lengths(pairs, here, block, torch.searchsorted(block, numbers[part]))
-            nearest.scatter_reduce_(0, here, lengths, "amin")
+            here, end_of = pair_of[part], torch.searchsorted(block, numbers[part])
+            ends = self.candidate_pool.read(block, device)
+            rays = Rays.towards(pairs, ends, here.to(device), end_of.to(device))
+            nearest.scatter_reduce_(0, here, rays.lengths.cpu(), "amin")
         return nearest
-
-    def _lengths(self, pairs: Pairs, chosen: Tensor, block: Tensor, end_of: Tensor) -> Tensor:
-        """Returns the distances of the chosen pairs to images of a block, `[n] float32`."""
-        device = pairs.samples.device
-        ends = self.candidate_pool.read(block, device)
-        return Rays.towards(pairs, ends, chosen.to(device), end_of.to(device)).lengths.cpu()
 
     def _shortest(self, rays: Rays, used: Tensor, counts: Tensor | None) -> Rays:
         """Selects the shortest rays of each pair, by length and then by image number."""

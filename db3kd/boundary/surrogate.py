@@ -255,9 +255,8 @@ class Surrogate:
         near, far = samples.new_zeros(len(chosen), 1), samples.new_ones(len(chosen), 1)
         for _ in range(_BISECTIONS):
             middle = (near + far) / 2
-            margin = _margin(
-                self._scores(samples.lerp(images, middle)), pairs.criterion_class[chosen]
-            )
+            scores = self._scores(samples.lerp(images, middle))
+            margin = _margin(scores, pairs.criterion_class[chosen])
             met = ((margin if pairs.targeted else -margin) > 0)[:, None]
             near, far = torch.where(met, near, middle), torch.where(met, middle, far)
         return samples.lerp(images, far)

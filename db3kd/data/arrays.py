@@ -59,20 +59,26 @@ class PixelSource(Protocol):
         ...
 
 
-class StoredArray(Protocol):
-    """An array that is indexed by rows: a NumPy array or a `MappedArray`."""
+class MappedArray:
+    """A memory-mapped array.
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the array."""
-        ...
+    Each read maps the file again, so the pages it touched can leave memory.
 
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the array."""
-        ...
+    Args:
+        map_file: Opens the file as a memory-mapped array.
+    """
 
-    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
+    def __init__(self, map_file: Callable[[], np.ndarray]) -> None:
+        array = map_file()
+        self.shape, self.dtype = array.shape, array.dtype
+        self._map_file = map_file
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.array(self._map_file()[rows])
+
+
+StoredArray = np.ndarray | MappedArray
+"""An array that is indexed by rows."""
 
 
 class ArrayLayout:
@@ -186,24 +192,6 @@ class ArrayPixels:
         """Splits `rows` into blocks whose images take little memory."""
         size = max(1, _BLOCK_BYTES // max(1, 4 * math.prod(self.image_shape)))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-class MappedArray:
-    """A memory-mapped array.
-
-    Each read maps the file again, so the pages it touched can leave memory.
-
-    Args:
-        map_file: Opens the file as a memory-mapped array.
-    """
-
-    def __init__(self, map_file: Callable[[], np.ndarray]) -> None:
-        array = map_file()
-        self.shape, self.dtype = array.shape, array.dtype
-        self._map_file = map_file
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return np.array(self._map_file()[rows])
 
 
 def array_digest(stored: np.ndarray) -> bytes:

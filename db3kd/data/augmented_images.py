@@ -149,20 +149,12 @@ class AugmentedImages:
         weight = 1 - self.mixup * draws[:, 1]
         clean, partner = self._shifted(clean, draws[:, 2:4]), self._shifted(partner, draws[:, 4:6])
         mixed = partner.lerp(clean, weight.view(-1, *[1] * len(self.image_shape)))
-        if groups:
-            mixed = self._with_whole_groups(mixed, clean, partner, weight, draws[:, -groups:])
+        if self._groups is not None:  # each group is taken from one of the two rows
+            of_sample = (draws[:, -groups:] < weight[:, None])[:, self._groups.clamp_min(0)]
+            mixed = torch.where(self._groups < 0, mixed, torch.where(of_sample, clean, partner))
         noise = draws[:, _FIXED_DRAWS : _FIXED_DRAWS + places].view_as(mixed).sub_(0.5)
         mixed.add_(noise.mul_(self.noise * math.sqrt(12))).clamp_(0, 1)
         return mixed if self._project is None else self._project(mixed)
-
-    def _with_whole_groups(
-        self, mixed: Tensor, clean: Tensor, partner: Tensor, weight: Tensor, draws: Tensor
-    ) -> Tensor:
-        """Returns mixtures that take each group of dimensions from one row of the two."""
-        assert self._groups is not None
-        of_sample = (draws < weight[:, None])[:, self._groups.clamp_min(0)]
-        whole = torch.where(of_sample, clean, partner)
-        return torch.where(self._groups < 0, mixed, whole)
 
     def _checked_groups(self, groups: Tensor | None) -> Tensor | None:
         """Returns the groups of dimensions of a projection, or None if there are none."""

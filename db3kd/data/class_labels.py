@@ -10,7 +10,7 @@ from torch import Tensor
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import first_missing
 from db3kd.tables.places import row_numbered
-from db3kd.wording import did_you_mean
+from db3kd.wording import did_you_mean, shortened
 
 
 def as_labels(
@@ -139,8 +139,7 @@ def _number_names(
     if unknown:
         raise ArgumentError(
             name,
-            f"expected one of the class names {', '.join(map(repr, names[:10]))}"
-            f"{' …' if len(names) > 10 else ''}, got {unknown[0]!r}"
+            f"expected one of the class names {shortened(map(repr, names))}, got {unknown[0]!r}"
             f"{did_you_mean(unknown[0], names)}",
         )
     return torch.tensor([number_of[text] for text in texts], dtype=torch.int64), names

@@ -12,6 +12,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentError, InputError
 from db3kd.teachers.base import Teacher, class_names_of, describe
+from db3kd.wording import shortened
 
 _LOG = logging.getLogger(__name__)
 _logged: set[str] = set()
@@ -230,8 +231,7 @@ def _quoted(name: str) -> str:
 
 
 def _listed_by_number(names: Sequence[str]) -> str:
-    shown = ", ".join(f"{number} = {name}" for number, name in enumerate(names[:_MAX_LISTED]))
-    return f"{shown}, …" if len(names) > _MAX_LISTED else shown
+    return shortened((f"{number} = {name}" for number, name in enumerate(names)), _MAX_LISTED)
 
 
 def _warn_once(text: str, data: str = "") -> None:

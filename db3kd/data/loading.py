@@ -115,18 +115,12 @@ def load_data(
     if path.suffix in (".npz", ".npy"):
         _require_file(path)
         return load_npz(path, split, classes) if path.suffix == ".npz" else load_npy(path, classes)
+    expected = "expected a folder of images, or a .npz, .npy, .csv or .parquet file"
     if is_model_source(name):
-        raise ArgumentError(
-            "data",
-            "expected a folder of images, or a .npz, .npy, .csv or .parquet file, got the model "
-            f"{name!r}",
-        )
+        raise ArgumentError("data", f"{expected}, got the model {name!r}")
     if path.is_file():
-        raise ArgumentError(
-            "data",
-            f"expected a folder of images, or a .npz, .npy, .csv or .parquet file, got the "
-            f"file {name!r}; for image files, pass their folder: {str(path.parent)!r}",
-        )
+        advice = f"for image files, pass their folder: {str(path.parent)!r}"
+        raise ArgumentError("data", f"{expected}, got the file {name!r}; {advice}")
     known = [*BUNDLED_SETS, *BUNDLED_TABLES, *HUB_NAMES]
     raise ArgumentError(
         "data",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ STATUSES = ("ok", "stuck", "budget")
 """How the moves of a pseudo sample ended."""
 
 _SNAPSHOT = re.compile(r"image_at_(\d+)")
+_TENSORS = ("pixels", "decision", "start", "moves", "distance", "queries")
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,15 +85,10 @@ class PseudoSamples:
         if not isinstance(index, slice):
             number = operator.index(index)
             return to_float(self.pixels[number], self.bounds), int(self.decision[number])
+        columns: Any = {name: getattr(self, name)[index] for name in (*_TENSORS, "status")}
         return replace(
             self,
-            pixels=self.pixels[index],
-            decision=self.decision[index],
-            start=self.start[index],
-            moves=self.moves[index],
-            distance=self.distance[index],
-            queries=self.queries[index],
-            status=self.status[index],
+            **columns,
             snapshots={
                 count: (pixels[index], distance[index])
                 for count, (pixels, distance) in self.snapshots.items()
@@ -152,28 +148,19 @@ class PseudoSamples:
         """
         if not parts:
             raise ArgumentError("parts", "expected at least one PseudoSamples, got none")
-        first = parts[0]
-
-        def join(name: str) -> Tensor:
-            return torch.cat([getattr(part, name) for part in parts])
-
-        return cls(
-            pixels=join("pixels"),
-            decision=join("decision"),
-            start=join("start"),
-            moves=join("moves"),
-            distance=join("distance"),
-            queries=join("queries"),
+        columns: Any = {
+            name: torch.cat([getattr(each, name) for each in parts]) for name in _TENSORS
+        }
+        return replace(
+            parts[0],
+            **columns,
             status=[status for part in parts for status in part.status],
-            bounds=first.bounds,
-            classes=first.classes,
-            class_names=first.class_names,
             snapshots={
                 count: (
                     torch.cat([part.snapshots[count][0] for part in parts]),
                     torch.cat([part.snapshots[count][1] for part in parts]),
                 )
-                for count in first.snapshots
+                for count in parts[0].snapshots
             },
         )
 
@@ -236,14 +223,6 @@ def checked_shard(
 ) -> PseudoSamples:
     """Reads the pseudo samples of one shard, and checks their values.
 
-    Args:
-        path: The run folder.
-        position: The position of the shard in the run.
-        table: The columns of the shard.
-        shape: Shape of one image.
-        bounds: Lowest and highest value of an image.
-        classes: The teacher's number of classes.
-
     Raises:
         ValueError: If the shard holds values that no run writes; the message names file and column.
     """
@@ -273,12 +252,6 @@ def from_table(
     table: "pyarrow.Table", shape: tuple[int, ...], bounds: tuple[float, float], classes: int
 ) -> PseudoSamples:
     """Converts the columns of a shard, as `to_table` returns them, to pseudo samples.
-
-    Args:
-        table: The columns.
-        shape: Shape of one image.
-        bounds: Lowest and highest value of an image.
-        classes: The teacher's number of classes.
 
     Raises:
         KeyError: If a column is missing.

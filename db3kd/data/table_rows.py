@@ -46,10 +46,6 @@ def features_of(teacher: Teacher, *images: Any) -> Features | None:
 def projection_of(teacher: Teacher, images: Any) -> Projection | None:
     """Returns the projection to unit vectors of valid rows, or None for images.
 
-    Args:
-        teacher: See `features_of`.
-        images: See `features_of`.
-
     Raises:
         ValueError: See `features_of`.
     """

@@ -9,11 +9,6 @@ from db3kd.labelling.settings import LabelSettings
 def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor:
     """Divides a run's budget evenly over its samples; the first samples get a remainder.
 
-    Args:
-        settings: The settings, with the budgets per run, per sample and per pair.
-        samples: The number of samples.
-        classes: The number of classes.
-
     Returns:
         `[samples] int64`, the maximum number of queries for each sample, including its decision.
 

@@ -111,7 +111,8 @@ class Labeller:
         """
         teacher = self.teacher
         samples, decision = self.images.read(index), self.decisions[index]
-        targets, contradicted = self.targets(samples, decision), self._contradicted(index)
+        targets = self.targets(samples, decision)
+        contradicted = contradicted_classes(self.contradictions, index, teacher.classes)
         searched = targets.searched | contradicted
         targets = replace(targets, searched=targets.searched & ~contradicted)
         limits = divide_over_targets(
@@ -168,13 +169,6 @@ class Labeller:
         pairs = pairs_of(self.teacher, samples, torch.arange(len(samples)), every)
         sample_distance = self.starting_points.nearest_distance(pairs).view(others.shape)
         return Targets(nearest_classes(sample_distance, others, count), sample_distance)
-
-    def _contradicted(self, index: Tensor) -> Tensor:
-        """`[n, C] bool`: the other classes of images that are equal to these samples."""
-        known = torch.empty(0, 2, dtype=torch.int64)
-        if self.contradictions is not None:
-            known = self.contradictions
-        return contradicted_classes(known, index, self.teacher.classes)
 
 
 def chunk_size(teacher: Teacher, settings: LabelSettings) -> int:

@@ -72,11 +72,11 @@ def _contradictions_in_group(
     ]
 
 
-def contradicted_classes(contradictions: Tensor, index: Tensor, classes: int) -> Tensor:
+def contradicted_classes(contradictions: Tensor | None, index: Tensor, classes: int) -> Tensor:
     """The classes that images equal to these samples are in, except the predicted class.
 
     Args:
-        contradictions: `[K, 2] int64`, as from `EqualImages.contradictions`.
+        contradictions: `[K, 2] int64`, as from `EqualImages.contradictions`; None for none.
         index: `[n] int64`, indices of the samples.
         classes: The number of classes C.
 
@@ -84,7 +84,7 @@ def contradicted_classes(contradictions: Tensor, index: Tensor, classes: int) ->
         A mask `[n, C] bool`.
     """
     mask = torch.zeros(len(index), classes, dtype=torch.bool)
-    if len(contradictions):
+    if contradictions is not None:
         row, which = (index[:, None] == contradictions[:, 0]).nonzero(as_tuple=True)
         mask[row, contradictions[which, 1]] = True
     return mask

@@ -17,6 +17,9 @@ from db3kd.teachers.base import Teacher
 from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.wording import input_noun
 
+DECISIONS = "decisions"
+"""The stage in which all images are decided, and the name of its journal."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionOrder:

@@ -8,7 +8,7 @@ from db3kd.errors import InputError
 from db3kd.labelling.labels import FORMAT_KEY, LABELS, Labels, from_table
 from db3kd.storage.column_values import check_distinct, invalid_shard
 from db3kd.storage.manifest import MANIFEST, read_manifest
-from db3kd.storage.shards import import_pyarrow, read_shards
+from db3kd.storage.shards import parse_parquet, read_shards
 
 
 def load_labels(path: str | Path) -> Labels:
@@ -64,12 +64,7 @@ def iterate_shards(path: str | Path, *, missing_ok: bool = False) -> Iterator[tu
 
 
 def _load_file(path: Path) -> Labels:
-    arrow, parquet = import_pyarrow()
-    try:
-        table = parquet.ParquetFile(arrow.BufferReader(path.read_bytes())).read(use_threads=False)
-        table.validate(full=True)
-    except (arrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: expected a Parquet file of labels: {error}") from error
+    table = parse_parquet(path, path.read_bytes(), "a Parquet file of labels")
     found = (table.schema.metadata or {}).get(FORMAT_KEY, b"none").decode(errors="replace")
     if found != LABELS.format:
         raise InputError(f"{path}: expected format {LABELS.format!r}, got {found!r}")

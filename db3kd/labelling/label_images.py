@@ -12,7 +12,7 @@ from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import DecisionOrder
 from db3kd.labelling.label_files import load_labels
-from db3kd.labelling.label_job import LabelJob, LabelStore
+from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.planned_run import RunExecution, plan_run
@@ -149,7 +149,8 @@ def label(
         decision_order=order,
         check_images=out is None,
     )
-    shown = _shown_by_default(progress)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    shown = is_terminal if progress is None else progress
     if out is None:
         return _label_in_memory(job, recovered, shown)
     if len(job.index.unique()) < len(job.index):
@@ -174,7 +175,7 @@ def label_chunks(
     *,
     index: IndexLike | None = None,
     progress: ProgressListener | bool | None = None,
-    folder: LabelStore | None = None,
+    folder: RunFolder | None = None,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
     rare_classes: bool = False,
@@ -211,7 +212,7 @@ def label_chunks(
     check_progress(progress)
     if folder is not None:
         advice = "to label into the folder of a path, use db3kd.label(..., out=)"
-        check_type(folder, LabelStore, "folder", "an open run folder or None", advice)
+        check_type(folder, RunFolder, "folder", "an open run folder or None", advice)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -225,9 +226,9 @@ def label_chunks(
 
 
 def _chunks(
-    job: LabelJob, folder: LabelStore | None, progress: ProgressListener | bool | None
+    job: LabelJob, folder: RunFolder | None, progress: ProgressListener | bool | None
 ) -> Iterator[Labels]:
-    before = add_up(folder) if isinstance(folder, RunFolder) else Totals()
+    before = Totals() if folder is None else add_up(folder)
     with job.shown(progress, before) as listener:
         for _, labels in job.run(folder, listener):
             yield labels
@@ -250,12 +251,3 @@ def _label_in_memory(
     labels = kept.labels
     assert labels is not None  # an index is never empty
     return labels
-
-
-def _shown_by_default(
-    progress: ProgressListener | bool | None,
-) -> ProgressListener | bool:
-    """Returns the caller's choice, or else whether standard error is a terminal."""
-    if progress is None:
-        return sys.stderr is not None and sys.stderr.isatty()
-    return progress

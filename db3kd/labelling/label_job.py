@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +19,9 @@ from db3kd.data.image_source import NamedImages, TensorImages
 from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
-from db3kd.labelling.image_decisions import DecisionOrder, decide_images
+from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder, decide_images
 from db3kd.labelling.labels import Labels
-from db3kd.labelling.runs.run_identity import DECISIONS
+from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
@@ -31,21 +30,12 @@ from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.session import AnswerJournal, SearchTask
+from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 
-
-@runtime_checkable
-class LabelStore(Protocol):
-    """Keeps the paid answers and labels of a labelling: a `RunFolder`, or `Recovered` in memory."""
-
-    def has_shard(self, position: int) -> bool:
-        """Whether the chunk at this position is finished."""
-        ...
-
-    def journal(self, of: int | str, classes: int) -> AbstractContextManager[AnswerJournal | None]:
-        """The journal of the chunk at a position, or of a stage that all chunks depend on."""
-        ...
+LabelStore = RunFolder | Recovered
+"""What keeps the paid answers and labels of a labelling, on disk or in memory."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +79,10 @@ class LabelJob:
         decision_order: DecisionOrder | None = None,
         check_images: bool = True,
     ) -> "LabelJob":
-        """Checks the arguments of a labelling.
+        """Checks the arguments of a labelling: those of `db3kd.label`, with a network as surrogate.
 
-        Args:
-            teacher: See `db3kd.label`.
-            images: See `db3kd.label`.
-            settings: See `db3kd.label`.
-            index: See `db3kd.label`.
-            concurrent_chunks: See `db3kd.label`.
-            surrogate: The surrogate's network, or None.
-            decision_order: See `LabelJob`.
-            check_images: Whether to read all images of a set, to find an invalid one. A caller that
-                reads them anyway can find it in the same pass.
+        All images of a set are read, to find an invalid one, unless `check_images` is False: a
+        caller that reads them anyway can find it in the same pass.
         """
         settings = LabelSettings() if settings is None else settings
         check_type(settings, LabelSettings, "settings", "LabelSettings")
@@ -263,9 +245,7 @@ class _Counter:
     def __init__(self, progress: ProgressListener | None) -> None:
         self._progress = progress
         self._queries = 0
-        self._samples = 0
-        self._distance_sum = 0.0
-        self._distances = 0
+        self._labelled = Totals()
 
     def add_queries(self, answered: int) -> None:
         self._queries += answered
@@ -279,12 +259,8 @@ class _Counter:
             self.add_queries(answers)
 
     def add_chunk(self, labels: Labels) -> None:
-        self._samples += len(labels)
-        measured = labels.measured_distances
-        self._distance_sum += measured.sum().item()
-        self._distances += len(measured)
+        self._labelled.add(labels)
         if self._progress is not None:
             self._progress.update(
-                samples=self._samples,
-                mean_distance=self._distance_sum / self._distances if self._distances else None,
+                samples=self._labelled.samples, mean_distance=self._labelled.mean_distance
             )

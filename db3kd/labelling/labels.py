@@ -3,15 +3,16 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentError
+from db3kd.extras import import_extra
 from db3kd.labelling.targets import other_classes
 from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import write_atomically
@@ -36,6 +37,7 @@ FORMAT_KEY = b"db3kd.format"
 
 _TEMPERATURE_KEY = b"db3kd.soft_label_temperature"
 _SNAPSHOT = re.compile(r"distances_at_(\d+)")
+_TENSORS = ("index", "decision", "distances", "queries", "label", "soft_labels", "searched")
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,14 +94,11 @@ class Labels:
         _check("decision", self.decision, (n,), torch.int64)
         _check("distances", self.distances, (n, classes), torch.float32)
         _check("queries", self.queries, (n, classes), torch.int64)
-        if self.label is not None:
-            _check("label", self.label, (n,), torch.int64)
-        if self.searched is not None:
-            _check("searched", self.searched, (n, classes), torch.bool)
+        _check("label", self.label, (n,), torch.int64)
+        _check("searched", self.searched, (n, classes), torch.bool)
         for count, distances in self.snapshots.items():
             _check(f"snapshots[{count}]", distances, (n, classes), torch.float32)
-        if self.soft_labels is not None:
-            _check("soft_labels", self.soft_labels, (n, classes), torch.float32)
+        _check("soft_labels", self.soft_labels, (n, classes), torch.float32)
         if len(self.status) != n or not set(self.status) <= set(STATUSES):
             raise ArgumentError(
                 "status",
@@ -170,20 +169,19 @@ class Labels:
                 raise ArgumentError(
                     "parts", f"expected {first._layout()} in every part, got {part._layout()}"
                 )
-        return cls(
-            index=torch.cat([part.index for part in parts]),
-            decision=torch.cat([part.decision for part in parts]),
-            distances=torch.cat([part.distances for part in parts]),
-            queries=torch.cat([part.queries for part in parts]),
+        columns: Any = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in _TENSORS
+            if getattr(first, name) is not None  # then it is in all parts
+        }
+        return replace(
+            first,
+            **columns,
             status=[status for part in parts for status in part.status],
-            label=_concat_optional([part.label for part in parts]),
             snapshots={
                 count: torch.cat([part.snapshots[count] for part in parts])
                 for count in first.snapshots
             },
-            soft_labels=_concat_optional([part.soft_labels for part in parts]),
-            searched=_concat_optional([part.searched for part in parts]),
-            soft_label_temperature=first.soft_label_temperature,
         )
 
     def save(self, path: str | Path) -> None:
@@ -224,10 +222,7 @@ class Labels:
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas: pip install pandas") from error
+        pandas = import_extra("pandas", "data", "to_pandas")
         measured = self.distances.masked_fill(~self.targets, torch.inf)
         nearest = measured.min(1)
         columns = {
@@ -261,13 +256,10 @@ class Labels:
         )
 
 
-def _concat_optional(tensors: list[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(present) if present else None
-
-
-def _check(name: str, tensor: Tensor, shape: tuple[int | str, ...], dtype: torch.dtype) -> None:
-    if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+def _check(
+    name: str, tensor: Tensor | None, shape: tuple[int | str, ...], dtype: torch.dtype
+) -> None:
+    if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != dtype):
         expected = ", ".join(map(str, shape))
         raise ArgumentError(
             name, f"expected [{expected}] {dtype}, got {list(tensor.shape)} {tensor.dtype}"

@@ -1,12 +1,9 @@
 """`Recovered`: the paid answers of an in-memory labelling that was interrupted or failed."""
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Self
 
-import numpy as np
 from torch import Tensor, nn
 
 from db3kd.data.image_source import NamedImages
@@ -15,89 +12,10 @@ from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.querying.sent_queries import SentQueries
 from db3kd.querying.session import AnswerJournal
-from db3kd.storage.journal import take_answers
-from db3kd.storage.journal_format import Call, digest_of
+from db3kd.storage.memory_journal import MemoryJournal
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.fingerprints import weights_fingerprint
 from db3kd.wording import counted
-
-
-class MemoryJournal:
-    """The answers to one search, in memory. It has the methods of `Journal`.
-
-    Args:
-        classes: Number of classes of the teacher, for the size of an answer.
-
-    Attributes:
-        begins_run: See `Journal.begins_run`.
-    """
-
-    def __init__(self, classes: int) -> None:
-        self.begins_run = False
-        self._lost = self._unanswered = 0
-        self._dtype = np.min_scalar_type(classes)
-        self._calls: list[tuple[Call, int]] = []  # with the number of answers up to its end
-        self._asked: tuple[int, int] = (0, 0)
-        self.open()
-
-    def open(self) -> Self:
-        """Starts again from the first answer."""
-        self.lose(self._unanswered)
-        self._unanswered = 0
-        self._waiting = deque(call for call, _ in self._calls)
-        self._known = self.answers
-        return self
-
-    @property
-    def answers(self) -> int:
-        """The number of answers."""
-        return self._calls[-1][1] if self._calls else 0
-
-    @property
-    def maybe_paid(self) -> int:
-        """The number of queries that were sent without an answer that could be used."""
-        return self._lost + self._unanswered
-
-    @property
-    def written(self) -> int:
-        """The number of answers added since `open`, as `Journal.written`."""
-        return self.answers - self._known
-
-    @property
-    def has_more(self) -> bool:
-        """Whether it holds more answers, as `Journal.has_more`."""
-        return bool(self._waiting)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def take(self, accounts: Tensor) -> Tensor:
-        """Returns the known answers to queries, as `Journal.take`."""
-        return take_answers(self._waiting, accounts, "recovered")
-
-    def ask(self, accounts: Tensor) -> None:
-        """Records which queries are sent next, as `Journal.ask`."""
-        self._asked = len(accounts), digest_of(accounts.cpu())
-        self._unanswered = len(accounts)
-
-    def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
-        """Adds answers, as `Journal.answer`."""
-        if len(answers):
-            self.begins_run = False
-            call = Call(*self._asked, answers.cpu().numpy().astype(self._dtype))
-            self._calls.append((call, self.answers + len(answers)))
-        self._unanswered = 0
-        if asked is not None:
-            self.ask(asked)
-
-    def lose(self, queries: int) -> None:
-        """Counts queries that are sent again, as `Journal.lose`."""
-        self._lost += queries
-
-    def sync(self) -> None:
-        """Does nothing, as there is no disk to write to."""
 
 
 @dataclass(eq=False, repr=False)

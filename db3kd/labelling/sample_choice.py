@@ -11,11 +11,6 @@ from db3kd.querying.search import UNANSWERED
 def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
     """Draws `limit` of `count` samples at random.
 
-    Args:
-        count: The number of samples.
-        limit: How many to draw; None for all.
-        seed: The seed of the draw.
-
     Returns:
         `[n] int64`, their indices in ascending order.
 

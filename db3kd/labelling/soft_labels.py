@@ -150,17 +150,7 @@ def make_soft_labels(
 def margin_soft_labels(
     distances: Tensor, predicted: Tensor, scale: float, temperature: float
 ) -> Tensor:
-    """Soft labels of normalisation "margin", with the signature that `search_scale` expects.
-
-    Args:
-        distances: `[N, C] float32`, as for `make_soft_labels`.
-        predicted: `[N] int64`, the teacher's class for each sample.
-        scale: Logits per unit of distance.
-        temperature: The temperature of the softmax.
-
-    Returns:
-        `[N, C] float32`, rows sum to 1.
-    """
+    """Soft labels of normalisation "margin", with the signature that `search_scale` expects."""
     return make_soft_labels(
         distances, predicted, normalisation="margin", scale=scale, temperature=temperature
     )

@@ -68,34 +68,14 @@ def probe_queries(
         `[P · count, D]` of `dtype`; row `p · count + k` is probe k of point p.
     """
     return call(
-        torch.ops.db3kd.probe_queries,
-        origins,
-        points,
-        step,
-        counters,
-        seed,
-        count,
-        noise,
-        row_basis,
-        column_basis,
-        channels,
-        lower,
-        upper,
-        dtype,
-    )
+        torch.ops.db3kd.probe_queries, origins, points, step, counters, seed, count, noise,
+        row_basis, column_basis, channels, lower, upper, dtype,
+    )  # fmt: skip
 
 
 @torch.library.register_fake("db3kd::probe_queries")
-def _(
-    origins: Tensor,
-    points: Tensor,
-    step: Tensor,
-    counters: Tensor,
-    seed: int,
-    count: int,
-    *rest: Any,
-) -> Tensor:
-    *_, dtype = rest
+def _(origins: Tensor, points: Tensor, *rest: Any) -> Tensor:
+    _step, _counters, _seed, count, *_, dtype = rest
     return points.new_empty((points.size(0) * count, points.size(1)), dtype=dtype)
 
 
@@ -138,18 +118,9 @@ def probe_gradient(
         is zero.
     """
     return call(
-        torch.ops.db3kd.probe_gradient,
-        decisions,
-        criterion_class,
-        targeted,
-        counters,
-        seed,
-        noise,
-        row_basis,
-        column_basis,
-        channels,
-        components,
-    )
+        torch.ops.db3kd.probe_gradient, decisions, criterion_class, targeted, counters, seed,
+        noise, row_basis, column_basis, channels, components,
+    )  # fmt: skip
 
 
 @torch.library.register_fake("db3kd::probe_gradient")

@@ -70,35 +70,14 @@ def bracket_queries(
         `[A, D]` of `dtype`, in the order of `active`.
     """
     return call(
-        torch.ops.db3kd.bracket_queries,
-        samples,
-        ends,
-        sample_of,
-        pair_of,
-        end_of,
-        lengths,
-        radius,
-        active,
-        lower,
-        upper,
-        dtype,
-    )
+        torch.ops.db3kd.bracket_queries, samples, ends, sample_of, pair_of, end_of, lengths,
+        radius, active, lower, upper, dtype,
+    )  # fmt: skip
 
 
 @torch.library.register_fake("db3kd::bracket_queries")
-def _(
-    samples: Tensor,
-    ends: Tensor,
-    sample_of: Tensor,
-    pair_of: Tensor,
-    end_of: Tensor,
-    lengths: Tensor,
-    radius: Tensor,
-    active: Tensor,
-    lower: float,
-    upper: float,
-    dtype: torch.dtype,
-) -> Tensor:
+def _(samples: Tensor, *rest: Any) -> Tensor:
+    *_, active, _lower, _upper, dtype = rest
     return samples.new_empty((active.size(0), samples.size(1)), dtype=dtype)
 
 
@@ -191,43 +170,17 @@ def bracket_step(
     Returns:
         The rays of the next round, their pairs, and their queries.
     """
-    return NextRound(
-        *call(
-            torch.ops.db3kd.bracket_step,
-            low,
-            high,
-            radius,
-            winner,
-            active,
-            decisions,
-            samples,
-            ends,
-            sample_of,
-            pair_of,
-            end_of,
-            lengths,
-            criterion_class,
-            targeted,
-            absolute,
-            relative,
-            lower,
-            upper,
-            limit,
-        )
-    )
+    step = call(
+        torch.ops.db3kd.bracket_step, low, high, radius, winner, active, decisions, samples, ends,
+        sample_of, pair_of, end_of, lengths, criterion_class, targeted, absolute, relative, lower,
+        upper, limit,
+    )  # fmt: skip
+    return NextRound(*step)
 
 
 @torch.library.register_fake("db3kd::bracket_step")
-def _(
-    low: Tensor,
-    high: Tensor,
-    radius: Tensor,
-    winner: Tensor,
-    active: Tensor,
-    decisions: Tensor,
-    samples: Tensor,
-    *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _low, _high, _radius, _winner, active, _decisions, samples, *_ = arguments
     remaining, built = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
     queries = samples.new_empty(built, samples.size(1))
     return active.new_empty(remaining), active.new_empty(remaining), queries

@@ -32,7 +32,7 @@ from db3kd.surrogates.boundary_points import (
     propose_boundary_points,
 )
 from db3kd.surrogates.files import save_surrogate
-from db3kd.surrogates.queries import HELD_OUT_SHARE, augment_drawn, decide_versions
+from db3kd.surrogates.queries import HELD_OUT_SHARE, augment_shuffled, decide_versions
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.surrogates.training import train_surrogate
 from db3kd.teachers import ModuleTeacher, Teacher, describe, load_teacher
@@ -188,7 +188,9 @@ class PlannedAutoSurrogate:
         generator = torch.Generator().manual_seed(self.settings.training.seed)
         order = torch.randperm(len(images), generator=generator)
         drawn = order[decisions[order] >= 0][: self.plan.samples]
-        augmented = augment_drawn(images, drawn, self.settings, projection_of(teacher, images))
+        augmented = augment_shuffled(
+            SelectedImages(images, drawn), self.settings, projection_of(teacher, images)
+        )
         asked = len(augmented) - len(drawn)
         with show_answers_if(progress, _ASKING, asked, "queries") as on_answers:
             decided = decide_versions(

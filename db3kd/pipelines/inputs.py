@@ -12,8 +12,8 @@ from db3kd.arguments.images import check_shape_of_images
 from db3kd.arguments.plain import (
     RUN_SEED_BITS,
     check_flag,
+    check_not_negative,
     check_path,
-    check_price,
     check_seed,
     check_type,
 )
@@ -148,7 +148,7 @@ def check_plain_arguments(
     check_type(settings, DistillSettings, "settings", "DistillSettings", advice)
     check_seed(settings.training.seed, "settings.training.seed", bits=RUN_SEED_BITS)
     if price_per_1000 is not None:
-        check_price(price_per_1000)
+        check_not_negative(price_per_1000, "price_per_1000")
     if out is not None:
         check_path(out, "out")  # type: ignore[arg-type]  # this is what is checked
     check_flag(resume, "resume")

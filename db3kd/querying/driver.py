@@ -69,15 +69,8 @@ def run_stepwise(
     """Runs a search with pauses, in which other searches may run.
 
     The task pauses after each batch and, with a journal, while it waits for a call of the teacher.
-    If it is closed at a pause, the answers that are in flight are booked and journaled first.
-
-    Args:
-        search: See `run`.
-        teacher: See `run`.
-        ledger: See `run`.
-        on_answers: See `run`.
-        journal: See `run`.
-        sent: See `run`.
+    If it is closed at a pause, the answers that are in flight are booked and journaled first. The
+    arguments are those of `run`.
 
     Returns:
         A task for `run_until_complete` or `db3kd.querying.concurrent.run_concurrently`.

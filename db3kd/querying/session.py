@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +10,8 @@ from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, Query, Result
 from db3kd.querying.sent_queries import SentQueries
+from db3kd.storage.journal import Journal
+from db3kd.storage.memory_journal import MemoryJournal
 from db3kd.teachers.base import PendingDecisions, Teacher, TeacherError
 from db3kd.teachers.decide import decide_async_checked, open_stream
 
@@ -21,43 +22,8 @@ See `db3kd.querying.driver.run_stepwise` and `db3kd.querying.concurrent`.
 """
 
 
-class AnswerJournal(Protocol):
-    """The part of a journal that a session uses; see `db3kd.storage.journal.Journal`."""
-
-    @property
-    def written(self) -> int:
-        """The answers that were written since the journal was opened."""
-        ...
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there are known answers that `take` has not returned yet."""
-        ...
-
-    @property
-    def begins_run(self) -> bool:
-        """Whether the run of which this is a part has no answer yet."""
-        ...
-
-    def take(self, accounts: Tensor) -> Tensor:
-        """Returns the known answers to the first of these queries."""
-        ...
-
-    def ask(self, accounts: Tensor) -> None:
-        """Notes that these queries are about to be asked."""
-        ...
-
-    def answer(self, answers: Tensor, asked: Tensor | None = None) -> None:
-        """Keeps answers, and notes the queries that are asked after them."""
-        ...
-
-    def lose(self, queries: int) -> None:
-        """Counts queries that may have been paid for and are sent again, in any thread."""
-        ...
-
-    def sync(self) -> None:
-        """Flushes the journal to disk, so that it survives a power failure."""
-        ...
+AnswerJournal = Journal | MemoryJournal
+"""What keeps the answers of a search, and supplies those of an earlier run of it."""
 
 
 class QuerySession:

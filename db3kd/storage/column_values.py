@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_range(column: str, values: Tensor, low: float, high: float, meaning: str = "") -> None:
-    """Checks that all values are in [low, high); NaN is not.
-
-    Args:
-        column: Name of the column, for the error.
-        values: Values of any shape.
-        low: Lower bound.
-        high: Upper bound; if infinite, infinity is allowed too.
-        meaning: What the values are, for the error.
+    """Checks that all values are in [low, high), or [low, inf] if `high` is infinite; NaN is not.
 
     Raises:
         ValueError: A value is outside; the error names the first row.

@@ -8,6 +8,7 @@ from db3kd.errors import InputNotFoundError, OutputExistsError
 from db3kd.storage.filesystem import check_parents, check_writable, is_leftover
 from db3kd.storage.lost_queries import count_lost
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
+from db3kd.wording import shortened
 
 _MAX_SUGGESTED = 3
 """Runs that an error suggests."""
@@ -92,9 +93,7 @@ def check_resumable(path: str | Path, resume: bool, format: str | None = None) -
         return
     check_parents(path)
     found = _runs_beside(path, format)
-    shown = ", ".join(map(str, found[:_MAX_SUGGESTED]))
-    more = ", …" if len(found) > _MAX_SUGGESTED else ""
-    beside = f"; beside it: {shown}{more}" if found else ""
+    beside = f"; beside it: {shortened(found, _MAX_SUGGESTED)}" if found else ""
     raise InputNotFoundError(
         f"{path}: expected the folder of the run to resume, got no such folder{beside}. To start a "
         "new run, leave out resume=True, or create this folder first"
@@ -123,8 +122,7 @@ def _is_run(path: Path, format: str | None) -> bool:
 def queries_paid_twice(*folders: str | Path) -> int:
     """Returns at most how many queries of stored runs were paid twice; see `queries_in_flight`.
 
-    Args:
-        folders: Run folders; one without a run has none.
+    A folder without a run has none.
     """
     return sum(
         queries_in_flight(read_manifest(each)) + count_lost(Path(each))

@@ -87,10 +87,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     A crash before that leaves the previous file, or none.
 
-    Args:
-        path: File to write.
-        content: Its bytes.
-
     Raises:
         OSError: The disk is full or not writable; the error names `path`.
     """
@@ -126,13 +122,6 @@ def json_bytes(content: Any) -> bytes:
 
 def open_no_follow(path: Path, flags: int) -> int:
     """Opens a file like `os.open`, but refuses symbolic links.
-
-    Args:
-        path: File to open.
-        flags: See `os.open`.
-
-    Returns:
-        The file descriptor.
 
     Raises:
         OSError: The file cannot be opened, or is a symbolic link.
@@ -180,9 +169,6 @@ class FolderLock:
 
     The kernel releases the lock with the process, so a kill leaves at most the empty file.
 
-    Args:
-        folder: Folder to lock.
-
     Raises:
         BlockingIOError: Another process holds the lock.
     """
@@ -208,9 +194,6 @@ class SharedLock:
 
     Workers may outlive a killed holder, and no other process may write while they do. A worker
     takes this lock before it receives work, and keeps it until it is released or the process ends.
-
-    Args:
-        folder: Folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -256,10 +239,6 @@ def _lock(path: Path, mode: int) -> BinaryIO:
 
     The previous holder may remove the file between opening and locking it. Nobody else would see
     a lock on the removed file, so another file is opened then.
-
-    Args:
-        path: File of the lock, which is created if there is none.
-        mode: See `fcntl.flock`.
 
     Raises:
         BlockingIOError: Another process holds the lock, and `mode` has `LOCK_NB`.

@@ -14,7 +14,6 @@ Incomplete bytes at the end, from a crash, are truncated. Any other mismatch is 
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,10 +63,6 @@ class Contents(NamedTuple):
 def read_journal(path: Path, run: str) -> Contents:
     """Reads a journal; a missing file is an empty journal.
 
-    Args:
-        path: File of the journal.
-        run: Identifies the run and the search.
-
     Raises:
         ValueError: See `Journal`.
     """
@@ -76,40 +71,30 @@ def read_journal(path: Path, run: str) -> Contents:
         return Contents([], 0, 0, 0)
     width, check = _check_head(path, content, run)
     calls: list[Call] = []
-    end = _HEAD.size
+    end, in_flight = _HEAD.size, 0
     while (asked := _read_asked(path, content, end, check)) is not None:
         answered = _read_answers(path, content, end + _ASKED.size, width, asked)
         if answered is None:
-            return Contents(calls, end, asked.count, check) if calls else _begun(asked.count)
+            in_flight = asked.queries
+            break
         answers, check = answered
-        calls.append(Call(asked.count, asked.digest, answers))
+        calls.append(Call(asked.queries, asked.digest, answers))
         end += _ASKED.size + _ANSWERED.size + answers.nbytes + _CHECK.size
-    return Contents(calls, end, 0, check) if calls else _begun(0)
+    if not calls:  # the journal is rewritten from its header
+        return Contents([], 0, in_flight, 0)
+    return Contents(calls, end, in_flight, check)
 
 
-@dataclass(frozen=True)
-class _Asked:
+class _Asked(NamedTuple):
     """Number of queries of a call, the digest of their accounts, and the CRC-32 of the record."""
 
-    count: int
+    queries: int
     digest: int
     check: int
 
 
-def _begun(in_flight: int) -> Contents:
-    """Content of a journal without a complete call, which is rewritten from its header."""
-    return Contents([], 0, in_flight, 0)
-
-
 def _read_asked(path: Path, content: bytes, start: int, before: int) -> _Asked | None:
-    """Reads the first record of a call; None if there is none.
-
-    Args:
-        path: File, for errors.
-        content: Its bytes.
-        start: Position of the record.
-        before: CRC-32 of the preceding record.
-    """
+    """Reads the first record of a call, whose CRC-32 continues `before`; None if there is none."""
     if len(content) - start < _ASKED.size:
         return None
     asked = _Asked(*_ASKED.unpack_from(content, start))
@@ -133,7 +118,7 @@ def _read_answers(
         return None
     count, check = _ANSWERED.unpack_from(content, start)
     if check != zlib.crc32(content[start : first - _CHECK.size], asked.check):
-        if len(content) > first + asked.count * width + _CHECK.size:
+        if len(content) > first + asked.queries * width + _CHECK.size:
             raise _damaged(path, start)
         return None
     last = first + count * width
@@ -176,12 +161,7 @@ def _check_head(path: Path, content: bytes, run: str) -> tuple[int, int]:
 
 
 def header(width: int, run: str) -> bytes:
-    """Returns the header of the journal of a search.
-
-    Args:
-        width: Bytes per answer.
-        run: Identifies the run and the search.
-    """
+    """Returns the header of the journal of a search."""
     digest = hashlib.sha256(run.encode()).digest()[:8]
     return _with_check(struct.pack("<16sB8s", _MAGIC, width, digest), 0)
 

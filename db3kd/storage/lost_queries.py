@@ -29,10 +29,6 @@ def lost_files(folder: Path) -> list[Path]:
 def add_lost(file: Path, queries: int) -> None:
     """Adds a line to a file, which survives a crash as soon as this returns.
 
-    Args:
-        file: From `lost_file`.
-        queries: The number of queries.
-
     Raises:
         OSError: The disk is full or not writable; the error names the file.
     """
@@ -61,13 +57,7 @@ def count_lost(folder: Path) -> int:
 
 
 def take_over_lost(folder: Path, manifest: dict[str, Any], now: str) -> None:
-    """Adds the lost queries to a manifest, which the caller writes before it calls `remove_lost`.
-
-    Args:
-        folder: The run folder.
-        manifest: Its manifest.
-        now: The time.
-    """
+    """Adds the lost queries to a manifest, which must be written before `remove_lost` is called."""
     queries = count_lost(folder)
     if queries:
         manifest[LOST] = [*manifest.get(LOST, []), {"at": now, "queries": queries}]
@@ -80,13 +70,7 @@ def remove_lost(folder: Path) -> None:
 
 
 def note_lost(error: BaseException, queries: int, kept: bool) -> None:
-    """Notes on the error that ends a run how many queries may have been paid for nothing.
-
-    Args:
-        error: The error.
-        queries: The number of queries.
-        kept: Whether the run is kept.
-    """
+    """Notes on the error that ends a run how many queries may have been paid for nothing."""
     if queries:
         which = "the run counts them" if kept else "no answer was received, so no run is kept"
         error.add_note(

@@ -140,11 +140,7 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
 
 
 def describe_format(format: str) -> str:
-    """Describes the kind of a run by the command that makes it.
-
-    Args:
-        format: The format in its manifest, such as "db3kd labels 3".
-    """
+    """Describes the kind of a run by its format, such as "db3kd labels 3"."""
     kind = format.removeprefix("db3kd ").rpartition(" ")[0]
     return _KINDS.get(kind, f"a run of another kind ({format})")
 
@@ -155,12 +151,7 @@ def is_finished(path: str | Path) -> bool:
 
 
 def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
-    """Returns a text that identifies the run of a manifest.
-
-    Args:
-        content: The manifest.
-        apart_from: Entries that are left out, such as `settings.source.data`.
-    """
+    """Returns a text that identifies the run of a manifest, without the entries `apart_from`."""
     entries = dict(entries_of(plain(content)))
     return json.dumps(
         {name: value for name, value in entries.items() if name not in apart_from}, sort_keys=True
@@ -169,10 +160,6 @@ def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
 
 def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
     """Checks the entries that readers of a run folder rely on.
-
-    Args:
-        path: Run folder, for error messages.
-        content: Its manifest.
 
     Raises:
         ValueError: An entry is missing or invalid.
@@ -198,7 +185,8 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
             and all(type(entry.get(key)) is int and entry[key] >= 0 for key in counts)
             for entry in entries
         ):
-            raise InputError(f"{file}: entry {name}: expected a list of entries with {counts}")
+            named = f" with the count {counts[0]}" if counts else ""
+            raise InputError(f"{file}: entry {name}: expected a list of entries{named}")
 
 
 def queries_in_flight(manifest: Mapping[str, Any]) -> int:

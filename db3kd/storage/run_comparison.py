@@ -55,24 +55,16 @@ def compare_with_runs(
     found = []
     for run in runs:
         if holds_run(run.path):
-            compare_with_run(run.path, run.kind, run.manifest, any_teacher=any_teacher)
+            compare_with_run(run, any_teacher=any_teacher)
             found.append(run)
     return found
 
 
-def compare_with_run(
-    path: Path,
-    kind: Kind,
-    manifest: Mapping[str, Any],
-    *,
-    any_teacher: bool = False,
-) -> dict[str, Any]:
-    """Compares a run with the one in a folder that it is to continue, and writes nothing.
+def compare_with_run(run: ExpectedRun, *, any_teacher: bool = False) -> dict[str, Any]:
+    """Compares a run with the one in its folder, which it is to continue, and writes nothing.
 
     Args:
-        path: The folder of a run.
-        kind: What the run must hold.
-        manifest: Manifest to continue with.
+        run: The run.
         any_teacher: Whether the teacher and its class names may be others.
 
     Returns:
@@ -82,10 +74,10 @@ def compare_with_run(
         FileNotFoundError: The folder holds no run.
         ValueError: See `RunFolder.reopen`.
     """
-    stored = read_manifest(path, kind.format)
-    check_state(path, stored)
+    stored = read_manifest(run.path, run.kind.format)
+    check_state(run.path, stored)
     apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
-    found = differences(with_current_teacher(stored), manifest, apart_from)
+    found = differences(with_current_teacher(stored), run.manifest, apart_from)
     if found:
-        raise InputError(f"{path}: holds a different run: {describe_differences(found)}")
+        raise InputError(f"{run.path}: holds a different run: {describe_differences(found)}")
     return stored

@@ -140,11 +140,7 @@ def _shown(value: Any) -> str:
 
 
 def describe_differences(differences: Sequence[Difference]) -> str:
-    """Returns differences as text, with advice; those that may follow from others are left out.
-
-    Args:
-        differences: From `differences`.
-    """
+    """Returns differences as text, with advice; those that may follow from others are left out."""
     found = {each.name: each for each in differences}
     if any(name.startswith(_CHOOSES_IMAGES) for name in found):
         found.pop("data", None)  # other settings, and therefore other images

@@ -44,7 +44,7 @@ from db3kd.storage.manifest import (
     read_manifest,
     write_manifest,
 )
-from db3kd.storage.run_comparison import compare_with_run
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
 from db3kd.storage.run_journals import (
     Journals,
     discard_unanswered,
@@ -155,7 +155,7 @@ class RunFolder:
         lock = FolderLock(path)
         try:
             wait_for_workers(path)
-            stored = compare_with_run(path, kind, manifest)
+            stored = compare_with_run(ExpectedRun(path, kind, manifest))
             run = cls(path, kind, stored, lock, made=False)
             if not run.verify_finished():
                 run._clear_up()

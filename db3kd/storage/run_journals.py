@@ -158,12 +158,7 @@ def count_answers(path: str | Path, kind: Kind) -> int:
 
 
 def discard_unanswered(file: Path, found: Contents) -> None:
-    """Removes the unanswered queries from a journal, after they were recorded elsewhere.
-
-    Args:
-        file: File of the journal.
-        found: What the journal holds.
-    """
+    """Removes the unanswered queries from a journal, after they were recorded elsewhere."""
     if found.end:
         truncate(file, found.end)
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db3kd.errors import InputError, InputNotFoundError
+from db3kd.extras import import_extra
 from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
 
 if TYPE_CHECKING:
@@ -132,17 +133,26 @@ def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
     Raises:
         ValueError: The shard is damaged, or belongs to another place.
     """
+    table = parse_parquet(file, checked_bytes(file))
+    found = (table.schema.metadata or {}).get(_PLACE)
+    if found != place:
+        raise InputError(f"{file}: is a shard of another run or position; {REPAIR}")
+    return table
+
+
+def parse_parquet(file: Path, content: bytes, what: str = "a Parquet file") -> "pyarrow.Table":
+    """Returns the table in the bytes of a Parquet file.
+
+    Raises:
+        ValueError: The bytes are no valid Parquet file; the error names `file` and `what`.
+    """
     arrow, parquet = import_pyarrow()
-    content = checked_bytes(file)
     try:
         # Threads of pyarrow that have just started can abort a process that ends meanwhile.
         table = parquet.ParquetFile(arrow.BufferReader(content)).read(use_threads=False)
         table.validate(full=True)
     except (arrow.ArrowException, OSError) as error:
-        raise InputError(f"{file}: expected a Parquet file: {error}") from error
-    found = (table.schema.metadata or {}).get(_PLACE)
-    if found != place:
-        raise InputError(f"{file}: is a shard of another run or position; {REPAIR}")
+        raise InputError(f"{file}: expected {what}: {error}") from error
     return table
 
 
@@ -168,12 +178,9 @@ def read_columns(content: bytes) -> dict[str, str]:
 
 def import_pyarrow() -> tuple[Any, Any]:
     """Imports pyarrow and pyarrow.parquet, which only runs on disk need."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError('runs on disk need pyarrow: pip install "db3kd[cli]"') from error
-    return pyarrow, pyarrow.parquet
+    names = ("pyarrow", "pyarrow.parquet")
+    pyarrow, parquet = (import_extra(name, "cli", "a run on disk") for name in names)
+    return pyarrow, parquet
 
 
 def to_parquet(table: "pyarrow.Table") -> bytes:

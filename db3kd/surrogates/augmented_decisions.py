@@ -64,13 +64,7 @@ def rows_with_clean_share(images: AugmentedImages, clean_share: float) -> Tensor
 
 
 def to_table(images: AugmentedImages, rows: Tensor, decisions: Tensor) -> "pyarrow.Table":
-    """Returns the columns of a shard.
-
-    Args:
-        images: All images.
-        rows: [n] int64, the images of the shard.
-        decisions: [n] int64.
-    """
+    """Returns the columns of a shard: of `rows`, [n] int64, of all images, and their decisions."""
     arrow, _ = import_pyarrow()
     columns = {
         "sample": rows // images.queries_per_sample,
@@ -84,13 +78,6 @@ def read_decisions(
     path: Path, position: int, table: "pyarrow.Table", images: AugmentedImages, classes: int
 ) -> Tensor:
     """Reads the decisions of a shard.
-
-    Args:
-        path: The run folder, for error messages.
-        position: The first row of the shard.
-        table: Its columns.
-        images: All images of the run.
-        classes: The number of classes.
 
     Returns:
         [n] int64.

@@ -241,15 +241,7 @@ def save_surrogate(
     teacher: Teacher,
     images: NamedImages,
 ) -> None:
-    """Writes the weights of a surrogate, for `load_teacher`.
-
-    Args:
-        out: The weights file, a name ending in .safetensors.
-        network: The surrogate.
-        settings: The settings that it was trained with.
-        teacher: The teacher, which takes images in [0, 1].
-        images: The images that were queried.
-    """
+    """Writes the weights of a surrogate, for `load_teacher`."""
     image_shape = tuple(teacher.image_shape)
     save_model(
         out,
@@ -275,10 +267,6 @@ def decisions_folder(out: Path) -> Path:
 
 def check_out(out: Path, resume: bool = False) -> None:
     """Checks that a surrogate can be written without overwriting anything.
-
-    Args:
-        out: The weights file.
-        resume: Whether files of an earlier run may be there.
 
     Raises:
         ValueError: If the suffix is not .safetensors.

@@ -14,7 +14,7 @@ from torch import Tensor
 from db3kd.arguments.images import check_shape_of_images, interval_text
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_source import ImageSource, SelectedImages
+from db3kd.data.image_source import SelectedImages
 from db3kd.errors import ArgumentError
 from db3kd.progress import Progress
 from db3kd.progress.answers import count_answers_in
@@ -76,24 +76,23 @@ def augment_samples(
     if isinstance(images, ImageSet):
         images.check()
     drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
-    return _augment(drawn, settings, project)
+    return augment_shuffled(drawn, settings, project)
 
 
-def augment_drawn(
-    images: ImageSource,
-    drawn: Tensor,
+def augment_shuffled(
+    images: ImageSet | Tensor | SelectedImages,
     settings: SurrogateSettings,
-    project: Callable[[Tensor], Tensor] | None = None,
+    project: Callable[[Tensor], Tensor] | None,
 ) -> AugmentedImages:
-    """Returns augmented images as `augment_samples`, of some images of a larger set.
-
-    Args:
-        images: N images in [0, 1].
-        drawn: [n] int64, at least 2 of them, in random order; the last ones are held out.
-        settings: See `augment_samples`.
-        project: See `AugmentedImages`.
-    """
-    return _augment(SelectedImages(images, drawn), settings, project)
+    """Returns augmented images as `augment_samples`, of images that are in random order already."""
+    held_out = max(1, round(len(images) * HELD_OUT_SHARE))
+    return AugmentedImages(
+        images,
+        settings.queries_per_sample,
+        settings.training.seed,
+        partners=len(images) - held_out,
+        project=project,
+    )
 
 
 def decide_augmented(
@@ -218,22 +217,6 @@ def decide_augmented_in_folder(
             )
         folder.finish({"samples": len(images), "queries": len(images)})
     return decided
-
-
-def _augment(
-    images: ImageSet | Tensor | SelectedImages,
-    settings: SurrogateSettings,
-    project: Callable[[Tensor], Tensor] | None,
-) -> AugmentedImages:
-    """Augments images in random order; the last ones are held out."""
-    held_out = max(1, round(len(images) * HELD_OUT_SHARE))
-    return AugmentedImages(
-        images,
-        settings.queries_per_sample,
-        settings.training.seed,
-        partners=len(images) - held_out,
-        project=project,
-    )
 
 
 def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "") -> None:

@@ -3,7 +3,7 @@
 A surrogate is trained on augmented images, because clean samples rarely lie near a boundary.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +12,14 @@ from torch import Tensor
 
 from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
-from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_source import ImageSource, ImagesWithPoints, NamedImages, TensorImages
+from db3kd.data.image_source import (
+    ImageSource,
+    ImagesWithPoints,
+    NamedImages,
+    SelectedImages,
+    TensorImages,
+)
 from db3kd.data.table_rows import projection_of
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.ensemble import Ensemble
@@ -36,6 +41,7 @@ from db3kd.surrogates.queries import (
     query_settings,
 )
 from db3kd.surrogates.settings import SurrogateSettings, TrainedSurrogate
+from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.training.evaluation import agreement
@@ -112,9 +118,11 @@ def make_surrogate(
         decided = decide_augmented(teacher, augmented, rare_classes=rare_classes)
     else:
         source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
+        features = Features.of(checked)
+        encoded_by = {} if features is None else {"features": features.fingerprint()}
         described = make_manifest(
             {
-                "source": {"data": source.name, **_features_entry(checked)},
+                "source": {"data": source.name, **encoded_by},
                 "limit": None,
                 "teacher": describe(teacher),
                 **query_settings(settings),
@@ -155,7 +163,8 @@ def train_surrogate(
     first_held_out = images.partners * images.queries_per_sample
     rows = rows[rows < first_held_out]
     if points is not None and len(points):
-        rows = torch.cat([rows, _repeated(len(images), len(points), len(rows))])
+        more = torch.arange(len(images), len(images) + len(points))
+        rows = torch.cat([rows, more.repeat(max(1, round(len(rows) / len(points))))])
         source = ImagesWithPoints(images, points.images)
         decisions = torch.cat([decisions, points.decisions])
     title = "training the surrogate"
@@ -176,15 +185,10 @@ def train_surrogate(
     network = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
     share = None
     if first_held_out < len(images):
-        held_out = _ImagesFrom(images, first_held_out)
+        held_out = SelectedImages(images, torch.arange(first_held_out, len(images)))
         share = agreement(network, held_out, augmented.decisions[first_held_out:])
     spent = len(images) + (0 if points is None else len(points))
     return TrainedSurrogate(network, share, spent, len(images) - first_held_out)
-
-
-def _repeated(first: int, points: int, others: int) -> Tensor:
-    """Returns the rows of the points, repeated until they are about as many as the others."""
-    return torch.arange(first, first + points).repeat(max(1, round(others / points)))
 
 
 class _LaterSteps:
@@ -204,23 +208,3 @@ def _listener_of(
     if listener is None:
         return None
     return _LaterSteps(listener, number * (settings.steps // settings.networks))
-
-
-def _features_entry(images: ImageSet | Tensor) -> dict[str, str]:
-    """Returns the features that the augmented rows depend on, for the manifest."""
-    features = None if isinstance(images, Tensor) else images.features
-    return {} if features is None else {"features": features.fingerprint()}
-
-
-@dataclass(frozen=True)
-class _ImagesFrom:
-    """The images from a given number on, as an image source."""
-
-    images: AugmentedImages
-    first: int
-
-    def __len__(self) -> int:
-        return len(self.images) - self.first
-
-    def read(self, indices: Tensor) -> Tensor:
-        return self.images.read(torch.as_tensor(indices) + self.first)

@@ -5,6 +5,7 @@ import numpy as np
 from db3kd.tables.checks import InvalidValueError, check_no_missing
 from db3kd.tables.feature import Feature
 from db3kd.tables.places import column_named, row_numbered
+from db3kd.wording import shortened
 
 
 def nearest_valid(feature: Feature, numbers: np.ndarray) -> np.ndarray:
@@ -53,11 +54,10 @@ def one_hot(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
             places[row] = place[value]
         except (KeyError, TypeError):
             check_no_missing(feature.name, found)
-            shown = ", ".join(map(repr, feature.values[:10]))
-            more = ", …" if len(feature.values) > 10 else ""
+            shown = shortened(map(repr, feature.values))
             why = ", and a category cannot be clipped" if clip else ""
             raise InvalidValueError(
-                f"{column_named(feature.name)}: expected one of {shown}{more}, got {value!r} in "
+                f"{column_named(feature.name)}: expected one of {shown}, got {value!r} in "
                 f"{row_numbered(row)}{why}",
                 "it as a value of the feature",
                 can_clip=False,

@@ -97,21 +97,17 @@ def _of_frame(table: Any, names: Sequence[str] | None) -> Columns:
         )
     arrays, dtypes, categories = [], [], []
     for name in names:
-        column = _dense(table.iloc[:, place[name]])
+        column = table.iloc[:, place[name]]
+        if hasattr(column.dtype, "fill_value"):  # a sparse column
+            column = column.sparse.to_dense()
         found = getattr(column.dtype, "categories", None)
-        dtypes.append(str(column.dtype) if found is None else _category(column.dtype))
+        if found is None:
+            dtypes.append(str(column.dtype))
+        else:
+            dtypes.append(ORDERED_CATEGORY if column.dtype.ordered else CATEGORY)
         categories.append(None if found is None else found.tolist())
         arrays.append(_plain(column))
     return Columns(tuple(names), tuple(arrays), tuple(dtypes), tuple(categories), True)
-
-
-def _category(dtype: Any) -> str:
-    return ORDERED_CATEGORY if dtype.ordered else CATEGORY
-
-
-def _dense(column: Any) -> Any:
-    """Returns a pandas column whose values are all stored."""
-    return column.sparse.to_dense() if hasattr(column.dtype, "fill_value") else column
 
 
 def _plain(column: Any) -> np.ndarray:

@@ -30,7 +30,6 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from db3kd.errors import ArgumentError, InputError, InputNotFoundError
-from db3kd.storage.filesystem import write_atomically
 from db3kd.tables.feature import Feature
 
 _TABLES = ("array", "frame")
@@ -62,10 +61,6 @@ def read_features(path: Path) -> tuple[list[Feature], bool]:
 def parse_features(content: Any, where: str) -> tuple[list[Feature], bool]:
     """Returns the features that the content of a file describes; see `read_features`.
 
-    Args:
-        content: The content, of JSON types.
-        where: The beginning of error messages.
-
     Raises:
         ValueError: If the content does not describe features.
     """
@@ -92,19 +87,6 @@ def features_content(features: Sequence[Feature], as_frame: bool) -> dict[str, A
             for feature in features
         },
     }
-
-
-def write_features(path: Path, features: Sequence[Feature], as_frame: bool) -> Path:
-    """Writes a `.json` file that `read_features` reads.
-
-    Raises:
-        ValueError: If the path has another suffix.
-    """
-    if path.suffix != ".json":
-        raise ArgumentError("features", f"expected a path that ends in .json, got {path}")
-    text = json.dumps(features_content(features, as_frame), indent=2, ensure_ascii=False)
-    write_atomically(path, f"{text}\n".encode())
-    return path
 
 
 def _text_in_weights(path: Path) -> str:

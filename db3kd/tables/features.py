@@ -14,6 +14,7 @@ from torch import Tensor
 
 from db3kd.arguments.images import UNIT_BOUNDS, check_images
 from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.storage.filesystem import json_bytes, write_atomically
 from db3kd.tables.checks import check_numbers
 from db3kd.tables.column_encoding import (
     as_unit,
@@ -28,7 +29,6 @@ from db3kd.tables.feature_files import (
     features_content,
     parse_features,
     read_features,
-    write_features,
 )
 from db3kd.tables.inference import infer_features
 from db3kd.tables.places import table_named
@@ -157,8 +157,16 @@ class Features:
         return cls(features, as_frame=as_frame)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the features to a `.json` file, which `load` reads, and returns its path."""
-        return write_features(Path(path), self._features, self.as_frame)
+        """Writes the features to a `.json` file, which `load` reads, and returns its path.
+
+        Raises:
+            ValueError: If the path has another suffix.
+        """
+        path = Path(path)
+        if path.suffix != ".json":
+            raise ArgumentError("features", f"expected a path that ends in .json, got {path}")
+        write_atomically(path, json_bytes(features_content(self._features, self.as_frame)))
+        return path
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -1,6 +1,6 @@
 """The rules by which features are inferred from the values of a table."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,12 @@ def infer_features(
     """
     for argument, given in (("kinds", kinds), ("bounds", bounds), ("values", values)):
         for name in given:
-            check_known(name, columns.names, argument)
+            if name not in columns.names:
+                known = ", ".join(columns.names)
+                suggestion = did_you_mean(name, columns.names)
+                raise ArgumentError(
+                    argument, f"expected names among {known}, got {name!r}{suggestion}"
+                )
     if not columns.arrays or not len(columns.arrays[0]):
         raise ArgumentError(
             table_named("table"), "expected at least one row and one column, got none"
@@ -72,15 +77,6 @@ def infer_features(
             )
         features.append(_numeric(name, column, kind, bounds.get(name), _numeric_dtype(dtype)))
     return features
-
-
-def check_known(name: str, names: Collection[str], argument: str) -> None:
-    """Raises ValueError unless there is a column of this name."""
-    if name not in names:
-        raise ArgumentError(
-            argument,
-            f"expected names among {', '.join(names)}, got {name!r}{did_you_mean(name, names)}",
-        )
 
 
 def _kind(name: str, column: np.ndarray, declared: Sequence[Any] | None) -> Kind:

@@ -41,18 +41,13 @@ def as_answer_array(answers: Any, expected: str) -> np.ndarray:
     if array.ndim == 1 and isinstance(answers, list | tuple):
         kind = array.dtype.kind
         if kind in "OUS" or (kind == "f" and any(map(_is_large, answers))):
-            return _of_objects(answers)
+            array = np.empty(len(answers), object)
+            array[:] = answers
     return array
 
 
 def check_answer_range(values: np.ndarray | list[Any], classes: int, who: str) -> None:
-    """Raises TeacherError if one of the integers does not fit into int64.
-
-    Args:
-        values: Integers.
-        classes: Number of classes.
-        who: How the error begins.
-    """
+    """Raises TeacherError if one of the integers does not fit into int64."""
     if isinstance(values, np.ndarray) and (values.dtype != np.uint64 or not values.size):
         return
     extremes = (int(values.max()),) if isinstance(values, np.ndarray) else values
@@ -82,12 +77,6 @@ def _without_gradients(answers: Any) -> Any:
 
 def _is_large(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not -_MAX_INT64 <= int(value) <= _MAX_INT64
-
-
-def _of_objects(values: list[Any] | tuple[Any, ...]) -> np.ndarray:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 def _kind(answers: Any) -> str:

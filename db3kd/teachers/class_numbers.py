@@ -11,7 +11,7 @@ import numpy as np
 from db3kd.arguments.plain import check_count, check_counts
 from db3kd.errors import ArgumentError, InputError
 from db3kd.teachers.base import TeacherError, UnknownClassError
-from db3kd.wording import InputNoun, counted
+from db3kd.wording import InputNoun, counted, shortened
 
 NEXT_BEST = "next best"
 """The background rule that ignores the scores of other classes."""
@@ -127,15 +127,12 @@ class ClassNames:
         if number is None:
             raise UnknownClassError(
                 f"{expected}, got {name} for {whose}, which is not one of the known class "
-                f"names, {self._known()}; correct {self._source}. If a name was misspelt, resume "
-                "the run with the corrected list and accept_changed_teacher=True; if a class is "
-                "missing from the list, start another run"
+                f"names, {shortened(map(repr, self._numbers))}; correct {self._source}. If a name "
+                "was misspelt, resume the run with the corrected list and "
+                "accept_changed_teacher=True; if a class is missing from the list, start another "
+                "run"
             )
         return number
-
-    def _known(self) -> str:
-        names = [repr(name) for name in self._numbers]
-        return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:

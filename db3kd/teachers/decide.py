@@ -147,13 +147,7 @@ def _decide_batch(
 
 
 def check_decisions(decisions: object, count: int, classes: int, who: str) -> None:
-    """Checks what a teacher returned.
-
-    Args:
-        decisions: Anything; [count] integers in [0, classes) if it is valid.
-        count: Number of images.
-        classes: Number of classes.
-        who: How errors begin.
+    """Checks that a teacher returned `count` integers in [0, classes); errors begin with `who`.
 
     Raises:
         TeacherError: If it is not valid.

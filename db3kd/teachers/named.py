@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from db3kd.teachers.functions.function import FunctionTeacher
 from db3kd.teachers.functions.tabular import TabularTeacher, states_classes
 from db3kd.teachers.signature import ModelOverrides, UndeclaredError
 from db3kd.teachers.torch_modules.execution import ExecutionOptions
+from db3kd.wording import shortened
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -69,7 +70,7 @@ def _as_teacher(
         return found
     if overrides.features is not None and (callable(found) or hasattr(found, "predict")):
         refuse_threshold(name, overrides)
-        return tabular_teacher(found, name, overrides, overrides.features, max_batch)
+        return tabular_teacher(found, name, overrides, max_batch)
     if callable(found):
         refuse_threshold(name, overrides)
         image_shape, classes, bounds = overrides.require_all(name)
@@ -125,31 +126,24 @@ def named_details(found: Any) -> Iterator[tuple[str, str]]:
         yield "columns", f"{count} without names"
 
 
-def shortened(values: Iterable[Any], most: int = 10) -> str:
-    """Returns the first values as text, with an ellipsis if there are more."""
-    texts = [str(value) for value in values]
-    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
-
-
 def tabular_teacher(
-    found: Any, name: str, overrides: ModelOverrides, features: Features, max_batch: int | None
+    found: Any, name: str, overrides: ModelOverrides, max_batch: int | None
 ) -> TabularTeacher:
     """Returns the teacher of a function, or of a fitted model, that takes rows of a table.
 
     Args:
         found: The function or model.
         name: The teacher's name.
-        overrides: What the user declares. Class labels that a fitted model states come before the
-            assumed number of classes.
-        features: The features of the rows.
+        overrides: What the user declares, which includes the features of the rows. Class labels
+            that a fitted model states come before the assumed number of classes.
         max_batch: Maximum number of rows per call, or None to choose it.
 
     Raises:
         UndeclaredError: If the number of classes of a function is unknown.
         ValueError: If a model states no classes, or if an argument does not apply.
     """
-    names = overrides.class_names
-    classes = overrides.classes
+    names, classes, features = overrides.class_names, overrides.classes, overrides.features
+    assert features is not None  # the caller checks it
     if classes is None and not states_classes(found):
         classes = overrides.assumed_classes if names is None else len(names)
         if classes is None and not hasattr(found, "predict"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from db3kd.pipelines.comparison.folder import TEST_DECISIONS
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.storage.manifest import (
     MANIFEST,
+    check_state,
     describe_format,
     make_manifest,
     read_manifest,
@@ -230,3 +232,28 @@ def test_images_that_are_the_same_may_come_from_anywhere():
         ) == []  # fmt: skip
     assert "split" in described(loaded, elsewhere | {"data": "others"})
     assert "split" not in described(loaded, passed | {"data": "others"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"state": "done"}, "entry state: expected 'running' or 'finished', got 'done'"),
+        ({"started": 5}, "entry started: expected a time, got 5"),
+        ({"state": "finished"}, "entry totals: expected the totals of a finished run, got none"),
+        (
+            {"state": "finished", "totals": {"samples": -1}},
+            "entry totals.samples: expected a count, got -1",
+        ),
+        (
+            {"resumed": [{"queries_in_flight": "2"}]},
+            "entry resumed: expected a list of entries with the count queries_in_flight",
+        ),
+        ({"changed_teachers": 5}, "entry changed_teachers: expected a list of entries"),
+    ],
+)
+def test_a_damaged_entry_that_readers_rely_on_is_named(tmp_path, a_manifest, damage, message):
+    valid = {"state": "running", "started": "2026-01-01T00:00:00+00:00"} | a_manifest
+    check_state(tmp_path, valid)
+
+    with pytest.raises(ValueError, match=f"{re.escape(message)}$"):
+        check_state(tmp_path, valid | damage)

@@ -180,7 +180,7 @@ def _print_features(
 
 def _allowed(feature: "Feature") -> str:
     """Returns the kind of a feature and which values it allows, as text."""
-    from db3kd.teachers.named import shortened
+    from db3kd.wording import shortened
 
     if feature.values is not None:
         return f"{feature.kind}: {shortened(feature.values)}"
@@ -264,7 +264,7 @@ def _teacher_rows(teacher: "Teacher") -> Iterable[tuple[str, str]]:
     from db3kd.arguments.images import number_text
     from db3kd.tables import Features
     from db3kd.teachers.base import class_names_of
-    from db3kd.teachers.named import shortened
+    from db3kd.wording import shortened
 
     yield "kind", type(teacher).__name__
     yield "image shape", " x ".join(map(str, teacher.image_shape))

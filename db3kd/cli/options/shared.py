@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_price, check_seed
+from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_not_negative, check_seed
 from db3kd.cli.options.sets import COMMON, OptionSet, refuse_options
 from db3kd.errors import ArgumentError
 from db3kd.wording import input_noun
@@ -24,7 +24,7 @@ DEVICE_HELP = "auto (CUDA if there is a GPU), cpu, cuda or cuda:N."
 
 def parse_price(price: float | None) -> float | None:
     """Returns the value of a --price-per-1000 option after a check."""
-    return None if price is None else check_price(price, "--price-per-1000")
+    return None if price is None else check_not_negative(price, "--price-per-1000")
 
 
 def _check_seed(seed: int) -> int:

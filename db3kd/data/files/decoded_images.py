@@ -54,13 +54,7 @@ class DecodedImages:
         return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(self._image_shape)
 
     def put(self, row: int, digest: bytes, pixels: Tensor) -> None:
-        """Writes the pixels at `row`, unless they are floats, or the disk is full.
-
-        Args:
-            row: The row.
-            digest: The digest of the encoded image.
-            pixels: [*image_shape] uint8.
-        """
+        """Writes the pixels at `row`, unless they are floats, or the disk is full."""
         if self._file is None or row >= self._capacity or pixels.dtype != torch.uint8:
             return
         content = pixels.contiguous().numpy().tobytes()

@@ -26,11 +26,6 @@ def max_decompressed_bytes() -> int:
 def check_decompressed_size(path: Path, content: str, size: int) -> None:
     """Checks the memory that a part of a file takes, before it is decompressed.
 
-    Args:
-        path: The file.
-        content: What error messages call the part.
-        size: The memory in bytes.
-
     Raises:
         ValueError: If `size` is more than `max_decompressed_bytes()`.
     """

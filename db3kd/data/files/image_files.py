@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,20 +15,6 @@ from db3kd.data.files.extras import import_data_package
 from db3kd.data.files.image_decoding import DecodeOptions, ImageConverter, as_unit, decode_image
 from db3kd.errors import InputError
 from db3kd.tables.places import TableSource
-
-
-class EncodedImages(Protocol):
-    """Encoded images, read by row."""
-
-    def __len__(self) -> int: ...
-
-    def content(self, row: int) -> bytes:
-        """Returns the encoded image at `row`."""
-        ...
-
-    def name(self, row: int) -> str:
-        """Returns what error messages call the image at `row`."""
-        ...
 
 
 class ImageFiles:
@@ -126,7 +112,7 @@ class EncodedPixels:
     """
 
     def __init__(
-        self, images: EncodedImages, name: str, options: DecodeOptions | None = None
+        self, images: ImageFiles | TableImages, name: str, options: DecodeOptions | None = None
     ) -> None:
         self._images, self._name = images, name
         first, _ = self._read(0)

@@ -62,12 +62,6 @@ def load_image_folder(
 ) -> ImageSet:
     """Loads one split of an image folder; see `db3kd.load_data`.
 
-    Args:
-        root: Path of the folder.
-        split: Name of the split, for example "train".
-        classes: Number of classes; None to count the class folders.
-        options: How the images are decoded: their size and channels.
-
     Returns:
         The images. Their labels, if they lie in class folders, number these alphabetically.
 

@@ -30,13 +30,6 @@ def load_parquet(
 ) -> ImageSet:
     """Loads a split of Parquet files; see `db3kd.load_data`.
 
-    Args:
-        files: The files of each split.
-        split: The split.
-        name: The name of the set.
-        classes: The number of classes; None to count them.
-        options: Size and channels of the images.
-
     Raises:
         ValueError: If there is no such split, or if it is empty or has no column of images.
     """
@@ -58,15 +51,7 @@ def load_hub(
 ) -> ImageSet:
     """Loads a split of a data set of the hub, which is downloaded unless it is in the cache.
 
-    Args:
-        hub_name: The data set, as the hub calls it.
-        split: See `load_parquet`.
-        name: See `load_parquet`.
-        classes: See `load_parquet`.
-        options: See `load_parquet`.
-
-    Raises:
-        ValueError: See `load_parquet`.
+    The hub calls the set `hub_name`; the other arguments and errors are those of `load_parquet`.
     """
     datasets = import_data_package("datasets")
     parts = datasets.load_dataset(hub_name)

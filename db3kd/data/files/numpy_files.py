@@ -96,7 +96,9 @@ class NpzArrays:
 
     def __getitem__(self, key: str) -> np.ndarray:
         with _explain_errors(self._path):
-            file = self._zip_file
+            file = self._archive.zip
+            if file is None:
+                raise InputError("the archive is closed")
             member = next(
                 entry for entry in file.infolist() if entry.filename.removesuffix(".npy") == key
             )
@@ -104,12 +106,6 @@ class NpzArrays:
         with _explain_errors(self._path):
             _check_npy_size(file, member)
             return self._archive[key]
-
-    @property
-    def _zip_file(self) -> ZipFile:
-        if self._archive.zip is None:
-            raise InputError("the archive is closed")
-        return self._archive.zip
 
 
 @contextmanager

@@ -80,13 +80,6 @@ def load_table(
 ) -> ImageSet:
     """Loads a split of the tables in files, as `db3kd.load_data`.
 
-    Args:
-        files: The files of each split.
-        split: The split.
-        name: The name of the set.
-        classes: The number of classes; None to count them.
-        options: The features and the column of labels.
-
     Returns:
         The encoded rows, with the labels and class names if there are any.
 
@@ -102,7 +95,10 @@ def load_table(
         part: pandas.concat([frame for _, frame in parts], ignore_index=True)
         for part, parts in read.items()
     }
-    sources = {part: _source(name, parts) for part, parts in read.items()}
+    sources = {
+        part: TableSource(name, [(path, len(frame)) for path, frame in parts])
+        for part, parts in read.items()
+    }
     features = options.load_features()
     column = _label_column(frames, features, options.label_column, name)
     if features is None:
@@ -180,16 +176,6 @@ def _columns(frame: Any, used: Sequence[str], name: str) -> Any:
             f"{name}: expected the same columns in every split, but one lacks {missing[0]!r}"
         )
     return frame[list(used)]
-
-
-def _source(name: str, parts: Sequence[tuple[Path, Any]]) -> TableSource:
-    """Returns what errors call the rows of some files of a set.
-
-    Args:
-        name: The name of the set, which is that of its file if it has only one.
-        parts: The files, and the table in each.
-    """
-    return TableSource(name, [(path, len(frame)) for path, frame in parts])
 
 
 def _joined(sources: Iterable[TableSource]) -> TableSource:

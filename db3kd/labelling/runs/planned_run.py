@@ -1,5 +1,6 @@
 """A label run before its first query: its images, its settings and what identifies it."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.arguments.plain import check_flag, suggests_arguments
+from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.image_decisions import DecisionOrder
+from db3kd.labelling.chunk_search import chunk_size
+from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
-from db3kd.labelling.runs.run_identity import DECISIONS, label_manifest, samples_per_shard
 from db3kd.labelling.runs.run_surrogate import (
     RunSurrogate,
     SurrogatePlanner,
@@ -27,11 +29,11 @@ from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
 from db3kd.querying.consistency import check_consistency_checks
 from db3kd.storage.changed_teachers import check_accepts_teacher
-from db3kd.storage.existing_runs import holds_run
-from db3kd.storage.manifest import is_finished
-from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
+from db3kd.storage.existing_runs import begun_with, holds_run
+from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import answers_in_stage
-from db3kd.teachers import Teacher
+from db3kd.teachers import Teacher, describe
 
 
 @suggests_arguments
@@ -107,9 +109,7 @@ class PlannedRun:
         folder = self.folder
         if not holds_run(folder):
             return RunQueries()
-        compare_with_run(
-            folder, LABELS, self.manifest, any_teacher=self.execution.accept_changed_teacher
-        )
+        compare_with_runs([self.expected], any_teacher=self.execution.accept_changed_teacher)
         totals = totals_of_shards(folder)
         limits, size = self.job.limits[self.job.index], self.job.samples_per_chunk
         assert size is not None  # a planned run has it
@@ -197,34 +197,43 @@ def plan_run(
     execution = execution or RunExecution()
     check_accepts_teacher(execution.accept_changed_teacher, resume)
     check_consistency_checks(execution.consistency_checks, resume)
-    budget = job.settings.queries
     images = job.images if source_images is None else source_images
     run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
-    per_shard = samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
+    per_shard = _samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
     if isinstance(images, ImageSet):
         complete = resume and _is_complete(Path(folder), len(job.index), per_shard)
         fingerprint = images.fingerprint(check=not complete)
     else:
         fingerprint = images.fingerprint()
-    job = replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard)
-    manifest = label_manifest(
-        job.teacher,
-        job.images,
-        job.settings,
-        source=source,
-        limit=limit,
-        soft_labels=soft_labels,
-        samples_per_shard=per_shard,
+    entries: dict[str, object] = {
+        "source": (
+            {"data": job.images.name} if source is None else source.with_features_of(job.images)
+        ),
+        "limit": limit,
+        "teacher": describe(job.teacher),
+        "queries": job.settings.queries,
+        "labelling": run_surrogate.settings,
+        "soft_labels": soft_labels,
+        "samples_per_shard": per_shard,
+    }
+    if (names := run_class_names(job.teacher, job.images)) is not None:
+        entries[CLASS_NAMES] = names
+    if not job.index.equal(torch.arange(len(images))):
+        entries["index"] = hashlib.sha256(job.index.numpy().tobytes()).hexdigest()
+    if (surrogate_entry := run_surrogate.manifest_entry) is not None:
+        entries["surrogate"] = surrogate_entry
+    manifest = make_manifest(
+        entries,
+        seed=job.settings.seed,
+        teacher_fingerprint=job.teacher.fingerprint(),
+        classes=job.teacher.classes,
         data_fingerprint=fingerprint,
-        budget=budget,
-        surrogate=run_surrogate.manifest_entry,
-        index=job.index,
     )
     return PlannedRun(
         folder=Path(folder),
         resume=resume,
         execution=execution,
-        job=job,
+        job=replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard),
         source_index=torch.arange(len(images)) if source_index is None else source_index,
         surrogate=run_surrogate,
         soft_labels=soft_labels,
@@ -237,23 +246,23 @@ def expected_labels(
 ) -> ExpectedRun:
     """Returns the run that `db3kd.label` continues in a folder, with `resume` and these arguments.
 
-    Args:
-        folder: The run folder.
-        teacher: See `db3kd.label`.
-        images: See `db3kd.label`.
-        settings: See `db3kd.label`.
-
     Raises:
         ValueError: As `plan_run`.
     """
-    job = LabelJob.prepare(
-        teacher,
-        images,
-        settings,
-        decision_order=DecisionOrder(),
-        check_images=False,
-    )
+    job = LabelJob.prepare(teacher, images, settings, check_images=False)
     return plan_run(folder, job, resume=True).expected
+
+
+def _samples_per_shard(
+    folder: str | Path, resume: bool, teacher: Teacher, settings: LabelSettings
+) -> int:
+    """Returns the number of samples in a shard.
+
+    A run that is resumed keeps the number that it was started with, because `chunk_size` depends on
+    the memory of the device, and a run may be resumed on another device.
+    """
+    count = begun_with(folder).get("samples_per_shard") if resume else None
+    return count if type(count) is int and count > 0 else chunk_size(teacher, settings)
 
 
 def _is_complete(folder: Path, samples: int, per_shard: int) -> bool:
@@ -275,19 +284,9 @@ def plan_source_run(
     resume: bool = False,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
-    """Plans the run that `write_run` makes or continues; nothing is queried or written.
+    """Plans the run that `write_run`, with the same arguments, makes or continues.
 
-    Args:
-        folder: See `write_run`.
-        teacher: See `write_run`.
-        source: See `write_run`.
-        settings: See `write_run`.
-        images: See `write_run`.
-        limit: See `write_run`.
-        soft_labels: See `write_run`.
-        surrogate: See `write_run`.
-        resume: See `write_run`.
-        execution: See `write_run`.
+    Nothing is queried or written.
 
     Raises:
         ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentTypeError, InputError
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import DecisionOrder, decide_images
-from db3kd.labelling.runs.run_identity import DECISIONS
+from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder, decide_images
 from db3kd.labelling.settings import LabelSettings
 from db3kd.progress.answers import show_answers_if
 from db3kd.querying.session import AnswerJournal
@@ -176,13 +175,6 @@ class RunSurrogate:
 
         Training queries the teacher, takes minutes, and writes the weights and an entry of the
         manifest. A network that the caller passed is returned as it is.
-
-        Args:
-            run: The folder of the run.
-            teacher: The teacher of the run.
-            images: The images of the run.
-            order: The order of the decisions, and whether a single class stops the run.
-            progress: Whether to show the progress.
 
         Returns:
             The network; None if the run searches without a surrogate.

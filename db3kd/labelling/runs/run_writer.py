@@ -1,7 +1,7 @@
 """Writes a label run: labels a data set into a folder, one shard at a time."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
@@ -156,10 +156,5 @@ def _write_shards(
         for position, chunk in job.run(run, listener):
             chunk = replace(chunk, index=planned.source_index[chunk.index])
             if soft_labels is not None:
-                chunk = with_soft_labels(
-                    chunk,
-                    normalisation=soft_labels.normalisation,
-                    scale=soft_labels.scale,
-                    temperature=soft_labels.temperature,
-                )
+                chunk = with_soft_labels(chunk, **asdict(soft_labels))
             run.write_shard(position, to_table(chunk))

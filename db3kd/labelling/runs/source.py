@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
@@ -88,9 +88,7 @@ def stored_source(folder: str | Path, stored: object, data: str | None) -> Sourc
 
 
 def _parse(folder: str | Path, stored: Any) -> Source:
-    text, number = str | None, int | None
-    kinds: dict[str, Any] = {"data": str, "split": str, "size": number, "channels": number}
-    kinds |= {"features": text, "label_column": text, "clip": bool}
+    kinds = get_type_hints(Source)
     if (
         not isinstance(stored, Mapping)
         or not {"data"} <= stored.keys() <= kinds.keys()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from db3kd.labelling.image_decisions import DECISIONS
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import LABELS, Labels
-from db3kd.labelling.runs.run_identity import DECISIONS
 from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.consistency import queries_of_checks
@@ -56,10 +56,14 @@ class Totals:
         self.queries += int(labels.queries.sum())
         self.pairs += len(labels) * (labels.classes - 1)
         self.reached += len(distances)
-        self.estimated += count_estimates(labels)
+        others = other_classes(labels.decision, labels.classes)
+        estimated = others & ~labels.targets & labels.distances.isfinite()
+        self.estimated += int(estimated.sum())
         self.mean_distance = total / self.reached if self.reached else None
         self.statuses.update(labels.status)
-        self.disagreements += count_disagreements(labels)
+        if labels.label is not None:
+            known = (labels.label >= 0) & (labels.decision != UNANSWERED)
+            self.disagreements += int((known & (labels.label != labels.decision)).sum())
 
     @property
     def decided(self) -> int:
@@ -118,20 +122,6 @@ def answered_in_label_folder(path: Path, totals: Totals) -> int:
     """
     # The journal of the decisions, which is kept, holds the queries of the images themselves.
     return journaled_answers(path) + totals.queries - totals.decided
-
-
-def count_estimates(labels: Labels) -> int:
-    """The number of pairs of a sample and another class whose distance is an estimate."""
-    others = other_classes(labels.decision, labels.classes)
-    return int((others & ~labels.targets & labels.distances.isfinite()).sum())
-
-
-def count_disagreements(labels: Labels) -> int:
-    """The number of samples whose class according to the teacher differs from the data set's."""
-    if labels.label is None:
-        return 0
-    known = (labels.label >= 0) & (labels.decision != UNANSWERED)
-    return int((known & (labels.label != labels.decision)).sum())
 
 
 def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:

@@ -49,14 +49,6 @@ def start_workers(
 ) -> Iterator["RayWorkerPool"]:
     """Starts the workers of a run, and shuts them down at the end.
 
-    Args:
-        workers: The number of workers and the cluster.
-        run: The run, whose folder this process has locked.
-        teacher: The teacher of the run.
-        images: The images of the run.
-        settings: The settings of the run.
-        surrogate: The surrogate of the run, or None.
-
     Yields:
         The pool. Its workers get ready in the background.
 

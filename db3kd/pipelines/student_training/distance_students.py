@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import DecisionOrder
+from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.runs.planned_run import expected_labels
-from db3kd.labelling.runs.run_identity import DECISIONS
 from db3kd.labelling.runs.totals import totals_of_shards
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import with_soft_labels

@@ -200,9 +200,7 @@ def _open_function(
                 f"{source}: expected no [preprocessing] of a function that takes rows of a table; "
                 "it gets them as they are in the table"
             )
-        return tabular_teacher(
-            function, Path(source).name, overrides, overrides.features, max_batch
-        )
+        return tabular_teacher(function, Path(source).name, overrides, max_batch)
     if not callable(function):
         raise InputError(
             f"{source}: function: expected {name!r} to be a function from arrays to classes, a "

@@ -63,7 +63,7 @@ def description_tables() -> list[DescriptionTable]:
         ['', 'preprocessing', 'requests', 'header', 'rest']
     """
     hints = get_type_hints(Description)
-    inner = {field.name: _without_none(hints[field.name]) for field in _fields(Description)}
+    inner = {name: _without_none(hint) for name, hint in hints.items()}
     tables = {name: kind for name, kind in inner.items() if dataclasses.is_dataclass(kind)}
     return [_table(name, kind) for name, kind in {"": Description, **tables}.items()]
 
@@ -88,7 +88,7 @@ def attribute_texts(documented: type) -> dict[str, str]:
 def _table(name: str, kind: Any) -> DescriptionTable:
     hints, texts = get_type_hints(kind), attribute_texts(kind)
     keys = []
-    for field in _fields(kind):
+    for field in dataclasses.fields(kind):
         hint = _without_none(hints[field.name])
         keys.append(
             DescriptionKey(
@@ -103,10 +103,6 @@ def _table(name: str, kind: Any) -> DescriptionTable:
         )
     text = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
     return DescriptionTable(name, text, tuple(keys))
-
-
-def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind)
 
 
 def _without_none(hint: Any) -> Any:

@@ -16,6 +16,7 @@ from db3kd.teachers.cpu_batch import batch_for_calls
 from db3kd.teachers.fingerprints import function_fingerprint
 from db3kd.teachers.functions.function import FunctionTeacher
 from db3kd.teachers.functions.generator import is_generator_function
+from db3kd.wording import shortened
 
 _MODEL_BATCH = 4096
 """Maximum number of rows per call of a model. A random forest of 100 trees takes 28 ms for 256 rows
@@ -181,10 +182,9 @@ class TabularTeacher(FunctionTeacher):
         try:
             return self._number_of[value]
         except (KeyError, TypeError):
-            known = ", ".join(map(repr, list(self._number_of)[:10]))
-            more = ", …" if len(self._number_of) > 10 else ""
+            known = shortened(map(repr, self._number_of))
             raise TeacherError(
-                f"{expected}, one of {known}{more}, got {value!r} for row {row}; {self._advice}"
+                f"{expected}, one of {known}, got {value!r} for row {row}; {self._advice}"
             ) from None
 
 

@@ -17,7 +17,7 @@ from db3kd.models.metadata import ModelMetadata
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.given_images import as_images
-from db3kd.teachers.onnx.files import OnnxFile, first_line, open_session, read_onnx
+from db3kd.teachers.onnx.files import first_line, open_session, read_onnx
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
 from db3kd.wording import counted
@@ -73,7 +73,11 @@ class OnnxTeacher:
         file = read_onnx(path)
         self._session = open_session(file, torch.device(device))
         inputs = [_declared(node, path) for node in self._session.get_inputs()]
-        outputs = [_declared(node, path) for node in self._session.get_outputs() if _plain(node)]
+        outputs = [
+            _declared(node, path)
+            for node in self._session.get_outputs()
+            if node.type.startswith("tensor(")  # classifiers from scikit-learn also have maps
+        ]
         overrides, preprocessing = overrides or ModelOverrides(), preprocessing or Preprocessing()
         properties = self._session.get_modelmeta().custom_metadata_map
         overrides = _completed(overrides, preprocessing, properties, path)
@@ -92,7 +96,10 @@ class OnnxTeacher:
         self.class_names = self._signature.class_names or _names_in(properties, self.classes)
         output, reader = self._signature.output.name, self._signature.reader
         identity = (self.preprocessing, output, reader.identity(), reader.names)
-        self._fingerprint = _digest(file, identity)
+        digest = hashlib.sha256(file.content)
+        for part in (*file.weights.values(), repr(identity).encode()):
+            digest.update(part)
+        self._fingerprint = digest.hexdigest()
 
     def __repr__(self) -> str:
         return teacher_repr(self)
@@ -139,14 +146,6 @@ class OnnxTeacher:
         return self._signature.reader.read(answers[: len(images)], len(images), who)
 
 
-def _digest(file: OnnxFile, identity: tuple[object, ...]) -> str:
-    digest = hashlib.sha256(file.content)
-    for weights in file.weights.values():
-        digest.update(weights)
-    digest.update(repr(identity).encode())
-    return digest.hexdigest()
-
-
 def _completed(
     overrides: ModelOverrides,
     preprocessing: Preprocessing,
@@ -191,11 +190,6 @@ def _names_in(metadata: Mapping[str, str], classes: int) -> tuple[str, ...] | No
         except (TypeError, ValueError):
             continue
     return None
-
-
-def _plain(node: Any) -> bool:
-    """Returns whether an output is a tensor; classifiers from scikit-learn also have maps."""
-    return node.type.startswith("tensor(")
 
 
 def _declared(node: Any, path: Path) -> TensorSpec:

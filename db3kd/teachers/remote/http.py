@@ -9,8 +9,9 @@ import email.utils
 import io
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -59,67 +60,31 @@ class HttpClient:
         self._secret = secret
         self._open_session: Any = None
 
-    async def get(self, url: str, max_bytes: int, who: str) -> Reply:
-        """Sends a GET request; see `post`."""
-        return await self._send("GET", url, None, {}, max_bytes, who)
-
-    async def post(
+    async def send(
         self,
         url: str,
-        content: bytes,
-        headers: Mapping[str, str],
         max_bytes: int,
         who: str,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         sent: str = "",
     ) -> Reply:
-        """Sends a POST request and returns the answer.
+        """Sends a POST request with content, or a GET request without, and returns the answer.
 
         Args:
             url: The address.
-            content: The body of the request.
-            headers: Headers to send besides the secret.
             max_bytes: Maximum length of the answer's body.
             who: How errors begin.
+            content: The body of the request.
+            headers: Headers to send besides the secret.
             sent: What the body holds, for the error if the server rejects it.
 
         Raises:
             RetryableError: If the request may be repeated.
             TeacherError: If repeating the request cannot help.
         """
-        return await self._send("POST", url, content, headers, max_bytes, who, sent)
-
-    async def close(self) -> None:
-        """Closes all connections."""
-        if self._open_session is not None:
-            await self._open_session.close()
-
-    def _session(self) -> Any:
-        """Opens the session on first use, because it belongs to the event loop then running."""
-        if self._open_session is None:
-            aiohttp = self._aiohttp
-            self._open_session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(),  # aiohttp's is off; _send sets the deadline
-                # A compressed answer could grow without limit when it is decompressed.
-                headers={"Accept-Encoding": "identity"},
-                auto_decompress=False,
-                # Otherwise aiohttp sends passwords of ~/.netrc and uses the environment's proxies.
-                trust_env=False,
-            )
-        return self._open_session
-
-    async def _send(
-        self,
-        method: str,
-        url: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        max_bytes: int,
-        who: str,
-        sent: str = "",
-    ) -> Reply:
-        all_headers = {**headers, **(self._secret.read() if self._secret else {})}
+        method = "GET" if content is None else "POST"
+        all_headers = {**(headers or {}), **(self._secret.read() if self._secret else {})}
         data = None if content is None else io.BytesIO(content)  # aiohttp sends a file in pieces
         aiohttp = self._aiohttp
         try:
@@ -149,6 +114,27 @@ class HttpClient:
         _raise_for_status(response.status, response.headers, words, who)
         return Reply(response.headers, body)
 
+    async def close(self) -> None:
+        """Closes all connections."""
+        if self._open_session is not None:
+            await self._open_session.close()
+
+    def _session(self) -> Any:
+        """Opens the session on first use, because it belongs to the event loop then running."""
+        if self._open_session is None:
+            aiohttp = self._aiohttp
+            self._open_session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(),  # aiohttp's is off; `send` sets the deadline
+                # A compressed answer could grow without limit when it is decompressed.
+                headers={"Accept-Encoding": "identity"},
+                auto_decompress=False,
+                # Otherwise aiohttp sends passwords of ~/.netrc and uses the environment's proxies.
+                trust_env=False,
+            )
+        return self._open_session
+
     def _words_of_server(self, url: str, body: bytes) -> str:
         """Returns what an error repeats of an answer, or why it repeats nothing."""
         if not body:
@@ -172,11 +158,7 @@ class HttpClient:
 
 
 def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    """Returns the parts of a URL.
-
-    Args:
-        url: The URL. It must not hold a user name or a password.
-        schemes: The valid schemes.
+    """Returns the parts of a URL with one of these schemes, and no user name or password.
 
     Raises:
         ValueError: If the URL is not valid. The message does not repeat a password.
@@ -195,6 +177,23 @@ def split_url(url: str, schemes: tuple[str, ...]) -> SplitResult:
     if not valid:
         raise ArgumentError("url", f"expected {' or '.join(schemes)}, then ://host:port/…")
     return parts
+
+
+def json_encoder() -> Callable[[Any], bytes]:
+    """Returns a function that writes a JSON value as UTF-8, with NumPy arrays as nested lists.
+
+    A float32 is written in the fewest digits that are read as the same float32, which take half the
+    bytes of those of a float64. Arrays must be C-contiguous.
+
+    Example:
+        >>> json_encoder()({"instances": np.array([[0.1]], np.float32)})
+        b'{"instances":[[0.1]]}'
+
+    Raises:
+        ModuleNotFoundError: If orjson is not installed.
+    """
+    orjson = import_extra("orjson", "remote")
+    return partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
 def max_answer_bytes(images: int, classes: int) -> int:

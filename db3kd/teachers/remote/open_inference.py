@@ -6,9 +6,8 @@ tritonclient's own client limits neither the length nor the duration of an answe
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from db3kd.errors import InputError
@@ -23,20 +22,6 @@ from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.retry import RetryPolicy
 from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelOverrides, ModelSignature, TensorSpec, resolve
-
-
-class _Transport(Protocol):
-    """Sends tensors to a model. Raises RetryableError and TeacherError as `HttpClient` does."""
-
-    async def metadata(self, who: str) -> dict[str, Any]: ...
-
-    async def infer(
-        self, array: np.ndarray, signature: ModelSignature, request_id: str, who: str
-    ) -> Any: ...
-
-    async def close(self) -> None: ...
-
-    def details(self) -> Iterator[tuple[str, str]]: ...
 
 
 def open_inference_teacher(
@@ -74,9 +59,12 @@ def open_inference_teacher(
     """
     address = ModelAddress.parse(url)
     preprocessing, requests = preprocessing or Preprocessing(), requests or RequestSettings()
-    make = GrpcTransport if address.scheme.startswith("grpc") else HttpTransport
     retry_policy, who = RetryPolicy(requests), f"teacher {address}"
-    transport = make(address, requests, binary, secret)
+    transport: GrpcTransport | HttpTransport
+    if address.scheme.startswith("grpc"):
+        transport = GrpcTransport(address, requests, binary, secret)
+    else:
+        transport = HttpTransport(address, requests, binary, secret)
     event_loop = EventLoopThread()
     try:
         metadata = event_loop.run(
@@ -117,7 +105,7 @@ class _OpenInferenceService:
     def __init__(
         self,
         address: ModelAddress,
-        transport: _Transport,
+        transport: GrpcTransport | HttpTransport,
         signature: ModelSignature,
         metadata: Mapping[str, Any],
     ) -> None:

@@ -99,7 +99,8 @@ class GrpcTransport:
         yield "tensors", "bytes, over gRPC"
 
     async def _call(self, who: str, function: Any, *arguments: Any, **options: Any) -> Any:
-        headers = {key.lower(): value for key, value in self._headers().items()}
+        secret = self._secret.read() if self._secret else {}
+        headers = {key.lower(): value for key, value in secret.items()}
         error_type = import_extra("tritonclient.utils", "remote").InferenceServerException
 
         def call() -> Any:
@@ -109,9 +110,6 @@ class GrpcTransport:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except error_type as error:
             raise self._translate(error, who) from None
-
-    def _headers(self) -> dict[str, str]:
-        return self._secret.read() if self._secret else {}
 
     def _translate(self, error: Any, who: str) -> Exception:
         """Returns the RetryableError or TeacherError that stands for a gRPC error."""

@@ -10,8 +10,7 @@ import numpy as np
 
 from db3kd.extras import import_extra
 from db3kd.teachers.base import TeacherError
-from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, unreadable
-from db3kd.teachers.remote.json_body import json_encoder
+from db3kd.teachers.remote.http import HttpClient, json_encoder, max_answer_bytes, unreadable
 from db3kd.teachers.remote.open_inference_tensors import (
     ModelAddress,
     input_tensor,
@@ -70,7 +69,7 @@ class HttpTransport:
         max_bytes = max_answer_bytes(len(array), signature.classes)
         sent = f"{list(array.shape)} {array.dtype}, layout {signature.preprocessing.layout}"
         url = f"{self._model}/infer"
-        reply = await self._http.post(url, content, headers, max_bytes, who, sent)
+        reply = await self._http.send(url, max_bytes, who, content, headers, sent)
         length = reply.headers.get(_HEADER_LENGTH)
         try:
             answer = self._triton.InferenceServerClient.parse_response_body(
@@ -104,7 +103,7 @@ class HttpTransport:
         yield "tensors", "bytes, over HTTP" if self._binary else "JSON, over HTTP"
 
     async def _get(self, url: str, who: str) -> dict[str, Any]:
-        reply = await self._http.get(url, _MAX_METADATA_BYTES, who)
+        reply = await self._http.send(url, _MAX_METADATA_BYTES, who)
         try:
             found = json.loads(reply.body)
         except (ValueError, RecursionError) as error:

@@ -89,13 +89,7 @@ class ModelAddress:
 
 
 def json_request(array: np.ndarray, signature: ModelSignature, request_id: str) -> dict[str, Any]:
-    """Returns a request without binary data, to be written as JSON.
-
-    Args:
-        array: The model's input, with the batch first.
-        signature: Names the input, its dtype and the output.
-        request_id: The id of the request.
-    """
+    """Returns a request without binary data, to be written as JSON."""
     tensor = {
         "name": signature.input.name,
         "shape": list(array.shape),
@@ -123,11 +117,6 @@ def input_tensor(triton: Any, array: np.ndarray, signature: ModelSignature) -> A
 
 def output_array(answer: Any, name: str, who: str) -> np.ndarray:
     """Returns an output of a tritonclient answer.
-
-    Args:
-        answer: The answer.
-        name: The name of the output.
-        who: How errors begin.
 
     Raises:
         TeacherError: If the answer cannot be read or does not hold this output.

@@ -20,12 +20,16 @@ import numpy as np
 from torch import Tensor
 
 from db3kd.errors import ArgumentError
-from db3kd.teachers.answers import AnswerReader
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote.event_loop import EventLoopThread
-from db3kd.teachers.remote.http import HttpClient, max_answer_bytes, split_url, unreadable
-from db3kd.teachers.remote.json_body import json_encoder
+from db3kd.teachers.remote.http import (
+    HttpClient,
+    json_encoder,
+    max_answer_bytes,
+    split_url,
+    unreadable,
+)
 from db3kd.teachers.remote.png_images import as_png_texts, png_steps
 from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.request_settings import RequestSettings
@@ -93,11 +97,17 @@ def rest_teacher(
         preprocessing = png_steps(dataclasses.replace(preprocessing, bounds=bounds), shape)
     else:
         preprocessing = signature.preprocessing
-    reader = signature.reader
-    client = HttpClient(requests.in_flight, requests.timeout, secret)
-    service = _RestService(url, name, template, AnswerPath(answer), reader, preprocessing, client)
+    service = _RestService(
+        url,
+        name,
+        template,
+        AnswerPath(answer),
+        signature.classes,
+        preprocessing,
+        HttpClient(requests.in_flight, requests.timeout, secret),
+    )
     return RemoteTeacher(
-        service, EventLoopThread(), shape, reader, preprocessing, requests, fingerprint
+        service, EventLoopThread(), shape, signature.reader, preprocessing, requests, fingerprint
     )
 
 
@@ -194,7 +204,7 @@ class _RestService:
         name: str,
         template: Template,
         path: AnswerPath,
-        reader: AnswerReader,
+        classes: int,
         preprocessing: Preprocessing,
         client: HttpClient,
     ) -> None:
@@ -202,7 +212,7 @@ class _RestService:
         self._url = url
         self._template = template
         self._path = path
-        self._classes = reader.classes
+        self._classes = classes
         self._preprocessing = preprocessing
         self._client = client
         self._encode = json_encoder()
@@ -215,15 +225,16 @@ class _RestService:
         sent = self._preprocessing.describe_input(images.shape[1:])
         sent += ", as PNG in base64" if self._template.png else ""
         batch = "one image" if self._template.single else counted(len(images), "image")
-        reply = await self._client.post(
-            self._url, content, headers, max_bytes, who, f"{batch} of {sent}"
+        reply = await self._client.send(
+            self._url, max_bytes, who, content, headers, f"{batch} of {sent}"
         )
         try:
             value = json.loads(reply.body)
         except (ValueError, RecursionError) as error:
             raise unreadable(who, error) from None
         found = self._path.find(value, who)
-        return [found] if self._template.single and not _is_batch_of_one(found) else found
+        is_batch_of_one = isinstance(found, list) and len(found) == 1  # a class or row of scores
+        return [found] if self._template.single and not is_batch_of_one else found
 
     def _serialize(self, images: Tensor) -> bytes:
         return self._encode(self._template.fill(self._preprocessing(images)))
@@ -286,11 +297,6 @@ def _follow(value: Any, steps: list[str], who: str) -> Any:
                 f"{_kind(value)}"
             )
     return value
-
-
-def _is_batch_of_one(found: Any) -> bool:
-    """Returns whether an answer for one image is already a list of one class or row of scores."""
-    return isinstance(found, list) and len(found) == 1
 
 
 def _kind(value: Any) -> str:

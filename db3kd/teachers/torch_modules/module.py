@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from types import NoneType
 from typing import Any, Literal, TypeAlias, cast
 
@@ -183,15 +183,11 @@ class ModuleTeacher:
             try:
                 decisions = self._batches.classify(images, self._decide_batch)
             except BatchError as stop:
-                cause = stop.cause
-                error = (
-                    cause
-                    if isinstance(cause, TeacherError)
-                    else failure(self.name, stop.count, cause, input_noun(self.image_shape))
-                )
-                error.answered = ModuleDecisions(
-                    stop.decisions, images.device, nan_message
-                ).result()
+                error = cause = stop.cause
+                if not isinstance(error, TeacherError):
+                    error = failure(self.name, stop.count, cause, input_noun(self.image_shape))
+                decided = ModuleDecisions(stop.decisions, images.device, nan_message)
+                error.answered = decided.result()
                 raise error from (None if error is cause else cause)
             return ModuleDecisions(decisions, images.device, nan_message)
 
@@ -230,7 +226,9 @@ class ModuleTeacher:
         with suppress(ValueError):  # a lazy layer has none
             self.fingerprint()  # before the module is called, because it may count its calls
         if self.device.type != "cuda":
-            return Batches(self._batch_on_cpu())
+            forward = partial(self._score, self._module)
+            size = batch_for_module(self._module, forward, self.image_shape, self._blank(1))
+            return Batches(size)
         with torch.inference_mode(), self._on_device():
             try:
                 return Batches(batch_on_cuda(self._classify_copy, self.image_shape, self.device))
@@ -238,12 +236,6 @@ class ModuleTeacher:
                 raise
             except Exception as error:
                 raise failure(self.name, 0, error) from error
-
-    def _batch_on_cpu(self) -> int:
-        def forward(images: Tensor) -> Any:
-            return self._score(self._module, images)
-
-        return batch_for_module(self._module, forward, self.image_shape, self._blank(1))
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -318,21 +310,21 @@ def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
-def as_autocast(autocast: Precision | None, name: str = "autocast") -> torch.dtype | None:
+def as_autocast(autocast: Precision | None) -> torch.dtype | None:
     """Returns the dtype for torch.autocast, which may be given as text.
 
     Args:
         autocast: "bf16", "fp16", `torch.bfloat16` or `torch.float16`; None for no autocast.
-        name: The name of the argument in errors.
 
     Raises:
         TypeError: If it is neither text nor a dtype.
         ValueError: If it is another precision.
     """
-    check_type(autocast, (str, torch.dtype, NoneType), name, "'bf16', 'fp16' or None")
+    expected = "'bf16', 'fp16' or None"
+    check_type(autocast, (str, torch.dtype, NoneType), "autocast", expected)
     found = _AUTOCAST.get(autocast, autocast) if isinstance(autocast, str) else autocast
     if found not in (None, *_AUTOCAST.values()):
-        raise ArgumentError(name, f"expected 'bf16', 'fp16' or None, got {autocast!r}")
+        raise ArgumentError("autocast", f"expected {expected}, got {autocast!r}")
     return found
 
 
