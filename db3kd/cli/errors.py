@@ -9,9 +9,9 @@ for reasons of its own.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any
 
 from db3kd.errors import ArgumentError, ArgumentTypeError, Db3kdError
 from db3kd.wording import did_you_mean
@@ -75,20 +75,8 @@ def with_suggestion(message: str) -> str:
     return message.removeprefix("Value error, ") + hint
 
 
-class Parameter(Protocol):
-    """A parameter of a command, as Typer makes it."""
-
-    @property
-    def name(self) -> str | None:
-        """The name of the function's parameter."""
-
-    @property
-    def opts(self) -> Sequence[str]:
-        """The names of the option."""
-
-
-def options_of(parameters: Iterable[Parameter]) -> dict[str, str]:
-    """Returns the option of each parameter, such as `{"classes": "--classes"}`."""
+def options_of(parameters: Iterable[Any]) -> dict[str, str]:
+    """Returns the option of each parameter of Click, such as `{"classes": "--classes"}`."""
     return {each.name: each.opts[0] for each in parameters if each.name is not None}
 
 

@@ -40,12 +40,8 @@ class ProgressListener(Protocol):
         ...
 
 
-class CountListener(Protocol):
-    """Receives how much of a computation is done; see `show_progress`."""
-
-    def __call__(self, done: int, total: int = ..., *_: object) -> None:
-        """Reports how many units are done, and how many there are in all."""
-        ...
+CountListener = Callable[..., None]
+"""Receives how much of a computation is done; see `show_progress`."""
 
 
 class RecentRate:
@@ -162,13 +158,7 @@ class Progress:
         queries: int | None = None,
         mean_distance: float | None = None,
     ) -> None:
-        """Shows the totals of this process so far; an omitted total has not changed.
-
-        Args:
-            samples: Samples done; of a training its steps, and of a choice of a scale its students.
-            queries: Queries spent.
-            mean_distance: The mean of the finite distances, L2 in input units.
-        """
+        """Shows the totals of this process so far; see `ProgressListener`."""
         now = self._working_time()
         if queries is not None:
             self._queries_spent = self._before[1] + queries

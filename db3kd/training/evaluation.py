@@ -18,9 +18,6 @@ from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.wording import counted
 
-_DEVICE_BATCH = 512
-"""Images per forward pass on an accelerator."""
-
 
 def predict_logits(
     model: nn.Module, images: ImagesLike, batch: int | None = None, rows: IntegersLike | None = None
@@ -63,7 +60,9 @@ def _logits(
     model.eval()
     try:
         if batch is None:
-            batch = _default_batch(model, read(rows[:1]))
+            image = read(rows[:1])
+            on_cpu = image.is_cpu
+            batch = batch_for_module(model, model, image.shape[1:], image) if on_cpu else 512
         with torch.inference_mode():
             logits = torch.cat([model(read(part)).float().cpu() for part in rows.split(batch)])
     finally:
@@ -194,9 +193,3 @@ def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> 
             f"got {list(expected.shape)}",
         )
     return (predicted.cpu() == expected.cpu()).double().mean().item()
-
-
-def _default_batch(model: nn.Module, image: Tensor) -> int:
-    if image.is_cpu:
-        return batch_for_module(model, model, image.shape[1:], image)
-    return _DEVICE_BATCH

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets, refuse_options
-from db3kd.cli.options.shared import ImageOptions, Split, load_test_or_all
+from db3kd.cli.options.shared import ImageOptions, Split, load_split_or_all
 from db3kd.cli.options.teacher import parse_shape
 from db3kd.cli.outputs import refuse_existing
 from db3kd.errors import ArgumentError
@@ -66,8 +66,7 @@ class CheckOptions(ImageOptions):
         if self.data is None:
             refuse_options(self, "needs --data")
             return None
-        source = self.source(self.split, str(student))
-        return load_test_or_all(source) if self.split == "test" else source.load()
+        return load_split_or_all(self.source(self.split, str(student)))[0]
 
 
 @expand_option_sets

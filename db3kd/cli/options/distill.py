@@ -1,6 +1,7 @@
 """Options of commands that spend a budget on students: `distill` and `compare`."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,11 +10,12 @@ from db3kd.cli.errors import naming_options
 from db3kd.cli.options.sets import COMMON, OptionSet, refuse_options
 from db3kd.cli.options.shared import (
     READING,
+    CheckedResumeOptions,
     ImageOptions,
     PricePer1000,
     RareClasses,
     Split,
-    load_test_or_all,
+    load_split_or_all,
     refuse_model,
 )
 from db3kd.cli.options.training import StudentTrainingOptions
@@ -148,7 +150,7 @@ class TransferOptions(ImageOptions):
             source = source.with_features_of(transfer)
         try:
             with naming_options(data="--test"):
-                return load_test_or_all(source)
+                return load_split_or_all(source)[0]
         except InvalidValueError as error:
             if error.declare and transfer is not None:
                 error = error.advising(
@@ -249,6 +251,38 @@ class ProxyOptions(OptionSet):
             help="Number of proxies, which choose the queries and teach the student; 0 for none.",
         ),
     ] = 2
+
+
+def check_options(
+    out: Path | None,
+    images: TransferOptions,
+    spending: SpendingOptions,
+    training: StudentTrainingOptions,
+    resuming: CheckedResumeOptions,
+    made: str,
+) -> None:
+    """Refuses options that need others, before anything is loaded.
+
+    Args:
+        out: The value of --out.
+        images: The images of the command.
+        spending: Its budget.
+        training: How its students are trained.
+        resuming: Whether it continues a run.
+        made: What --out is to hold, such as "run".
+
+    Raises:
+        ValueError: If a folder is missing, or an option has no effect.
+    """
+    if out is None and not spending.dry_run:
+        raise ArgumentError("out", f"expected a folder for the {made}, got none")
+    if out is None and resuming.resume:
+        raise ArgumentError("resume", f"needs --out, the folder of the {made}")
+    resuming.check()
+    if images.data is None:
+        refuse_options(resuming, "needs --data", "consistency_checks")
+    images.refuse_unused(spending)
+    training.check_tracker((out or Path()) / "student")
 
 
 def distill_settings(

@@ -37,20 +37,6 @@ Seed = Annotated[
 Split = Annotated[
     str, typer.Option("--split", help="Part of the data set.", rich_help_panel="Data")
 ]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Continue the run in --out and keep its answers.", rich_help_panel=COMMON
-    ),
-]
-AcceptChangedTeacher = Annotated[
-    bool,
-    typer.Option(
-        "--accept-changed-teacher",
-        help="With --resume: keep the answers of the run even if the teacher has changed.",
-        rich_help_panel="Teacher",
-    ),
-]
 RareClasses = Annotated[
     bool,
     typer.Option(
@@ -91,8 +77,17 @@ DefaultModel = Annotated[
 class ResumeOptions(OptionSet):
     """Whether a command continues a run, and with which teacher."""
 
-    resume: Resume = False
-    accept_changed_teacher: AcceptChangedTeacher = False
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out and keep its answers.")
+    ] = False
+    accept_changed_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-teacher",
+            help="With --resume: keep the answers of the run even if the teacher has changed.",
+            rich_help_panel="Teacher",
+        ),
+    ] = False
 
     def check(self) -> None:
         """Raises ValueError if a changed teacher is accepted, but no run is continued."""
@@ -234,15 +229,6 @@ def refuse_model(data: str, option: str) -> None:
             f"expected images or rows, got the model {data!r}; pass it as the teacher or student, "
             "and the images or rows as --data",
         )
-
-
-def load_test_or_all(source: "Source") -> "ImageSet":
-    """Loads the test split of a set, or all of its images if it has no splits.
-
-    Args:
-        source: The source, with the split "test".
-    """
-    return load_split_or_all(source)[0]
 
 
 def load_split_or_all(source: "Source") -> "tuple[ImageSet, str]":

@@ -47,7 +47,7 @@ def stored_steps(path: Path) -> int | None:
     Args:
         path: The folder of a comparison.
     """
-    return _noted_steps(RunNotes(path))
+    return RunNotes(path).get(_STEPS)
 
 
 def stored_test_decisions(path: Path) -> Tensor:
@@ -59,11 +59,6 @@ def stored_test_decisions(path: Path) -> Tensor:
     for _, table in read_shards(path, TEST_DECISIONS, missing_ok=True):
         return read_column(table, "decision", torch.int64)
     return torch.from_numpy(answers_in_stage(path, TEST_DECISIONS, 0))
-
-
-def _noted_steps(notes: RunNotes) -> int | None:
-    noted = notes.get(_STEPS)
-    return None if noted is None else int(noted)
 
 
 class ComparisonFolder:
@@ -156,7 +151,7 @@ class ComparisonFolder:
     @property
     def steps(self) -> int | None:
         """The training steps of every student within the time limit; None before they are known."""
-        return _noted_steps(self._notes)
+        return self._notes.get(_STEPS)
 
     def keep_steps(self, steps: int) -> None:
         """Writes the training steps of every student within the time limit."""
