@@ -55,16 +55,7 @@ def choose_rows(
 
 
 def held_out_rows(images: AugmentedImages, augmented: int, seed: int) -> Tensor:
-    """Returns all held-out samples, and augmented images of them.
-
-    Args:
-        images: All images.
-        augmented: How many augmented images.
-        seed: Seed of their choice.
-
-    Returns:
-        [n] int64, rows of `images`.
-    """
+    """Returns the rows of all held-out samples, and of `augmented` augmented images of them."""
     samples = np.arange(images.partners, images.samples)
     random = np.random.default_rng((seed,))
     numbers = 1 + random.choice(NUMBERS - 1, augmented, replace=False)

@@ -10,11 +10,7 @@ from db3kd.wording import counted
 
 
 def refuse_existing(path: Path, option: str = "--out") -> None:
-    """Checks, before any work, that a command would not overwrite anything.
-
-    Args:
-        path: The file or folder to write.
-        option: The option that names it.
+    """Checks, before any work, that a command would not overwrite the path of an option.
 
     Raises:
         FileExistsError: If a file or folder exists at the path.
@@ -44,11 +40,6 @@ def check_weights_file(path: Path) -> None:
 def check_run_folder(out: Path, resume: bool, format: str) -> None:
     """Checks, before any work, that --out can take a new run, or has the run to resume.
 
-    Args:
-        out: The value of --out.
-        resume: Whether --resume was given.
-        format: The format of the command's runs.
-
     Raises:
         FileNotFoundError: See `check_resumable`.
         FileExistsError: See `check_free`.
@@ -61,12 +52,9 @@ def check_run_folder(out: Path, resume: bool, format: str) -> None:
 
 
 def note_new_run(out: Path, resume: bool, *runs: Path) -> None:
-    """Prints a note if the folder of the run to resume is empty, so that a new one starts.
+    """Prints a note if there is no run to resume in --out, so that a new one starts.
 
-    Args:
-        out: The value of --out.
-        resume: Whether --resume was given.
-        runs: The run folders of `out`, if it is not one itself.
+    `runs` are the run folders of `out`, if it is not one itself.
     """
     from db3kd.storage.existing_runs import holds_run
 
@@ -87,11 +75,7 @@ def printing_notes() -> Iterator[None]:
 
 @contextmanager
 def hint_at_resuming(*runs: Path) -> Iterator[None]:
-    """Prints how to continue if the block fails after answers were paid for.
-
-    Args:
-        runs: The run folders that keep the answers.
-    """
+    """Prints how to continue if the block fails after answers were paid for, which `runs` keep."""
     from db3kd.storage.existing_runs import holds_run
     from db3kd.teachers import TeacherError
     from db3kd.teachers.base import SingleClassError, TeacherChangedError, UnknownClassError

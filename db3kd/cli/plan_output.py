@@ -280,10 +280,7 @@ def surrogate_text(
 ) -> str:
     """Describes the surrogate that a run of labels trained, or why none; may be empty.
 
-    Args:
-        manifest: The manifest of the run.
-        noun: What the text calls an image.
-        included: Whether the queries that were stated before include those of the surrogate.
+    `included` says whether the queries that were stated before include those of the surrogate.
     """
     from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
     from db3kd.storage.manifest import SURROGATES

@@ -21,10 +21,6 @@ _LATER_BATCHES = 128
 def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator[Tensor]:
     """Yields 1,000 images in batches of 1, then 37, and then at most 128.
 
-    Args:
-        student: Takes the images.
-        images: As for `export_model`.
-
     Yields:
         [n, *image_shape] float32 within the student's bounds.
 
@@ -64,10 +60,7 @@ def _random_images(student: ModuleTeacher, numbers: range) -> Tensor:
     """Draws images: noise of random level and contrast, and mixes of two such images.
 
     Noise of one kind often falls into one class. Levels, contrasts and mixes reach more classes.
-
-    Args:
-        student: Takes the images.
-        numbers: The number of each image; the first one is the seed.
+    The first of the images' numbers is the seed.
     """
     shape = (len(numbers), *student.image_shape)
     generator = torch.Generator().manual_seed(numbers.start)

@@ -38,11 +38,6 @@ def convert_inputs(
 ) -> tuple[Teacher, ImageSet | None]:
     """Returns the teacher for images in [0, 1], and the images as an image set.
 
-    Args:
-        teacher: A teacher, or a torch module that takes the images as they are.
-        images: Images without or with labels; None without images.
-        test: Images to measure the student on; None without them.
-
     Raises:
         TypeError: If the type of the teacher or the images is not supported.
         ValueError: If rows of a table were encoded with features that differ from the teacher's or
@@ -59,10 +54,6 @@ def check_images(images: ImageSet, teacher: Teacher) -> ImageSet:
 
     Their labels are not used for training. If their classes are not the teacher's, the labels are
     dropped, and a warning is logged.
-
-    Args:
-        images: The images.
-        teacher: Takes images in [0, 1].
 
     Raises:
         ValueError: If the shape or a value of an image does not fit the teacher.
@@ -158,10 +149,6 @@ def check_plain_arguments(
 def check_rare_classes(rare_classes: bool, images: object) -> None:
     """Checks the argument `rare_classes` of `distill` and `compare`.
 
-    Args:
-        rare_classes: The argument.
-        images: The images, or None.
-
     Raises:
         TypeError: If it is neither True nor False.
         ValueError: If it is True without images, for which no such check is made.
@@ -175,11 +162,6 @@ def check_rare_classes(rare_classes: bool, images: object) -> None:
 
 def check_repeated_answers(checks: int, images: object, resume: bool) -> None:
     """Checks the argument `consistency_checks` of `distill` and `compare`.
-
-    Args:
-        checks: The argument.
-        images: The images, or None.
-        resume: Whether a run is resumed.
 
     Raises:
         ValueError: If it is not an integer of at least 0, or if no answers could be repeated.

@@ -54,13 +54,7 @@ class RunNotes:
         return value
 
     def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
-        """Returns a value, recomputed only if what it depends on has changed.
-
-        Args:
-            name: The name of the value.
-            depends_on: Plain values.
-            compute: Returns a plain value.
-        """
+        """Returns a plain value, recomputed only if the plain values it depends on have changed."""
         inputs = plain(depends_on)
         known = self.get(name)
         if known is None or _set_values(known["depends_on"]) != _set_values(inputs):
@@ -80,11 +74,9 @@ class RunNotes:
 
     @contextmanager
     def timed(self, name: str, apart_from: str = "") -> Iterator[None]:
-        """Adds the seconds that a block takes, even if it is interrupted.
+        """Adds the seconds that a block takes to a number, even if it is interrupted.
 
-        Args:
-            name: The name of the number.
-            apart_from: The name of another number; what the block adds to it is left out.
+        What the block adds to the number `apart_from` is left out.
         """
         started, before = time.monotonic(), self.get(apart_from) or 0
         try:

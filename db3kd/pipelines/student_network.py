@@ -47,12 +47,6 @@ class Student:
     ) -> "Student":
         """Returns how to make the student that a caller passed, after checking that it fits.
 
-        Args:
-            student: As for `distill`.
-            image_shape: Shape of one image.
-            classes: The teacher's number of classes.
-            training: How the student is trained.
-
         Raises:
             TypeError: If the student has none of the supported types.
             ValueError: If the student cannot be trained on such images, or has another number of

@@ -39,10 +39,6 @@ def show_training(title: str, steps: int) -> Iterator[TrainingCallback]:
         >>> with show_training("training the student", steps) as show:
         ...     train_batches(make, batches, loss, settings, callbacks=[show])
 
-    Args:
-        title: The name of the training.
-        steps: Its number of steps.
-
     Yields:
         A callback, to be placed after those that measure.
     """
@@ -58,15 +54,9 @@ def shown_training(
     callbacks: Sequence[TrainingCallback] = (),
     title: str | None = None,
 ) -> Callable[[Checkpoint], nn.Module]:
-    """Returns a training for `NetworkStore.get` that shows its progress.
+    """Returns a training for `NetworkStore.get` that shows its progress, if it has a title.
 
-    Args:
-        make: See `train_batches`.
-        batches: See `train_batches`.
-        loss: See `train_batches`.
-        settings: See `train_batches`; `steps` must be set.
-        callbacks: See `train_batches`.
-        title: The name of the training; None shows nothing.
+    The other arguments are those of `train_batches`; `settings.steps` must be set.
     """
 
     def train(checkpoint: Checkpoint) -> nn.Module:

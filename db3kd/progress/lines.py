@@ -75,11 +75,7 @@ class LiveLines:
 
 
 def live_lines(stream: TextIO) -> LiveLines | None:
-    """Returns lines that are redrawn; None without a terminal, or without rich.
-
-    Args:
-        stream: Where the lines go.
-    """
+    """Returns lines that are redrawn; None without a terminal, or without rich."""
     try:
         from rich.console import Console
     except ImportError:

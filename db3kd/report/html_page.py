@@ -23,15 +23,10 @@ def render_page(
     sections: Sequence[Section],
     **more: object,
 ) -> str:
-    """Returns a page.
+    """Returns a page from a template that extends page.html.jinja.
 
-    Args:
-        template: A template that extends page.html.jinja.
-        folder: Holds the image files that go into the page.
-        report: What the page shows; its `title` is the heading.
-        key_figures: Values, and what they are.
-        sections: The sections of the page.
-        more: Further values of the template.
+    The folder holds the image files that go into the page, and the title of the report is its
+    heading. Key figures are values, and what they are. `more` are further values of the template.
     """
     return (
         _environment()

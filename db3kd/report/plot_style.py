@@ -98,14 +98,11 @@ def save(figure: "Figure", path: str | Path) -> None:
 
 
 def inline_svg(figure: "Figure", label: str) -> str:
-    """Returns a figure as an SVG element for a page of HTML.
+    """Returns a figure of black ink as an SVG element for a page of HTML.
 
     Its text is text in the font of the page. Ink and grid have the colours of the page
     (`currentColor` and `--grid`), so that it suits a dark page too. Equal figures give equal bytes.
-
-    Args:
-        figure: A figure of black ink, such as that of `plot_axes`.
-        label: What the figure shows, for readers who do not see it.
+    The label says what the figure shows, for readers who do not see it.
     """
     import matplotlib
 

@@ -63,14 +63,11 @@ MakeSoftLabels = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
 def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
-    """Returns the training settings of the students that choose the scale.
+    """Returns the settings of the students that choose the scale, from those of the final training.
 
     They have fewer steps and smaller batches than the final training, so that six students take
-    about a third of its time, and a higher learning rate that decays to 0.
-
-    Args:
-        settings: Settings of the final training.
-        rows: Number of images in the final training.
+    about a third of its time, and a higher learning rate that decays to 0. `rows` is the number of
+    images in the final training.
     """
     total = settings.total_steps(rows)
     factor = 1.0 if settings.schedule == "cosine" else _RATE_FACTOR
@@ -84,12 +81,7 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
 
 
 def scale_steps(settings: TrainSettings, rows: int) -> int:
-    """Returns the steps of all students that choose the scale if the best one is not at an edge.
-
-    Args:
-        settings: See `scale_training`.
-        rows: See `scale_training`.
-    """
+    """Returns the steps of all students that choose the scale if the best one is not at an edge."""
     each = scale_training(settings, rows).total_steps(rows)
     return len(RELATIVE_SCALES) * SHORT_TRAINING_STUDENTS * each
 

@@ -33,10 +33,6 @@ _LAYER_SHARE = 0.3
 def palettes(draws: Draws, shape: Shape) -> Array:
     """Returns images that a texture of one palette fills.
 
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
     Returns:
         [images, C, H, W] float32 in [0, 1].
     """
@@ -57,10 +53,6 @@ def palettes(draws: Draws, shape: Shape) -> Array:
 
 def collages(draws: Draws, shape: Shape) -> Array:
     """Returns images of one to three soft shapes on a background, each with a palette of its own.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
 
     Returns:
         [images, C, H, W] float32 in [0, 1].

@@ -31,10 +31,6 @@ _MAX_EXPONENT = 40.0
 def shapes(draws: Draws, shape: Shape) -> Array:
     """Returns images of one soft, textured shape on a background.
 
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
     Returns:
         [images, C, H, W] float32 in [0, 1].
     """
@@ -44,10 +40,6 @@ def shapes(draws: Draws, shape: Shape) -> Array:
 
 def blends(draws: Draws, shape: Shape) -> Array:
     """Returns images of two shapes; a third shape masks which of them a pixel shows.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
 
     Returns:
         [images, C, H, W] float32 in [0, 1].
@@ -67,10 +59,6 @@ def blends(draws: Draws, shape: Shape) -> Array:
 def strokes(draws: Draws, shape: Shape) -> Array:
     """Returns images of one or two soft, textured curves on a background.
 
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
     Returns:
         [images, C, H, W] float32 in [0, 1].
     """
@@ -83,10 +71,8 @@ def strokes(draws: Draws, shape: Shape) -> Array:
 def _with_background(draws: Draws, images: Array, cover: Array) -> Array:
     """Inverts some of the images, gives others a textured background, and returns all of them.
 
-    Args:
-        draws: Random numbers.
-        images: [images, C, H, W] on black, changed in place.
-        cover: [images, 1, H, W], how much of each pixel the shapes cover.
+    The images, on black, are changed in place. `cover`, [images, 1, H, W], says how much of each
+    pixel the shapes cover.
     """
     choice = draws.uniform(0, 1, ())
     inverted = np.flatnonzero(choice < _INVERTED_SHARE)
@@ -102,10 +88,6 @@ def soft_shapes(draws: Draws, shape: Shape) -> Array:
 
     A shape is a superellipse whose outline is displaced by a smooth field. Outlines are sharp to
     blurred. Half of the shapes are symmetric about a vertical axis.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
 
     Returns:
         [images, 1, H, W] float32 in [0, 1], how much of each pixel the shape covers.
@@ -131,11 +113,7 @@ def soft_shapes(draws: Draws, shape: Shape) -> Array:
 def _superellipse_distance(draws: Draws, height: int, width: int, centred: np.ndarray) -> Array:
     """Returns [images, 1, H, W], below 1 inside a random superellipse and above 1 outside.
 
-    Args:
-        draws: Random numbers.
-        height: Height of an image.
-        width: Width of an image.
-        centred: [images, 1, 1, 1] bool, which superellipses are centred horizontally.
+    `centred`, [images, 1, 1, 1] bool, says which superellipses are centred horizontally.
     """
     vertical, horizontal = axis(height)[:, None], axis(width)
     middle_y, middle_x = draws.uniform(-0.3, 0.3), draws.uniform(-0.3, 0.3)

@@ -126,10 +126,6 @@ def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
 
     A mask shows one image in another: the first where the mask is white, the second elsewhere.
 
-    Args:
-        image_shape: (channels, height, width) of the images.
-        seed: Seed of all random numbers.
-
     Raises:
         ValueError: If the shape is not that of an image.
     """

@@ -76,13 +76,9 @@ def predict(
     batch: int | None = None,
     rows: IntegersLike | None = None,
 ) -> Tensor:
-    """Predicts classes.
+    """Predicts classes with a network, or with a teacher, which receives one query per image.
 
-    Args:
-        model: The network, or a teacher, which receives one query per image.
-        images: See `predict_logits`.
-        batch: See `predict_logits`.
-        rows: See `predict_logits`.
+    The other arguments are those of `predict_logits`.
 
     Returns:
         [n] int64 on the CPU.
@@ -98,10 +94,7 @@ def predict(
 def predict_read(model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Predicts classes of images that are read repeatedly, without reopening their set.
 
-    Args:
-        model: The network; it keeps its mode.
-        read: An `image_reader` for the network's device.
-        rows: [n] int64, the images to use.
+    `read` is an `image_reader` for the network's device.
 
     Returns:
         [n] int64 on the CPU.
@@ -173,15 +166,9 @@ def agreement(
 
 
 def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> float:
-    """Computes the share of equal entries of two class vectors.
+    """Computes the share, in [0, 1], of equal entries of two class vectors [n].
 
-    Args:
-        predicted: [n] int64.
-        expected: [n] int64.
-        name: What the error message calls `expected`.
-
-    Returns:
-        The share, in [0, 1].
+    Errors call `expected` by `name`.
 
     Raises:
         ValueError: If the lengths differ or are 0.

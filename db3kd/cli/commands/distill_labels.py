@@ -96,16 +96,8 @@ def distill_labels(
 ) -> None:
     """Trains students on the decisions and distances of a label run.
 
-    Args:
-        labels: The folder of the run.
-        out: The weights file, by default beside the run; if there are several students, their seeds
-            are added to its name.
-        losses: Which soft labels are distilled, and how.
-        training: How the students are trained.
-        model: The students' architecture; None for a small one that suits the images.
-        seeds: The number of students.
-        data: The labelled images, if they have moved.
-        device: The device of the training.
+    The weights file `out` is beside the run by default. If there are several students, their seeds
+    are added to its name. `data` names the labelled images if they have moved.
     """
     from db3kd.labelling.runs.label_run import open_run
     from db3kd.models.weights import STUDENT_FILE

@@ -204,13 +204,8 @@ def _open(
 ) -> "Teacher":
     """Loads a model for images in [0, 1], and checks the shape of the images.
 
-    Args:
-        model_file: What the model does not declare.
-        source: The model.
-        images: The images.
-        device: The device of the model.
-        option: The option that names the model.
-        classes: The number of classes if nothing else declares it, by default that of the images.
+    `option` names the model in errors. `classes` is the number of classes if nothing else declares
+    it, by default that of the images.
     """
     from db3kd.arguments.images import check_shape_of_images
     from db3kd.teachers.rescaled import takes_unit_images

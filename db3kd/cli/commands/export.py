@@ -58,11 +58,7 @@ class CheckOptions(ImageOptions):
     split: Split = "test"
 
     def load(self, student: Path) -> "ImageSet | None":
-        """Loads the images; None without --data.
-
-        Args:
-            student: The file of the student, which declares the features of a table.
-        """
+        """Loads the images; None without --data. The student declares the features of a table."""
         if self.data is None:
             refuse_options(self, "needs --data")
             return None

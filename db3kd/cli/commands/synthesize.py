@@ -230,13 +230,7 @@ def synthesize(
 
 
 def _print_totals(totals: "SynthesisTotals", price_per_1000: float | None, paid_twice: int) -> None:
-    """Prints what a run of pseudo samples made and what it cost.
-
-    Args:
-        totals: The totals of the run.
-        price_per_1000: The price of 1,000 queries, or None.
-        paid_twice: From `queries_paid_twice`.
-    """
+    """Prints what a run of pseudo samples made and what it cost."""
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.items())
     print(f"pseudo samples {totals.samples:,}: {statuses}")
     print(

@@ -78,9 +78,6 @@ class TransferOptions(ImageOptions):
     def refuse_unused(self, spending: "SpendingOptions") -> None:
         """Refuses options that have no effect without `--data` or `--test`.
 
-        Args:
-            spending: The options of the budget, which may have such an option too.
-
         Raises:
             ValueError: If one of them was given.
         """
@@ -96,12 +93,7 @@ class TransferOptions(ImageOptions):
             refuse_options(self, "needs --test if --split is test", "test_limit")
 
     def load(self, seed: int, teacher: str | None) -> "ImageSet | None":
-        """Loads the images to query; None without --data.
-
-        Args:
-            seed: The seed of the choice if there is a --limit.
-            teacher: The value of --teacher.
-        """
+        """Loads the images to query; None without --data."""
         from db3kd.labelling.sample_choice import draw_images
 
         if self.data is None:
@@ -126,12 +118,7 @@ class TransferOptions(ImageOptions):
         """Loads the images of --test, or the test split of --data, and draws --test-limit of them.
 
         If --test names a set without splits, all of its images are test images. Rows of a table are
-        encoded like those of `transfer`.
-
-        Args:
-            transfer: The images of --data; None without them.
-            teacher: The value of --teacher.
-            seed: The seed with which the images of --test-limit are drawn.
+        encoded like those of `transfer`, the images of --data. `teacher` is the value of --teacher.
         """
         from db3kd.labelling.sample_choice import draw_images
 
@@ -166,11 +153,7 @@ class TransferOptions(ImageOptions):
     ) -> "ImageSet | None":
         """Returns labelled test images with the teacher's class numbers; None without any.
 
-        Args:
-            teacher: The teacher.
-            transfer: The images of --data; None without them.
-            source: The value of --teacher.
-            seed: The seed with which the images of --test-limit are drawn.
+        `source` is the value of --teacher; for the other arguments, see `test_images`.
         """
         from db3kd.pipelines.inputs import check_test
 
@@ -263,13 +246,7 @@ def check_options(
 ) -> None:
     """Refuses options that need others, before anything is loaded.
 
-    Args:
-        out: The value of --out.
-        images: The images of the command.
-        spending: Its budget.
-        training: How its students are trained.
-        resuming: Whether it continues a run.
-        made: What --out is to hold, such as "run".
+    `made` is what --out is to hold, such as "run".
 
     Raises:
         ValueError: If a folder is missing, or an option has no effect.

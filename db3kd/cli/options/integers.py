@@ -34,15 +34,11 @@ def _is_integer(annotation: Any) -> bool:
 
 
 def without_separators(arguments: Sequence[str], options: Collection[str]) -> list[str]:
-    """Returns the arguments of a command without thousands separators in integers.
+    """Returns a command's arguments without thousands separators in the values of `options`.
 
     Example:
         >>> without_separators(["--budget", "1,000", "--size=1_024"], {"--budget", "--size"})
         ['--budget', '1000', '--size=1024']
-
-    Args:
-        arguments: The arguments.
-        options: The names of the options whose values are integers.
     """
     plain = []
     for previous, argument in pairwise(("", *arguments)):

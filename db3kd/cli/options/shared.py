@@ -215,12 +215,7 @@ class ImageOptions(OptionSet):
 
 
 def refuse_model(data: str, option: str) -> None:
-    """Raises ValueError if what should be images is a model.
-
-    Args:
-        data: The value of the option.
-        option: The name of its parameter.
-    """
+    """Raises ValueError if the value of an option for images is a model."""
     from db3kd.teachers.model_sources import is_model_source
 
     if is_model_source(data):
@@ -233,9 +228,6 @@ def refuse_model(data: str, option: str) -> None:
 
 def load_split_or_all(source: "Source") -> "tuple[ImageSet, str]":
     """Loads a split of a set; for "test", all of its images if it has no splits.
-
-    Args:
-        source: The source.
 
     Returns:
         The images, and which part of the set they are: "the test split" or "all images".

@@ -183,9 +183,6 @@ class StudentTrainingOptions(OptionSet):
     def check_tracker(self, student: Path) -> None:
         """Refuses `--tracker-dir` without `--tracker`, and a folder of logs below a file.
 
-        Args:
-            student: The student's file or folder.
-
         Raises:
             ValueError: If `--tracker` is missing.
             NotADirectoryError: If the path of the logs leads through a file.
@@ -204,9 +201,8 @@ class StudentTrainingOptions(OptionSet):
     def callbacks(self, student: Path, settings: "TrainSettings") -> "list[TrainingCallback]":
         """Returns the callbacks of a student's training.
 
-        Args:
-            student: The student's file, whose stem is the name in logs.
-            settings: The settings of the training, which are logged.
+        The stem of the student's file is its name in logs, and the settings of the training are
+        logged.
         """
         self.check_tracker(student)
         if self.tracker is None:

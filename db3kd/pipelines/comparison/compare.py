@@ -193,16 +193,9 @@ def run_comparison(
     accept_changed_teacher: bool = False,
     consistency_checks: int = 0,
 ) -> Comparison:
-    """Carries out a comparison whose arguments are checked.
+    """Carries out a comparison whose arguments are checked; the others are those of `compare`.
 
-    Args:
-        prepared: From `prepare_comparison`, with the same `out` and `resume`.
-        out: See `compare`.
-        resume: See `compare`.
-        callbacks: See `compare`.
-        on_student: See `compare`.
-        accept_changed_teacher: See `distill`.
-        consistency_checks: See `compare`.
+    `out` and `resume` are those with which it was prepared.
 
     Raises:
         TeacherChangedError: If answers of the teacher have changed.

@@ -42,20 +42,12 @@ def student_folder(path: Path, strategy: str, seed: int) -> Path:
 
 
 def stored_steps(path: Path) -> int | None:
-    """Returns the training steps of every student within the time limit; None if unknown yet.
-
-    Args:
-        path: The folder of a comparison.
-    """
+    """Returns the steps of every student within the time limit; None if unknown yet."""
     return RunNotes(path).get(_STEPS)
 
 
 def stored_test_decisions(path: Path) -> Tensor:
-    """Returns the teacher's classes of the first test images, [n] int64; none without a comparison.
-
-    Args:
-        path: The folder of a comparison.
-    """
+    """Returns the teacher's classes of the first test images, [n] int64; none without any."""
     for _, table in read_shards(path, TEST_DECISIONS, missing_ok=True):
         return read_column(table, "decision", torch.int64)
     return torch.from_numpy(answers_in_stage(path, TEST_DECISIONS, 0))
@@ -206,13 +198,7 @@ def _read_decisions(folder: RunFolder, classes: int, count: int) -> Tensor:
 def open_comparison(
     path: Path, manifest: Mapping[str, Any], *, resume: bool
 ) -> Iterator[ComparisonFolder]:
-    """Opens the folder of a comparison, and removes it on an error unless it holds paid answers.
-
-    Args:
-        path: The folder.
-        manifest: From `make_manifest`.
-        resume: Whether to continue a comparison in the folder.
-    """
+    """Opens the folder of a comparison, and removes it on an error unless it holds paid answers."""
     with (
         RunFolder.open(path, TEST_DECISIONS, manifest, resume=resume) as folder,
         notes_of(folder) as notes,

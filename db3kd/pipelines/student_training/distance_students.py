@@ -73,12 +73,6 @@ def decisions_before_distances(
 ) -> tuple[Tensor, Tensor]:
     """Returns the decisions that a stopped run of `measure_distances` has for its images.
 
-    Args:
-        plan: The plan of the run.
-        classes: The teacher's number of classes.
-        seed: The seed of the run.
-        folder: Its folder, with or without a run.
-
     Returns:
         [n] int64, the numbers of the images, and [n] int64, their classes.
     """
@@ -165,12 +159,8 @@ class DistanceStudent:
     ) -> nn.Module:
         """Trains the student.
 
-        Args:
-            strategy: "db3kd-paper" for the formula and the loss of the paper; otherwise margin soft
-                labels, whose scale short training runs choose.
-            training: How the student is trained; `steps` must be set.
-            callbacks: Called during the training.
-            patience: After how many reports without progress they stop it; None if they do not.
+        The strategy "db3kd-paper" uses the formula and the loss of the paper; all others use margin
+        soft labels, whose scale short training runs choose. `training.steps` must be set.
         """
         if strategy == PAPER:
             loss = KDLoss.paper()
