@@ -4,7 +4,7 @@ The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994; wi
 Seung et al., COLT 1992. Copying a model with chosen queries: Papernot et al., ASIA CCS 2017.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -82,12 +82,9 @@ def _least_sure(
     found = torch.from_numpy(rows)
     if not proxies or count == len(rows):
         return found[:count]
-    gaps = torch.cat(list(_gaps(images, found, proxies)))
-    return found[gaps.argsort(stable=True)[:count]]
-
-
-def _gaps(images: AugmentedImages, rows: Tensor, proxies: Sequence[nn.Module]) -> Iterator[Tensor]:
     device = next(proxies[0].parameters()).device
-    for part in rows.split(fitting_batch_size(_BLOCK, images.image_shape)):
+    gaps = []
+    for part in found.split(fitting_batch_size(_BLOCK, images.image_shape)):
         top = mean_probabilities(proxies, images.read(part).to(device)).topk(2, 1).values
-        yield (top[:, 0] - top[:, 1]).cpu()
+        gaps.append((top[:, 0] - top[:, 1]).cpu())
+    return found[torch.cat(gaps).argsort(stable=True)[:count]]

@@ -38,12 +38,7 @@ def check_weights_file(path: Path) -> None:
 
 
 def check_run_folder(out: Path, resume: bool, format: str) -> None:
-    """Checks, before any work, that --out can take a new run, or has the run to resume.
-
-    Raises:
-        FileNotFoundError: See `check_resumable`.
-        FileExistsError: See `check_free`.
-    """
+    """Checks, before any work, that --out can take a new run, or has the run to resume."""
     from db3kd.storage.existing_runs import check_free, check_resumable
 
     check_resumable(out, resume, format)
@@ -68,9 +63,13 @@ def printing_notes() -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        for note in getattr(error, "__notes__", ()):
-            print(f"note: {note}", file=sys.stderr)
+        _print_notes(error)
         raise
+
+
+def _print_notes(error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        print(f"note: {note}", file=sys.stderr)
 
 
 @contextmanager
@@ -94,8 +93,7 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
                 )
             print(_hint(runs, then), file=sys.stderr)
         else:
-            for note in getattr(error, "__notes__", ()):
-                print(f"note: {note}", file=sys.stderr)
+            _print_notes(error)
         raise
 
 

@@ -20,9 +20,6 @@ class DistillNotes:
         >>> with notes.timed("training"):
         ...     train()
         >>> notes.seconds["training"]
-
-    Args:
-        notes: The file of the notes.
     """
 
     def __init__(self, notes: RunNotes) -> None:

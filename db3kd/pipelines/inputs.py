@@ -43,7 +43,7 @@ def convert_inputs(
         ValueError: If rows of a table were encoded with features that differ from the teacher's or
             from each other's.
     """
-    image_set = None if images is None else _image_set(images, "images", teacher)
+    image_set = None if images is None else convert_images(images, "images", teacher)
     converted = takes_unit_images(as_teacher(teacher, image_set))
     features_of(converted, image_set, test)  # raises if they differ
     return converted, image_set
@@ -80,15 +80,6 @@ def check_test_images(test: ImageSet, teacher: Teacher) -> ImageSet:
     return found
 
 
-def convert_test(test: ImagesLike, teacher: TeacherLike) -> ImageSet:
-    """Returns test images as an image set, with or without labels.
-
-    Raises:
-        TypeError: If their type is not supported.
-    """
-    return _image_set(test, "test", teacher)
-
-
 def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
     """Returns labelled test images in the teacher's numbering of the classes, after checks.
 
@@ -96,7 +87,7 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
         TypeError: If their type is not supported.
         ValueError: If they have no labels, or if `check_test_images` rejects them.
     """
-    images = convert_test(test, teacher)
+    images = convert_images(test, "test", teacher)
     if images.labels is None:
         make = "from_arrays(images, labels)"
         if images.features is not None:
@@ -179,7 +170,15 @@ def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
     images.check()
 
 
-def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
+def convert_images(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
+    """Returns images as an image set, with or without labels.
+
+    `name` is the argument that errors name.
+
+    Raises:
+        TypeError: If their type is not supported.
+        ValueError: If a row of a table has an invalid value.
+    """
     try:
         converted = as_images(images, teacher=teacher)
     except ArgumentTypeError as error:

@@ -24,9 +24,6 @@ class RunNotes:
         >>> notes = RunNotes(folder)
         >>> steps = notes.once("steps", {"time limit": limit}, measure_steps)
 
-    Args:
-        folder: The run folder.
-
     Raises:
         ValueError: If the file is damaged.
     """
@@ -68,10 +65,6 @@ class RunNotes:
             self.put(name, True)
         return bool(self.get(name))
 
-    def add(self, name: str, seconds: float) -> None:
-        """Adds to a number, which starts at 0."""
-        self.put(name, (self.get(name) or 0) + seconds)
-
     @contextmanager
     def timed(self, name: str, apart_from: str = "") -> Iterator[None]:
         """Adds the seconds that a block takes to a number, even if it is interrupted.
@@ -83,7 +76,8 @@ class RunNotes:
             yield
         finally:
             others = (self.get(apart_from) or 0) - before
-            self.add(name, time.monotonic() - started - others)
+            taken = time.monotonic() - started - others
+            self.put(name, (self.get(name) or 0) + taken)
 
     def remove(self) -> None:
         """Removes all values."""

@@ -20,7 +20,7 @@ from db3kd.pipelines.comparison.best_strategy import BestStrategy
 from db3kd.pipelines.comparison.prepared import prepare_comparison
 from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
 from db3kd.planning import COMPARED, STRATEGIES
-from db3kd.report import ComparedStudent, ComparisonRow, wilson_interval
+from db3kd.report import ComparedStudent, ComparisonRow, comparison_table, wilson_interval
 from db3kd.report.comparison import UNSPENT_MARK
 from db3kd.report.text import markdown_text
 from db3kd.storage.manifest import read_manifest
@@ -359,6 +359,16 @@ def test_test_images_decide_and_the_statement_says_so():
     assert "with one seed" in one.statement
     alone = BestStrategy([row_of("sd", 40, *first)], 2).statement
     assert alone.startswith("sd is the best by agreement on 2,000") and "next" not in alone
+
+
+def test_the_statement_has_the_interval_of_the_table():
+    images = np.arange(6)  # on average 3.5 of 6 are right, which each must round in the same way
+    row = row_of("auto", 40, images < 3, images < 4)
+    low, high = wilson_interval(4, 6)
+    interval = f"{100 * low:.1f} to {100 * high:.1f}"
+
+    assert f"(95 % interval {interval} %)" in BestStrategy([row], 2).statement
+    assert f"| {interval} |" in comparison_table([row])
 
 
 def test_the_statement_is_returned_printed_in_the_report_and_the_same_after_a_resumption(tmp_path):

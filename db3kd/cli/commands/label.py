@@ -46,13 +46,6 @@ if TYPE_CHECKING:
 INCONSISTENT = 3
 """Exit status of a finished run whose teacher put equal images in different classes."""
 
-_ARGUMENTS = {
-    "address": "--ray-address",
-    "model": "--surrogate-model",
-    "networks": "--surrogate-networks",
-}
-"""Arguments in errors of a run, and the options that stand for them."""
-
 
 @expand_option_sets
 def label(
@@ -127,7 +120,10 @@ def label(
     )
     opened = teacher.open(loaded)
     surrogate = _surrogate(search, loaded, opened, teacher)
-    with naming_options(**_ARGUMENTS), hint_at_resuming(out):
+    named = naming_options(
+        address="--ray-address", model="--surrogate-model", networks="--surrogate-networks"
+    )
+    with named, hint_at_resuming(out):
         planned = plan_source_run(
             out,
             opened,

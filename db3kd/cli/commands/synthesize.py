@@ -20,16 +20,7 @@ if TYPE_CHECKING:
     from db3kd.synthesis.sample_run import SynthesisTotals
     from db3kd.synthesis.settings import SynthesisSettings
 
-STARTS = (
-    "paper",
-    "low-frequency",
-    "shapes",
-    "strokes",
-    "blends",
-    "palettes",
-    "collages",
-    "mixed",
-)
+STARTS = ("paper", "low-frequency", "shapes", "strokes", "blends", "palettes", "collages", "mixed")
 """The same as `db3kd.synthesis.starts.STARTS`, so that `--help` need not import torch."""
 
 

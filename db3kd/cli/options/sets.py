@@ -56,7 +56,7 @@ def refuse_options(options: OptionSet, reason: str, *names: str) -> None:
     """
     for name in given_options(options):
         if name in names or not names:
-            raise ArgumentError(name, f"{reason}")
+            raise ArgumentError(name, reason)
 
 
 def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:

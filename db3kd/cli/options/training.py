@@ -210,13 +210,8 @@ class StudentTrainingOptions(OptionSet):
         folder = self._logs_folder(student)
         from db3kd.training.tracker import TrackerCallback
 
-        if self.tracker == "tensorboard":
-            run = TrackerCallback("tensorboard", student.stem, folder, asdict(settings))
-        else:
-            run = TrackerCallback(
-                "wandb",
-                logging_dir=folder,
-                configuration=asdict(settings),
-                name=student.stem,
-            )
-        return [run]
+        name: Any = {"run_name" if self.tracker == "tensorboard" else "name": student.stem}
+        configuration = asdict(settings)
+        return [
+            TrackerCallback(self.tracker, logging_dir=folder, configuration=configuration, **name)
+        ]

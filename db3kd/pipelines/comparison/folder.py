@@ -31,7 +31,6 @@ TEST_DECISIONS = Kind("test-decisions", 1)
 Each student has a run of its own in a subfolder.
 """
 
-
 _STEPS = "steps"
 """The note of the training steps of every student."""
 
@@ -56,12 +55,8 @@ def stored_test_decisions(path: Path) -> Tensor:
 class ComparisonFolder:
     """Keeps what a resumed comparison must not query or train again.
 
-    Args:
-        folder: The folder, opened for writing.
-        notes: Its notes.
-
     Attributes:
-        run: The folder.
+        run: The folder, opened for writing.
     """
 
     def __init__(self, folder: RunFolder, notes: RunNotes) -> None:

@@ -31,8 +31,8 @@ from db3kd.pipelines.inputs import (
     check_rare_classes,
     check_test,
     check_test_images,
+    convert_images,
     convert_inputs,
-    convert_test,
 )
 from db3kd.pipelines.query_rounds.answer_run import clean_answers
 from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
@@ -206,7 +206,7 @@ def prepare_comparison(
             f"expected None, so that all students train equally long, got {settings.patience}",
         )
     budget = check_count(budget, "budget")
-    test_set = None if test is None else convert_test(test, teacher)
+    test_set = None if test is None else convert_images(test, "test", teacher)
     teacher, image_set = convert_inputs(teacher, images, test_set)
     plan = plan_comparison(
         budget,
