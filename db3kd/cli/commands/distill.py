@@ -249,7 +249,13 @@ def _print_dry_run(
 
 
 def _print_answered(prepared: "PreparedDistillation", run: Path, answered: int) -> None:
-    """Prints how many queries of the run in a folder are answered, and the price of the others."""
+    """Prints how many queries of a run are answered, and the price of the others.
+
+    Args:
+        prepared: The run.
+        run: Its folder.
+        answered: The number of answered queries.
+    """
     from db3kd.pipelines.distillation.prepared import nothing_left_to_ask
 
     print_answered(
