@@ -1,7 +1,7 @@
 """Shows the loss and the measures of a training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch import Tensor, nn
 
@@ -60,13 +60,11 @@ def shown_training(
     """
 
     def train(checkpoint: Checkpoint) -> nn.Module:
-        if title is None:
+        display = nullcontext() if title is None else show_training(title, settings.steps or 0)
+        with display as show:
+            every = callbacks if show is None else [*callbacks, show]
             return train_batches(
-                make, batches, loss, settings, checkpoint=checkpoint, callbacks=callbacks
-            )
-        with show_training(title, settings.steps or 0) as show:
-            return train_batches(
-                make, batches, loss, settings, checkpoint=checkpoint, callbacks=[*callbacks, show]
+                make, batches, loss, settings, checkpoint=checkpoint, callbacks=every
             )
 
     return train

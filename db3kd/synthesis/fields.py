@@ -20,13 +20,10 @@ _BASIS_STEP = 2.0**-13
 
 
 def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
-    """Returns the noise that ZSDB3KD starts from (Wang, ICML 2021).
+    """Returns the noise that ZSDB3KD starts from (Wang, ICML 2021), in [0, 1].
 
     A pixel is (U[0, 1] + 0.2) · a + N(0, 1) · b, clamped. The factors a and b are uniform in [0, 1]
     and equal for all pixels of an image.
-
-    Returns:
-        [images, *shape] float32 in [0, 1].
     """
     one = (1,) * len(shape)
     images = draws.uniform(0.2, 1.2, shape) * draws.uniform(0, 1, one)
@@ -35,23 +32,16 @@ def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
 
 
 def low_frequency(draws: Draws, shape: tuple[int, int, int]) -> Array:
-    """Returns smooth fields of any brightness and contrast, with cut-offs of 2 to 20 half periods.
+    """Returns smooth fields of any brightness and contrast, in [0, 1].
 
-    Each image has a random spectrum. Baradad et al., "Learning to see by looking at noise"
-    (NeurIPS 2021), train on such noise.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
+    Their cut-offs are 2 to 20 half periods, and each image has a random spectrum. Baradad et al.,
+    "Learning to see by looking at noise" (NeurIPS 2021), train on such noise.
     """
     return _coloured_field(draws, shape, lowest=2, brightness=(0, 1), contrast=(0.05, 0.6))
 
 
 def texture(draws: Draws, shape: tuple[int, int, int]) -> Array:
-    """Returns textures that fill shapes: smooth to rough, and rarely black.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns textures that fill shapes, in [0, 1]: smooth to rough, and rarely black."""
     return _coloured_field(draws, shape, lowest=1, brightness=(0.1, 1), contrast=(0, 0.4))
 
 

@@ -29,21 +29,13 @@ _MAX_EXPONENT = 40.0
 
 
 def shapes(draws: Draws, shape: Shape) -> Array:
-    """Returns images of one soft, textured shape on a background.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns images, in [0, 1], of one soft, textured shape on a background."""
     cover = soft_shapes(draws, shape)
     return _with_background(draws, cover * texture(draws, shape), cover)
 
 
 def blends(draws: Draws, shape: Shape) -> Array:
-    """Returns images of two shapes; a third shape masks which of them a pixel shows.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns images, in [0, 1], of two shapes; a third shape masks which of them a pixel shows."""
     cover = soft_shapes(draws, shape)
     images = cover * texture(draws, shape)
     other_cover = soft_shapes(draws, shape)
@@ -57,11 +49,7 @@ def blends(draws: Draws, shape: Shape) -> Array:
 
 
 def strokes(draws: Draws, shape: Shape) -> Array:
-    """Returns images of one or two soft, textured curves on a background.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns images, in [0, 1], of one or two soft, textured curves on a background."""
     cover = _soft_strokes(draws, shape)
     two = np.flatnonzero(draws.bernoulli(0.5, ()))
     cover[two] = np.maximum(cover[two], _soft_strokes(draws.for_images(len(two)), shape))

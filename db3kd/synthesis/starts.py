@@ -46,6 +46,8 @@ _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
     "palettes": palettes,
     "collages": collages,
 }
+"""Functions from random numbers and a shape to images, [images, *shape] float32 in [0, 1]."""
+
 STARTS = (*_FAMILIES, "mixed")
 """Names of the distributions that `make_starts` accepts."""
 

@@ -281,7 +281,7 @@ def _write_description(
 
 def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
     """Returns the scale of margin soft labels, choosing it if none is given; None for inverse."""
-    from db3kd.scale.choose import choose_scale
+    from db3kd.scale.search import choose_scale
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale

@@ -170,7 +170,6 @@ class ImageOptions(OptionSet):
             show_default="label, labels or target, if there is one",
         ),
     ] = None
-
     clip: Annotated[
         bool,
         typer.Option(

@@ -23,9 +23,9 @@ from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
 from db3kd.progress import Progress
-from db3kd.scale.choose import choose_scale
 from db3kd.scale.search import (
     SHORT_TRAINING_FACTOR,
+    choose_scale,
     median_nearest_distance,
     scale_training,
 )
