@@ -39,7 +39,6 @@ def chosen_scale(
         margin_soft_labels,
         loss,
         training,
-        folds=5,
         students=students,
     )
 

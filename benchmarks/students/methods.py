@@ -82,10 +82,8 @@ def compare_methods(
             if progress is not None:
                 progress(method.name, seed)
             classes = predict(method.run(seed), test_images)
-            accuracies.append(share_equal(classes, test_labels, "test_labels"))
-            agreements.append(
-                share_equal(classes[answered], test_decisions[answered], "test_decisions")
-            )
+            accuracies.append(share_equal(classes, test_labels))
+            agreements.append(share_equal(classes[answered], test_decisions[answered]))
         results.append(
             MethodResult(
                 method.name, tuple(accuracies), tuple(agreements), method.queries_per_sample

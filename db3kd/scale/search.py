@@ -25,6 +25,7 @@ from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_on_soft_labels
+from db3kd.wording import counted
 
 RELATIVE_SCALES = (0.5, 1.0, 2.0)
 """Scales to try first, times the median distance to the nearest other class.
@@ -32,6 +33,9 @@ RELATIVE_SCALES = (0.5, 1.0, 2.0)
 This product is the margin of a typical sample, in logits. On 600 to 20,000 images of MNIST and
 Fashion-MNIST the best one is among these or next to them.
 """
+
+_FOLDS = 5
+"""Number of parts of the samples, one of which each student holds out."""
 
 _MAX_EXTENSIONS = 6
 """Maximum number of scales to try beyond the given ones."""
@@ -146,16 +150,15 @@ def search_scale(
     settings: TrainSettings,
     *,
     relative_scales: Sequence[float] = RELATIVE_SCALES,
-    folds: int = 5,
-    students: int = 3,
+    students: int,
     factor: float = 1.0,
     progress: ProgressListener | bool | None = None,
 ) -> ScaleChoice:
     """Chooses the scale whose students best predict the teacher's decisions for held-out images.
 
-    The answered samples are split at random into `folds` parts. Student i holds out part i (modulo
-    `folds`) and has the seed `settings.seed + i`. Its split and initial weights are the same at
-    every scale, so that only the soft labels differ. The best scale is the one with the smallest
+    The answered samples are split at random into five parts. Student i holds out part i (modulo 5)
+    and has the seed `settings.seed + i`. Its split and initial weights are the same at every scale,
+    so that only the soft labels differ. The best scale is the one with the smallest
     mean `held_out_loss`, a criterion that needs far fewer students than agreement does. While the
     best scale is at an edge, the next one beyond it is tried, up to six times. The chosen scale is
     the geometric middle of `ScaleChoice.as_good_as_best`, times `factor`. This costs no query.
@@ -179,7 +182,6 @@ def search_scale(
         settings: The students' training settings, usually from `scale_training`.
         relative_scales: The scales to try first, times the median nearest distance. If there is
             only one, it is chosen.
-        folds: Number of parts, at least 2.
         students: Students per scale.
         factor: The best scale of the final training as a multiple of these students' best;
             `SHORT_TRAINING_FACTOR` for `scale_training`.
@@ -192,19 +194,17 @@ def search_scale(
     Raises:
         ValueError: If an argument is invalid, or if no sample reached another class.
     """
-    grid = _checked_grid(relative_scales)
+    grid = sorted(set(relative_scales))
     check_progress(progress)
     temperature = loss.temperature
     answered = (predicted >= 0).nonzero().flatten()
-    if folds < 2 or students < 1 or len(answered) < folds:
+    if len(answered) < _FOLDS:
         raise ArgumentError(
-            "folds, students",
-            f"expected at least 2 and 1, and an answered sample for each fold, "
-            f"got {folds} and {students} with {len(answered)} answered samples",
+            "labels", f"expected at least {counted(_FOLDS, 'answered sample')}, got {len(answered)}"
         )
     unit = 1 / median_nearest_distance(distances[answered], predicted[answered])
     order = torch.randperm(len(answered), generator=torch.Generator().manual_seed(settings.seed))
-    parts = answered[order].tensor_split(folds)
+    parts = answered[order].tensor_split(_FOLDS)
     trials: dict[float, ScaleTrial] = {}
 
     def try_scale(relative: float, listener: ProgressListener | None) -> None:
@@ -215,8 +215,8 @@ def search_scale(
         )
         shares, losses = [], []
         for i in range(students):
-            held_out = parts[i % folds]
-            rows = torch.cat([part for k, part in enumerate(parts) if k != i % folds])
+            held_out = parts[i % _FOLDS]
+            rows = torch.cat([part for k, part in enumerate(parts) if k != i % _FOLDS])
             seeded = replace(settings, seed=settings.seed + i)
             student = train_on_soft_labels(model, images, predicted, soft, loss, seeded, rows=rows)
             logits = predict_logits(student, images, rows=held_out)
@@ -311,11 +311,3 @@ def median_nearest_distance(distances: Tensor, predicted: Tensor) -> float:
             "distances", f"expected a median nearest distance above 0, got {median}"
         )
     return median
-
-
-def _checked_grid(relative_scales: Sequence[float]) -> list[float]:
-    if not relative_scales or not all(math.isfinite(s) and s > 0 for s in relative_scales):
-        raise ArgumentError(
-            "relative_scales", f"expected finite numbers above 0, got {list(relative_scales)}"
-        )
-    return sorted(set(relative_scales))

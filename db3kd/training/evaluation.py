@@ -165,17 +165,15 @@ def agreement(
     return share_equal(predict(model, source, batch, answered), classes[answered])
 
 
-def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> float:
+def share_equal(predicted: Tensor, expected: Tensor) -> float:
     """Computes the share, in [0, 1], of equal entries of two class vectors [n].
-
-    Errors call `expected` by `name`.
 
     Raises:
         ValueError: If the lengths differ or are 0.
     """
     if expected.shape != predicted.shape or len(expected) == 0:
         raise ArgumentError(
-            name,
+            "expected",
             f"expected a class for each of {counted(len(predicted), 'sample')}, "
             f"got {list(expected.shape)}",
         )
