@@ -1,6 +1,7 @@
 """The images on which an exported file must decide like the student."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,10 +13,9 @@ from db3kd.teachers.torch_modules.module import ModuleTeacher
 
 CHECKED_IMAGES = 1000
 
-_FIRST_BATCHES = (1, 37)
-"""A graph with a fixed batch dimension fails on one of these."""
-
-_LATER_BATCHES = 128
+_EDGES = (0, 1, 38, *range(166, CHECKED_IMAGES, 128), CHECKED_IMAGES)
+"""A batch ends and the next one begins at each of these images, so batches have 1, 37 and then at
+most 128 images. A graph with a fixed batch dimension fails on one of the first two."""
 
 
 def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator[Tensor]:
@@ -28,7 +28,7 @@ def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator
         TypeError: If the images are of an unknown type.
         ValueError: If the images do not fit the student.
     """
-    batches = _batch_sizes()
+    batches = [range(start, stop) for start, stop in pairwise(_EDGES)]
     if images is None:
         yield from (_random_images(student, rows) for rows in batches)
         return
@@ -44,16 +44,6 @@ def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator
             check_images(real, student.image_shape, UNIT_BOUNDS, rows=part.tolist())
             batch = torch.cat([_scaled(real.cpu(), student), batch])
         yield batch
-
-
-def _batch_sizes() -> Iterator[range]:
-    """Yields the image numbers of each batch."""
-    start = 0
-    for size in _FIRST_BATCHES:
-        yield range(start, start + size)
-        start += size
-    for first in range(start, CHECKED_IMAGES, _LATER_BATCHES):
-        yield range(first, min(first + _LATER_BATCHES, CHECKED_IMAGES))
 
 
 def _random_images(student: ModuleTeacher, numbers: range) -> Tensor:

@@ -54,8 +54,8 @@ class DistillNotes:
         self._notes.put("curve", sorted([*others, (queries, share)]))
 
     def rare_classes(self, given: bool) -> bool:
-        """Returns whether the user says, or said at an earlier start, that classes are rare."""
-        return self._notes.remember("rare_classes", given)
+        """See `RunNotes`."""
+        return self._notes.rare_classes(given)
 
     def choice(
         self,

@@ -59,11 +59,11 @@ class RunNotes:
         value: _T = known["value"]
         return value
 
-    def remember(self, name: str, given: bool) -> bool:
-        """Returns whether a flag is given now or was given before, and writes it if it is given."""
+    def rare_classes(self, given: bool) -> bool:
+        """Returns whether the user says, or said at an earlier start, that classes are rare."""
         if given:
-            self.put(name, True)
-        return bool(self.get(name))
+            self.put("rare_classes", True)
+        return bool(self.get("rare_classes"))
 
     @contextmanager
     def timed(self, name: str, apart_from: str = "") -> Iterator[None]:

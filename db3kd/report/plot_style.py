@@ -132,8 +132,3 @@ def class_labels(class_names: Sequence[str] | None, classes: int) -> list[str]:
     if len(class_names) != classes:
         raise ArgumentError("class_names", f"expected {classes} names, got {len(class_names)}")
     return list(class_names)
-
-
-def rotation(names: Sequence[str], max_characters: int) -> int:
-    """Returns the rotation of names on an x axis: 90 degrees if they do not fit side by side."""
-    return 90 if max(map(len, names)) * len(names) > max_characters else 0

@@ -145,8 +145,8 @@ class ComparisonFolder:
         self._notes.put(_STEPS, steps)
 
     def rare_classes(self, given: bool) -> bool:
-        """Returns whether the user says, or said at an earlier start, that classes are rare."""
-        return self._notes.remember("rare_classes", given)
+        """See `RunNotes`."""
+        return self._notes.rare_classes(given)
 
     def finish(self, test_queries: int) -> None:
         """Marks the comparison as finished."""
