@@ -225,13 +225,10 @@ class Run:
 def runs(
     mnist: str | None, fashion: str | None, colour: str | None, teachers: Path
 ) -> Iterator[Run]:
-    """All runs, in the order in which they are made.
+    """Yields all runs, in the order in which they are made.
 
-    Args:
-        mnist: A folder of IDX files, or None if it was not given.
-        fashion: The same for Fashion-MNIST.
-        colour: A folder of benchmarks.colour.fetch, or None.
-        teachers: The folder that holds trained teachers, or gets them.
+    The data sets are folders, or None if they were not given; `teachers` holds trained teachers, or
+    gets them.
     """
     for name, (file, minutes, picked) in TIMED.items():
         written = str(RESULTS / f"{name}.json")
@@ -282,14 +279,9 @@ def main() -> None:
 
 
 def execute(run: Run, again: bool) -> str:
-    """Executes a run unless something is missing or it has its result.
+    """Executes a run unless something is missing or it has its result, and says what happened.
 
-    Args:
-        run: The run.
-        again: Whether to repeat a run that already has its result.
-
-    Returns:
-        What happened, in words; it begins with "FAILED" if the run failed.
+    What it says begins with "FAILED" if the run failed.
     """
     if run.missing:
         return f"skipped: needs {run.missing}"

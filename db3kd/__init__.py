@@ -73,67 +73,32 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "boundary": ("SignOptSettings",),
-    "data": ("ImageSet", "PseudoSamples", "load_data", "load_pseudo_samples"),
-    "errors": ("ArgumentError", "ArgumentTypeError", "DivergedError", "InputError"),
-    "export": ("export_model",),
-    "labelling": (
-        "LabelSettings",
-        "Labels",
-        "Recovered",
-        "label",
-        "label_chunks",
-        "load_labels",
-        "with_soft_labels",
-    ),
-    "models": ("build_model", "save_model"),
-    "ops": ("build_config", "soft_labels"),
-    "pipelines": (
-        "AutoSurrogate",
-        "Comparison",
-        "DistillResult",
-        "DistillSettings",
-        "compare",
-        "distill",
-    ),
-    "planning": ("plan_budget",),
-    "scale": ("choose_scale",),
-    "synthesis": (
-        "Moves",
-        "SynthesisSettings",
-        "make_starts",
-        "synthesize",
-        "write_pseudo_samples",
-    ),
-    "surrogates": ("SurrogateSettings", "make_surrogate"),
-    "tables": ("Feature", "Features"),
+    "boundary": "SignOptSettings",
+    "data": "ImageSet PseudoSamples load_data load_pseudo_samples",
+    "errors": "ArgumentError ArgumentTypeError DivergedError InputError",
+    "export": "export_model",
+    "labelling": "LabelSettings Labels Recovered label label_chunks load_labels with_soft_labels",
+    "models": "build_model save_model",
+    "ops": "build_config soft_labels",
+    "pipelines": "AutoSurrogate Comparison DistillResult DistillSettings compare distill",
+    "planning": "plan_budget",
+    "scale": "choose_scale",
+    "synthesis": "Moves SynthesisSettings make_starts synthesize write_pseudo_samples",
+    "surrogates": "SurrogateSettings make_surrogate",
+    "tables": "Feature Features",
     "teachers": (
-        "FunctionTeacher",
-        "ModuleTeacher",
-        "RescaledTeacher",
-        "TabularTeacher",
-        "Teacher",
-        "TeacherChangedError",
-        "TeacherError",
-        "load_teacher",
+        "FunctionTeacher ModuleTeacher RescaledTeacher TabularTeacher Teacher TeacherChangedError "
+        "TeacherError load_teacher"
     ),
     "training": (
-        "Checkpoint",
-        "EarlyStopping",
-        "HeldOutAgreement",
-        "KDLoss",
-        "LabelledImages",
-        "TrackerCallback",
-        "TrainSettings",
-        "TrainingCallback",
-        "agreement",
-        "evaluate",
-        "train_batches",
-        "train_classifier",
-        "train_student",
+        "Checkpoint EarlyStopping HeldOutAgreement KDLoss LabelledImages TrackerCallback "
+        "TrainSettings TrainingCallback agreement evaluate train_batches train_classifier "
+        "train_student"
     ),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+"""The public names of each stage."""
+
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
     "ArgumentError",

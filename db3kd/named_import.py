@@ -13,13 +13,11 @@ from db3kd.wording import did_you_mean
 def import_named(reference: str, name: str) -> Any:
     """Imports an object. Its module may be in the current folder, after all installed ones.
 
+    `name` is the argument that errors name.
+
     Example:
         >>> import_named("math:pi", "constant")
         3.141592653589793
-
-    Args:
-        reference: `package.module:object`.
-        name: The name of the argument in errors.
 
     Raises:
         ValueError: If the reference has another form, or there is no such module or object.
@@ -57,9 +55,7 @@ def import_named(reference: str, name: str) -> Any:
 def check_no_python_file(text: str, name: str) -> None:
     """Checks that a text is no path of a Python file where `package.module:object` is expected.
 
-    Args:
-        text: What the user gave, such as `my_package/model.py:predict`.
-        name: The name of the argument in errors.
+    `name` is the argument that errors name.
 
     Raises:
         ValueError: If it is. The message states the module and the object as they are expected.

@@ -12,42 +12,31 @@ _PLAIN = 10_000
 
 
 def input_noun(image_shape: Sequence[int]) -> InputNoun:
-    """Returns what messages call an input of a shape.
+    """Returns what messages call an input of a shape; rows of a table have one dimension.
 
     Example:
         >>> input_noun((1, 28, 28)), input_noun((13,))
         ('image', 'row')
-
-    Args:
-        image_shape: Shape of one input; encoded rows of a table have one dimension.
     """
     return "row" if len(image_shape) == 1 else "image"
 
 
 def counted(count: int, noun: str) -> str:
-    """Writes a number of things.
+    """Writes a number of things; the noun is given in the singular.
 
     Example:
         >>> counted(1, "image"), counted(2000, "held-out image"), counted(2, "query")
         ('1 image', '2,000 held-out images', '2 queries')
-
-    Args:
-        count: The number.
-        noun: What is counted, in the singular.
     """
     return f"{count:,} {noun_for(count, noun)}"
 
 
 def noun_for(count: int, noun: str) -> str:
-    """Returns a noun in the singular or plural, without the number.
+    """Returns a singular noun as it is written after a count, without the count.
 
     Example:
         >>> noun_for(1, "held-out row"), noun_for(20, "held-out row")
         ('held-out row', 'held-out rows')
-
-    Args:
-        count: The number of things.
-        noun: What is counted, in the singular.
     """
     return noun if count == 1 else plural(noun)
 
@@ -58,9 +47,6 @@ def plural(noun: str) -> str:
     Example:
         >>> plural("row"), plural("class"), plural("query")
         ('rows', 'classes', 'queries')
-
-    Args:
-        noun: The noun, with or without adjectives before it.
     """
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
@@ -76,9 +62,6 @@ def money(price: float) -> str:
     Example:
         >>> money(12345.6), money(0.625), money(0.0001)
         ('12,345.60', '0.625', '0.0001')
-
-    Args:
-        price: The price, at least 0.
     """
     decimals = 4
     if 0 < price < 1:
@@ -91,16 +74,14 @@ def money(price: float) -> str:
 def also_paid(paid_twice: int, queries: int = 0, price_per_1000: float | None = None) -> str:
     """Returns the clause that says how many queries may have been paid for twice; empty for 0.
 
+    It states the highest price of these and the other queries, if the price of 1,000 queries is
+    given.
+
     Example:
         >>> also_paid(16), also_paid(0)
         (', plus at most 16 paid twice', '')
         >>> also_paid(16, 84, 10.0)
         ', plus at most 16 paid twice, so the price is at most 1.00'
-
-    Args:
-        paid_twice: At most how many queries were paid twice, because an answer was lost.
-        queries: The other queries, if there is a price.
-        price_per_1000: The price of 1,000 queries; None if the text before states no price.
     """
     if not paid_twice:
         return ""
@@ -117,9 +98,6 @@ def paid_twice_text(queries: int) -> str:
     Example:
         >>> paid_twice_text(16)
         'at most 16 queries, sent without an answer that could be used'
-
-    Args:
-        queries: At most how many these were, at least 1.
     """
     return f"at most {counted(queries, 'query')}, sent without an answer that could be used"
 
@@ -130,9 +108,6 @@ def plain_number(value: float) -> str:
     Example:
         >>> plain_number(45510.2), plain_number(1680.0), plain_number(0.12345)
         ('45,510', '1680', '0.1234')
-
-    Args:
-        value: The number.
     """
     if _PLAIN - 0.5 <= abs(value) < 1e15:
         return f"{value:,.0f}"
@@ -157,13 +132,11 @@ def shortened(values: Iterable[object], most: int = 10) -> str:
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """Returns the end of an error's message that suggests a known name; empty if none is similar.
 
+    Only text is compared.
+
     Example:
         >>> did_you_mean("lenet5-hlf", ["lenet5", "lenet5-half", "mlp"])
         "; did you mean 'lenet5-half'?"
-
-    Args:
-        name: The unknown name; values that are no text are like none.
-        known: The names to choose from; values that are no text are left out.
     """
     if not isinstance(name, str):
         return ""

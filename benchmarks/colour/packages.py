@@ -56,10 +56,6 @@ def unpack(package: Package, folder: Path) -> Path:
     `apt-get download` and `dpkg-deb -x` need no root. A file that is in `folder` already is not
     fetched, so a machine without apt can take it from https://snapshot.debian.org.
 
-    Args:
-        package: The package.
-        folder: Keeps the file and, in a folder of its own, what it holds.
-
     Raises:
         SystemExit: If the file cannot be fetched or has another checksum.
     """

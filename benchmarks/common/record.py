@@ -16,11 +16,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def plain_parser(description: str | None) -> argparse.ArgumentParser:
-    """Makes a parser with the option --save, which `keep` reads.
-
-    Args:
-        description: The help text, shown as it is.
-    """
+    """Makes a parser with the option --save, which `keep` reads; it shows the description as is."""
     options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,11 +34,7 @@ def keep(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
 
 
 def rows_so_far(name: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the rows of an earlier result, or none if there is no such result.
-
-    Args:
-        name: The name of the result.
-        settings: What the result must have been made with.
+    """Returns the rows of an earlier result made with these settings, or none without a result.
 
     Raises:
         SystemExit: If it was made with other settings.

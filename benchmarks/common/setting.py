@@ -48,12 +48,7 @@ class TrainedTeacher:
 
 
 def parser(description: str | None, default_data: str = "mnist5k") -> argparse.ArgumentParser:
-    """Makes a parser with the options that all benchmarks have.
-
-    Args:
-        description: The help text, shown as it is.
-        default_data: The data set if none is given.
-    """
+    """Makes a parser with the options that all benchmarks have; it shows the description as is."""
     options = plain_parser(description)
     options.add_argument(
         "--data", default=default_data, help="data set, such as a folder of IDX files"
@@ -68,12 +63,7 @@ def parser(description: str | None, default_data: str = "mnist5k") -> argparse.A
 
 
 def load_network(options: argparse.Namespace, train: ImageSet) -> nn.Module:
-    """Loads the network of `options.teacher`, or trains it and writes the file.
-
-    Args:
-        options: The options of `parser`.
-        train: The images that the network learns from.
-    """
+    """Loads the network of `options.teacher`, or trains it and writes the file."""
     shape, classes, model = train.image_shape, class_count(train), options.teacher_model
     make = partial(build_model, model, shape, classes)
     if options.teacher is not None and options.teacher.exists():
@@ -107,10 +97,8 @@ def trained_teacher(
 ) -> TrainedTeacher:
     """Makes the network of `options.teacher_model`, and a teacher of it.
 
-    Args:
-        options: The options of `parser`.
-        splits: The train and test split, by default those of `options.data`.
-        compile: Whether to compile the teacher, for runs that do not measure its speed.
+    The splits are those of `options.data` by default. A teacher is compiled only for runs that do
+    not measure its speed.
     """
     train, test = splits or (load_data(options.data, "train"), load_data(options.data, "test"))
     torch.set_num_threads(options.threads)

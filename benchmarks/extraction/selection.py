@@ -87,10 +87,7 @@ def random_selection(task: Task) -> Extracted:
 def active_selection(task: Task, *, choose: Choice) -> Extracted:
     """Asks at random first, and then about what `choose` takes in rounds.
 
-    Args:
-        task: The task.
-        choose: Chooses by the probabilities of a substitute, which is a student of the answers so
-            far.
+    It chooses by the probabilities of a substitute, which is a student of the answers so far.
     """
     order, budget = _shuffled(task), min(task.budget, len(task.images))
     rows = order[: max(1, round(RANDOM_SHARE * budget))]

@@ -70,11 +70,7 @@ class Section:
 
 
 def build(folder: Path) -> Page:
-    """Makes the page of a folder of results; kinds without a file are left out.
-
-    Args:
-        folder: The folder of the JSON files.
-    """
+    """Makes the page of a folder of results; kinds without a file are left out."""
     sections: dict[str, list[Section]] = {kind: [] for kind in KINDS}
     for file in sorted(folder.glob("*.json"), key=_by_numbers):
         kind, result = _kind(file.stem), json.loads(file.read_text())

@@ -55,12 +55,7 @@ class Plot:
 
 
 def draw(plot: Plot, folder: Path) -> None:
-    """Writes a plot as a PNG file.
-
-    Args:
-        plot: The plot.
-        folder: The folder of the file.
-    """
+    """Writes a plot as a PNG file into a folder."""
     columns = 2 if max(map(len, plot.curves)) > 22 else 3
     legend_rows = -(-len(plot.curves) // columns) if len(plot.curves) > 1 else 0
     figure, axes = plot_axes(plot.x, plot.y, size=(7.2, 4.2 + 0.26 * legend_rows))
@@ -130,13 +125,7 @@ def _tick(value: float, position: int) -> str:
 
 
 def plots(kind: str, result: Result, name: str) -> list[Plot]:
-    """The plots of a result.
-
-    Args:
-        kind: The kind of the result, such as "peers".
-        result: What its file holds.
-        name: The name of its file, without ".json".
-    """
+    """Returns the plots of a result of a kind, such as "peers", from the file of this name."""
     makers = {"ops": _ops, "distances": _distances, "peers": _peers, "growth": _growth,
               "targets": _targets}  # fmt: skip
     return makers[kind](result, name) if kind in makers else []

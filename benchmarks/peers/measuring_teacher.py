@@ -196,12 +196,7 @@ class MeasuringTeacher:
 
 
 def recorded(search: Search[Result], teacher: MeasuringTeacher) -> Search[Result]:
-    """Wraps a search so that a teacher records its answered queries.
-
-    Args:
-        search: The search.
-        teacher: Records the queries. The driver has to ask this teacher.
-    """
+    """Wraps a search so that the teacher, which the driver has to ask, records its queries."""
     decisions = None
     while True:
         try:

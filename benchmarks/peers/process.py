@@ -66,14 +66,9 @@ class Measured:
 def measure_apart(
     problem: Path, attack: str, counts: list[int], *, threads: int, seed: int
 ) -> Measured:
-    """Measures an attack in a new process.
+    """Measures an attack on the problem of a file in a new process, with these threads and seed.
 
-    Args:
-        problem: The file of the problem.
-        attack: The name of the attack.
-        counts: Numbers of queries; the greatest is the budget.
-        threads: Threads of the process.
-        seed: Seeds everything random.
+    The greatest of the counts of queries is the budget.
 
     Raises:
         CalledProcessError: If the process fails; it reports the reason on standard error.

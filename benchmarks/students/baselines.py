@@ -34,10 +34,7 @@ def augmented_decision_method(
 ) -> TrainingMethod:
     """Trains by cross-entropy on decisions for augmented images, clean ones included.
 
-    Args:
-        student: The network, as for `train_student`.
-        augmented: The images and their decisions.
-        settings: Training settings; `steps` must be set. The seed comes from the comparison.
+    The settings need `steps`; their seed comes from the comparison.
     """
     check_steps(settings)
     rows = rows_with_clean_share(augmented.images, _CLEAN_SHARE)
@@ -143,14 +140,8 @@ def surrogate_method(
 ) -> TrainingMethod:
     """Distils a surrogate of the teacher, which is trained on the teacher's decisions first.
 
-    Args:
-        student: See `white_box_method`.
-        surrogate: Makes a network of the teacher's architecture. A new one is trained for every
-            seed, for `settings.steps` steps.
-        images: See `white_box_method`.
-        decisions: See `white_box_method`.
-        loss: See `white_box_method`.
-        settings: Training settings of the student and the surrogate; `steps` must be set.
+    `surrogate` makes a network of the teacher's architecture. A new one is trained for every seed,
+    for `settings.steps` steps. The other arguments are those of `white_box_method`.
     """
     check_steps(settings)
     temperature = loss.temperature
@@ -174,13 +165,7 @@ def noise_logit_method(
 ) -> TrainingMethod:
     """Distils random soft labels, new ones for every seed: a control without information.
 
-    Args:
-        student: See `white_box_method`.
-        images: See `white_box_method`.
-        decisions: See `white_box_method`.
-        classes: The number of classes.
-        loss: See `white_box_method`.
-        settings: See `white_box_method`.
+    The arguments are those of `white_box_method`.
     """
     check_steps(settings)
     temperature = loss.temperature

@@ -61,12 +61,7 @@ class BudgetCell(Cell):
         return f"{self.images}-{self.queries_per_sample}-{self.student}-{self.strategy}-{self.seed}"
 
     def run_folder(self, runs: Path, students: Sequence[str]) -> Path:
-        """Returns the run folder; a new one is a copy of another student's run, if there is one.
-
-        Args:
-            runs: The folder of all runs.
-            students: The students of the table.
-        """
+        """Returns the run folder; a new one is a copy of another student's run, if there is one."""
         folder = runs / self.folder
         for other in students:
             known = runs / replace(self, student=other).folder

@@ -29,13 +29,7 @@ def chosen_scale(
 ) -> ScaleChoice:
     """Chooses the scale of margin soft labels as `db3kd distill` does, by shorter trainings.
 
-    Args:
-        student: The model that learns.
-        images: The images of the labels.
-        labels: The labels.
-        loss: The loss of the students.
-        training: How each student trains.
-        students: How many students try each scale.
+    This many students try each scale.
     """
     return search_scale(
         student,
@@ -45,7 +39,6 @@ def chosen_scale(
         margin_soft_labels,
         loss,
         training,
-        folds=5,
         students=students,
     )
 

@@ -82,10 +82,8 @@ def compare_methods(
             if progress is not None:
                 progress(method.name, seed)
             classes = predict(method.run(seed), test_images)
-            accuracies.append(share_equal(classes, test_labels, "test_labels"))
-            agreements.append(
-                share_equal(classes[answered], test_decisions[answered], "test_decisions")
-            )
+            accuracies.append(share_equal(classes, test_labels))
+            agreements.append(share_equal(classes[answered], test_decisions[answered]))
         results.append(
             MethodResult(
                 method.name, tuple(accuracies), tuple(agreements), method.queries_per_sample
@@ -148,16 +146,9 @@ def soft_label_method(
 ) -> TrainingMethod:
     """Distils given soft labels, from distances or any other source.
 
-    Args:
-        name: The name of the method's row in the table.
-        queries_per_sample: The cost of the soft labels; None if they come from a white box.
-        student: See `decision_method`.
-        images: See `decision_method`.
-        decisions: See `decision_method`.
-        soft_labels: [N, C] float32, rows sum to 1.
-        loss: The loss; its temperature must be that of the soft labels.
-        settings: See `decision_method`.
-        rows: See `decision_method`.
+    Their cost is `queries_per_sample`, or None if they come from a white box. They are [N, C]
+    float32, and rows sum to 1. The loss has their temperature. The other arguments are those of
+    `decision_method`.
     """
     check_steps(settings)
 

@@ -108,13 +108,9 @@ class Outcome:
 
 
 def kill_often(work: Work, kills: int, folder: Path, seed: int = 0) -> Iterator[Outcome]:
-    """Yields runs that were killed `kills` times in total.
+    """Yields runs that were killed `kills` times in total, at moments that the seed draws.
 
-    Args:
-        work: What each process does.
-        kills: The number of kills.
-        folder: An existing folder for all files.
-        seed: Draws the moments of the kills.
+    The folder, which exists, gets all files.
     """
     draw = random.Random(seed)
     whole = folder / "whole"

@@ -147,15 +147,10 @@ class Outcome:
 def stop_often(
     work: Work, server: LimitedServer, stops: list[str], folder: Path, seconds: float, seed: int = 0
 ) -> Iterator[Outcome]:
-    """Yields runs that were stopped in these ways in total.
+    """Yields runs that were stopped in these ways, keys of `SIGNALS`, in total.
 
-    Args:
-        work: What each process does.
-        server: The server of the teacher.
-        stops: Keys of `SIGNALS`.
-        folder: An existing folder for all files.
-        seconds: The latest moment of a stop.
-        seed: Draws the moments.
+    The seed draws the moments, the latest of which is after this many seconds. The folder, which
+    exists, gets all files.
     """
     draw, left = random.Random(seed), list(stops)
     whole = folder / "whole"

@@ -111,7 +111,11 @@ def augmentable_images(
         project: See `AugmentedImages`.
     """
     source = as_image_source(images)
-    ordered = source[order] if isinstance(source, Tensor) else _subset(source, order)
+    if not isinstance(source, Tensor | ImageSet):
+        raise ArgumentTypeError(
+            "images", f"expected an image set or a tensor, got {type(source).__name__}"
+        )
+    ordered = source[order] if isinstance(source, Tensor) else source.subset(order)
     return AugmentedImages(ordered, NUMBERS, seed, partners=len(order) - held_out, project=project)
 
 
@@ -119,11 +123,3 @@ def no_answers(images: AugmentedImages) -> Answers:
     """Returns an empty set of answers."""
     none = torch.empty(0, dtype=torch.int64)
     return Answers(images, none, none)
-
-
-def _subset(source: object, order: Tensor) -> ImageSet:
-    if not isinstance(source, ImageSet):
-        raise ArgumentTypeError(
-            "images", f"expected an image set or a tensor, got {type(source).__name__}"
-        )
-    return source.subset(order)

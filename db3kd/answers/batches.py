@@ -139,16 +139,7 @@ class TaughtLoss(nn.Module):
         self.alpha = alpha
 
     def forward(self, logits: Tensor, decisions: Tensor, probabilities: Tensor) -> Tensor:
-        """Computes the mean loss of a batch.
-
-        Args:
-            logits: [n, C] float32.
-            decisions: [n] int64; -1 for images that were not queried.
-            probabilities: [n, C] float32, rows sum to 1.
-
-        Returns:
-            A scalar.
-        """
+        """Computes the mean loss of logits and probabilities [n, C], and decisions [n]."""
         hard = F.cross_entropy(logits, decisions, ignore_index=-1, reduction="none")
         soft = F.cross_entropy(logits, probabilities, reduction="none")
         weight = torch.where(decisions >= 0, self.alpha, 0.0)
@@ -163,12 +154,7 @@ def mean_probabilities(networks: Sequence[nn.Module], images: Tensor) -> Tensor:
 
 
 def answered_probabilities(networks: Sequence[nn.Module], answers: Answers) -> Tensor:
-    """Returns the mean softmax of several networks for answered images, [len(answers), C] float32.
-
-    Args:
-        networks: The networks, on one device.
-        answers: The answers.
-    """
+    """Returns the mean softmax of networks on one device for answers, [len(answers), C] float32."""
     device = next(networks[0].parameters()).device
     size = fitting_batch_size(_AT_ONCE, answers.images.image_shape)
     return torch.cat(

@@ -4,7 +4,7 @@ The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994; wi
 Seung et al., COLT 1992. Copying a model with chosen queries: Papernot et al., ASIA CCS 2017.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -56,16 +56,7 @@ def choose_rows(
 
 
 def held_out_rows(images: AugmentedImages, augmented: int, seed: int) -> Tensor:
-    """Returns all held-out samples, and augmented images of them.
-
-    Args:
-        images: All images.
-        augmented: How many augmented images.
-        seed: Seed of their choice.
-
-    Returns:
-        [n] int64, rows of `images`.
-    """
+    """Returns the rows of all held-out samples, and of `augmented` augmented images of them."""
     samples = np.arange(images.partners, images.samples)
     random = np.random.default_rng((seed,))
     numbers = 1 + random.choice(NUMBERS - 1, augmented, replace=False)
@@ -111,12 +102,9 @@ def _least_sure(
     found = torch.from_numpy(rows)
     if not proxies or count == len(rows):
         return found[:count]
-    gaps = torch.cat(list(_gaps(images, found, proxies)))
-    return found[gaps.argsort(stable=True)[:count]]
-
-
-def _gaps(images: AugmentedImages, rows: Tensor, proxies: Sequence[nn.Module]) -> Iterator[Tensor]:
     device = next(proxies[0].parameters()).device
-    for part in rows.split(fitting_batch_size(_BLOCK, images.image_shape)):
+    gaps = []
+    for part in found.split(fitting_batch_size(_BLOCK, images.image_shape)):
         top = mean_probabilities(proxies, images.read(part).to(device)).topk(2, 1).values
-        yield (top[:, 0] - top[:, 1]).cpu()
+        gaps.append((top[:, 0] - top[:, 1]).cpu())
+    return found[torch.cat(gaps).argsort(stable=True)[:count]]

@@ -65,11 +65,6 @@ def _nearest_of_class(images: ImageSource, decisions: Tensor, classes: int) -> T
     A matrix product computes them, which is much faster than exact differences. In float32, its
     terms would cancel for images of low contrast.
 
-    Args:
-        images: n images.
-        decisions: [n] int64, their classes.
-        classes: The number of classes.
-
     Returns:
         [n, classes] float32, L2 in input units; +inf for a class without an image.
     """
@@ -89,13 +84,10 @@ def _nearest_of_class(images: ImageSource, decisions: Tensor, classes: int) -> T
 
 
 def _take_smaller(nearest: Tensor, rows: Tensor, distances: Tensor, decisions: Tensor) -> None:
-    """Replaces the distances of some images to the classes by smaller ones.
+    """Lowers the distances of images to the classes.
 
-    Args:
-        nearest: [n, C], changed in place.
-        rows: [r] int64, the images.
-        distances: [r, c], their distances to other images.
-        decisions: [c] int64, the classes of those.
+    The images `rows` [r] have the distances [r, c] to images whose classes are `decisions` [c].
+    `nearest` [n, C] is changed in place.
     """
     smaller = nearest[rows]
     smaller.scatter_reduce_(1, decisions.expand(len(rows), -1), distances, "amin")

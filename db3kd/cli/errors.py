@@ -9,9 +9,9 @@ for reasons of its own.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any
 
 from db3kd.errors import ArgumentError, ArgumentTypeError, Db3kdError
 from db3kd.wording import did_you_mean
@@ -37,11 +37,8 @@ def one_line(error: Exception, options: Mapping[str, str]) -> str:
     """Returns the message of an error as one line.
 
     A ValueError, TypeError or ArithmeticError that is not db3kd's own is called unexpected: it may
-    be a bug as well as a wrong input.
-
-    Args:
-        error: Any exception.
-        options: The option that stands for each argument, as from `options_of`.
+    be a bug as well as a wrong input. `options` has the option of each argument, as from
+    `options_of`.
     """
     if isinstance(error, _OF_CHECKS) and not isinstance(error, Db3kdError):
         text = " ".join(str(error).split()) or "no message"
@@ -63,9 +60,6 @@ def with_suggestion(message: str) -> str:
     Example:
         >>> with_suggestion("'mdb' is not one of 'sd', 'bd', 'mbd'.")
         "'mdb' is not one of 'sd', 'bd', 'mbd'. Did you mean 'mbd'?"
-
-    Args:
-        message: The message of Typer.
     """
     found = re.search(r"'(?P<value>[^']+)' is not one of (?P<choices>'.+')", message)
     if found is None:
@@ -75,20 +69,8 @@ def with_suggestion(message: str) -> str:
     return message.removeprefix("Value error, ") + hint
 
 
-class Parameter(Protocol):
-    """A parameter of a command, as Typer makes it."""
-
-    @property
-    def name(self) -> str | None:
-        """The name of the function's parameter."""
-
-    @property
-    def opts(self) -> Sequence[str]:
-        """The names of the option."""
-
-
-def options_of(parameters: Iterable[Parameter]) -> dict[str, str]:
-    """Returns the option of each parameter, such as `{"classes": "--classes"}`."""
+def options_of(parameters: Iterable[Any]) -> dict[str, str]:
+    """Returns the option of each parameter of Click, such as `{"classes": "--classes"}`."""
     return {each.name: each.opts[0] for each in parameters if each.name is not None}
 
 
@@ -123,10 +105,6 @@ def mentioning_options(text: str, options: Mapping[str, str]) -> str:
     Example:
         >>> mentioning_options("pass channels=1", {"channels": "--channels"})
         'pass --channels 1'
-
-    Args:
-        text: A part of a message.
-        options: The option that stands for each argument.
     """
     if not options:
         return text
@@ -142,11 +120,9 @@ def mentioning_options(text: str, options: Mapping[str, str]) -> str:
 def naming_options(**options: str) -> Iterator[None]:
     """Names the options of a call whose arguments differ from the command's parameters.
 
-        with naming_options(model="--architecture"):
-            load_teacher(source, model=architecture)
-
-    Args:
-        options: The option that stands for each argument, for `one_line`.
+    Example:
+        >>> with naming_options(model="--architecture"):
+        ...     load_teacher(source, model=architecture)
     """
     try:
         yield

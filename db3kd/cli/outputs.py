@@ -10,11 +10,7 @@ from db3kd.wording import counted
 
 
 def refuse_existing(path: Path, option: str = "--out") -> None:
-    """Checks, before any work, that a command would not overwrite anything.
-
-    Args:
-        path: The file or folder to write.
-        option: The option that names it.
+    """Checks, before any work, that a command would not overwrite the path of an option.
 
     Raises:
         FileExistsError: If a file or folder exists at the path.
@@ -42,17 +38,7 @@ def check_weights_file(path: Path) -> None:
 
 
 def check_run_folder(out: Path, resume: bool, format: str) -> None:
-    """Checks, before any work, that --out can take a new run, or has the run to resume.
-
-    Args:
-        out: The value of --out.
-        resume: Whether --resume was given.
-        format: The format of the command's runs.
-
-    Raises:
-        FileNotFoundError: See `check_resumable`.
-        FileExistsError: See `check_free`.
-    """
+    """Checks, before any work, that --out can take a new run, or has the run to resume."""
     from db3kd.storage.existing_runs import check_free, check_resumable
 
     check_resumable(out, resume, format)
@@ -61,12 +47,9 @@ def check_run_folder(out: Path, resume: bool, format: str) -> None:
 
 
 def note_new_run(out: Path, resume: bool, *runs: Path) -> None:
-    """Prints a note if the folder of the run to resume is empty, so that a new one starts.
+    """Prints a note if there is no run to resume in --out, so that a new one starts.
 
-    Args:
-        out: The value of --out.
-        resume: Whether --resume was given.
-        runs: The run folders of `out`, if it is not one itself.
+    `runs` are the run folders of `out`, if it is not one itself.
     """
     from db3kd.storage.existing_runs import holds_run
 
@@ -80,18 +63,18 @@ def printing_notes() -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        for note in getattr(error, "__notes__", ()):
-            print(f"note: {note}", file=sys.stderr)
+        _print_notes(error)
         raise
+
+
+def _print_notes(error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        print(f"note: {note}", file=sys.stderr)
 
 
 @contextmanager
 def hint_at_resuming(*runs: Path) -> Iterator[None]:
-    """Prints how to continue if the block fails after answers were paid for.
-
-    Args:
-        runs: The run folders that keep the answers.
-    """
+    """Prints how to continue if the block fails after answers were paid for, which `runs` keep."""
     from db3kd.storage.existing_runs import holds_run
     from db3kd.teachers import TeacherError
     from db3kd.teachers.base import SingleClassError, TeacherChangedError, UnknownClassError
@@ -110,8 +93,7 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
                 )
             print(_hint(runs, then), file=sys.stderr)
         else:
-            for note in getattr(error, "__notes__", ()):
-                print(f"note: {note}", file=sys.stderr)
+            _print_notes(error)
         raise
 
 

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from db3kd.pipelines import DistillResult
-    from db3kd.pipelines.distill_settings import DistillSettings
+    from db3kd.pipelines.comparison.prepared import PreparedComparison
+    from db3kd.pipelines.distillation.prepared import PreparedDistillation
     from db3kd.pipelines.student_training.time_estimate import StepTimes
     from db3kd.planning import BudgetPlan, ComparisonPlan
     from db3kd.teachers import Teacher
@@ -23,28 +24,21 @@ TIME_OF_QUERIES = "time unknown; db3kd info --teacher … --time 20 measures it 
 """How a user finds out what a plan cannot say without a query."""
 
 
-def print_plan(
-    plan: "BudgetPlan", price_per_1000: float | None, noun: "InputNoun" = "image"
-) -> None:
-    """Prints the queries of each stage in order, with their reasons and their price.
-
-    Args:
-        plan: The plan.
-        price_per_1000: The price of 1,000 queries, or None.
-        noun: What the plan calls an image.
-    """
+def print_plan(prepared: "PreparedDistillation") -> None:
+    """Prints the queries of each stage in order, with their reasons and their price."""
+    plan, noun = prepared.plan, prepared.noun
     print(f"strategy   {plan.strategy}")
     stages = plan.stages_in_words(noun)
     width = max(len(stage.name) for stage in stages)
     for stage in stages:
         print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
-    price = price_text(plan.queries, price_per_1000)
+    price = price_text(plan.queries, prepared.price_per_1000)
     print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
     reason = plan.unused_in_words(noun)
     if reason is not None:
         print(f"unused     {counted(plan.budget - plan.queries, 'query')}: {reason}")
     print(f"measured   {_measurement(plan, noun)}")
-    print_warnings(plan.warnings_in_words(noun))
+    print_warnings(prepared.warnings)
 
 
 def _measurement(plan: "BudgetPlan", noun: "InputNoun") -> str:
@@ -67,12 +61,7 @@ def _measurement(plan: "BudgetPlan", noun: "InputNoun") -> str:
 
 
 def print_warnings(warnings: "Sequence[str]", width: int = 9) -> None:
-    """Prints warnings, one a line.
-
-    Args:
-        warnings: The warnings.
-        width: The width of the first column.
-    """
+    """Prints warnings, one a line, after a first column of this width."""
     for warning in warnings:
         print(f"{'warning':<{width}}  {warning}")
 
@@ -116,16 +105,9 @@ def comparison_width(plan: "ComparisonPlan") -> int:
     return max(9, *map(len, plan.strategies))
 
 
-def print_comparison_plan(
-    plan: "ComparisonPlan", price_per_1000: float | None, noun: "InputNoun" = "image"
-) -> None:
-    """Prints the plan of each strategy on a line, and the total cost of all students.
-
-    Args:
-        plan: The plan.
-        price_per_1000: The price of 1,000 queries, or None.
-        noun: What the plan calls an image.
-    """
+def print_comparison_plan(prepared: "PreparedComparison") -> None:
+    """Prints the plan of each strategy on a line, and the total cost of all students."""
+    plan, noun, price_per_1000 = prepared.plan, prepared.noun, prepared.price_per_1000
     width = comparison_width(plan)
     for strategy in plan.strategies:
         if strategy in plan.refused:
@@ -144,7 +126,7 @@ def print_comparison_plan(
         f"{counted(students, 'student')}{test}{price_text(plan.queries, price_per_1000)}"
     )
     print(f"{'measured':<{width}}  {_comparison_measurement(plan, noun)}")
-    print_warnings(plan.warnings_in_words(noun), width)
+    print_warnings(prepared.warnings, width)
 
 
 def _comparison_measurement(plan: "ComparisonPlan", noun: "InputNoun") -> str:
@@ -202,22 +184,21 @@ def print_answered(
 
 def print_times(
     times: "StepTimes",
-    plan: "BudgetPlan",
-    settings: "DistillSettings",
+    prepared: "PreparedDistillation",
     teacher: "Teacher",
-    answered: int = 0,
-    seconds_asked: float = 0.0,
+    answered: int,
+    seconds_asked: float,
 ) -> None:
     """Prints how long the queries and the training of a run take, as far as it is known.
 
     Args:
         times: The times of training steps.
-        plan: The plan of the run.
-        settings: How networks are trained.
-        teacher: The teacher.
+        prepared: The run.
+        teacher: The teacher as it was opened, which may limit the rate of its queries.
         answered: How many queries of the run are answered already.
         seconds_asked: The seconds that these took, as far as they are known.
     """
+    plan, settings = prepared.plan, prepared.settings
     rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
     left = max(0, plan.queries - answered)
     if rate is not None:
@@ -238,13 +219,7 @@ def print_times(
 
 
 def print_result(result: "DistillResult", price_per_1000: float | None, student: str) -> None:
-    """Prints how good the student is, what it cost, and how to use it.
-
-    Args:
-        result: The result.
-        price_per_1000: The price of 1,000 queries, or None.
-        student: The name of the student's architecture.
-    """
+    """Prints how good a student of this architecture is, what it cost, and how to use it."""
     from db3kd.models.weights import STUDENT_FILE
 
     noun = result.noun
@@ -275,41 +250,23 @@ def print_result(result: "DistillResult", price_per_1000: float | None, student:
         print(f"report     {result.report}")
 
 
-def print_usage(student: "Path", architecture: str, width: int = 9) -> None:
-    """Prints the lines that load, measure and export a student.
-
-    Args:
-        student: The folder of its run, or its file.
-        architecture: The name of its architecture, which the lines repeat for the user's own code.
-        width: The width of the first column.
-    """
+def print_usage(student: "Path", architecture: str) -> None:
+    """Prints the lines that load, measure and export a student, from its file or run folder."""
     from db3kd.pipelines.distillation.reproduction import usage
 
     lines = usage(student, architecture)
     for name in ("load", "measure", "export"):
-        print(f"{name:<{width}}  {lines[name]}")
+        print(f"{name:<9}  {lines[name]}")
 
 
 def print_checks(queries: int, found: str, width: int = 9) -> None:
-    """Prints how many of the queries of a run repeated known ones, and what that showed, if any.
-
-    Args:
-        queries: The number of these queries.
-        found: From `describe_checks`.
-        width: The width of the first column.
-    """
+    """Prints how many queries of a run repeated known ones, and what `describe_checks` says."""
     if queries:
         print(f"{'checks':<{width}}  {queries:,} of these queries; {found}")
 
 
 def agreement_text(matches: int, total: int, noun: str) -> str:
-    """Returns an agreement with its 95 % interval and what it is a share of.
-
-    Args:
-        matches: How many were put in the teacher's class.
-        total: How many there are.
-        noun: What is counted, such as "held-out image".
-    """
+    """Returns an agreement with its 95 % interval and what it is a share of."""
     from db3kd.report.intervals import wilson_interval
 
     low, high = wilson_interval(matches, total)
@@ -323,10 +280,7 @@ def surrogate_text(
 ) -> str:
     """Describes the surrogate that a run of labels trained, or why none; may be empty.
 
-    Args:
-        manifest: The manifest of the run.
-        noun: What the text calls an image.
-        included: Whether the queries that were stated before include those of the surrogate.
+    `included` says whether the queries that were stated before include those of the surrogate.
     """
     from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
     from db3kd.storage.manifest import SURROGATES
@@ -366,12 +320,7 @@ def print_paid_twice(
 
 
 def price_text(queries: int, price_per_1000: float | None) -> str:
-    """Returns the price of queries as the end of a sentence; empty without a price.
-
-    Args:
-        queries: The number of queries.
-        price_per_1000: The price of 1,000 queries, or None.
-    """
+    """Returns the price of queries as the end of a sentence; empty without a price."""
     if price_per_1000 is None:
         return ""
     price = money(queries * price_per_1000 / 1000)

@@ -24,10 +24,7 @@ def check_decides_alike(
 ) -> tuple[int, float]:
     """Loads a file without options, and compares its answers with those of the student.
 
-    Args:
-        student: The student.
-        path: The exported file.
-        batches: [n, *image_shape] float32 each, within the student's bounds.
+    The batches, [n, *image_shape] float32 each, are within the student's bounds.
 
     Returns:
         The number of different classes among the decisions, and the largest absolute difference

@@ -1,6 +1,7 @@
 """The images on which an exported file must decide like the student."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,18 +13,13 @@ from db3kd.teachers.torch_modules.module import ModuleTeacher
 
 CHECKED_IMAGES = 1000
 
-_FIRST_BATCHES = (1, 37)
-"""A graph with a fixed batch dimension fails on one of these."""
-
-_LATER_BATCHES = 128
+_EDGES = (0, 1, 38, *range(166, CHECKED_IMAGES, 128), CHECKED_IMAGES)
+"""A batch ends and the next one begins at each of these images, so batches have 1, 37 and then at
+most 128 images. A graph with a fixed batch dimension fails on one of the first two."""
 
 
 def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator[Tensor]:
     """Yields 1,000 images in batches of 1, then 37, and then at most 128.
-
-    Args:
-        student: Takes the images.
-        images: As for `export_model`.
 
     Yields:
         [n, *image_shape] float32 within the student's bounds.
@@ -32,7 +28,7 @@ def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator
         TypeError: If the images are of an unknown type.
         ValueError: If the images do not fit the student.
     """
-    batches = _batch_sizes()
+    batches = [range(start, stop) for start, stop in pairwise(_EDGES)]
     if images is None:
         yield from (_random_images(student, rows) for rows in batches)
         return
@@ -50,24 +46,11 @@ def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator
         yield batch
 
 
-def _batch_sizes() -> Iterator[range]:
-    """Yields the image numbers of each batch."""
-    start = 0
-    for size in _FIRST_BATCHES:
-        yield range(start, start + size)
-        start += size
-    for first in range(start, CHECKED_IMAGES, _LATER_BATCHES):
-        yield range(first, min(first + _LATER_BATCHES, CHECKED_IMAGES))
-
-
 def _random_images(student: ModuleTeacher, numbers: range) -> Tensor:
     """Draws images: noise of random level and contrast, and mixes of two such images.
 
     Noise of one kind often falls into one class. Levels, contrasts and mixes reach more classes.
-
-    Args:
-        student: Takes the images.
-        numbers: The number of each image; the first one is the seed.
+    The first of the images' numbers is the seed.
     """
     shape = (len(numbers), *student.image_shape)
     generator = torch.Generator().manual_seed(numbers.start)

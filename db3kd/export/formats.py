@@ -58,11 +58,7 @@ def suffix_of(kind: ExportFormat) -> str:
 
 
 def encode(student: DeployedStudent, kind: ExportFormat) -> bytes:
-    """Returns the content of a file.
-
-    Args:
-        student: The student.
-        kind: The format.
+    """Returns the content of a file of a format.
 
     Raises:
         ExportError: If the network cannot be converted.

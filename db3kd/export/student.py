@@ -41,13 +41,7 @@ class DeployedStudent:
         image_shape: tuple[int, ...] | None,
         classes: int | None,
     ) -> "DeployedStudent":
-        """Loads a student.
-
-        Args:
-            student: As for `export_model`.
-            model: As for `export_model`.
-            image_shape: As for `export_model`.
-            classes: As for `export_model`.
+        """Loads a student; the arguments are those of `export_model`.
 
         Raises:
             FileNotFoundError: If there is no such student.

@@ -11,12 +11,10 @@ from db3kd.errors import ArgumentTypeError
 def copy_network(network: nn.Module, name: str = "network") -> nn.Module:
     """Returns a copy of a network, whose weights an optimizer can train.
 
+    `name` is the argument that it was passed as, for the error.
+
     Example:
         >>> copy_network(network, "student")
-
-    Args:
-        network: The network.
-        name: The argument that it was passed as, for the error.
 
     Raises:
         TypeError: If the network cannot be copied.

@@ -139,10 +139,6 @@ def read_saved_model(path: str | Path) -> SavedModel:
 def student_in_folder(folder: Path, argument: str) -> Path:
     """Returns the weights file of the one student in a folder, such as that of a run.
 
-    Args:
-        folder: The folder.
-        argument: The name of the argument in errors.
-
     Raises:
         FileNotFoundError: If there is no student in it.
         ValueError: If there are several, and none has the name `STUDENT_FILE`.

@@ -18,8 +18,8 @@ from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
 from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
-from db3kd.progress import Progress, adding_up, listening, show_progress_if
-from db3kd.progress.answers import show_answers_if
+from db3kd.progress import Progress, adding_up, listening, show_progress
+from db3kd.progress.answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
@@ -170,16 +170,7 @@ class PlannedAutoSurrogate:
         *,
         progress: bool,
     ) -> tuple[float, int] | None:
-        """Asks the teacher, trains the surrogate and writes its weights.
-
-        Args:
-            teacher: The teacher of the run.
-            images: The images of the run.
-            decisions: `[N] int64`, their classes; -1 for images that the budget refused.
-            journal: Keeps the answers, and supplies those that it has.
-            log: Keeps the points near boundaries, and supplies those that it has.
-            weights: The file to write.
-            progress: Whether to show the progress.
+        """Asks the teacher, trains the surrogate and writes its weights; see `PlannedSurrogate`.
 
         Returns:
             Its agreement with the teacher on held-out images, in [0, 1], and their number,
@@ -192,7 +183,7 @@ class PlannedAutoSurrogate:
             SelectedImages(images, drawn), self.settings, projection_of(teacher, images)
         )
         asked = len(augmented) - len(drawn)
-        with show_answers_if(progress, _ASKING, asked, "queries") as on_answers:
+        with show_answers(_ASKING, asked, "queries", progress) as on_answers:
             decided = decide_versions(
                 teacher,
                 augmented,
@@ -244,7 +235,7 @@ class PlannedAutoSurrogate:
         # Held-out samples, which are the last ones, start no pair.
         clean = torch.arange(images.partners) * images.queries_per_sample
         finding = f"finding points, round {round_number + 1}"
-        with show_progress_if(progress, finding, count, "points") as show:
+        with show_progress(finding, count, "points", progress) as show:
             return propose_boundary_points(
                 network,
                 SelectedImages(images, clean),
@@ -252,12 +243,12 @@ class PlannedAutoSurrogate:
                 count,
                 classes,
                 (training.seed, round_number),
-                None if show is None else adding_up(show),
+                adding_up(show),
             )
 
 
 def _decide(teacher: Teacher, journal: AnswerJournal, progress: bool, points: Tensor) -> Tensor:
-    with show_answers_if(progress, _ASKING, len(points), "queries") as on_answers:
+    with show_answers(_ASKING, len(points), "queries", progress) as on_answers:
         return decide_all(
             teacher,
             lambda rows: points[rows],

@@ -22,17 +22,9 @@ from db3kd.training.student import train_classifier
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What the demo trains.
+    """What the demo trains: networks by name, and numbers of images, queries and steps.
 
-    Attributes:
-        data: A data set with a train and a test split.
-        teacher: The network of the teacher.
-        epochs: Epochs of the teacher on the whole train split.
-        student: The network of the students.
-        images: Number of train images that students learn from, without their labels.
-        budget: Maximum number of queries of each student.
-        steps: Training steps of each student.
-        batch_size: Images per training step of each student.
+    The teacher learns the whole train split; students learn from `images` of it without labels.
     """
 
     data: str

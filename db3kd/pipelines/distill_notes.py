@@ -20,9 +20,6 @@ class DistillNotes:
         >>> with notes.timed("training"):
         ...     train()
         >>> notes.seconds["training"]
-
-    Args:
-        notes: The file of the notes.
     """
 
     def __init__(self, notes: RunNotes) -> None:
@@ -33,9 +30,7 @@ class DistillNotes:
     ) -> AbstractContextManager[None]:
         """Adds the seconds that a block takes to those of a part, even if it is interrupted.
 
-        Args:
-            part: The part.
-            apart_from: Another part; what the block adds to its seconds is left out.
+        What the block adds to the seconds of `apart_from` is left out.
         """
         others = "" if apart_from is None else _seconds_of(apart_from)
         return self._notes.timed(_seconds_of(part), others)
@@ -51,18 +46,16 @@ class DistillNotes:
         return [(int(queries), float(share)) for queries, share in self._notes.get("curve") or []]
 
     def add_agreement(self, queries: int, share: float) -> None:
-        """Adds a point to the curve, in the place of one with the same number of answers.
+        """Adds the agreement, in [0, 1], of proxies that were trained on this many answers.
 
-        Args:
-            queries: The number of answers that the proxies were trained on.
-            share: Their agreement with the teacher on the held-out images, in [0, 1].
+        It replaces an agreement with the same number of answers.
         """
         others = [point for point in self.curve if point[0] != queries]
         self._notes.put("curve", sorted([*others, (queries, share)]))
 
     def rare_classes(self, given: bool) -> bool:
-        """Returns whether the user says, or said at an earlier start, that classes are rare."""
-        return self._notes.remember("rare_classes", given)
+        """See `RunNotes`."""
+        return self._notes.rare_classes(given)
 
     def choice(
         self,
@@ -70,13 +63,7 @@ class DistillNotes:
         depends_on: Mapping[str, Any],
         choose: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
-        """Returns the outcome of a choice, which is made again only if its inputs have changed.
-
-        Args:
-            question: What is chosen.
-            depends_on: Plain values.
-            choose: Returns a plain value.
-        """
+        """Returns the outcome of a choice, which is made again only if its inputs have changed."""
         return self._notes.once(f"choice of {question}", depends_on, choose)
 
     def label_scale(self, depends_on: Mapping[str, Any], choose: Callable[[], float]) -> float:
@@ -88,22 +75,14 @@ class DistillNotes:
     ) -> int:
         """Returns the steps of full training within a time limit; arguments as for `choice`.
 
-        Args:
-            depends_on: Plain values.
-            measure: Returns the number of steps.
-            images_chosen: Whether all images are chosen. The steps are measured once before and
-                once after that.
+        They are measured once before all images are chosen, and once after that.
         """
         name = "steps_within_limit" if images_chosen else "steps_to_choose_within_limit"
         return int(self._notes.once(name, depends_on, measure))
 
 
 def seconds_of_asking(folder: Path) -> float:
-    """Returns the seconds that the queries of a run have taken; 0 if they are unknown.
-
-    Args:
-        folder: The run folder of a distillation.
-    """
+    """Returns the seconds that the queries of a run have taken; 0 if they are unknown."""
     return DistillNotes(RunNotes(folder)).seconds["asking"]
 
 

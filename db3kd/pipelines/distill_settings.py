@@ -139,10 +139,6 @@ def proxy_for(student: str | None, image_shape: tuple[int, ...]) -> str:
 
     It is the largest of the student's family, because a network of the teacher's size learns its
     decisions better than a smaller one (docs/measurements.md).
-
-    Args:
-        student: The name of the student's architecture; None if it has no name.
-        image_shape: Shape of one image.
     """
     name = default_student(image_shape) if student is None else student
     return name if ":" in name else name.partition("-")[0]
@@ -152,12 +148,6 @@ def checked_proxy(
     settings: DistillSettings, student: str | None, image_shape: tuple[int, ...], classes: int
 ) -> str:
     """Returns the name of the proxies' architecture, after checking that it fits.
-
-    Args:
-        settings: May name it.
-        student: See `proxy_for`.
-        image_shape: Shape of one image.
-        classes: The teacher's number of classes.
 
     Raises:
         ValueError: If such a network cannot be made, or does not accept the images.

@@ -38,17 +38,12 @@ def convert_inputs(
 ) -> tuple[Teacher, ImageSet | None]:
     """Returns the teacher for images in [0, 1], and the images as an image set.
 
-    Args:
-        teacher: A teacher, or a torch module that takes the images as they are.
-        images: Images without or with labels; None without images.
-        test: Images to measure the student on; None without them.
-
     Raises:
         TypeError: If the type of the teacher or the images is not supported.
         ValueError: If rows of a table were encoded with features that differ from the teacher's or
             from each other's.
     """
-    image_set = None if images is None else _image_set(images, "images", teacher)
+    image_set = None if images is None else convert_images(images, "images", teacher)
     converted = takes_unit_images(as_teacher(teacher, image_set))
     features_of(converted, image_set, test)  # raises if they differ
     return converted, image_set
@@ -59,10 +54,6 @@ def check_images(images: ImageSet, teacher: Teacher) -> ImageSet:
 
     Their labels are not used for training. If their classes are not the teacher's, the labels are
     dropped, and a warning is logged.
-
-    Args:
-        images: The images.
-        teacher: Takes images in [0, 1].
 
     Raises:
         ValueError: If the shape or a value of an image does not fit the teacher.
@@ -89,15 +80,6 @@ def check_test_images(test: ImageSet, teacher: Teacher) -> ImageSet:
     return found
 
 
-def convert_test(test: ImagesLike, teacher: TeacherLike) -> ImageSet:
-    """Returns test images as an image set, with or without labels.
-
-    Raises:
-        TypeError: If their type is not supported.
-    """
-    return _image_set(test, "test", teacher)
-
-
 def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
     """Returns labelled test images in the teacher's numbering of the classes, after checks.
 
@@ -105,7 +87,7 @@ def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
         TypeError: If their type is not supported.
         ValueError: If they have no labels, or if `check_test_images` rejects them.
     """
-    images = convert_test(test, teacher)
+    images = convert_images(test, "test", teacher)
     if images.labels is None:
         make = "from_arrays(images, labels)"
         if images.features is not None:
@@ -158,10 +140,6 @@ def check_plain_arguments(
 def check_rare_classes(rare_classes: bool, images: object) -> None:
     """Checks the argument `rare_classes` of `distill` and `compare`.
 
-    Args:
-        rare_classes: The argument.
-        images: The images, or None.
-
     Raises:
         TypeError: If it is neither True nor False.
         ValueError: If it is True without images, for which no such check is made.
@@ -175,11 +153,6 @@ def check_rare_classes(rare_classes: bool, images: object) -> None:
 
 def check_repeated_answers(checks: int, images: object, resume: bool) -> None:
     """Checks the argument `consistency_checks` of `distill` and `compare`.
-
-    Args:
-        checks: The argument.
-        images: The images, or None.
-        resume: Whether a run is resumed.
 
     Raises:
         ValueError: If it is not an integer of at least 0, or if no answers could be repeated.
@@ -197,7 +170,15 @@ def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
     images.check()
 
 
-def _image_set(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
+def convert_images(images: ImagesLike, name: str, teacher: TeacherLike) -> ImageSet:
+    """Returns images as an image set, with or without labels.
+
+    `name` is the argument that errors name.
+
+    Raises:
+        TypeError: If their type is not supported.
+        ValueError: If a row of a table has an invalid value.
+    """
     try:
         converted = as_images(images, teacher=teacher)
     except ArgumentTypeError as error:

@@ -21,10 +21,6 @@ _KEPT = "the answers that were paid for are kept"
 def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
     """Yields the folder of a run; a temporary one is removed unless an error leaves answers in it.
 
-    Args:
-        out: The caller's folder; None for a temporary one.
-        resume: Whether a run in `out` may be continued.
-
     Raises:
         ValueError: If there is no folder to resume.
         FileExistsError: If `out` is not empty and `resume` is False.

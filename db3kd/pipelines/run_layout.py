@@ -16,9 +16,5 @@ SAMPLES_FOLDER = "pseudo-samples"
 
 
 def answer_folders(out: Path) -> tuple[Path, Path, Path]:
-    """Returns the folders in which a distillation may keep answers.
-
-    Args:
-        out: The folder of the distillation.
-    """
+    """Returns the folders in which the distillation in `out` may keep answers."""
     return out, out / LABELS_FOLDER, out / SAMPLES_FOLDER

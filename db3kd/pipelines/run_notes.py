@@ -24,9 +24,6 @@ class RunNotes:
         >>> notes = RunNotes(folder)
         >>> steps = notes.once("steps", {"time limit": limit}, measure_steps)
 
-    Args:
-        folder: The run folder.
-
     Raises:
         ValueError: If the file is damaged.
     """
@@ -54,13 +51,7 @@ class RunNotes:
         return value
 
     def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
-        """Returns a value, recomputed only if what it depends on has changed.
-
-        Args:
-            name: The name of the value.
-            depends_on: Plain values.
-            compute: Returns a plain value.
-        """
+        """Returns a plain value, recomputed only if the plain values it depends on have changed."""
         inputs = plain(depends_on)
         known = self.get(name)
         if known is None or _set_values(known["depends_on"]) != _set_values(inputs):
@@ -68,30 +59,25 @@ class RunNotes:
         value: _T = known["value"]
         return value
 
-    def remember(self, name: str, given: bool) -> bool:
-        """Returns whether a flag is given now or was given before, and writes it if it is given."""
+    def rare_classes(self, given: bool) -> bool:
+        """Returns whether the user says, or said at an earlier start, that classes are rare."""
         if given:
-            self.put(name, True)
-        return bool(self.get(name))
-
-    def add(self, name: str, seconds: float) -> None:
-        """Adds to a number, which starts at 0."""
-        self.put(name, (self.get(name) or 0) + seconds)
+            self.put("rare_classes", True)
+        return bool(self.get("rare_classes"))
 
     @contextmanager
     def timed(self, name: str, apart_from: str = "") -> Iterator[None]:
-        """Adds the seconds that a block takes, even if it is interrupted.
+        """Adds the seconds that a block takes to a number, even if it is interrupted.
 
-        Args:
-            name: The name of the number.
-            apart_from: The name of another number; what the block adds to it is left out.
+        What the block adds to the number `apart_from` is left out.
         """
         started, before = time.monotonic(), self.get(apart_from) or 0
         try:
             yield
         finally:
             others = (self.get(apart_from) or 0) - before
-            self.add(name, time.monotonic() - started - others)
+            taken = time.monotonic() - started - others
+            self.put(name, (self.get(name) or 0) + taken)
 
     def remove(self) -> None:
         """Removes all values."""

@@ -1,23 +1,20 @@
 """The student of a distillation: a network by name, a network, or a function that makes one."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.errors import ArgumentError, ArgumentTypeError
-from db3kd.models import save_model
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, check_model
 from db3kd.models.weights import tensor_bytes
 from db3kd.pipelines.distill_settings import default_student
-from db3kd.tables import Features
 from db3kd.training.optimization import WeightAverage, make_optimizer
 from db3kd.training.settings import TrainSettings
 
@@ -49,12 +46,6 @@ class Student:
         training: TrainSettings,
     ) -> "Student":
         """Returns how to make the student that a caller passed, after checking that it fits.
-
-        Args:
-            student: As for `distill`.
-            image_shape: Shape of one image.
-            classes: The teacher's number of classes.
-            training: How the student is trained.
 
         Raises:
             TypeError: If the student has none of the supported types.
@@ -101,26 +92,6 @@ class Student:
     def title(self) -> str:
         """The name of the student in reports."""
         return self.name or self.identity.partition(" ")[0]
-
-    def save(
-        self,
-        file: Path,
-        network: nn.Module,
-        image_shape: tuple[int, ...],
-        classes: int,
-        class_names: Sequence[str] | None,
-        features: Features | None,
-    ) -> None:
-        """Writes the weights, and what is known about the network, for `load_teacher`."""
-        save_model(
-            file,
-            network,
-            model=self.name,
-            image_shape=image_shape,
-            classes=classes,
-            class_names=class_names,
-            features=features,
-        )
 
 
 def _made(make: Callable[[], nn.Module]) -> nn.Module:

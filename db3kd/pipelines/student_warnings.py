@@ -22,11 +22,7 @@ _SMALL_SHARE = 0.2
 
 
 def likely_causes(noun: InputNoun = "image") -> str:
-    """Returns the likely causes of answers that hardly differ.
-
-    Args:
-        noun: What messages call an image.
-    """
+    """Returns the likely causes of answers that hardly differ."""
     return (
         f"{noun}s that are unlike those that the teacher was trained on; preprocessing that "
         "differs from the teacher's own (scale, mean and std, channel order, layout); wrong bounds "
@@ -44,14 +40,8 @@ def student_warnings(
     """Returns warnings about a student that has learned nothing, or had nothing to learn.
 
     Always answering the class that is most frequent among the held-out images is at least as good
-    as chance, so a student must be better than that.
-
-    Args:
-        answers: All answers, those for held-out images included.
-        predicted: [n] int64, the student's classes of the held-out images, in their order.
-        class_names: Names of the classes, or None.
-        noun: What warnings call an image.
-        decisions: [m] int64, the classes of all images; those of the answers if None.
+    as chance, so a student must be better than that. `predicted` holds its classes of the held-out
+    images, and `decisions` the teacher's classes of all images, by default those of the answers.
     """
     found = []
     causes = likely_causes(noun)
@@ -82,14 +72,7 @@ def absent_classes_warning(
     class_names: Sequence[str] | None,
     noun: InputNoun = "image",
 ) -> str | None:
-    """Returns a warning if the teacher put no image in some of its classes, or else None.
-
-    Args:
-        decisions: [m] int64, the classes of all images.
-        classes: The teacher's number of classes.
-        class_names: Names of the classes, or None.
-        noun: What the warning calls an image.
-    """
+    """Returns a warning if the teacher put no image in some of its classes, or else None."""
     counts = torch.bincount(decisions, minlength=classes)
     absent = (counts == 0).nonzero().flatten().tolist()
     if not absent:
@@ -120,11 +103,7 @@ LONGER_RUN = (
 def time_limit_warning(limit: float, steps: int, full: int, advice: str) -> str | None:
     """Returns a warning if a time limit left only a small share of the steps of full training.
 
-    Args:
-        limit: The limit, in seconds.
-        steps: The steps of the student.
-        full: Its steps without a limit.
-        advice: A sentence on how to train for longer.
+    The advice is a sentence on how to train for longer.
     """
     if steps >= _SMALL_SHARE * full:
         return None
@@ -138,10 +117,7 @@ def time_limit_warning(limit: float, steps: int, full: int, advice: str) -> str 
 def few_held_out(held_out: int, tested: bool, noun: InputNoun = "image") -> str:
     """Returns what to know about an agreement on few held-out images.
 
-    Args:
-        held_out: Number of held-out images.
-        tested: Whether the student was measured on labelled test images too.
-        noun: What the text calls an image.
+    `tested` says whether the student was measured on labelled test images too.
     """
     held_out_images = counted(held_out, f"held-out {noun}")
     found = (
@@ -158,12 +134,7 @@ def few_held_out(held_out: int, tested: bool, noun: InputNoun = "image") -> str:
 
 
 def probabilities_warning(network: nn.Module, images: Tensor) -> str | None:
-    """Returns a warning if a student returns probabilities instead of logits, or else None.
-
-    Args:
-        network: The student, trained or not.
-        images: [n, *image_shape], a few inputs.
-    """
+    """Returns a warning if the student's scores of a few images are probabilities, or else None."""
     scores = predict_logits(network, images)
     sums = scores.sum(1)
     add_up = torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
@@ -179,10 +150,7 @@ def probabilities_warning(network: nn.Module, images: Tensor) -> str | None:
 def paid_twice_note(queries: int, others: int = 0, price_per_1000: float | None = None) -> str:
     """Returns what to know about a run that sent queries without a usable answer.
 
-    Args:
-        queries: At most how many queries were paid twice, at least 1.
-        others: All queries of the run, each counted once, if the note states a price.
-        price_per_1000: The price of 1,000 queries; None to state none.
+    With a price of 1,000 queries, the note states the highest price of these and the other queries.
     """
     price = ""
     if price_per_1000 is not None:

@@ -1,7 +1,7 @@
 """Shows the loss and the measures of a training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch import Tensor, nn
 
@@ -39,10 +39,6 @@ def show_training(title: str, steps: int) -> Iterator[TrainingCallback]:
         >>> with show_training("training the student", steps) as show:
         ...     train_batches(make, batches, loss, settings, callbacks=[show])
 
-    Args:
-        title: The name of the training.
-        steps: Its number of steps.
-
     Yields:
         A callback, to be placed after those that measure.
     """
@@ -58,25 +54,17 @@ def shown_training(
     callbacks: Sequence[TrainingCallback] = (),
     title: str | None = None,
 ) -> Callable[[Checkpoint], nn.Module]:
-    """Returns a training for `NetworkStore.get` that shows its progress.
+    """Returns a training for `NetworkStore.get` that shows its progress, if it has a title.
 
-    Args:
-        make: See `train_batches`.
-        batches: See `train_batches`.
-        loss: See `train_batches`.
-        settings: See `train_batches`; `steps` must be set.
-        callbacks: See `train_batches`.
-        title: The name of the training; None shows nothing.
+    The other arguments are those of `train_batches`; `settings.steps` must be set.
     """
 
     def train(checkpoint: Checkpoint) -> nn.Module:
-        if title is None:
+        display = nullcontext() if title is None else show_training(title, settings.steps or 0)
+        with display as show:
+            every = callbacks if show is None else [*callbacks, show]
             return train_batches(
-                make, batches, loss, settings, checkpoint=checkpoint, callbacks=callbacks
-            )
-        with show_training(title, settings.steps or 0) as show:
-            return train_batches(
-                make, batches, loss, settings, checkpoint=checkpoint, callbacks=[*callbacks, show]
+                make, batches, loss, settings, checkpoint=checkpoint, callbacks=every
             )
 
     return train

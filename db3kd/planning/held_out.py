@@ -18,13 +18,7 @@ LEAST_HELD_OUT = 10
 
 
 def held_out_images(images: int, budget: int, chosen: int | None) -> int:
-    """Returns how many images are held out.
-
-    Args:
-        images: Number of images.
-        budget: Maximum number of queries.
-        chosen: The number that the user chose, from `check_held_out`; None for a share.
-    """
+    """Returns how many images are held out: the number that the user chose, or a share."""
     if chosen is not None:
         return chosen
     share = _SHARE if images >= _SMALL_SET else 2 * _SHARE
@@ -32,12 +26,7 @@ def held_out_images(images: int, budget: int, chosen: int | None) -> int:
 
 
 def held_out_pseudo_samples(samples: int, chosen: int | None = None) -> int:
-    """Returns how many of the pseudo samples of a run are never trained on.
-
-    Args:
-        samples: Number of pseudo samples.
-        chosen: The number that the user chose; None for a share.
-    """
+    """Returns how many pseudo samples are held out: the number that the user chose, or a share."""
     return max(1, min(round(_SHARE * samples), _MOST)) if chosen is None else chosen
 
 
@@ -45,11 +34,6 @@ def check_held_out(
     held_out: int | None, images: int | None, noun: InputNoun = "image"
 ) -> int | None:
     """Checks a number of held-out images that the user chose, and returns it.
-
-    Args:
-        held_out: The number; None if the plan chooses it.
-        images: Number of images; None without images.
-        noun: What errors call an image.
 
     Raises:
         TypeError: If it is no integer.
@@ -70,32 +54,20 @@ def check_held_out(
 
 
 def precision(images: int) -> float:
-    """Returns how far a measured share is from the ends of its 95 % interval, at most.
+    """Returns how far a share of this many images is from the ends of its 95 % interval, at most.
 
     It is half the width of Wilson's interval of a share of 50 %, the widest one.
 
     Example:
         >>> f"{precision(50):.3f}, {precision(1_000):.3f}"
         '0.134, 0.031'
-
-    Args:
-        images: The number of images that the share is measured on.
-
-    Returns:
-        The distance, in [0, 1].
     """
     z = NormalDist().inv_cdf(0.975)
     return z / (2 * math.sqrt(images + z * z))
 
 
 def few_images_warning(images: int, classes: int, noun: InputNoun) -> str | None:
-    """Returns a warning if there are fewer images than classes, or else None.
-
-    Args:
-        images: Number of images.
-        classes: Number of classes of the teacher.
-        noun: What the warning calls an image.
-    """
+    """Returns a warning if there are fewer images than classes, or else None."""
     if images >= classes:
         return None
     instead = (
@@ -112,12 +84,7 @@ def few_images_warning(images: int, classes: int, noun: InputNoun) -> str | None
 
 
 def few_held_out_warning(held_out: int, noun: InputNoun) -> str | None:
-    """Returns a warning if so few images are held out that the agreement says nothing, or None.
-
-    Args:
-        held_out: Number of held-out images.
-        noun: What the warning calls an image.
-    """
+    """Returns a warning if so few images are held out that the agreement says nothing, or None."""
     if held_out >= LEAST_HELD_OUT:
         return None
     return (

@@ -5,7 +5,7 @@ but the surrogate's own queries are taken from all pairs. docs/design-notes.md h
 behind the constants.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from db3kd.arguments.plain import check_count
 from db3kd.wording import counted
@@ -103,10 +103,9 @@ def plan_surrogate_training(
     least_points = min(int(wanted * _POINT_SHARE), max_points)
     versions = (wanted - least_points) // samples
     points = min(wanted - samples * versions, max_points)  # with the remainder of the division
-    plan = SurrogatePlan(samples, versions, points, "")
-    left = (distances - plan.queries) / pairs
+    left = (distances - samples * versions - points) / pairs
     why = f"a pair gets nearer with {left:,.0f} queries and a surrogate than with {each:,.0f} alone"
-    return replace(plan, why=why)
+    return SurrogatePlan(samples, versions, points, why)
 
 
 def _none(why: str) -> SurrogatePlan:

@@ -10,7 +10,6 @@ from db3kd.progress.display import (
     listening,
     report_units,
     show_progress,
-    show_progress_if,
 )
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "listening",
     "report_units",
     "show_progress",
-    "show_progress_if",
 ]

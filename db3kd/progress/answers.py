@@ -1,7 +1,7 @@
 """Progress of computations that query a teacher, which tells new answers from known ones."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from db3kd.progress import Progress, adding_up
@@ -25,33 +25,26 @@ class AnswerCounter:
 
 
 @contextmanager
-def show_answers(title: str, total: int, unit: str) -> Iterator[AnswerCounter]:
+def show_answers(
+    title: str, total: int, unit: str, shown: bool = True
+) -> Iterator[AnswerCounter | None]:
     """Shows how many answers there are, for computations that need one answer for each unit.
 
     Example:
         >>> with show_answers("asking", len(images), "images") as on_answers:
         ...     decide_all(teacher, images.read, rows, on_answers=on_answers)
 
-    Args:
-        title: The name of the computation.
-        total: How many answers there will be.
-        unit: What is counted.
-
     Yields:
-        What counts the answers.
+        What counts the answers; None if they are not shown.
     """
+    if not shown:
+        yield None
+        return
     with Progress(total, title=title, unit=unit) as progress:
         yield AnswerCounter(
             adding_up(lambda done: progress.update(samples=done)),
             lambda known: progress.add_known(samples=known),
         )
-
-
-def show_answers_if(
-    shown: bool, title: str, total: int, unit: str
-) -> AbstractContextManager[AnswerCounter | None]:
-    """Shows answers as `show_answers` does, or, if `shown` is false, nothing and yields None."""
-    return show_answers(title, total, unit) if shown else nullcontext()
 
 
 def count_answers_in(progress: Progress) -> AnswerCounter:

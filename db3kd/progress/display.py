@@ -40,12 +40,8 @@ class ProgressListener(Protocol):
         ...
 
 
-class CountListener(Protocol):
-    """Receives how much of a computation is done; see `show_progress`."""
-
-    def __call__(self, done: int, total: int = ..., *_: object) -> None:
-        """Reports how many units are done, and how many there are in all."""
-        ...
+CountListener = Callable[..., None]
+"""Receives how much of a computation is done; see `show_progress`."""
 
 
 class RecentRate:
@@ -162,13 +158,7 @@ class Progress:
         queries: int | None = None,
         mean_distance: float | None = None,
     ) -> None:
-        """Shows the totals of this process so far; an omitted total has not changed.
-
-        Args:
-            samples: Samples done; of a training its steps, and of a choice of a scale its students.
-            queries: Queries spent.
-            mean_distance: The mean of the finite distances, L2 in input units.
-        """
+        """Shows the totals of this process so far; see `ProgressListener`."""
         now = self._working_time()
         if queries is not None:
             self._queries_spent = self._before[1] + queries
@@ -183,12 +173,7 @@ class Progress:
         self._display.show(self.title, status, self._samples_done, self.samples)
 
     def add_known(self, *, samples: int = 0, queries: int = 0) -> None:
-        """Shows more work of an earlier process, which does not count for the speed.
-
-        Args:
-            samples: Samples that it has done, besides those known so far.
-            queries: Queries that it has spent, likewise.
-        """
+        """Adds more work of an earlier process, which does not count for the speed."""
         self._before = self._before[0] + samples, self._before[1] + queries
         self._samples_done += samples
         self._queries_spent = ((self._queries_spent or 0) + queries) or None
@@ -283,9 +268,7 @@ def listening(
 ) -> AbstractContextManager[ProgressListener | None]:
     """Returns the context of a computation whose `progress` may be shown, heard or neither.
 
-    Args:
-        progress: A listener; True for a display; False or None for nothing.
-        make: Makes the display.
+    `make` makes the display if `progress` is True.
 
     Raises:
         TypeError: If `progress` is something else.
@@ -304,8 +287,8 @@ def report_units(listener: ProgressListener, done: int, total: int) -> None:
 
 
 @contextmanager
-def show_progress(title: str, total: int, unit: str) -> Iterator[CountListener]:
-    """Shows the progress of a computation that counts itself.
+def show_progress(title: str, total: int, unit: str, shown: bool = True) -> Iterator[CountListener]:
+    """Shows the progress of a computation that counts itself, or nothing if `shown` is false.
 
     Example:
         >>> with show_progress("training", steps, "steps") as show:
@@ -313,28 +296,19 @@ def show_progress(title: str, total: int, unit: str) -> Iterator[CountListener]:
         ...         train_one(network, images)
         ...         show(step + 1)
 
-    Args:
-        title: The name of the computation.
-        total: How many units there are, as far as it is known.
-        unit: What is counted.
-
     Yields:
         A function to call with the number of units done. A second argument corrects the total;
         further ones, such as a loss, are ignored.
     """
+    if not shown:
+        yield lambda *_: None
+        return
     with Progress(total, title=title, unit=unit) as progress:
 
         def show(done: int, total: int = total, *_: object) -> None:
             report_units(progress, done, total)
 
         yield show
-
-
-def show_progress_if(
-    shown: bool, title: str, total: int, unit: str
-) -> AbstractContextManager[CountListener | None]:
-    """Shows progress as `show_progress` does, or, if `shown` is false, nothing and yields None."""
-    return show_progress(title, total, unit) if shown else nullcontext()
 
 
 def adding_up(show: Callable[[int], object]) -> Callable[[int], None]:
@@ -346,9 +320,6 @@ def adding_up(show: Callable[[int], object]) -> Callable[[int], None]:
         ...     for each in settings:
         ...         train(each)
         ...         done(1)
-
-    Args:
-        show: Called with the sum so far.
     """
     done = 0
 

@@ -9,13 +9,7 @@ if TYPE_CHECKING:
 
 
 class PlainLines:
-    """Writes a line from time to time, for log files and pipes.
-
-    Args:
-        stream: Where the lines go.
-        clock: Returns seconds since any fixed moment.
-        interval: The least seconds between two lines.
-    """
+    """Writes a line at most every `interval` seconds, for log files and pipes."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float], interval: float) -> None:
         self._stream = stream
@@ -42,11 +36,7 @@ class PlainLines:
 
 
 class LiveLines:
-    """Redraws a bar and the status below it; at the end one line stays on the screen.
-
-    Args:
-        console: A terminal.
-    """
+    """Redraws a bar and the status below it; at the end one line stays on the screen."""
 
     def __init__(self, console: "Console") -> None:
         from rich.live import Live
@@ -75,11 +65,7 @@ class LiveLines:
 
 
 def live_lines(stream: TextIO) -> LiveLines | None:
-    """Returns lines that are redrawn; None without a terminal, or without rich.
-
-    Args:
-        stream: Where the lines go.
-    """
+    """Returns lines that are redrawn; None without a terminal, or without rich."""
     try:
         from rich.console import Console
     except ImportError:

@@ -31,9 +31,8 @@ def curve_section(report: StudentReport) -> Section | None:
 def _draw_curve(curve: Sequence[tuple[int, float]], images: int) -> "Figure":
     """Draws the agreement of the proxies of each round, and that of the student.
 
-    Args:
-        curve: Numbers of queries, and agreement in [0, 1]; the last point is the student's.
-        images: The number of images on which each agreement was measured.
+    A point is a number of queries and the agreement, in [0, 1], on `images` images. The last point
+    is the student's.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 

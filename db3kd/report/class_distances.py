@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from db3kd.errors import ArgumentError
-from db3kd.report.plot_style import class_labels, make_figure, rotation, save
+from db3kd.report.plot_style import class_labels, make_figure, save
 from db3kd.wording import counted
 
 if TYPE_CHECKING:
@@ -136,5 +136,6 @@ def _label_classes(axes: "Axes", names: list[str]) -> None:
             axis.set_major_locator(MaxNLocator(10, integer=True))
         return
     size = 9 if len(names) <= 12 else 7
-    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=rotation(names, 60))
+    side_by_side = max(map(len, names)) * len(names) <= 60
+    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=0 if side_by_side else 90)
     axes.set_yticks(range(len(names)), names, fontsize=size)

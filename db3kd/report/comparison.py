@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from db3kd.report.intervals import wilson_interval
+from db3kd.report.intervals import interval_of
 from db3kd.report.student_blocks import Table
 from db3kd.report.tables import NO_VALUE, markdown_table, mean_and_deviation
 from db3kd.wording import money
@@ -120,55 +120,34 @@ def comparison_table(rows: Sequence[ComparisonRow], price_per_1000: float | None
 
 def comparison_block(rows: Sequence[ComparisonRow], price_per_1000: float | None = None) -> Table:
     """Returns the table as a block of a page; see `comparison_table`."""
-    agreed = any(row.test_agreements for row in rows)
-    tested = [_interval(row.test_counts) for row in rows]
-    columns: list[tuple[str, list[str]]] = [
-        ("strategy", [_name(row) for row in rows]),
-        ("queries", [_queries(row) for row in rows]),
-        ("price", [_price(row.queries, price_per_1000) for row in rows]),
-        ("held-out agreement %", [_share(row.held_out) for row in rows]),
-        ("95 % interval", [_interval(row.held_out) for row in rows]),
-        ("accuracy %", [mean_and_deviation(row.accuracies) for row in rows]),
-        *([] if agreed else [("95 % interval (test)", tested)]),
-        ("test agreement %", [mean_and_deviation(row.test_agreements) for row in rows]),
-        *([("95 % interval (test)", tested)] if agreed else []),
-        ("seconds", [_count(_seconds(row)) for row in rows]),
+    cells = [_cells(row, price_per_1000) for row in rows]
+    known = [
+        name for name in (cells[0] if cells else ()) if any(row[name] != NO_VALUE for row in cells)
     ]
-    known = [column for column in columns if any(cell != NO_VALUE for cell in column[1])]
-    return Table(
-        [name for name, _ in known],
-        [[cells[number] for _, cells in known] for number in range(len(rows))],
-    )
+    return Table(known, [[row[name] for name in known] for row in cells])
 
 
-def _name(row: ComparisonRow) -> str:
-    return row.strategy if row.refused is None else f"{row.strategy}: not used"
-
-
-def _count(value: float | None) -> str:
-    return NO_VALUE if value is None else f"{value:,.0f}"
-
-
-def _queries(row: ComparisonRow) -> str:
-    return _count(row.queries) + ("" if row.unspent is None else UNSPENT_MARK)
-
-
-def _price(queries: float | None, price_per_1000: float | None) -> str:
-    if queries is None or price_per_1000 is None:
-        return NO_VALUE
-    return money(queries * price_per_1000 / 1000)
-
-
-def _share(counts: tuple[int, int] | None) -> str:
-    return NO_VALUE if counts is None else f"{100 * counts[0] / counts[1]:.1f}"
+def _cells(row: ComparisonRow, price_per_1000: float | None) -> dict[str, str]:
+    """Returns the cells of a row by the names of their columns."""
+    queries = seconds = price = NO_VALUE
+    if row.queries is not None:
+        queries = f"{row.queries:,.0f}"
+        seconds = f"{statistics.fmean(each.seconds for each in row.students):,.0f}"
+        if price_per_1000 is not None:
+            price = money(row.queries * price_per_1000 / 1000)
+    share = row.held_out_agreement
+    return {
+        "strategy": row.strategy if row.refused is None else f"{row.strategy}: not used",
+        "queries": queries + ("" if row.unspent is None else UNSPENT_MARK),
+        "price": price,
+        "held-out agreement %": NO_VALUE if share is None else f"{100 * share:.1f}",
+        "95 % interval": _interval(row.held_out),
+        "accuracy %": mean_and_deviation(row.accuracies),
+        "test agreement %": mean_and_deviation(row.test_agreements),
+        "95 % interval (test)": _interval(row.test_counts),
+        "seconds": seconds,
+    }
 
 
 def _interval(counts: tuple[int, int] | None) -> str:
-    if counts is None:
-        return NO_VALUE
-    low, high = wilson_interval(*counts)
-    return f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def _seconds(row: ComparisonRow) -> float | None:
-    return statistics.fmean(each.seconds for each in row.students) if row.students else None
+    return NO_VALUE if counts is None else interval_of(*counts).removesuffix(" %")

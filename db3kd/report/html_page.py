@@ -1,4 +1,4 @@
-"""Renders the templates of HTML pages, which need no other file."""
+"""Writes HTML pages, which need no other file, from templates."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,31 +9,27 @@ from db3kd.report.plot_style import COLOURS, inline_svg
 from db3kd.report.student_blocks import Section
 from db3kd.report.text import clean_text
 from db3kd.report.thumbnails import data_url
+from db3kd.storage.filesystem import write_atomically
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from jinja2.runtime import Context
 
 
-def render_page(
+def write_html_page(
     template: str,
     folder: Path,
     report: object,
     key_figures: Sequence[tuple[str, str]],
     sections: Sequence[Section],
     **more: object,
-) -> str:
-    """Returns a page.
+) -> Path:
+    """Writes report.html from a template that extends page.html.jinja, and returns its path.
 
-    Args:
-        template: A template that extends page.html.jinja.
-        folder: Holds the image files that go into the page.
-        report: What the page shows; its `title` is the heading.
-        key_figures: Values, and what they are.
-        sections: The sections of the page.
-        more: Further values of the template.
+    The folder holds the image files that go into the page, and the title of the report is its
+    heading. Key figures are values, and what they are. `more` are further values of the template.
     """
-    return (
+    text = (
         _environment()
         .get_template(template)
         .render(
@@ -45,6 +41,9 @@ def render_page(
             **more,
         )
     )
+    file = folder / "report.html"
+    write_atomically(file, text.encode())
+    return file
 
 
 @cache  # It keeps the compiled templates; compiling them takes longer than a page.

@@ -44,11 +44,7 @@ def wilson_interval(matches: int, total: int, confidence: float = 0.95) -> tuple
 
 
 def check_matches(value: tuple[int, int], name: str) -> tuple[int, int]:
-    """Checks a pair of matches and total, and returns it.
-
-    Args:
-        value: `(matches, total)` with 0 ≤ matches ≤ total and total ≥ 1.
-        name: The name of the argument in errors.
+    """Checks a pair `(matches, total)` with 0 ≤ matches ≤ total and total ≥ 1, and returns it.
 
     Raises:
         TypeError: If it is no pair of integers.

@@ -78,13 +78,11 @@ def paired_difference(
 def sign_test(gained: int, lost: int) -> float:
     """Returns the two-sided p-value of the exact sign test, which is McNemar's exact test.
 
+    The first is right more often on `gained` images, and the second on `lost` ones.
+
     Example:
         >>> sign_test(5, 0), sign_test(6, 0)
         (0.0625, 0.03125)
-
-    Args:
-        gained: Number of images on which the first is right more often.
-        lost: Number of images on which the second is.
     """
     total, fewer = gained + lost, min(gained, lost)
     log_all = total * math.log(2)

@@ -98,14 +98,11 @@ def save(figure: "Figure", path: str | Path) -> None:
 
 
 def inline_svg(figure: "Figure", label: str) -> str:
-    """Returns a figure as an SVG element for a page of HTML.
+    """Returns a figure of black ink as an SVG element for a page of HTML.
 
     Its text is text in the font of the page. Ink and grid have the colours of the page
     (`currentColor` and `--grid`), so that it suits a dark page too. Equal figures give equal bytes.
-
-    Args:
-        figure: A figure of black ink, such as that of `plot_axes`.
-        label: What the figure shows, for readers who do not see it.
+    The label says what the figure shows, for readers who do not see it.
     """
     import matplotlib
 
@@ -135,8 +132,3 @@ def class_labels(class_names: Sequence[str] | None, classes: int) -> list[str]:
     if len(class_names) != classes:
         raise ArgumentError("class_names", f"expected {classes} names, got {len(class_names)}")
     return list(class_names)
-
-
-def rotation(names: Sequence[str], max_characters: int) -> int:
-    """Returns the rotation of names on an x axis: 90 degrees if they do not fit side by side."""
-    return 90 if max(map(len, names)) * len(names) > max_characters else 0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from db3kd.report.html_page import render_page
+from db3kd.report.html_page import write_html_page
 from db3kd.report.pages import write_page
 from db3kd.report.plot_style import save
 from db3kd.report.student_blocks import Cards, Plot, Section
@@ -11,7 +11,6 @@ from db3kd.report.student_markdown import student_paragraphs
 from db3kd.report.student_report import StudentReport
 from db3kd.report.student_sections import headline, key_figures, student_sections
 from db3kd.report.thumbnails import image_png
-from db3kd.storage.filesystem import write_atomically
 
 
 def write_student_report(folder: str | Path, report: StudentReport) -> Path:
@@ -34,8 +33,7 @@ def write_student_report(folder: str | Path, report: StudentReport) -> Path:
     sections = student_sections(report)
     _write_figures(folder, sections)
     write_page(folder, student_paragraphs(report, sections))
-    page = folder / "report.html"
-    text = render_page(
+    return write_html_page(
         "student.html.jinja",
         folder,
         report,
@@ -43,8 +41,6 @@ def write_student_report(folder: str | Path, report: StudentReport) -> Path:
         sections,
         headline=headline(report),
     )
-    write_atomically(page, text.encode())
-    return page
 
 
 def _write_figures(folder: Path, sections: Sequence[Section]) -> None:

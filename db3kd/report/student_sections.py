@@ -1,6 +1,6 @@
 """Turns the values of a student's report into sections of text, tables and figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,10 +46,17 @@ def student_sections(report: StudentReport) -> list[Section]:
         _confusion,
         _disagreements,
         _soft_labels,
-        _usage,
-        _settings,
     )
-    return [section for make in makers if (section := make(report)) is not None]
+    sections = [
+        *(make(report) for make in makers),
+        _values(
+            "Use the student",
+            "How to load the student, to measure its agreement on other data, and to export it.",
+            report.usage,
+        ),
+        _values("Settings", "What is needed to make this student again.", report.reproduce),
+    ]
+    return [section for section in sections if section is not None]
 
 
 def headline(report: StudentReport) -> tuple[str, str]:
@@ -291,19 +298,5 @@ def _shown_value(value: Any, feature: Feature) -> str:
     return plain_number(value)
 
 
-def _usage(report: StudentReport) -> Section | None:
-    if not report.usage:
-        return None
-    values = Settings(list(report.usage.items()))
-    return Section(
-        "Use the student",
-        "How to load the student, to measure its agreement on other data, and to export it.",
-        [values],
-    )
-
-
-def _settings(report: StudentReport) -> Section | None:
-    if not report.reproduce:
-        return None
-    values = Settings(list(report.reproduce.items()))
-    return Section("Settings", "What is needed to make this student again.", [values])
+def _values(title: str, text: str, values: Mapping[str, str]) -> Section | None:
+    return Section(title, text, [Settings(list(values.items()))]) if values else None

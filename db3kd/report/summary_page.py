@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from db3kd.report.html_page import render_page
+from db3kd.report.html_page import write_html_page
 from db3kd.report.pages import write_page
 from db3kd.report.student_blocks import Section
 from db3kd.report.student_markdown import section_paragraphs
 from db3kd.report.text import markdown_text
-from db3kd.storage.filesystem import write_atomically
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,9 +51,6 @@ def write_summary(folder: str | Path, summary: Summary) -> Path:
         *section_paragraphs(summary.sections),
     ]
     write_page(folder, [paragraph for paragraph in page if paragraph])
-    file = folder / "report.html"
-    page_text = render_page(
+    return write_html_page(
         "summary.html.jinja", folder, summary, summary.key_figures, summary.sections
     )
-    write_atomically(file, page_text.encode())
-    return file

@@ -103,13 +103,13 @@ class ScaleChoice:
                 f"warning: the best scale is at the edge of those tried; a {side} one may be "
                 "better: try it with --scale"
             )
-        if len(self.as_good_as_best) == len(self.trials) > 1:
+        if len(good) == len(self.trials) > 1:
             lines.append(
                 "warning: no scale is clearly better than another; label more images to "
                 "distinguish them"
             )
-        elif len(self.as_good_as_best) > 1:
-            low, high = self.as_good_as_best[0].scale, self.as_good_as_best[-1].scale
+        elif len(good) > 1:
+            low, high = good[0].scale, good[-1].scale
             lines.append(f"scales from {low:.3g} to {high:.3g} are about equally good")
         return lines
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
 from db3kd.errors import ArgumentError
+from db3kd.labelling.labels import Labels
+from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.progress import Progress, ProgressListener, check_progress, listening, report_units
 from db3kd.scale.choice import ScaleChoice, ScaleTrial, best_trial
 from db3kd.training.evaluation import predict_logits, share_equal
@@ -23,6 +25,7 @@ from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_on_soft_labels
+from db3kd.wording import counted
 
 RELATIVE_SCALES = (0.5, 1.0, 2.0)
 """Scales to try first, times the median distance to the nearest other class.
@@ -30,6 +33,9 @@ RELATIVE_SCALES = (0.5, 1.0, 2.0)
 This product is the margin of a typical sample, in logits. On 600 to 20,000 images of MNIST and
 Fashion-MNIST the best one is among these or next to them.
 """
+
+_FOLDS = 5
+"""Number of parts of the samples, one of which each student holds out."""
 
 _MAX_EXTENSIONS = 6
 """Maximum number of scales to try beyond the given ones."""
@@ -63,14 +69,11 @@ MakeSoftLabels = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
 def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
-    """Returns the training settings of the students that choose the scale.
+    """Returns the settings of the students that choose the scale, from those of the final training.
 
     They have fewer steps and smaller batches than the final training, so that six students take
-    about a third of its time, and a higher learning rate that decays to 0.
-
-    Args:
-        settings: Settings of the final training.
-        rows: Number of images in the final training.
+    about a third of its time, and a higher learning rate that decays to 0. `rows` is the number of
+    images in the final training.
     """
     total = settings.total_steps(rows)
     factor = 1.0 if settings.schedule == "cosine" else _RATE_FACTOR
@@ -84,14 +87,57 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
 
 
 def scale_steps(settings: TrainSettings, rows: int) -> int:
-    """Returns the steps of all students that choose the scale if the best one is not at an edge.
-
-    Args:
-        settings: See `scale_training`.
-        rows: See `scale_training`.
-    """
+    """Returns the steps of all students that choose the scale if the best one is not at an edge."""
     each = scale_training(settings, rows).total_steps(rows)
     return len(RELATIVE_SCALES) * SHORT_TRAINING_STUDENTS * each
+
+
+def choose_scale(
+    model: Model,
+    images: ImagesLike,
+    labels: Labels,
+    loss: KDLoss,
+    settings: TrainSettings,
+    progress: ProgressListener | bool | None = None,
+) -> ScaleChoice:
+    """Chooses the scale of margin soft labels by training a few students briefly.
+
+    Students are trained for a few steps at several scales; the scale is chosen whose students best
+    predict held-out decisions. This costs no query.
+
+    Example:
+        >>> loss = db3kd.KDLoss(temperature=4.0)
+        >>> settings = db3kd.TrainSettings(steps=2000)
+        >>> choice = db3kd.choose_scale("lenet5-half", images, labels, loss, settings)
+        >>> labels = db3kd.with_soft_labels(labels, scale=choice.scale, temperature=4.0)
+
+    Args:
+        model: The student, as for `train_student`.
+        images: The labelled images.
+        labels: Their labels.
+        loss: The loss of the final training.
+        settings: The settings of the final training.
+        progress: A listener that receives the number of students trained after each one; True for a
+            display; None or False for nothing.
+
+    Returns:
+        The scale and its trials.
+
+    Raises:
+        ArgumentError: If an argument is invalid, or if no sample reached another class.
+    """
+    return search_scale(
+        model,
+        images,
+        labels.distances,
+        labels.decision,
+        margin_soft_labels,
+        loss,
+        scale_training(settings, len(labels)),
+        students=SHORT_TRAINING_STUDENTS,
+        factor=SHORT_TRAINING_FACTOR,
+        progress=progress,
+    )
 
 
 def search_scale(
@@ -104,16 +150,15 @@ def search_scale(
     settings: TrainSettings,
     *,
     relative_scales: Sequence[float] = RELATIVE_SCALES,
-    folds: int = 5,
-    students: int = 3,
+    students: int,
     factor: float = 1.0,
     progress: ProgressListener | bool | None = None,
 ) -> ScaleChoice:
     """Chooses the scale whose students best predict the teacher's decisions for held-out images.
 
-    The answered samples are split at random into `folds` parts. Student i holds out part i (modulo
-    `folds`) and has the seed `settings.seed + i`. Its split and initial weights are the same at
-    every scale, so that only the soft labels differ. The best scale is the one with the smallest
+    The answered samples are split at random into five parts. Student i holds out part i (modulo 5)
+    and has the seed `settings.seed + i`. Its split and initial weights are the same at every scale,
+    so that only the soft labels differ. The best scale is the one with the smallest
     mean `held_out_loss`, a criterion that needs far fewer students than agreement does. While the
     best scale is at an edge, the next one beyond it is tried, up to six times. The chosen scale is
     the geometric middle of `ScaleChoice.as_good_as_best`, times `factor`. This costs no query.
@@ -137,7 +182,6 @@ def search_scale(
         settings: The students' training settings, usually from `scale_training`.
         relative_scales: The scales to try first, times the median nearest distance. If there is
             only one, it is chosen.
-        folds: Number of parts, at least 2.
         students: Students per scale.
         factor: The best scale of the final training as a multiple of these students' best;
             `SHORT_TRAINING_FACTOR` for `scale_training`.
@@ -150,19 +194,17 @@ def search_scale(
     Raises:
         ValueError: If an argument is invalid, or if no sample reached another class.
     """
-    grid = _checked_grid(relative_scales)
+    grid = sorted(set(relative_scales))
     check_progress(progress)
     temperature = loss.temperature
     answered = (predicted >= 0).nonzero().flatten()
-    if folds < 2 or students < 1 or len(answered) < folds:
+    if len(answered) < _FOLDS:
         raise ArgumentError(
-            "folds, students",
-            f"expected at least 2 and 1, and an answered sample for each fold, "
-            f"got {folds} and {students} with {len(answered)} answered samples",
+            "labels", f"expected at least {counted(_FOLDS, 'answered sample')}, got {len(answered)}"
         )
     unit = 1 / median_nearest_distance(distances[answered], predicted[answered])
     order = torch.randperm(len(answered), generator=torch.Generator().manual_seed(settings.seed))
-    parts = answered[order].tensor_split(folds)
+    parts = answered[order].tensor_split(_FOLDS)
     trials: dict[float, ScaleTrial] = {}
 
     def try_scale(relative: float, listener: ProgressListener | None) -> None:
@@ -173,8 +215,8 @@ def search_scale(
         )
         shares, losses = [], []
         for i in range(students):
-            held_out = parts[i % folds]
-            rows = torch.cat([part for k, part in enumerate(parts) if k != i % folds])
+            held_out = parts[i % _FOLDS]
+            rows = torch.cat([part for k, part in enumerate(parts) if k != i % _FOLDS])
             seeded = replace(settings, seed=settings.seed + i)
             student = train_on_soft_labels(model, images, predicted, soft, loss, seeded, rows=rows)
             logits = predict_logits(student, images, rows=held_out)
@@ -269,11 +311,3 @@ def median_nearest_distance(distances: Tensor, predicted: Tensor) -> float:
             "distances", f"expected a median nearest distance above 0, got {median}"
         )
     return median
-
-
-def _checked_grid(relative_scales: Sequence[float]) -> list[float]:
-    if not relative_scales or not all(math.isfinite(s) and s > 0 for s in relative_scales):
-        raise ArgumentError(
-            "relative_scales", f"expected finite numbers above 0, got {list(relative_scales)}"
-        )
-    return sorted(set(relative_scales))

@@ -80,11 +80,6 @@ def collect_actively(
     order. Held-out images do not count as known: no student learns them, and no mix contains them.
     So the held-out images, which are the first ones, are always starts.
 
-    Args:
-        task: What to collect.
-        acquisition: How students choose.
-        log: Keeps the images that students choose in a run folder, for a run that can be resumed.
-
     Returns:
         The images and their classes.
     """

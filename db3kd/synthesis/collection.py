@@ -89,13 +89,9 @@ class CollectionTask:
     budget: BudgetView
 
     def query(self, pixels: Tensor) -> Search[Tensor]:
-        """Queries images; only one batch at a time is converted to float32.
+        """Returns the decisions for images, [n, *image_shape] uint8.
 
-        Args:
-            pixels: [n, *image_shape] uint8.
-
-        Returns:
-            The decisions, [n] int64.
+        Only one batch at a time is converted to float32.
         """
         account = torch.zeros(len(pixels), dtype=torch.int64)
         decisions = yield from query_in_batches(
@@ -197,12 +193,7 @@ def _mix(
 ) -> Search[tuple[Tensor, Tensor]]:
     """Returns classes [k] int64 and images [k, *shape] uint8 of rarely reached classes.
 
-    Args:
-        task: What to collect.
-        number: [n] int64, the starts to mix.
-        decision: [n] int64, their classes.
-        share: The number of images that each class is to have.
-        limit: Maximum number of mixtures.
+    They are mixed from starts of these numbers [n] and classes [n], until each class has its share.
     """
     pool, predicted = task.starts.draw(number), decision
     new_classes: list[Tensor] = []

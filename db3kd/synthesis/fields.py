@@ -20,17 +20,10 @@ _BASIS_STEP = 2.0**-13
 
 
 def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
-    """Returns the noise that ZSDB3KD starts from (Wang, ICML 2021).
+    """Returns the noise that ZSDB3KD starts from (Wang, ICML 2021), in [0, 1].
 
     A pixel is (U[0, 1] + 0.2) · a + N(0, 1) · b, clamped. The factors a and b are uniform in [0, 1]
     and equal for all pixels of an image.
-
-    Args:
-        draws: Random numbers.
-        shape: Shape of an image.
-
-    Returns:
-        [images, *shape] float32 in [0, 1].
     """
     one = (1,) * len(shape)
     images = draws.uniform(0.2, 1.2, shape) * draws.uniform(0, 1, one)
@@ -39,31 +32,16 @@ def paper_noise(draws: Draws, shape: tuple[int, ...]) -> Array:
 
 
 def low_frequency(draws: Draws, shape: tuple[int, int, int]) -> Array:
-    """Returns smooth fields of any brightness and contrast, with cut-offs of 2 to 20 half periods.
+    """Returns smooth fields of any brightness and contrast, in [0, 1].
 
-    Each image has a random spectrum. Baradad et al., "Learning to see by looking at noise"
-    (NeurIPS 2021), train on such noise.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
+    Their cut-offs are 2 to 20 half periods, and each image has a random spectrum. Baradad et al.,
+    "Learning to see by looking at noise" (NeurIPS 2021), train on such noise.
     """
     return _coloured_field(draws, shape, lowest=2, brightness=(0, 1), contrast=(0.05, 0.6))
 
 
 def texture(draws: Draws, shape: tuple[int, int, int]) -> Array:
-    """Returns textures that fill shapes: smooth to rough, and rarely black.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns textures that fill shapes, in [0, 1]: smooth to rough, and rarely black."""
     return _coloured_field(draws, shape, lowest=1, brightness=(0.1, 1), contrast=(0, 0.4))
 
 
@@ -77,15 +55,11 @@ def field(
     """Returns smooth random fields with independent normal DCT coefficients.
 
     The coefficients of an image are weighted by (1 + frequency)^-e, with e uniform in [0, 1.5], up
-    to a cut-off. The cut-off is up to twice as high in one direction and half as high in the other.
+    to a cut-off, which is log-uniform between the lowest and the highest, in half periods over the
+    image. It is up to twice as high in one direction and half as high in the other.
 
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-        lowest: Lowest cut-off, in half periods over the image. Cut-offs are log-uniform.
-        highest: Highest cut-off, in half periods over the image.
-        channel_correlation: Correlation between the channels of an image, a number or
-            [images, 1, 1, 1] float32, in [0, 1]. It has no effect on images of one channel.
+    `channel_correlation`, a number or [images, 1, 1, 1], is the correlation between the channels of
+    an image, in [0, 1]. It has no effect on images of one channel.
 
     Returns:
         [images, C, H, W] float32. Each channel has mean 0 and standard deviation 1.
@@ -148,12 +122,8 @@ def _envelope(draws: Draws, block: tuple[int, int], lowest: float, highest: floa
 def _inverse_dct(steps: Array, height: int, width: int) -> Array:
     """Returns [n, C, height, width], the inverse cosine transform.
 
-    A field whose squared coefficients sum to 1 has standard deviation 1.
-
-    Args:
-        steps: [n, C, h, w], coefficients divided by `_COEFFICIENT_STEP`, all integers.
-        height: Height of the fields.
-        width: Width of the fields.
+    `steps`, [n, C, h, w], are coefficients divided by `_COEFFICIENT_STEP`, all integers. A field
+    whose squared coefficients sum to 1 has standard deviation 1.
     """
     images, channels, rows, columns = steps.shape
     exact = np.swapaxes(steps, 2, 3).astype(np.float64, order="C")

@@ -31,15 +31,7 @@ _LAYER_SHARE = 0.3
 
 
 def palettes(draws: Draws, shape: Shape) -> Array:
-    """Returns images that a texture of one palette fills.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns images, in [0, 1], that a texture of one palette fills."""
     channels, height, width = shape
     position = field(draws, (1, height, width), 1, _HIGHEST)
     position *= draws.uniform(0, 0.6)
@@ -56,15 +48,7 @@ def palettes(draws: Draws, shape: Shape) -> Array:
 
 
 def collages(draws: Draws, shape: Shape) -> Array:
-    """Returns images of one to three soft shapes on a background, each with a palette of its own.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns images of one to three soft shapes, each with its own palette, on a background."""
     images = palettes(draws, shape)
     for layer in range(_LAYERS):
         share = _LAYER_SHARE if layer else 1.0

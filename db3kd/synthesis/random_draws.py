@@ -30,9 +30,9 @@ class Draws:
         numbers += low
         return numbers
 
-    def log_uniform(self, low: float, high: float, sizes: Sequence[int] = (1, 1, 1)) -> Array:
-        """Returns [images, *sizes] float32, with logarithms uniform in [log(low), log(high))."""
-        return np.exp(self.uniform(math.log(low), math.log(high), sizes))
+    def log_uniform(self, low: float, high: float) -> Array:
+        """Returns [images, 1, 1, 1] float32, with logarithms uniform in [log(low), log(high))."""
+        return np.exp(self.uniform(math.log(low), math.log(high)))
 
     def normal(self, sizes: Sequence[int]) -> Array:
         """Returns [images, *sizes] float32, normal with mean 0 and standard deviation 1."""

@@ -122,6 +122,7 @@ def expected_samples(
     folder: str | Path, teacher: Teacher, settings: SynthesisSettings
 ) -> ExpectedRun:
     """Returns the run that `write_pseudo_samples` makes or continues with these arguments."""
+    names = class_names_of(teacher)
     manifest = make_manifest(
         {
             "teacher": describe(teacher),
@@ -129,7 +130,7 @@ def expected_samples(
             "bounds": tuple(teacher.bounds),
             "synthesis": settings,
             "samples_per_shard": settings.samples_per_shard,
-            **_named(teacher),
+            **({} if names is None else {CLASS_NAMES: names}),
         },
         seed=settings.seed,
         teacher_fingerprint=teacher.fingerprint(),
@@ -144,11 +145,6 @@ def answered_in_sample_run(folder: Path) -> int:
     shards = read_shards(folder, PSEUDO_SAMPLES, missing_ok=True)
     moves = sum(sum(table.column("queries").to_pylist()) for _, table in shards)
     return moves + journaled_answers(folder)  # the journal of the starts is kept
-
-
-def _named(teacher: Teacher) -> dict[str, tuple[str, ...]]:
-    names = class_names_of(teacher)
-    return {} if names is None else {CLASS_NAMES: names}
 
 
 def _write_shards(run: RunFolder, teacher: Teacher, settings: SynthesisSettings) -> SynthesisTotals:

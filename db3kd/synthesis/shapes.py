@@ -29,29 +29,13 @@ _MAX_EXPONENT = 40.0
 
 
 def shapes(draws: Draws, shape: Shape) -> Array:
-    """Returns images of one soft, textured shape on a background.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns images, in [0, 1], of one soft, textured shape on a background."""
     cover = soft_shapes(draws, shape)
     return _with_background(draws, cover * texture(draws, shape), cover)
 
 
 def blends(draws: Draws, shape: Shape) -> Array:
-    """Returns images of two shapes; a third shape masks which of them a pixel shows.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns images, in [0, 1], of two shapes; a third shape masks which of them a pixel shows."""
     cover = soft_shapes(draws, shape)
     images = cover * texture(draws, shape)
     other_cover = soft_shapes(draws, shape)
@@ -65,15 +49,7 @@ def blends(draws: Draws, shape: Shape) -> Array:
 
 
 def strokes(draws: Draws, shape: Shape) -> Array:
-    """Returns images of one or two soft, textured curves on a background.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
-
-    Returns:
-        [images, C, H, W] float32 in [0, 1].
-    """
+    """Returns images, in [0, 1], of one or two soft, textured curves on a background."""
     cover = _soft_strokes(draws, shape)
     two = np.flatnonzero(draws.bernoulli(0.5, ()))
     cover[two] = np.maximum(cover[two], _soft_strokes(draws.for_images(len(two)), shape))
@@ -83,10 +59,8 @@ def strokes(draws: Draws, shape: Shape) -> Array:
 def _with_background(draws: Draws, images: Array, cover: Array) -> Array:
     """Inverts some of the images, gives others a textured background, and returns all of them.
 
-    Args:
-        draws: Random numbers.
-        images: [images, C, H, W] on black, changed in place.
-        cover: [images, 1, H, W], how much of each pixel the shapes cover.
+    The images, on black, are changed in place. `cover`, [images, 1, H, W], says how much of each
+    pixel the shapes cover.
     """
     choice = draws.uniform(0, 1, ())
     inverted = np.flatnonzero(choice < _INVERTED_SHARE)
@@ -102,10 +76,6 @@ def soft_shapes(draws: Draws, shape: Shape) -> Array:
 
     A shape is a superellipse whose outline is displaced by a smooth field. Outlines are sharp to
     blurred. Half of the shapes are symmetric about a vertical axis.
-
-    Args:
-        draws: Random numbers.
-        shape: (channels, height, width) of an image.
 
     Returns:
         [images, 1, H, W] float32 in [0, 1], how much of each pixel the shape covers.
@@ -131,11 +101,7 @@ def soft_shapes(draws: Draws, shape: Shape) -> Array:
 def _superellipse_distance(draws: Draws, height: int, width: int, centred: np.ndarray) -> Array:
     """Returns [images, 1, H, W], below 1 inside a random superellipse and above 1 outside.
 
-    Args:
-        draws: Random numbers.
-        height: Height of an image.
-        width: Width of an image.
-        centred: [images, 1, 1, 1] bool, which superellipses are centred horizontally.
+    `centred`, [images, 1, 1, 1] bool, says which superellipses are centred horizontally.
     """
     vertical, horizontal = axis(height)[:, None], axis(width)
     middle_y, middle_x = draws.uniform(-0.3, 0.3), draws.uniform(-0.3, 0.3)

@@ -33,25 +33,11 @@ from db3kd.synthesis.random_draws import Array, Draws, draws_for_block
 from db3kd.synthesis.shapes import blends, shapes, soft_shapes, strokes
 from db3kd.wording import did_you_mean
 
-STARTS = (
-    "paper",
-    "low-frequency",
-    "shapes",
-    "strokes",
-    "blends",
-    "palettes",
-    "collages",
-    "mixed",
-)
-"""Names of the distributions that `make_starts` accepts."""
-
 _STREAMS = {"paper": "published"}
 """Random streams that are not named after their distribution. A stream keeps its name forever,
 because another name would change all images."""
 
-_MASKS = "masks"
 _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
-    _MASKS: soft_shapes,
     "paper": paper_noise,
     "low-frequency": low_frequency,
     "shapes": shapes,
@@ -60,6 +46,12 @@ _FAMILIES: dict[str, Callable[[Draws, Any], Array]] = {
     "palettes": palettes,
     "collages": collages,
 }
+"""Functions from random numbers and a shape to images, [images, *shape] float32 in [0, 1]."""
+
+STARTS = (*_FAMILIES, "mixed")
+"""Names of the distributions that `make_starts` accepts."""
+
+_MASKS = "masks"
 _MIXED_GREY = ("shapes", "blends", "strokes", "low-frequency")
 _MIXED_COLOUR = ("palettes", "collages", "blends", "low-frequency")
 
@@ -136,10 +128,6 @@ def make_masks(image_shape: Sequence[int], seed: int) -> Starts:
 
     A mask shows one image in another: the first where the mask is white, the second elsewhere.
 
-    Args:
-        image_shape: (channels, height, width) of the images.
-        seed: Seed of all random numbers.
-
     Raises:
         ValueError: If the shape is not that of an image.
     """
@@ -155,7 +143,9 @@ class _Blocks:
         self.name = name
         self.image_shape = image_shape
         self._seed = seed
-        self._family = _FAMILIES[name]
+        self._family: Callable[[Draws, Any], Array] = (
+            soft_shapes if name == _MASKS else _FAMILIES[name]
+        )
         self._size = min(_BLOCK_IMAGES, max(1, _BLOCK_VALUES // math.prod(image_shape)))
         self._last: tuple[int, Tensor] | None = None
 

@@ -98,11 +98,7 @@ def check_callbacks(callbacks: Sequence[TrainingCallback]) -> None:
 
 
 class ProgressCallback(TrainingCallback):
-    """Tells a listener the number of steps at each report.
-
-    Args:
-        listener: Receives the steps done as `samples`.
-    """
+    """Tells a listener at each report the number of steps done, as `samples`."""
 
     def __init__(self, listener: ProgressListener) -> None:
         self._listener = listener

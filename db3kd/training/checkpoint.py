@@ -87,7 +87,12 @@ class Checkpoint:
             content = self.path.read_bytes()
         except FileNotFoundError:
             return None
-        digest, payload = self._split(content)
+        if not content.startswith(_MAGIC):
+            raise CheckpointError(
+                f"{self.path}: expected a training checkpoint, got another file; use another path"
+            )
+        body = content[len(_MAGIC) :]
+        digest, payload = body[:_DIGEST_BYTES], body[_DIGEST_BYTES:]
         if hashlib.sha256(payload).digest() != digest:
             raise self._damaged()
         try:
@@ -122,14 +127,6 @@ class Checkpoint:
 
     def _header(self, training: Mapping[str, Any]) -> dict[str, Any]:
         return {"identity": self._identity, **plain(training)}
-
-    def _split(self, content: bytes) -> tuple[bytes, bytes]:
-        if not content.startswith(_MAGIC):
-            raise CheckpointError(
-                f"{self.path}: expected a training checkpoint, got another file; use another path"
-            )
-        body = content[len(_MAGIC) :]
-        return body[:_DIGEST_BYTES], body[_DIGEST_BYTES:]
 
     def _compare(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
         difference = _difference(found, expected)

@@ -18,9 +18,6 @@ from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.wording import counted
 
-_DEVICE_BATCH = 512
-"""Images per forward pass on an accelerator."""
-
 
 def predict_logits(
     model: nn.Module, images: ImagesLike, batch: int | None = None, rows: IntegersLike | None = None
@@ -63,7 +60,9 @@ def _logits(
     model.eval()
     try:
         if batch is None:
-            batch = _default_batch(model, read(rows[:1]))
+            image = read(rows[:1])
+            on_cpu = image.is_cpu
+            batch = batch_for_module(model, model, image.shape[1:], image) if on_cpu else 512
         with torch.inference_mode():
             logits = torch.cat([model(read(part)).float().cpu() for part in rows.split(batch)])
     finally:
@@ -77,13 +76,9 @@ def predict(
     batch: int | None = None,
     rows: IntegersLike | None = None,
 ) -> Tensor:
-    """Predicts classes.
+    """Predicts classes with a network, or with a teacher, which receives one query per image.
 
-    Args:
-        model: The network, or a teacher, which receives one query per image.
-        images: See `predict_logits`.
-        batch: See `predict_logits`.
-        rows: See `predict_logits`.
+    The other arguments are those of `predict_logits`.
 
     Returns:
         [n] int64 on the CPU.
@@ -99,10 +94,7 @@ def predict(
 def predict_read(model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Predicts classes of images that are read repeatedly, without reopening their set.
 
-    Args:
-        model: The network; it keeps its mode.
-        read: An `image_reader` for the network's device.
-        rows: [n] int64, the images to use.
+    `read` is an `image_reader` for the network's device.
 
     Returns:
         [n] int64 on the CPU.
@@ -173,30 +165,16 @@ def agreement(
     return share_equal(predict(model, source, batch, answered), classes[answered])
 
 
-def share_equal(predicted: Tensor, expected: Tensor, name: str = "expected") -> float:
-    """Computes the share of equal entries of two class vectors.
-
-    Args:
-        predicted: [n] int64.
-        expected: [n] int64.
-        name: What the error message calls `expected`.
-
-    Returns:
-        The share, in [0, 1].
+def share_equal(predicted: Tensor, expected: Tensor) -> float:
+    """Computes the share, in [0, 1], of equal entries of two class vectors [n].
 
     Raises:
         ValueError: If the lengths differ or are 0.
     """
     if expected.shape != predicted.shape or len(expected) == 0:
         raise ArgumentError(
-            name,
+            "expected",
             f"expected a class for each of {counted(len(predicted), 'sample')}, "
             f"got {list(expected.shape)}",
         )
     return (predicted.cpu() == expected.cpu()).double().mean().item()
-
-
-def _default_batch(model: nn.Module, image: Tensor) -> int:
-    if image.is_cpu:
-        return batch_for_module(model, model, image.shape[1:], image)
-    return _DEVICE_BATCH

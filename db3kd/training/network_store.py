@@ -101,11 +101,7 @@ class NetworkStore:
         return network
 
     def keep_only(self, names: Sequence[str]) -> None:
-        """Removes all files except the networks with these names.
-
-        Args:
-            names: Patterns such as "proxy-*".
-        """
+        """Removes all files except the networks whose names match patterns such as "proxy-*"."""
         kept = {file for name in names for file in self._folder.glob(f"{name}.safetensors")}
         for file in self._folder.glob("*"):
             made_here = file.suffix in (".safetensors", ".checkpoint") or is_leftover(file)

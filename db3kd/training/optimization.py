@@ -62,11 +62,7 @@ class WeightAverage:
         self._current: list[Tensor] = list(network.parameters())
 
     def update(self, updates: int) -> None:
-        """Adds the current weights.
-
-        Args:
-            updates: The number of updates so far, including this one.
-        """
+        """Adds the current weights; `updates` counts this update and all before it."""
         share = (1 - self._decay) / (1 - self._decay**updates)
         with torch.no_grad():
             torch._foreach_lerp_(self._averages, self._current, share)

@@ -34,12 +34,9 @@ class TrainingProcess:
     def current(cls, device: str, precision: str) -> "TrainingProcess":
         """Returns this process, after joining the others if several were launched.
 
-        accelerate is imported only under its launcher or torchrun. Its state belongs to the whole
-        process and is never reset, so that a caller may use accelerate too.
-
-        Args:
-            device: "auto", "cpu", "cuda" or "cuda:<n>".
-            precision: "no", "fp16" or "bf16".
+        Device and precision are those of `TrainSettings`. accelerate is imported only under its
+        launcher or torchrun. Its state belongs to the whole process and is never reset, so that a
+        caller may use accelerate too.
 
         Raises:
             ValueError: If a CUDA device is requested but CUDA is not available.

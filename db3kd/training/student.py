@@ -89,17 +89,8 @@ def train_on_soft_labels(
 ) -> nn.Module:
     """Trains a student on decisions and soft labels that need not come from distances.
 
-    Args:
-        model: See `train_student`.
-        images: N images, as for `train_student`.
-        decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
-        soft_labels: [N, C] float32, rows sum to 1, or are all 0 for images without a soft label.
-        loss: The distillation loss, with the temperature of the soft labels.
-        settings: See `train_student`.
-        rows: See `train_student`.
-        progress: See `train_student`.
-        checkpoint: See `train_student`.
-        callbacks: See `train_student`.
+    The soft labels are [N, C] float32, whose rows sum to 1, or are all 0 for images without one.
+    The loss has their temperature. The other arguments are those of `train_student`.
 
     Returns:
         The trained network, in eval mode.

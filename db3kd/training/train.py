@@ -87,6 +87,17 @@ def train(
         shape, classes = tuple(first.shape[1:]), known or int(decisions.max()) + 1
         model = partial(build_model, model, shape, classes)
     targets = [decisions] if soft_labels is None else [decisions, soft_labels]
+    checked = False
+
+    def checked_loss(logits: Tensor, *batch: Tensor) -> Tensor:
+        # Only the logits tell the number of classes. On a GPU, a class out of range would abort the
+        # process without naming the class.
+        nonlocal checked
+        if not checked:
+            _check_classes(logits, decisions, soft_labels, name)
+            checked = True
+        return loss(logits, *batch)
+
     steps = settings.total_steps(len(rows))
     with listening(progress, lambda: Progress(steps, title="training", unit="steps")) as listener:
         if listener is not None:
@@ -94,35 +105,11 @@ def train(
         return train_batches(
             model,
             RowBatches(images, targets, rows, settings),
-            _CheckedLoss(loss, decisions, soft_labels, name),
+            checked_loss,
             replace(settings, steps=steps),
             checkpoint=checkpoint,
             callbacks=callbacks,
         )
-
-
-class _CheckedLoss:
-    """Checks the targets against the number of classes, known only from the network's logits.
-
-    On a GPU, a class out of range would abort the process without naming the class.
-    """
-
-    def __init__(
-        self,
-        loss: Callable[..., Tensor],
-        decisions: Tensor,
-        soft_labels: Tensor | None,
-        name: str,
-    ) -> None:
-        self._loss, self._decisions, self._soft_labels = loss, decisions, soft_labels
-        self._name = name
-        self._checked = False
-
-    def __call__(self, logits: Tensor, *targets: Tensor) -> Tensor:
-        if not self._checked:
-            _check_classes(logits, self._decisions, self._soft_labels, self._name)
-            self._checked = True
-        return self._loss(logits, *targets)
 
 
 def _check_soft_labels(soft_labels: Tensor, decisions: Tensor) -> None:

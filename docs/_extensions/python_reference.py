@@ -36,7 +36,7 @@ def public_names() -> str:
     """Returns a table of what `db3kd` itself exports, by stage."""
     parts = []
     for stage, names in db3kd._HOME.items():
-        entries = "\n".join(f"   db3kd.{name}" for name in sorted(names))
+        entries = "\n".join(f"   db3kd.{name}" for name in sorted(names.split()))
         table = f".. autosummary::\n   :nosignatures:\n\n{entries}"
         parts.append(f"## [{stage}](/reference/python/{stage}.md)\n\n```{{eval-rst}}\n{table}\n```")
     return "\n\n".join(parts)

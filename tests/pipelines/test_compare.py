@@ -17,9 +17,10 @@ import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines import Comparison
 from db3kd.pipelines.comparison.best_strategy import BestStrategy
+from db3kd.pipelines.comparison.prepared import prepare_comparison
 from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
-from db3kd.planning import COMPARED, STRATEGIES, plan_comparison
-from db3kd.report import ComparedStudent, ComparisonRow, wilson_interval
+from db3kd.planning import COMPARED, STRATEGIES
+from db3kd.report import ComparedStudent, ComparisonRow, comparison_table, wilson_interval
 from db3kd.report.comparison import UNSPENT_MARK
 from db3kd.report.text import markdown_text
 from db3kd.storage.manifest import read_manifest
@@ -287,22 +288,22 @@ def test_students_without_images_are_not_called_better_by_their_pseudo_samples(t
     assert "queries of all students\n" in page
 
 
-def summary_of(*matches: int, images: int = 30) -> ComparisonSummary:
+def summary_of(*matches: int, held_out: int) -> ComparisonSummary:
     """A comparison of strategies whose students agree on so many of the held-out images."""
     strategies = COMPARED[: len(matches)]
     rows = [
-        ComparisonRow(name, (ComparedStudent(0, 400, (count, images), None, None, 1.0),))
+        ComparisonRow(name, (ComparedStudent(0, 400, (count, held_out), None, None, 1.0),))
         for name, count in zip(strategies, matches, strict=True)
     ]
-    return ComparisonSummary(
-        teacher="t", data="d", drawn="d: all", student="s", test=None, budget=400, seeds=[0],
-        steps=12, price_per_1000=None, plan=plan_comparison(400, 4, 120, strategies, seeds=1),
-        rows=rows,
+    prepared = prepare_comparison(
+        teacher(), images(), budget=400, strategies=strategies, student="linear", seeds=1,
+        settings=QUICK, out=None, resume=False, test=None, ask_about_test=True,
     )  # fmt: skip
+    return ComparisonSummary(prepared, 12, rows)
 
 
 @pytest.mark.parametrize(
-    ("matches", "images", "as_good"),
+    ("matches", "held_out", "as_good"),
     [
         ((26, 24), 30, ["augmented"]),
         ((24, 26, 10), 30, ["auto"]),
@@ -310,8 +311,8 @@ def summary_of(*matches: int, images: int = 30) -> ComparisonSummary:
         ((2600, 2400), 3000, []),
     ],
 )
-def test_a_difference_that_may_be_chance_is_called_so(matches, images, as_good, tmp_path):
-    summary = summary_of(*matches, images=images)
+def test_a_difference_that_may_be_chance_is_called_so(matches, held_out, as_good, tmp_path):
+    summary = summary_of(*matches, held_out=held_out)
 
     assert summary.best.as_good == as_good
     write_comparison(tmp_path, summary)
@@ -358,6 +359,16 @@ def test_test_images_decide_and_the_statement_says_so():
     assert "with one seed" in one.statement
     alone = BestStrategy([row_of("sd", 40, *first)], 2).statement
     assert alone.startswith("sd is the best by agreement on 2,000") and "next" not in alone
+
+
+def test_the_statement_has_the_interval_of_the_table():
+    images = np.arange(6)  # on average 3.5 of 6 are right, which each must round in the same way
+    row = row_of("auto", 40, images < 3, images < 4)
+    low, high = wilson_interval(4, 6)
+    interval = f"{100 * low:.1f} to {100 * high:.1f}"
+
+    assert f"(95 % interval {interval} %)" in BestStrategy([row], 2).statement
+    assert f"| {interval} |" in comparison_table([row])
 
 
 def test_the_statement_is_returned_printed_in_the_report_and_the_same_after_a_resumption(tmp_path):

@@ -13,11 +13,9 @@ def test_notes_are_found_again_and_unknown_ones_are_none(tmp_path):
     notes = RunNotes(tmp_path)
     assert notes.get("curve") is None
     assert notes.put("curve", [[10, 0.5]]) == [[10, 0.5]]
-    notes.add("seconds", 1.5)
-    notes.add("seconds", 2.0)
 
     again = RunNotes(tmp_path)
-    assert again.get("curve") == [[10, 0.5]] and again.get("seconds") == 3.5
+    assert again.get("curve") == [[10, 0.5]]
     again.remove()
     assert RunNotes(tmp_path).get("curve") is None
     assert list(tmp_path.iterdir()) == []

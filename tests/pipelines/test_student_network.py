@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from db3kd.export import export_model
 from db3kd.models.networks import build_model
+from db3kd.models.weights import save_model
 from db3kd.pipelines.student_network import Student
 from db3kd.teachers import load_teacher
 from db3kd.training.settings import TrainSettings
@@ -240,7 +241,13 @@ def test_functions_and_classes_are_called_alike_by_name_and_in_python(tmp_path, 
     assert named.identity == passed.identity
     assert weights(passed.make()).shape == weights(build_model(made, SHAPE, CLASSES)).shape
     network = passed.make()
-    passed.save(tmp_path / "student.safetensors", network, SHAPE, CLASSES, None, None)
+    save_model(
+        tmp_path / "student.safetensors",
+        network,
+        model=passed.name,
+        image_shape=SHAPE,
+        classes=CLASSES,
+    )
     with pytest.raises(ValueError, match="holds only weights; pass model=, the name of"):
         load_teacher(tmp_path)
     exported = export_model(tmp_path, tmp_path / "own.pt", model=made)

@@ -269,17 +269,8 @@ def test_distances_without_any_class_reached_are_refused():
         choose(torch.full_like(distances, math.inf), own, images)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"relative_scales": ()}, "relative_scales"),
-        ({"relative_scales": (1.0, 0.0)}, "relative_scales"),
-        ({"folds": 1}, "folds"),
-        ({"folds": 61}, "60 answered samples"),
-        ({"students": 0}, "students"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
+def test_too_few_answered_samples_are_refused():
     images, distances, own = points()
-    with pytest.raises(ValueError, match=message):
-        choose(distances, own, images, **options)
+    own[4:] = -1
+    with pytest.raises(ValueError, match="labels: expected at least 5 answered samples, got 4"):
+        choose(distances, own, images)

@@ -13,9 +13,10 @@ from db3kd.cli.options.distill import (
     SpendingOptions,
     Student,
     TransferOptions,
+    check_options,
     distill_settings,
 )
-from db3kd.cli.options.sets import COMMON, expand_option_sets, refuse_options
+from db3kd.cli.options.sets import COMMON, expand_option_sets
 from db3kd.cli.options.shared import CheckedResumeOptions
 from db3kd.cli.options.strategy import StrategyNames, parse_strategies
 from db3kd.cli.options.teacher import TeacherOptions
@@ -26,9 +27,7 @@ from db3kd.cli.plan_output import (
     print_answered,
     print_checks_plan,
     print_comparison_plan,
-    print_warnings,
 )
-from db3kd.errors import ArgumentError
 from db3kd.progress import duration
 
 if TYPE_CHECKING:
@@ -121,15 +120,7 @@ def compare(
     """
     chosen = parse_strategies(strategies)
     resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
-    if out is None and not spending.dry_run:
-        raise ArgumentError("out", "expected a folder for the comparison, got none")
-    if out is None and resume:
-        raise ArgumentError("resume", "needs --out, the folder of the comparison")
-    resuming.check()
-    if images.data is None:
-        refuse_options(resuming, "needs --data", "consistency_checks")
-    images.refuse_unused(spending)
-    training.check_tracker((out or Path()) / "student")
+    check_options(out, images, spending, training, resuming, "comparison")
     from db3kd.pipelines.comparison.compare import run_comparison
     from db3kd.pipelines.comparison.folder import TEST_DECISIONS, student_folder
     from db3kd.pipelines.comparison.prepared import prepare_comparison
@@ -141,6 +132,7 @@ def compare(
     transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer, teacher.teacher, training.seed)
+    resumed, answered = out if resume else None, 0
     with naming_options(images="--data"):
         prepared = prepare_comparison(
             opened,
@@ -158,21 +150,15 @@ def compare(
             rare_classes=spending.rare_classes,
         )
         # A refused comparison is refused before a plan that looks accepted.
-        answered = (
-            prepared.count_answered(out, any_teacher=any_teacher)
-            if resume and out is not None
-            else 0
-        )
-    print_comparison_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
-    width = comparison_width(prepared.plan)
-    print_warnings(prepared.network_warnings, width)
-    if resume and out is not None:
-        requested = resuming.consistency_checks
-        checks = prepared.count_checks(out, requested)
+        if resumed is not None:
+            answered = prepared.count_answered(resumed, any_teacher=any_teacher)
+    print_comparison_plan(prepared)
+    if resumed is not None:
+        width, requested = comparison_width(prepared.plan), resuming.consistency_checks
+        checks = prepared.count_checks(resumed, requested)
         cost = prepared.plan.queries, prepared.price_per_1000
         print_checks_plan(requested, checks, answered, *cost, width=width)
-    if resume:
-        print_answered(answered, prepared.plan.queries, prepared.price_per_1000, width=width)
+        print_answered(answered, *cost, width=width)
         sys.stdout.flush()  # progress is written to stderr
     if spending.dry_run:
         _print_training_time(prepared)

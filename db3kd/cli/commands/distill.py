@@ -14,9 +14,10 @@ from db3kd.cli.options.distill import (
     SpendingOptions,
     Student,
     TransferOptions,
+    check_options,
     distill_settings,
 )
-from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options, refuse_options
+from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options
 from db3kd.cli.options.shared import CheckedResumeOptions
 from db3kd.cli.options.strategy import StrategyName
 from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
@@ -28,7 +29,6 @@ from db3kd.cli.plan_output import (
     print_plan,
     print_result,
     print_times,
-    print_warnings,
 )
 from db3kd.errors import ArgumentError
 
@@ -121,22 +121,31 @@ def distill(
         db3kd distill --labels runs/mbd --student lenet5-half --seeds 3 --out student.safetensors
     """
     if labels is not None:
-        _refuse_with_labels(
-            [
-                *(name for name in given_options(teacher) if name != "device"),
-                *(name for name in given_options(images) if name != "data"),
-                *given_options(spending),
-                *given_options(proxies),
-                *(["patience"] if training.patience is not None else []),
-                *(["strategy"] if strategy != "auto" else []),
-                *given_options(resuming),
-            ]
-        )
-        _distill_from_labels(
-            labels, out, losses, training, student, seeds, images.data, teacher.device
-        )
+        given = [
+            *(name for name in given_options(teacher) if name != "device"),
+            *(name for name in given_options(images) if name != "data"),
+            *given_options(spending),
+            *given_options(proxies),
+            *(["patience"] if training.patience is not None else []),
+            *(["strategy"] if strategy != "auto" else []),
+            *given_options(resuming),
+        ]
+        if given:
+            raise ArgumentError(given[0], "cannot be combined with --labels, which sends no query")
+        with naming_options(model="--student"):
+            distill_labels(
+                labels, out, losses, training, student, seeds, images.data, teacher.device
+            )
         return
-    _refuse_without_labels(losses, seeds)
+    if losses != LossOptions():
+        raise ArgumentError(
+            "preset, normalisation, scale, temperature, alpha",
+            "need --labels; without it, --strategy determines them",
+        )
+    if seeds != 1:
+        raise ArgumentError(
+            "seeds", "needs --labels; run the command once for each --seed and --out"
+        )
     _distill_from_teacher(
         teacher,
         images,
@@ -148,23 +157,6 @@ def distill(
         out=out,
         resuming=resuming,
     )
-
-
-def _distill_from_labels(
-    labels: Path,
-    out: Path | None,
-    losses: LossOptions,
-    training: StudentTrainingOptions,
-    student: str | None,
-    seeds: int,
-    data: str | None,
-    device: str,
-) -> None:
-    from db3kd.models.weights import STUDENT_FILE
-
-    file = labels.with_name(f"{labels.name}-{STUDENT_FILE}") if out is None else out
-    with naming_options(model="--student"):
-        distill_labels(labels, file, losses, training, student, seeds, data, device)
 
 
 def _distill_from_teacher(
@@ -186,15 +178,7 @@ def _distill_from_teacher(
         )
     if spending.budget is None:
         raise ArgumentError("budget", "expected the maximum number of queries, got none")
-    if out is None and not spending.dry_run:
-        raise ArgumentError("out", "expected a folder for the run, got none")
-    if out is None and resume:
-        raise ArgumentError("resume", "needs --out, the folder of the run")
-    resuming.check()
-    if images.data is None:
-        refuse_options(resuming, "needs --data", "consistency_checks")
-    images.refuse_unused(spending)
-    training.check_tracker((out or Path()) / "student")
+    check_options(out, images, spending, training, resuming, "run")
     from db3kd.pipelines.distillation.distill import run_distillation
     from db3kd.pipelines.distillation.prepared import prepare_distillation
     from db3kd.pipelines.query_rounds.answer_run import ANSWERS
@@ -207,6 +191,7 @@ def _distill_from_teacher(
     transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer, teacher.teacher, training.seed)
+    resumed, answered = out if resume else None, 0
     with naming_options(images="--data"):
         prepared = prepare_distillation(
             opened,
@@ -223,24 +208,20 @@ def _distill_from_teacher(
             grow=True,
         )
         # A refused run is refused before a plan that looks accepted.
-        answered = (
-            prepared.count_answered(out, any_teacher=any_teacher)
-            if resume and out is not None
-            else 0
-        )
-    print_plan(prepared.plan, prepared.price_per_1000, prepared.noun)
-    print_warnings(prepared.network_warnings)
-    if resume and out is not None:
+        if resumed is not None:
+            answered = prepared.count_answered(resumed, any_teacher=any_teacher)
+    print_plan(prepared)
+    if resumed is not None:
         requested = resuming.consistency_checks
-        checks = prepared.count_checks(out, requested)
+        checks = prepared.count_checks(resumed, requested)
         cost = prepared.plan.queries, prepared.price_per_1000
         print_checks_plan(requested, checks, answered, *cost)
     if spending.dry_run:
-        _print_dry_run(prepared, opened, out if resume else None, answered)
+        _print_dry_run(prepared, opened, resumed, answered)
         return
     assert out is not None  # checked above
-    if resume:
-        _print_answered(prepared, out, answered)
+    if resumed is not None:
+        _print_answered(prepared, resumed, answered)
         sys.stdout.flush()  # progress is written to stderr
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
@@ -257,26 +238,13 @@ def _distill_from_teacher(
 def _print_dry_run(
     prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, answered: int
 ) -> None:
-    """Prints how long a run takes, and how many of its queries are answered.
-
-    Args:
-        prepared: The run.
-        teacher: The teacher as it was opened, which may limit the rate of its queries.
-        run: The folder of the run to resume, or None.
-        answered: The number of answered queries.
-    """
+    """Prints how long a run takes; `run` is the folder of one to resume."""
     from db3kd.pipelines.distill_notes import seconds_of_asking
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     times = time_prepared_steps(prepared, [prepared.plan])
-    print_times(
-        times,
-        prepared.plan,
-        prepared.settings,
-        teacher,
-        answered,
-        seconds_asked=0.0 if run is None else seconds_of_asking(run),
-    )
+    seconds_asked = 0.0 if run is None else seconds_of_asking(run)
+    print_times(times, prepared, teacher, answered, seconds_asked)
     if run is not None:
         _print_answered(prepared, run, answered)
 
@@ -295,20 +263,3 @@ def _print_answered(prepared: "PreparedDistillation", run: Path, answered: int) 
         prepared.price_per_1000,
         finished=prepared.is_answered(run, answered),
     )
-
-
-def _refuse_with_labels(given: list[str]) -> None:
-    if given:
-        raise ArgumentError(given[0], "cannot be combined with --labels, which sends no query")
-
-
-def _refuse_without_labels(losses: LossOptions, seeds: int) -> None:
-    if losses != LossOptions():
-        raise ArgumentError(
-            "preset, normalisation, scale, temperature, alpha",
-            "need --labels; without it, --strategy determines them",
-        )
-    if seeds != 1:
-        raise ArgumentError(
-            "seeds", "needs --labels; run the command once for each --seed and --out"
-        )

@@ -86,7 +86,7 @@ class LossOptions(OptionSet):
 
 def distill_labels(
     labels: Path,
-    out: Path,
+    out: Path | None,
     losses: LossOptions,
     training: StudentTrainingOptions,
     model: str | None,
@@ -96,20 +96,15 @@ def distill_labels(
 ) -> None:
     """Trains students on the decisions and distances of a label run.
 
-    Args:
-        labels: The folder of the run.
-        out: The weights file; if there are several students, their seeds are added to its name.
-        losses: Which soft labels are distilled, and how.
-        training: How the students are trained.
-        model: The students' architecture; None for a small one that suits the images.
-        seeds: The number of students.
-        data: The labelled images, if they have moved.
-        device: The device of the training.
+    The weights file `out` is beside the run by default. If there are several students, their seeds
+    are added to its name. `data` names the labelled images if they have moved.
     """
     from db3kd.labelling.runs.label_run import open_run
+    from db3kd.models.weights import STUDENT_FILE
     from db3kd.pipelines.distill_settings import default_student
     from db3kd.training.loss import KDLoss
 
+    out = labels.with_name(f"{labels.name}-{STUDENT_FILE}") if out is None else out
     files = _student_files(out, training.seed, seeds)
     settings = training.settings(losses.preset, device)
     callbacks = {
@@ -129,10 +124,10 @@ def distill_labels(
 
 
 def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
-    numbers = range(seed, seed + seeds)
-    files = {number: out.with_stem(f"{out.stem}-seed{number}") for number in numbers}
-    if seeds == 1:
-        files = {seed: out}
+    files = {seed: out}
+    if seeds > 1:
+        numbers = range(seed, seed + seeds)
+        files = {number: out.with_stem(f"{out.stem}-seed{number}") for number in numbers}
     for file in files.values():
         check_weights_file(file)
     return files
@@ -286,7 +281,7 @@ def _write_description(
 
 def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
     """Returns the scale of margin soft labels, choosing it if none is given; None for inverse."""
-    from db3kd.scale.choose import choose_scale
+    from db3kd.scale.search import choose_scale
 
     if plan.normalisation == "inverse" or plan.scale is not None:
         return plan.scale

@@ -106,9 +106,10 @@ def evaluate(
     loaded.check()
     evaluated, teacher = _open_models(model_file, name, agree_with, loaded, device)
     labels = None
-    assumed = loaded.labels is not None and _names_one_side(loaded, evaluated)
+    names = class_names_of(evaluated)
+    # If only one side names its classes, their numbers may mean different things.
+    assumed = loaded.labels is not None and (loaded.class_names is None) != (names is None)
     if loaded.labels is not None and not (assumed and agree_with is not None):
-        names = class_names_of(evaluated)
         labels = match_classes(loaded, names, evaluated.classes, f"model {name}").labels
     drawn = "" if len(loaded) == whole else f" of {whole:,}"
     noun = input_noun(loaded.image_shape)
@@ -133,22 +134,13 @@ def evaluate(
             "without --agree-with, their numbers are taken to mean the same"
         )
     if agree_with is not None and teacher is not None:
-        decisions = renumbered(
-            decisions, class_names_of(evaluated), class_names_of(teacher), name, agree_with
-        )
+        decisions = renumbered(decisions, names, class_names_of(teacher), name, agree_with)
         agreeing = int((decisions == _decide_all(teacher, loaded, sent)).sum())
         print(
             f"agreement  {agreeing / len(loaded):.2%} "
             f"({agreeing:,} of {counted(len(loaded), noun)})"
         )
     print_paid_twice(sent.lost, 10, others=queries, price_per_1000=price_per_1000)
-
-
-def _names_one_side(images: "ImageSet", model: "Teacher") -> bool:
-    """Returns whether either the data or the model names its classes, but not both."""
-    from db3kd.teachers.base import class_names_of
-
-    return (images.class_names is None) != (class_names_of(model) is None)
 
 
 def _one_model(student: str | None, models: Sequence[str] | None) -> str:
@@ -204,13 +196,8 @@ def _open(
 ) -> "Teacher":
     """Loads a model for images in [0, 1], and checks the shape of the images.
 
-    Args:
-        model_file: What the model does not declare.
-        source: The model.
-        images: The images.
-        device: The device of the model.
-        option: The option that names the model.
-        classes: The number of classes if nothing else declares it, by default that of the images.
+    `option` names the model in errors. `classes` is the number of classes if nothing else declares
+    it, by default that of the images.
     """
     from db3kd.arguments.images import check_shape_of_images
     from db3kd.teachers.rescaled import takes_unit_images

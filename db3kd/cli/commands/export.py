@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets, refuse_options
-from db3kd.cli.options.shared import ImageOptions, Split, load_test_or_all
+from db3kd.cli.options.shared import ImageOptions, Split, load_split_or_all
 from db3kd.cli.options.teacher import parse_shape
 from db3kd.cli.outputs import refuse_existing
 from db3kd.errors import ArgumentError
@@ -58,16 +58,11 @@ class CheckOptions(ImageOptions):
     split: Split = "test"
 
     def load(self, student: Path) -> "ImageSet | None":
-        """Loads the images; None without --data.
-
-        Args:
-            student: The file of the student, which declares the features of a table.
-        """
+        """Loads the images; None without --data. The student declares the features of a table."""
         if self.data is None:
             refuse_options(self, "needs --data")
             return None
-        source = self.source(self.split, str(student))
-        return load_test_or_all(source) if self.split == "test" else source.load()
+        return load_split_or_all(self.source(self.split, str(student)))[0]
 
 
 @expand_option_sets

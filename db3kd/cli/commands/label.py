@@ -46,13 +46,6 @@ if TYPE_CHECKING:
 INCONSISTENT = 3
 """Exit status of a finished run whose teacher put equal images in different classes."""
 
-_ARGUMENTS = {
-    "address": "--ray-address",
-    "model": "--surrogate-model",
-    "networks": "--surrogate-networks",
-}
-"""Arguments in errors of a run, and the options that stand for them."""
-
 
 @expand_option_sets
 def label(
@@ -127,7 +120,10 @@ def label(
     )
     opened = teacher.open(loaded)
     surrogate = _surrogate(search, loaded, opened, teacher)
-    with naming_options(**_ARGUMENTS), hint_at_resuming(out):
+    named = naming_options(
+        address="--ray-address", model="--surrogate-model", networks="--surrogate-networks"
+    )
+    with named, hint_at_resuming(out):
         planned = plan_source_run(
             out,
             opened,
@@ -164,13 +160,7 @@ def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") 
 
 
 def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None) -> None:
-    """Prints the maximum number of queries of a run and their price, before the first of them.
-
-    Args:
-        planned: The run.
-        so_far: The queries of the run if it is continued.
-        price: The price of 1,000 queries, or None.
-    """
+    """Prints the maximum number of queries of a run and their price, before the first of them."""
     queries, surrogate = planned.max_queries, planned.surrogate
     print(
         f"plan           at most {counted(queries, 'query')} for "
@@ -194,14 +184,7 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
 
 
 def _report(totals: "Totals", out: Path, price: float | None, noun: "InputNoun") -> None:
-    """Prints what a run measured, and exits with status 3 if the teacher contradicted itself.
-
-    Args:
-        totals: The totals of the run.
-        out: The folder of the run.
-        price: The price of 1,000 queries, or None.
-        noun: What messages call an image.
-    """
+    """Prints what a run measured, and exits with status 3 if the teacher contradicted itself."""
     from db3kd.querying.consistency import describe_checks
     from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 

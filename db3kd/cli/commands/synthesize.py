@@ -20,16 +20,7 @@ if TYPE_CHECKING:
     from db3kd.synthesis.sample_run import SynthesisTotals
     from db3kd.synthesis.settings import SynthesisSettings
 
-STARTS = (
-    "paper",
-    "low-frequency",
-    "shapes",
-    "strokes",
-    "blends",
-    "palettes",
-    "collages",
-    "mixed",
-)
+STARTS = ("paper", "low-frequency", "shapes", "strokes", "blends", "palettes", "collages", "mixed")
 """The same as `db3kd.synthesis.starts.STARTS`, so that `--help` need not import torch."""
 
 
@@ -230,13 +221,7 @@ def synthesize(
 
 
 def _print_totals(totals: "SynthesisTotals", price_per_1000: float | None, paid_twice: int) -> None:
-    """Prints what a run of pseudo samples made and what it cost.
-
-    Args:
-        totals: The totals of the run.
-        price_per_1000: The price of 1,000 queries, or None.
-        paid_twice: From `queries_paid_twice`.
-    """
+    """Prints what a run of pseudo samples made and what it cost."""
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.items())
     print(f"pseudo samples {totals.samples:,}: {statuses}")
     print(

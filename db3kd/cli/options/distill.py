@@ -1,6 +1,7 @@
 """Options of commands that spend a budget on students: `distill` and `compare`."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,11 +10,12 @@ from db3kd.cli.errors import naming_options
 from db3kd.cli.options.sets import COMMON, OptionSet, refuse_options
 from db3kd.cli.options.shared import (
     READING,
+    CheckedResumeOptions,
     ImageOptions,
     PricePer1000,
     RareClasses,
     Split,
-    load_test_or_all,
+    load_split_or_all,
     refuse_model,
 )
 from db3kd.cli.options.training import StudentTrainingOptions
@@ -76,9 +78,6 @@ class TransferOptions(ImageOptions):
     def refuse_unused(self, spending: "SpendingOptions") -> None:
         """Refuses options that have no effect without `--data` or `--test`.
 
-        Args:
-            spending: The options of the budget, which may have such an option too.
-
         Raises:
             ValueError: If one of them was given.
         """
@@ -94,12 +93,7 @@ class TransferOptions(ImageOptions):
             refuse_options(self, "needs --test if --split is test", "test_limit")
 
     def load(self, seed: int, teacher: str | None) -> "ImageSet | None":
-        """Loads the images to query; None without --data.
-
-        Args:
-            seed: The seed of the choice if there is a --limit.
-            teacher: The value of --teacher.
-        """
+        """Loads the images to query; None without --data."""
         from db3kd.labelling.sample_choice import draw_images
 
         if self.data is None:
@@ -124,12 +118,7 @@ class TransferOptions(ImageOptions):
         """Loads the images of --test, or the test split of --data, and draws --test-limit of them.
 
         If --test names a set without splits, all of its images are test images. Rows of a table are
-        encoded like those of `transfer`.
-
-        Args:
-            transfer: The images of --data; None without them.
-            teacher: The value of --teacher.
-            seed: The seed with which the images of --test-limit are drawn.
+        encoded like those of `transfer`, the images of --data. `teacher` is the value of --teacher.
         """
         from db3kd.labelling.sample_choice import draw_images
 
@@ -148,7 +137,7 @@ class TransferOptions(ImageOptions):
             source = source.with_features_of(transfer)
         try:
             with naming_options(data="--test"):
-                return load_test_or_all(source)
+                return load_split_or_all(source)[0]
         except InvalidValueError as error:
             if error.declare and transfer is not None:
                 error = error.advising(
@@ -164,11 +153,7 @@ class TransferOptions(ImageOptions):
     ) -> "ImageSet | None":
         """Returns labelled test images with the teacher's class numbers; None without any.
 
-        Args:
-            teacher: The teacher.
-            transfer: The images of --data; None without them.
-            source: The value of --teacher.
-            seed: The seed with which the images of --test-limit are drawn.
+        `source` is the value of --teacher; for the other arguments, see `test_images`.
         """
         from db3kd.pipelines.inputs import check_test
 
@@ -254,6 +239,32 @@ class ProxyOptions(OptionSet):
             help="Number of proxies, which choose the queries and teach the student; 0 for none.",
         ),
     ] = 2
+
+
+def check_options(
+    out: Path | None,
+    images: TransferOptions,
+    spending: SpendingOptions,
+    training: StudentTrainingOptions,
+    resuming: CheckedResumeOptions,
+    made: str,
+) -> None:
+    """Refuses options that need others, before anything is loaded.
+
+    `made` is what --out is to hold, such as "run".
+
+    Raises:
+        ValueError: If a folder is missing, or an option has no effect.
+    """
+    if out is None and not spending.dry_run:
+        raise ArgumentError("out", f"expected a folder for the {made}, got none")
+    if out is None and resuming.resume:
+        raise ArgumentError("resume", f"needs --out, the folder of the {made}")
+    resuming.check()
+    if images.data is None:
+        refuse_options(resuming, "needs --data", "consistency_checks")
+    images.refuse_unused(spending)
+    training.check_tracker((out or Path()) / "student")
 
 
 def distill_settings(

@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, get_args, get_origin
 
 from typer.core import TyperCommand
@@ -33,30 +34,21 @@ def _is_integer(annotation: Any) -> bool:
 
 
 def without_separators(arguments: Sequence[str], options: Collection[str]) -> list[str]:
-    """Returns the arguments of a command without thousands separators in integers.
+    """Returns a command's arguments without thousands separators in the values of `options`.
 
     Example:
         >>> without_separators(["--budget", "1,000", "--size=1_024"], {"--budget", "--size"})
         ['--budget', '1000', '--size=1024']
-
-    Args:
-        arguments: The arguments.
-        options: The names of the options whose values are integers.
     """
-    return list(_without_separators(arguments, options))
-
-
-def _without_separators(arguments: Sequence[str], options: Collection[str]) -> Iterator[str]:
-    previous = ""
-    for argument in arguments:
+    plain = []
+    for previous, argument in pairwise(("", *arguments)):
         name, assigned, value = argument.partition("=")
         if previous in options:
-            yield _plain(argument)
+            argument = _plain(argument)
         elif assigned and name in options:
-            yield f"{name}={_plain(value)}"
-        else:
-            yield argument
-        previous = argument
+            argument = f"{name}={_plain(value)}"
+        plain.append(argument)
+    return plain
 
 
 def _plain(text: str) -> str:

@@ -175,8 +175,7 @@ class SearchOptions(OptionSet):
     def auto_surrogate(self, device: str) -> "AutoSurrogate | None":
         """Returns the planner of the run's own surrogate; None without --surrogate auto.
 
-        Args:
-            device: The teacher's device, on which the surrogate is trained.
+        The surrogate is trained on the teacher's device.
 
         Raises:
             ValueError: If a network is named that is not trained.
@@ -296,10 +295,8 @@ class WorkerOptions(OptionSet):
     def pool(self, make_teacher: "Callable[[], Teacher]", device: str) -> "Workers | None":
         """Returns how to run the workers, or None to label in this process.
 
-        Args:
-            make_teacher: Makes the teacher in each worker.
-            device: The teacher's device. Unless it is "cpu", each worker gets a GPU or a share of
-                one, if Ray has any.
+        Unless the teacher's device is "cpu", each worker gets a GPU or a share of one, if Ray has
+        any.
 
         Raises:
             ImportError: If workers are needed and Ray is not installed.

@@ -47,19 +47,16 @@ def given_options(options: OptionSet) -> list[str]:
 
 
 def refuse_options(options: OptionSet, reason: str, *names: str) -> None:
-    """Refuses options that would have no effect.
+    """Refuses options that would have no effect: those of these names, or all of a set.
 
-    Args:
-        options: The options of a command.
-        reason: Why they have none, such as "needs --data".
-        names: The fields to refuse; by default all of them.
+    The reason says why they have none, such as "needs --data".
 
     Raises:
         ValueError: If one of them was given.
     """
     for name in given_options(options):
         if name in names or not names:
-            raise ArgumentError(name, f"{reason}")
+            raise ArgumentError(name, reason)
 
 
 def expand_option_sets(command: Callable[..., None]) -> Callable[..., None]:

@@ -37,20 +37,6 @@ Seed = Annotated[
 Split = Annotated[
     str, typer.Option("--split", help="Part of the data set.", rich_help_panel="Data")
 ]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Continue the run in --out and keep its answers.", rich_help_panel=COMMON
-    ),
-]
-AcceptChangedTeacher = Annotated[
-    bool,
-    typer.Option(
-        "--accept-changed-teacher",
-        help="With --resume: keep the answers of the run even if the teacher has changed.",
-        rich_help_panel="Teacher",
-    ),
-]
 RareClasses = Annotated[
     bool,
     typer.Option(
@@ -91,8 +77,17 @@ DefaultModel = Annotated[
 class ResumeOptions(OptionSet):
     """Whether a command continues a run, and with which teacher."""
 
-    resume: Resume = False
-    accept_changed_teacher: AcceptChangedTeacher = False
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out and keep its answers.")
+    ] = False
+    accept_changed_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-teacher",
+            help="With --resume: keep the answers of the run even if the teacher has changed.",
+            rich_help_panel="Teacher",
+        ),
+    ] = False
 
     def check(self) -> None:
         """Raises ValueError if a changed teacher is accepted, but no run is continued."""
@@ -175,7 +170,6 @@ class ImageOptions(OptionSet):
             show_default="label, labels or target, if there is one",
         ),
     ] = None
-
     clip: Annotated[
         bool,
         typer.Option(
@@ -220,12 +214,7 @@ class ImageOptions(OptionSet):
 
 
 def refuse_model(data: str, option: str) -> None:
-    """Raises ValueError if what should be images is a model.
-
-    Args:
-        data: The value of the option.
-        option: The name of its parameter.
-    """
+    """Raises ValueError if the value of an option for images is a model."""
     from db3kd.teachers.model_sources import is_model_source
 
     if is_model_source(data):
@@ -236,20 +225,8 @@ def refuse_model(data: str, option: str) -> None:
         )
 
 
-def load_test_or_all(source: "Source") -> "ImageSet":
-    """Loads the test split of a set, or all of its images if it has no splits.
-
-    Args:
-        source: The source, with the split "test".
-    """
-    return load_split_or_all(source)[0]
-
-
 def load_split_or_all(source: "Source") -> "tuple[ImageSet, str]":
     """Loads a split of a set; for "test", all of its images if it has no splits.
-
-    Args:
-        source: The source.
 
     Returns:
         The images, and which part of the set they are: "the test split" or "all images".

@@ -183,9 +183,6 @@ class StudentTrainingOptions(OptionSet):
     def check_tracker(self, student: Path) -> None:
         """Refuses `--tracker-dir` without `--tracker`, and a folder of logs below a file.
 
-        Args:
-            student: The student's file or folder.
-
         Raises:
             ValueError: If `--tracker` is missing.
             NotADirectoryError: If the path of the logs leads through a file.
@@ -204,9 +201,8 @@ class StudentTrainingOptions(OptionSet):
     def callbacks(self, student: Path, settings: "TrainSettings") -> "list[TrainingCallback]":
         """Returns the callbacks of a student's training.
 
-        Args:
-            student: The student's file, whose stem is the name in logs.
-            settings: The settings of the training, which are logged.
+        The stem of the student's file is its name in logs, and the settings of the training are
+        logged.
         """
         self.check_tracker(student)
         if self.tracker is None:
@@ -214,13 +210,8 @@ class StudentTrainingOptions(OptionSet):
         folder = self._logs_folder(student)
         from db3kd.training.tracker import TrackerCallback
 
-        if self.tracker == "tensorboard":
-            run = TrackerCallback("tensorboard", student.stem, folder, asdict(settings))
-        else:
-            run = TrackerCallback(
-                "wandb",
-                logging_dir=folder,
-                configuration=asdict(settings),
-                name=student.stem,
-            )
-        return [run]
+        name: Any = {"run_name" if self.tracker == "tensorboard" else "name": student.stem}
+        configuration = asdict(settings)
+        return [
+            TrackerCallback(self.tracker, logging_dir=folder, configuration=configuration, **name)
+        ]

@@ -20,7 +20,7 @@ from db3kd.errors import ArgumentTypeError, InputError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder, decide_images
 from db3kd.labelling.settings import LabelSettings
-from db3kd.progress.answers import show_answers_if
+from db3kd.progress.answers import show_answers
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.manifest import SURROGATES
@@ -268,7 +268,7 @@ def _decide(
     """Decides the images of a run, which its labelling then need not query again."""
     limits = divide_budget(settings, len(images), teacher.classes)
     noun = plural(input_noun(images.image_shape))
-    shown = show_answers_if(progress, f"deciding the {noun}", int((limits > 0).sum()), noun)
+    shown = show_answers(f"deciding the {noun}", int((limits > 0).sum()), noun, progress)
     with shown as on_answers, run.journal(DECISIONS, teacher.classes) as journal:
         decisions, _ = decide_images(
             teacher,

@@ -68,12 +68,9 @@ class BestStrategy:
 
         All students are measured on the same test images, so these are counted once.
         """
-        matches = row.test_matches
-        if self.measurement != "held-out agreement" and matches is not None:
-            images = matches.shape[1]
-            return round(self.share(row) * images), images
-        assert row.held_out is not None  # every student has held-out images
-        return row.held_out
+        counts = row.held_out if self.measurement == "held-out agreement" else row.test_counts
+        assert counts is not None  # every student has held-out images
+        return counts
 
     @cached_property
     def differences(self) -> dict[str, PairedDifference]:

@@ -16,7 +16,6 @@ from db3kd.pipelines.comparison.folder import TEST_DECISIONS, ComparisonFolder, 
 from db3kd.pipelines.comparison.prepared import PreparedComparison, prepare_comparison
 from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.distillation.reproduction import described_data
 from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import StudentLike
@@ -31,7 +30,6 @@ from db3kd.querying.consistency import (
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_resumable, queries_paid_twice
-from db3kd.teachers import describe
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.evaluation import share_equal
 from db3kd.wording import counted
@@ -195,16 +193,9 @@ def run_comparison(
     accept_changed_teacher: bool = False,
     consistency_checks: int = 0,
 ) -> Comparison:
-    """Carries out a comparison whose arguments are checked.
+    """Carries out a comparison whose arguments are checked; the others are those of `compare`.
 
-    Args:
-        prepared: From `prepare_comparison`, with the same `out` and `resume`.
-        out: See `compare`.
-        resume: See `compare`.
-        callbacks: See `compare`.
-        on_student: See `compare`.
-        accept_changed_teacher: See `distill`.
-        consistency_checks: See `compare`.
+    `out` and `resume` are those with which it was prepared.
 
     Raises:
         TeacherChangedError: If answers of the teacher have changed.
@@ -234,32 +225,21 @@ def run_comparison(
             callbacks=callbacks,
             on_student=on_student,
         )
-        used = prepared.used_seeds
         rows = tuple(
             ComparisonRow(strategy, refused=plan.refused[strategy])
             if strategy in plan.refused
-            else students.row(strategy, used)
+            else students.row(strategy)
             for strategy in plan.strategies
         )
         folder.finish(plan.test_images)
         summary = ComparisonSummary(
-            teacher=describe(prepared.teacher),
-            data=None if prepared.images is None else prepared.images.name,
-            drawn=None if prepared.images is None else described_data(prepared.images),
-            student=prepared.student.title,
-            test=None if prepared.test is None else prepared.test.name,
-            budget=prepared.budget,
-            seeds=used,
-            steps=steps,
-            price_per_1000=prepared.price_per_1000,
-            plan=plan,
-            rows=rows,
-            teacher_accuracy=_teacher_accuracy(prepared.test, students.decisions),
-            noun=prepared.noun,
+            prepared,
+            steps,
+            rows,
+            _teacher_accuracy(prepared.test, students.decisions),
             paid_twice=queries_paid_twice(path, *prepared.answer_folders(path)),
             check_queries=queries_of_checks(folder.run.manifest),
             checks=describe_checks(folder.run.manifest),
-            warnings=prepared.warnings,
         )
         write_comparison(path, summary)
     return Comparison(

@@ -34,9 +34,9 @@ class ComparedStudents:
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
     on_student: Callable[[str, ComparedStudent], None] | None
 
-    def row(self, strategy: Strategy, seeds: Sequence[int]) -> ComparisonRow:
+    def row(self, strategy: Strategy) -> ComparisonRow:
         """Returns the results of a student for each seed, and why they did not spend the budget."""
-        found = tuple(self.get(strategy, seed) for seed in seeds)
+        found = tuple(self.get(strategy, seed) for seed in self.prepared.used_seeds)
         plan = self.prepared.plan.plans[strategy]
         unspent = plan.unused_in_words(self.prepared.noun)
         if unspent is None and any(each.queries < plan.budget for each in found):

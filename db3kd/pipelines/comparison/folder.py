@@ -31,7 +31,6 @@ TEST_DECISIONS = Kind("test-decisions", 1)
 Each student has a run of its own in a subfolder.
 """
 
-
 _STEPS = "steps"
 """The note of the training steps of every student."""
 
@@ -42,39 +41,22 @@ def student_folder(path: Path, strategy: str, seed: int) -> Path:
 
 
 def stored_steps(path: Path) -> int | None:
-    """Returns the training steps of every student within the time limit; None if unknown yet.
-
-    Args:
-        path: The folder of a comparison.
-    """
-    return _noted_steps(RunNotes(path))
+    """Returns the steps of every student within the time limit; None if unknown yet."""
+    return RunNotes(path).get(_STEPS)
 
 
 def stored_test_decisions(path: Path) -> Tensor:
-    """Returns the teacher's classes of the first test images, [n] int64; none without a comparison.
-
-    Args:
-        path: The folder of a comparison.
-    """
+    """Returns the teacher's classes of the first test images, [n] int64; none without any."""
     for _, table in read_shards(path, TEST_DECISIONS, missing_ok=True):
         return read_column(table, "decision", torch.int64)
     return torch.from_numpy(answers_in_stage(path, TEST_DECISIONS, 0))
 
 
-def _noted_steps(notes: RunNotes) -> int | None:
-    noted = notes.get(_STEPS)
-    return None if noted is None else int(noted)
-
-
 class ComparisonFolder:
     """Keeps what a resumed comparison must not query or train again.
 
-    Args:
-        folder: The folder, opened for writing.
-        notes: Its notes.
-
     Attributes:
-        run: The folder.
+        run: The folder, opened for writing.
     """
 
     def __init__(self, folder: RunFolder, notes: RunNotes) -> None:
@@ -156,15 +138,15 @@ class ComparisonFolder:
     @property
     def steps(self) -> int | None:
         """The training steps of every student within the time limit; None before they are known."""
-        return _noted_steps(self._notes)
+        return self._notes.get(_STEPS)
 
     def keep_steps(self, steps: int) -> None:
         """Writes the training steps of every student within the time limit."""
         self._notes.put(_STEPS, steps)
 
     def rare_classes(self, given: bool) -> bool:
-        """Returns whether the user says, or said at an earlier start, that classes are rare."""
-        return self._notes.remember("rare_classes", given)
+        """See `RunNotes`."""
+        return self._notes.rare_classes(given)
 
     def finish(self, test_queries: int) -> None:
         """Marks the comparison as finished."""
@@ -211,13 +193,7 @@ def _read_decisions(folder: RunFolder, classes: int, count: int) -> Tensor:
 def open_comparison(
     path: Path, manifest: Mapping[str, Any], *, resume: bool
 ) -> Iterator[ComparisonFolder]:
-    """Opens the folder of a comparison, and removes it on an error unless it holds paid answers.
-
-    Args:
-        path: The folder.
-        manifest: From `make_manifest`.
-        resume: Whether to continue a comparison in the folder.
-    """
+    """Opens the folder of a comparison, and removes it on an error unless it holds paid answers."""
     with (
         RunFolder.open(path, TEST_DECISIONS, manifest, resume=resume) as folder,
         notes_of(folder) as notes,

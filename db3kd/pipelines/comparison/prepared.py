@@ -31,8 +31,8 @@ from db3kd.pipelines.inputs import (
     check_rare_classes,
     check_test,
     check_test_images,
+    convert_images,
     convert_inputs,
-    convert_test,
 )
 from db3kd.pipelines.query_rounds.answer_run import clean_answers
 from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
@@ -77,10 +77,8 @@ class PreparedComparison(PreparedRun):
     def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
         """Yields the runs of the comparison that a resumed one may find in `out`.
 
-        Args:
-            out: The folder of the comparison. The runs of students are described only if they
-                exist. All images are read once, and once more for each student that has begun to
-                measure distances.
+        The runs of students are described only if they exist. All images are read once, and once
+        more for each student that has begun to measure distances.
         """
         yield ExpectedRun(out, TEST_DECISIONS, self.manifest())
         limited = self.settings.time_limit is not None
@@ -103,14 +101,7 @@ class PreparedComparison(PreparedRun):
     def distillation(
         self, strategy: Strategy, seed: int, steps: int, out: Path
     ) -> PreparedDistillation:
-        """Returns the distillation of a student, which continues a run in `out`.
-
-        Args:
-            strategy: Its strategy.
-            seed: Its seed.
-            steps: Its training steps, the same for all students.
-            out: Its run folder.
-        """
+        """Returns the distillation of a student, which continues a run in `out`."""
         settings = with_fixed_steps(self.settings, steps)
         labelled = self.test is not None and self.test.labels is not None
         return prepare_distillation(
@@ -137,9 +128,6 @@ class PreparedComparison(PreparedRun):
         These are the images in the students' shards, without augmented ones, or the test images,
         whichever are more.
 
-        Args:
-            out: The folder of the comparison.
-
         Returns:
             The set of the images, [n] int64, their numbers in it, and [n] int64, their classes.
         """
@@ -152,12 +140,7 @@ class PreparedComparison(PreparedRun):
         return self.asked, torch.arange(len(tested)), tested
 
     def count_checks(self, out: Path, checks: int) -> int:
-        """Returns how many queries of a resumed comparison repeat known answers.
-
-        Args:
-            out: The folder of the comparison.
-            checks: The argument `consistency_checks` of `compare`.
-        """
+        """Returns how many queries of the resumed comparison in `out` repeat known answers."""
         tested = count_answers(out, TEST_DECISIONS) == self.plan.test_images
         if not checks or (tested and all(map(_is_answered, self._students(out)))):
             return 0
@@ -174,13 +157,8 @@ class PreparedComparison(PreparedRun):
     def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
         """Returns how many queries of the comparison in `out` are answered; 0 without one.
 
-        A call of `compare` with `resume=True` does not send them again. This method sends
-        no query.
-
-        Args:
-            out: The folder of the comparison. Answers for strategies and seeds that this one leaves
-                out are not counted.
-            any_teacher: Whether the comparison may have had another teacher.
+        A call of `compare` with `resume=True` does not send them again. Answers for strategies and
+        seeds that this comparison leaves out are not counted. This method sends no query.
 
         Raises:
             ValueError: If `out` holds another comparison.
@@ -228,7 +206,7 @@ def prepare_comparison(
             f"expected None, so that all students train equally long, got {settings.patience}",
         )
     budget = check_count(budget, "budget")
-    test_set = None if test is None else convert_test(test, teacher)
+    test_set = None if test is None else convert_images(test, "test", teacher)
     teacher, image_set = convert_inputs(teacher, images, test_set)
     plan = plan_comparison(
         budget,

@@ -11,7 +11,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputNotFoundError
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import Labels
-from db3kd.models.weights import STUDENT_FILE
+from db3kd.models.weights import STUDENT_FILE, save_model
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
 from db3kd.pipelines.distillation.finished_run import (
@@ -264,13 +264,14 @@ class DistillRun:
                 "start another run"
             )
         prepared = self.prepared
-        prepared.student.save(
+        save_model(
             self.folder / STUDENT_FILE,
             network,
-            tuple(prepared.teacher.image_shape),
-            prepared.teacher.classes,
-            prepared.class_names,
-            prepared.features,
+            model=prepared.student.name,
+            image_shape=tuple(prepared.teacher.image_shape),
+            classes=prepared.teacher.classes,
+            class_names=prepared.class_names,
+            features=prepared.features,
         )
 
     def _finish_folder(

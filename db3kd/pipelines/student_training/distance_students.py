@@ -22,9 +22,9 @@ from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
 from db3kd.progress import Progress
-from db3kd.scale.choose import choose_scale
 from db3kd.scale.search import (
     SHORT_TRAINING_FACTOR,
+    choose_scale,
     median_nearest_distance,
     scale_training,
 )
@@ -71,12 +71,6 @@ def decisions_before_distances(
     plan: BudgetPlan, classes: int, seed: int, folder: Path
 ) -> tuple[Tensor, Tensor]:
     """Returns the decisions that a stopped run of `measure_distances` has for its images.
-
-    Args:
-        plan: The plan of the run.
-        classes: The teacher's number of classes.
-        seed: The seed of the run.
-        folder: Its folder, with or without a run.
 
     Returns:
         [n] int64, the numbers of the images, and [n] int64, their classes.
@@ -164,12 +158,8 @@ class DistanceStudent:
     ) -> nn.Module:
         """Trains the student.
 
-        Args:
-            strategy: "db3kd-paper" for the formula and the loss of the paper; otherwise margin soft
-                labels, whose scale short training runs choose.
-            training: How the student is trained; `steps` must be set.
-            callbacks: Called during the training.
-            patience: After how many reports without progress they stop it; None if they do not.
+        The strategy "db3kd-paper" uses the formula and the loss of the paper; all others use margin
+        soft labels, whose scale short training runs choose. `training.steps` must be set.
         """
         if strategy == PAPER:
             loss = KDLoss.paper()

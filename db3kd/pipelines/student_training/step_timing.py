@@ -54,13 +54,7 @@ class _Clock(TrainingCallback):
 def seconds_per_step(
     make: Callable[[], nn.Module], answers: Answers, training: TrainSettings
 ) -> float:
-    """Measures the time of a training step on this machine.
-
-    Args:
-        make: Makes the network.
-        answers: Any answers; their images are read for the batches.
-        training: How it is trained.
-    """
+    """Measures the time of a training step on this machine, on the images of any answers."""
     short = replace(training, steps=_WARM_UP + _TIMED)  # so few steps that each is reported
 
     def timed(images: int) -> float:

@@ -136,12 +136,7 @@ class StudentTrainer:
         return networks
 
     def prefers_proxies(self, training: Answers, proxies: Proxies) -> bool:
-        """Returns whether proxies label images for the student by default.
-
-        Args:
-            training: The answers to train on, whose images are real ones.
-            proxies: How proxies are made.
-        """
+        """Returns whether proxies label images for a student of real images by default."""
         return proxies_usually_help(
             len(training),
             training.images.partners,
@@ -154,12 +149,9 @@ class StudentTrainer:
     ) -> list[nn.Module]:
         """Trains proxies, and returns those that label images for the student: all, or none.
 
-        Args:
-            answers: All answers.
-            proxies: How proxies are made. They are not trained if they cannot be chosen.
-            rate: The learning rate.
-            prefer_proxies: Whether proxies label images by default. With very few answers
-                they then also learn from the distances between the samples.
+        Proxies are not trained if they cannot be chosen. If they label images by default
+        (`prefer_proxies`), they also learn from the distances between the samples, if there are
+        very few answers.
         """
         trained = trains_proxies(preferred=prefer_proxies, compared=self._can_choose(answers))
         if not proxies.count or not trained:
@@ -300,12 +292,7 @@ class StudentTrainer:
 
 
 def validation_callbacks(answers: Answers, patience: int | None) -> list[TrainingCallback]:
-    """Returns the callbacks that measure a student in training, and stop it early if wanted.
-
-    Args:
-        answers: All answers.
-        patience: See `DistillSettings`.
-    """
+    """Returns the callbacks that measure a student in training, and stop it early if wanted."""
     held_out = answers.held_out
     callbacks: list[TrainingCallback] = [
         HeldOutAgreement(held_out.as_source(), held_out.decisions, VALIDATION)
@@ -318,9 +305,7 @@ def validation_callbacks(answers: Answers, patience: int | None) -> list[Trainin
 def standard_errors_above(agrees: Tensor, others: Tensor) -> float:
     """Returns by how many standard errors one network agrees more often than another (McNemar).
 
-    Args:
-        agrees: [n] bool, for which images the network predicts the teacher's class.
-        others: [n] bool, the same for the other network.
+    Both arguments, [n] bool, say for which images a network predicts the teacher's class.
     """
     gained, lost = int((agrees & ~others).sum()), int((others & ~agrees).sum())
     return (gained - lost) / math.sqrt(gained + lost) if gained + lost else 0.0

@@ -45,14 +45,8 @@ def steps_within(
 ) -> int:
     """Returns the number of steps of full training with which all training fits into a limit.
 
-    Args:
-        limit: Seconds.
-        plan: The plan of the run.
-        settings: How networks are trained.
-        make_student: Makes the student.
-        proxies: How proxies are made.
-        answers: Any answers, to time steps with.
-        spent: Seconds that proxies took to choose images, if they have chosen all of them.
+    Steps are timed with the answers, which may be any. `spent` is the number of seconds that
+    proxies took to choose images, if they have chosen all of them.
     """
     left, images_chosen = limit - (spent or 0.0), spent is not None
     times = StepTimes(
@@ -111,9 +105,7 @@ def time_steps(
 def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> StepTimes:
     """Measures training steps of a run whose arguments are checked, as `time_steps` does.
 
-    Args:
-        prepared: The run.
-        plans: Its plans. Networks that none of them needs are not timed.
+    Networks that none of its plans needs are not timed.
     """
     plans = list(plans)
     return _time_steps(
@@ -137,17 +129,7 @@ def _time_steps(
     makes_images: bool,
     scales: bool,
 ) -> StepTimes:
-    """Measures training steps of a run.
-
-    Args:
-        make_student: Makes the student.
-        make_proxy: Makes a proxy.
-        teacher: The teacher, for the shape of its images and its classes.
-        images: The images; None without images.
-        training: How networks are trained.
-        makes_images: Whether students choose pseudo samples.
-        scales: Whether students choose the scale of soft labels.
-    """
+    """Measures training steps of a run."""
     shape = tuple(teacher.image_shape)
     some = (
         torch.zeros(_TIMED_IMAGES, *shape)
