@@ -40,6 +40,20 @@ class DistillNotes:
         """The seconds of each part, in all processes that worked on the run."""
         return {part: self._notes.get(_seconds_of(part)) or 0.0 for part in get_args(TimedPart)}
 
+    def seconds_of_choosing(self, budgets: int) -> float:
+        """Returns the seconds in which proxies chose images for the current budget.
+
+        The first call with a budget is made before any image is chosen for it.
+
+        Args:
+            budgets: How many larger budgets the run was continued with.
+        """
+        total = self.seconds["choosing"]
+        if not budgets:
+            return total
+        before = self._notes.once(f"seconds_choosing_before_{budgets}", {}, lambda: total)
+        return total - float(before)
+
     @property
     def curve(self) -> list[tuple[int, float]]:
         """Numbers of answers in ascending order, and the agreement of proxies trained on them."""

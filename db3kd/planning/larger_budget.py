@@ -8,7 +8,9 @@ from db3kd.planning.plan import BudgetPlan, FurtherQueries
 from db3kd.wording import InputNoun
 
 
-def plan_larger_budget(plan: BudgetPlan, budget: int, noun: InputNoun = "image") -> BudgetPlan:
+def plan_larger_budget(
+    plan: BudgetPlan, budget: int, noun: InputNoun = "image", *, proxies: bool = True
+) -> BudgetPlan:
     """Adds the queries of a larger budget to a plan, whose own queries stay as they are.
 
     The held-out images stay the same, because the augmented images of a run depend on which images
@@ -26,6 +28,7 @@ def plan_larger_budget(plan: BudgetPlan, budget: int, noun: InputNoun = "image")
         plan: The plan of the run.
         budget: The larger budget.
         noun: What errors call an image.
+        proxies: Whether the run has proxies; without, `auto` makes one random round, too.
 
     Raises:
         ValueError: If the strategy cannot add queries to a plan, or has no use for more.
@@ -46,17 +49,20 @@ def plan_larger_budget(plan: BudgetPlan, budget: int, noun: InputNoun = "image")
         left = min(left, training)
     else:
         augmented = max(0, held_out_augmented(training, left) - plan.held_out_augmented)
-    queries = left - augmented - plan.held_out_augmented - answered
+    more = left - plan.held_out_augmented - answered
+    augmented = min(augmented, max(0, more - 1))
+    queries = more - augmented
     if queries < 1:
         raise ArgumentError(
             "budget",
             f"strategy {plan.strategy!r} has no use for more than {plan.queries:,} queries with "
             f"these {noun}s, got {budget:,}",
         )
-    count = min(ROUNDS, max(1, queries // LEAST_CHOSEN)) if plan.strategy == "auto" else 1
+    chosen = plan.strategy == "auto" and proxies
+    count = min(ROUNDS, max(1, queries // LEAST_CHOSEN)) if chosen else 1
     part = queries // count
     rounds = (queries - part * (count - 1), *[part] * (count - 1))
-    return with_further_queries(plan, FurtherQueries(budget, augmented, rounds))
+    return with_further_queries(plan, FurtherQueries(budget, augmented, rounds, chosen))
 
 
 def with_further_queries(plan: BudgetPlan, further: FurtherQueries) -> BudgetPlan:

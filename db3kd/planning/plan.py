@@ -67,11 +67,13 @@ class FurtherQueries:
         budget: The larger budget.
         held_out_augmented: Further augmented versions of held-out images.
         rounds: Queries of each further round of training images.
+        by_proxies: Whether proxies choose the images of these rounds.
     """
 
     budget: int
     held_out_augmented: int
     rounds: tuple[int, ...]
+    by_proxies: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,24 @@ class BudgetPlan:
     further: tuple[FurtherQueries, ...] = ()
 
     @property
-    def parts(self) -> list[tuple[int, tuple[int, ...]]]:
+    def parts(self) -> list[FurtherQueries]:
         """The augmented held-out images and the rounds of each budget, in order."""
-        added = [(each.held_out_augmented, each.rounds) for each in self.further]
-        held_out = self.held_out_augmented - sum(count for count, _ in added)
-        first = len(self.rounds) - sum(len(rounds) for _, rounds in added)
-        return [(held_out, self.rounds[:first]), *added]
+        held_out = self.held_out_augmented - sum(each.held_out_augmented for each in self.further)
+        rounds = self.rounds[: len(self.rounds) - sum(len(each.rounds) for each in self.further)]
+        queries = self.held_out + held_out + sum(rounds)
+        begun = FurtherQueries(queries, held_out, rounds, by_proxies=self.strategy == "auto")
+        return [begun, *self.further]
+
+    @property
+    def chosen_rounds(self) -> list[bool]:
+        """Whether proxies choose the images of each round; those of the first one are random."""
+        by_proxies = [part.by_proxies for part in self.parts for _ in part.rounds]
+        return [number > 0 and chosen for number, chosen in enumerate(by_proxies)]
+
+    @property
+    def rounds_to_choose(self) -> int:
+        """Number of rounds of the last budget whose images proxies choose."""
+        return sum(self.chosen_rounds[len(self.rounds) - len(self.parts[-1].rounds) :])
 
     @property
     def measured_on(self) -> int:
@@ -171,8 +185,8 @@ class BudgetPlan:
             return _TEXTS["zero-shot"].format(noun=noun)
         if self.measure:
             return _TEXTS[self.measure].format(noun=noun)
-        later = len(self.rounds) - 1 if self.strategy == "auto" else 0
-        chosen = f", chosen by proxies in {later} of {later + 1} rounds" if later else ""
+        later = sum(self.chosen_rounds)
+        chosen = f", chosen by proxies in {later} of {len(self.rounds)} rounds" if later else ""
         if sum(self.rounds) <= self.training_images:
             each = sum(self.rounds) == self.training_images
             if each and self.strategy == "decisions":
@@ -234,14 +248,14 @@ class BudgetPlan:
     def _stages(self, noun: str) -> Iterator[Stage]:
         name = noun_for(self.held_out, f"held-out {noun}")
         yield Stage("held_out", name, self.held_out, "measure the student's agreement")
-        left, number = self.training_images, 0
-        for held_out, rounds in self.parts:
-            name = noun_for(held_out, f"held-out augmented {noun}")
-            yield Stage("held_out", name, held_out, "choose how to train")
-            for queries in rounds:
-                number += 1
-                yield from self._round(number, queries, left, noun)
+        left, number, chosen = self.training_images, 0, self.chosen_rounds
+        for part in self.parts:
+            name = noun_for(part.held_out_augmented, f"held-out augmented {noun}")
+            yield Stage("held_out", name, part.held_out_augmented, "choose how to train")
+            for queries in part.rounds:
+                yield from self._round(number, queries, left, chosen[number], noun)
                 left -= min(left, queries)
+                number += 1
         if self.measure:
             measure = self.measure.upper()
             why = "make soft labels"
@@ -253,12 +267,13 @@ class BudgetPlan:
         why = f"take the place of {noun}s; {measured:,} of them {verb} the student's agreement"
         yield Stage("pseudo_samples", "pseudo samples", self.pseudo_samples, why)
 
-    def _round(self, number: int, queries: int, left: int, noun: str) -> Iterator[Stage]:
+    def _round(
+        self, number: int, queries: int, left: int, chosen: bool, noun: str
+    ) -> Iterator[Stage]:
         """Yields the stages of a round, which queries the images that are left before others."""
         last = len(self.rounds)
         clean = min(left, queries)
-        chosen = number > 1 and self.strategy == "auto"
-        suffix = f", round {number} of {last}" if last > 1 else ""
+        suffix = f", round {number + 1} of {last}" if last > 1 else ""
         why = f"the {noun}s that proxies are least sure about" if chosen else "a random sample"
         if clean == self.training_images:
             why = f"the class of each {noun}"

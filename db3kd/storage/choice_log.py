@@ -70,6 +70,12 @@ class ChoiceLog:
             )
         write_atomically(self._folder / name, content)
 
+    def remove_from(self, round_number: int) -> None:
+        """Removes what was chosen for a round and those after it, before anything was sent."""
+        for file in self._files("*"):
+            if int(file.name.split("-")[1]) >= round_number:
+                file.unlink()
+
     def empty(self) -> None:
         """Empties the files, but keeps their names, which hold the checksums."""
         for file in self._files("*"):

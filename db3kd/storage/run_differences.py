@@ -160,7 +160,9 @@ def describe_differences(differences: Sequence[Difference]) -> str:
     if not found.keys().isdisjoint(TEACHER):
         text += _SAME_TEACHER
     if "data" not in found and not found.keys().isdisjoint(_BUDGETS) and len(names) == 1:
-        return text + (_SMALLER_BUDGET if _DISTILLATION_BUDGET in found else _FIXED_BUDGET)
+        budget = found.get(_DISTILLATION_BUDGET)
+        smaller = budget is not None and int(budget.now) < int(budget.was)
+        return text + (_SMALLER_BUDGET if smaller else _FIXED_BUDGET)
     if "data" not in found:
         return f"{text}; pass what the run was started with, or start another run in another folder"
     return (

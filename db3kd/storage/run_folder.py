@@ -17,7 +17,7 @@ removed when the run is reopened. A kill therefore loses no answer except those 
 is stored twice. Shards need pyarrow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -274,15 +274,15 @@ class RunFolder:
         self.manifest[key] = [*self.manifest.get(key, []), plain(entry)]
         self._write_manifest()
 
-    def reopen_finished(self, key: str, entry: Mapping[str, Any]) -> None:
-        """Appends an entry by which a run, finished or not, has more to do.
+    def continue_with(self, key: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces a list in the manifest that says what the run, finished or not, has to do.
 
         Args:
             key: Name of the list.
-            entry: The entry.
+            entries: Its entries.
         """
-        self.manifest["state"] = "running"
-        self.note(key, entry)
+        self.manifest |= {"state": "running", key: plain(entries)}
+        self._write_manifest()
 
     def write_shard(self, position: int, table: "pyarrow.Table") -> Path:
         """Commits a shard, which survives a crash as soon as this returns.

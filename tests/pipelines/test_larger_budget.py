@@ -1,5 +1,7 @@
 """Runs that continue with a larger budget: nothing is paid for twice, and nothing is lost."""
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,11 @@ from teachers_analytic import RaisingTeacher
 
 import db3kd
 from db3kd.pipelines import DistillResult
+from db3kd.pipelines.distillation import distill as distill_module
 from db3kd.pipelines.distillation.prepared import answered_in_distill_run
 from db3kd.pipelines.distillation.reproduction import command_lines
-from db3kd.pipelines.query_rounds.answer_run import clean_answers
-from db3kd.storage.manifest import read_manifest
+from db3kd.pipelines.query_rounds.answer_run import AnswerRun, clean_answers
+from db3kd.storage.manifest import LARGER_BUDGETS, MANIFEST, read_manifest
 
 
 def run(out: Path, budget: int, asked: Any = None, **options: Any) -> DistillResult:
@@ -88,8 +91,127 @@ def test_a_stop_after_the_budget_was_increased_loses_nothing(budgets, answers, t
 
     assert weights(result.student).equal(weights(expected.student))
     assert result.queries == larger
-    with pytest.raises(ValueError, match=rf"^budget: expected at least {larger:,}, with which"):
+    with pytest.raises(ValueError, match=rf"^budget: expected at least {larger:,}, because"):
         run(stopped, first, silent())
+
+
+@pytest.mark.parametrize("first", [120, 500])
+def test_a_mistyped_budget_is_withdrawn_if_nothing_was_asked_with_it(first, tmp_path):
+    out, plain = tmp_path / "run", tmp_path / "plain"
+    run(out, first)
+    shutil.copytree(out, plain)
+    with pytest.raises(Exception, match="continue"):
+        run(out, 90_000, silent())
+
+    before = run(out, first, silent())
+    assert before.queries == first and read_manifest(out)["state"] == "finished"
+    with pytest.raises(Exception, match="continue"):
+        run(out, 90_000, silent())
+    assert weights(run(out, 900).student).equal(weights(run(plain, 900).student))
+    assert answered_in_distill_run(out) == 900
+
+
+def test_damaged_sd_labels_leave_the_run_as_it_was(tmp_path):
+    out = tmp_path / "run"
+    run(out, 120)
+    (shard,) = (out / "labels").glob("labels-*.parquet")
+    shard.unlink()
+
+    with pytest.raises(FileNotFoundError, match="labels: expected at least one shard"):
+        run(out, 1500, silent())
+    assert run(out, 120, silent()).queries == 120
+    assert run(out, 1500).queries == 1500
+
+
+def test_a_run_needs_its_labels_no_more_once_it_has_their_decisions(tmp_path):
+    out = tmp_path / "run"
+    run(out, 120)
+    result = run(out, 1500)
+    shutil.rmtree(out / "labels")
+
+    assert weights(run(out, 1500, silent()).student).equal(weights(result.student))
+    assert run(out, 1600).queries == 1600
+
+
+def test_a_stop_before_the_decisions_are_taken_over_hides_none_of_them(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    run(out, 120)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AnswerRun, "take_over", stop)
+        run(out, 1500)
+    assert answered_in_distill_run(out) == 120
+    counting = Counting(teacher())
+    assert run(out, 1500, counting).queries == 1500
+    assert counting.total == 1380
+
+
+def test_a_budget_that_another_process_increased_in_between_is_refused(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    run(out, 500)
+    prepared = distill_module.run_distillation
+
+    def meanwhile(*arguments: Any, **options: Any) -> DistillResult:
+        monkeypatch.setattr(distill_module, "run_distillation", prepared)
+        run(out, 600)
+        return prepared(*arguments, **options)
+
+    monkeypatch.setattr(distill_module, "run_distillation", meanwhile)
+    with pytest.raises(ValueError, match="has continued the run with a budget of 600; continue"):
+        run(out, 700)
+    assert run(out, 600, silent()).queries == 600
+    assert run(out, 700).queries == 700
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ({"rounds": None}, "got None"),
+        ({"rounds": 5}, "got 5"),
+        ({"rounds": []}, "got []"),
+        ({"rounds": ["a"]}, "got ['a']"),
+        ({"rounds": [-3]}, "got [-3]"),
+        ({"choosing": "x"}, "as choosing, got"),
+        ({"budget": "9"}, "expected a list of entries with"),
+        ({"held_out_augmented": 1000}, "expected at most 900 queries, got"),
+    ],
+)
+def test_a_damaged_entry_is_named(entry, named, tmp_path):
+    out = tmp_path / "run"
+    run(out, 500)
+    run(out, 900)
+    manifest = read_manifest(out)
+    manifest[LARGER_BUDGETS][0] |= entry
+    (out / MANIFEST).write_text(json.dumps(manifest))
+
+    with pytest.raises(ValueError, match=f"entry {LARGER_BUDGETS}: .*{re.escape(named)}"):
+        run(out, 900, silent())
+
+
+def test_a_lost_shard_of_another_size_is_noticed(tmp_path):
+    out = tmp_path / "run"
+    run(out, 500)
+    run(out, 900)
+    manifest = read_manifest(out)
+    rounds = manifest[LARGER_BUDGETS][0]["rounds"]
+    rounds[0] -= 1
+    (out / MANIFEST).write_text(json.dumps(manifest))
+
+    with pytest.raises(ValueError, match=r"expected the .* answers of round .* got others"):
+        run(out, 900, silent())
+
+
+def test_a_report_says_which_rounds_proxies_chose(tmp_path):
+    out = tmp_path / "run"
+    run(out, 1200)
+    run(out, 1500, settings=replace(QUICK, proxies=0))
+    report = (out / "report.md").read_text()
+
+    assert report.count("where proxies are least sure") == 3
+    assert "chosen by proxies in 3 of 5 rounds" in report
 
 
 @pytest.mark.parametrize(
@@ -97,6 +219,7 @@ def test_a_stop_after_the_budget_was_increased_loses_nothing(budgets, answers, t
     [
         ({"strategy": "bd"}, 500, 600, "expected 500, with which the run was started, got 600"),
         ({"strategy": "decisions"}, 500, 600, "has no use for more than 120 queries"),
+        ({"strategy": "decisions"}, 500, 120, "settings.plan.budget: was 500, is 120"),
         ({}, 500, 400, "a run cannot be continued with a smaller budget: pass the old one"),
     ],
 )

@@ -18,12 +18,15 @@ from db3kd.planning.larger_budget import with_further_queries
 def test_every_further_query_is_planned_and_the_earlier_ones_stay(budget, more, images, strategy):
     try:
         plan = plan_budget(budget, 10, images, strategy)
-        larger = plan_larger_budget(plan, budget + more)
-    except ValueError as error:
-        assert str(error).startswith("budget: ")
+    except ValueError:
         assume(False)
     training = images - plan.held_out
     most = training if strategy == "decisions" else most_answers(training)
+    if plan.queries == plan.held_out + most:
+        with pytest.raises(ValueError, match=r"^budget: .* has no use for more than"):
+            plan_larger_budget(plan, budget + more)
+        return
+    larger = plan_larger_budget(plan, budget + more)
 
     assert larger.budget == budget + more
     assert larger.held_out == plan.held_out
@@ -32,18 +35,34 @@ def test_every_further_query_is_planned_and_the_earlier_ones_stay(budget, more, 
     rounds = plan.rounds or (plan.label_queries,)
     assert larger.rounds[: len(rounds)] == rounds
     assert min(larger.rounds) >= 1 and not larger.label_queries
-    assert larger.parts[0] == (plan.held_out_augmented, rounds)
+    assert larger.parts[0].rounds == rounds
+    assert larger.parts[0].held_out_augmented == plan.held_out_augmented
     assert with_further_queries(plan, larger.further[0]) == larger
     assert sum(stage.queries for stage in larger.stages) == larger.queries
 
 
-def test_only_auto_lets_proxies_choose():
-    for strategy, count in (("auto", 4), ("augmented", 1)):
-        plan = plan_budget(2_000, 10, 1_000, strategy)
-        larger = plan_larger_budget(plan, 10_000)
-        assert len(larger.further[0].rounds) == count
-        whys = [stage.why for stage in larger.stages if stage.name.startswith("augmented")]
-        assert ("where proxies are least sure" in whys) == (strategy == "auto")
+@pytest.mark.parametrize(
+    ("strategy", "proxies", "chosen"),
+    [
+        ("auto", True, [False, True, True, True, True]),
+        ("auto", False, [False, False]),
+        ("augmented", True, [False, False]),
+    ],
+)
+def test_only_proxies_of_auto_choose(strategy, proxies, chosen):
+    plan = plan_budget(1_000 if strategy == "auto" else 2_000, 10, 1_000, strategy)
+    larger = plan_larger_budget(plan, 10_000, proxies=proxies)
+    assert larger.chosen_rounds == chosen
+    assert larger.rounds_to_choose == sum(chosen)
+    whys = [stage.why for stage in larger.stages if stage.name.startswith("augmented")]
+    assert whys.count("where proxies are least sure") == sum(chosen)
+    assert ("chosen by proxies in 4 of 5 rounds" in larger.text) == (sum(chosen) == 4)
+
+
+def test_the_time_of_choosing_is_that_of_the_last_budget():
+    plan = plan_budget(5_000, 10, 1_000)
+    assert plan.rounds_to_choose == 3
+    assert plan_larger_budget(plan, 5_300).rounds_to_choose == 1
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,28 @@ The manifest keeps the plan that the run was started with, which identifies its 
 what each larger budget added.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from db3kd.errors import ArgumentError, InputError
+from db3kd.labelling.label_files import load_labels
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.run_layout import LABELS_FOLDER
 from db3kd.planning import BudgetPlan, Strategy, plan_larger_budget
 from db3kd.planning.larger_budget import with_further_queries
 from db3kd.planning.plan import FurtherQueries
+from db3kd.querying.sharded_decisions import shard_sizes
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run
-from db3kd.storage.manifest import LARGER_BUDGETS, check_state, is_finished, read_manifest
+from db3kd.storage.manifest import LARGER_BUDGETS, MANIFEST, check_state, is_finished, read_manifest
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.run_journals import count_answers
 from db3kd.wording import InputNoun
 
 
@@ -29,11 +35,13 @@ class StoredBudgets:
 
     Attributes:
         plan: The entries of the plan that it was started with.
-        added: The entries of the larger budgets.
+        further: What larger budgets added.
+        choosing: For each of them, what the proxies that choose images depend on; None if none do.
     """
 
     plan: Mapping[str, Any]
-    added: Sequence[Mapping[str, Any]]
+    further: tuple[FurtherQueries, ...] = ()
+    choosing: tuple[Mapping[str, Any] | None, ...] = ()
 
     @property
     def first(self) -> int | None:
@@ -41,39 +49,52 @@ class StoredBudgets:
         budget = self.plan.get("budget")
         return budget if type(budget) is int else None
 
-    @property
-    def further(self) -> list[FurtherQueries]:
-        """What the larger budgets added."""
-        return [
-            FurtherQueries(each["budget"], each["held_out_augmented"], tuple(each["rounds"]))
-            for each in self.added
-        ]
+    @classmethod
+    def read(cls, folder: Path) -> "StoredBudgets":
+        """Reads the manifest of a run; a folder without a run has no budgets.
+
+        Args:
+            folder: The run folder.
+
+        Raises:
+            ValueError: If the manifest is damaged.
+        """
+        if not holds_run(folder):
+            return cls({})
+        manifest = read_manifest(folder, ANSWERS.format)
+        check_state(folder, manifest)
+        plan = manifest.get("settings", {}).get("plan")
+        entries = manifest.get(LARGER_BUDGETS, [])
+        return cls(
+            plan if isinstance(plan, dict) else {},
+            tuple(_further(folder, each) for each in entries),
+            tuple(each["choosing"] for each in entries),
+        )
 
 
-def stored_budgets(out: Path) -> StoredBudgets | None:
-    """Returns the budgets of the distillation in a folder; None without one.
-
-    Args:
-        out: The run folder.
-
-    Raises:
-        ValueError: If the manifest is damaged.
-    """
-    if not holds_run(out):
-        return None
-    manifest = read_manifest(out, ANSWERS.format)
-    check_state(out, manifest)
-    plan = manifest.get("settings", {}).get("plan")
-    return StoredBudgets(plan if isinstance(plan, dict) else {}, manifest.get(LARGER_BUDGETS, []))
+def _further(folder: Path, entry: Mapping[str, Any]) -> FurtherQueries:
+    """Returns what an entry of the manifest says that a larger budget added."""
+    rounds, choosing = entry.get("rounds"), entry.get("choosing", "")
+    counts = isinstance(rounds, list) and all(type(each) is int and each > 0 for each in rounds)
+    if not rounds or not counts or not isinstance(choosing, Mapping | None):
+        raise InputError(
+            f"{folder / MANIFEST}: entry {LARGER_BUDGETS}: expected numbers of queries as rounds, "
+            f"and settings or null as choosing, got {rounds!r} and {choosing!r}"
+        )
+    return FurtherQueries(
+        entry["budget"], entry["held_out_augmented"], tuple(rounds), choosing is not None
+    )
 
 
 def plans_of_run(
     make_plan: Callable[[int], BudgetPlan],
     budget: int,
     out: Path | None,
+    stored: StoredBudgets,
     strategy: Strategy,
-    images: int | None,
     noun: InputNoun,
+    *,
+    proxies: bool,
 ) -> tuple[BudgetPlan, BudgetPlan]:
     """Returns the plan that a run is started with, and the one with which it continues.
 
@@ -82,74 +103,138 @@ def plans_of_run(
     Args:
         make_plan: Makes the plan of a new run from its budget.
         budget: The budget.
-        out: The folder of a run that may get a larger budget; None if there is none.
+        out: The run folder; None if there is none.
+        stored: The budgets of the run in it, if that may get a larger one.
         strategy: The strategy.
-        images: Number of images; None without images.
         noun: What errors call an image.
+        proxies: Whether the run has proxies.
 
     Raises:
         ValueError: If the budget does not suffice, or if the stored run cannot have it.
     """
-    stored = None if out is None else stored_budgets(out)
-    first = None if stored is None else stored.first
-    if (
-        out is None
-        or stored is None
-        or first is None
-        or (stored.plan.get("strategy"), stored.plan.get("images")) != (strategy, images)
-        or (budget <= first and not stored.added)
-    ):
+    begun = _begun_plan(make_plan, stored, strategy)
+    if out is None or begun is None or (budget <= begun.budget and not stored.further):
         plan = make_plan(budget)
         return plan, plan
-    begun = plan = make_plan(first)
+    plans = [begun]
     for further in stored.further:
-        plan = with_further_queries(plan, further)
+        plans.append(with_further_queries(plans[-1], further))
+        if plans[-1].queries > further.budget:
+            raise InputError(
+                f"{out / MANIFEST}: entry {LARGER_BUDGETS}: expected at most {further.budget:,} "
+                f"queries, got {plans[-1].queries:,}"
+            )
+    while len(plans) > 1 and budget < plans[-1].queries and _is_unused(out, plans[-2]):
+        plans.pop()  # nothing was asked with this budget, such as a mistyped one
+    plan = plans[-1]
+    if plan.queries <= budget <= plan.budget:
+        return begun, plan
     if budget < plan.budget:
         raise ArgumentError(
             "budget",
-            f"expected at least {plan.budget:,}, with which the run in {out} was continued, got "
-            f"{budget:,}",
+            f"expected at least {plan.queries:,}, because the run in {out} was continued with a "
+            f"budget of {plan.budget:,} and has answers for it, got {budget:,}",
         )
-    if budget == plan.budget:
-        return begun, plan
-    larger = plan_larger_budget(plan, budget, noun)
+    larger = plan_larger_budget(plan, budget, noun, proxies=proxies)
     if plan.label_queries and not is_finished(out / LABELS_FOLDER):
         raise ArgumentError(
             "budget",
-            f"expected {first:,}, with which the run in {out} was started, until it is finished, "
-            f"got {budget:,}; resume it with that budget, then with the larger one",
+            f"expected {begun.budget:,}, with which the run in {out} was started, until it is "
+            f"finished, got {budget:,}; resume it with that budget, then with the larger one",
         )
     return begun, larger
 
 
+def _begun_plan(
+    make_plan: Callable[[int], BudgetPlan], stored: StoredBudgets, strategy: Strategy
+) -> BudgetPlan | None:
+    """Returns the plan of a new run with the budget of a stored one; None if that is another run.
+
+    Where else it differs from the stored run, the comparison of the manifests says.
+    """
+    if stored.first is None or stored.plan.get("strategy") != strategy:
+        return None
+    try:
+        plan = make_plan(stored.first)
+    except ArgumentError:  # other images, for which that budget does not suffice
+        return None
+    return plan if plan.images == stored.plan.get("images") else None
+
+
+def _is_unused(out: Path, plan: BudgetPlan) -> bool:
+    """Returns whether a run has no answers beyond those of a plan."""
+    return count_answers(out, ANSWERS) <= plan.queries
+
+
 def add_larger_budgets(
-    folder: RunFolder, plan: BudgetPlan, choosing: Mapping[str, Any] | None
+    folder: RunFolder,
+    plan: BudgetPlan,
+    seen: StoredBudgets,
+    choosing: Mapping[str, Any] | None,
 ) -> None:
-    """Records what a larger budget added to a plan, before its first query.
+    """Records what larger budgets added to a plan, before the first query of the last one.
 
     Args:
         folder: The run, opened for writing.
         plan: The plan with which it continues.
-        choosing: What proxies that choose images depend on; None if none choose.
+        seen: The budgets of the run when the plan was made.
+        choosing: What proxies that choose images depend on; None if the run has none.
 
     Raises:
-        ValueError: If the run has had a larger budget than the plan.
+        ValueError: If another process has changed the budgets since then.
     """
-    recorded = folder.manifest.get(LARGER_BUDGETS, [])
-    if len(recorded) > len(plan.further):
+    found = StoredBudgets.read(folder.path)
+    if found.further != seen.further:
+        budget = found.further[-1].budget if found.further else found.first
         raise InputError(
-            f"{folder.path}: expected a run with a budget of {plan.budget:,}, got one that was "
-            f"continued with {recorded[-1]['budget']:,}; start another run in another folder"
+            f"{folder.path}: another command or process has continued the run with a budget of "
+            f"{budget:,}; continue it with distill and at least that budget, or start another run "
+            "in another folder"
         )
-    for further in plan.further[len(recorded) :]:
-        entry = {
+    if found.further == plan.further:
+        return
+    kept = [
+        each
+        for each, known in zip(folder.manifest.get(LARGER_BUDGETS, []), plan.further, strict=False)
+        if _further(folder.path, each) == known
+    ]
+    added = [
+        {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "budget": further.budget,
-            "held_out_augmented": further.held_out_augmented,
-            "rounds": further.rounds,
-            "choosing": choosing,
+            "budget": each.budget,
+            "held_out_augmented": each.held_out_augmented,
+            "rounds": each.rounds,
+            "choosing": choosing if each.by_proxies else None,
         }
-        folder.reopen_finished(LARGER_BUDGETS, entry)
+        for each in plan.further[len(kept) :]
+    ]
+    if len(found.further) > len(kept):  # images chosen for a budget that was withdrawn
+        new_rounds = sum(len(each.rounds) for each in plan.further[len(kept) :])
+        ChoiceLog(folder.path).remove_from(len(plan.rounds) - new_rounds)
+    folder.continue_with(LARGER_BUDGETS, [*kept, *added])
+
+
+def decisions_to_take_over(folder: Path, begun: BudgetPlan, plan: BudgetPlan) -> Tensor | None:
+    """Returns the decisions behind SD labels, which a larger budget makes answers of a round.
+
+    Args:
+        folder: The run folder.
+        begun: The plan that the run was started with.
+        plan: The plan with which it continues.
+
+    Returns:
+        [n] int64, the classes of the training images in order; None if the run has no SD labels,
+        or if these answers are stored already.
+
+    Raises:
+        ValueError: If the labels are damaged. The run can then be resumed with its old budget.
+    """
+    if plan.label_queries or not begun.label_queries:
+        return None
+    stored = ANSWERS.shards(folder)
+    if all(plan.held_out + start in stored for start in shard_sizes(begun.label_queries)):
+        return None
+    return load_labels(folder / LABELS_FOLDER).decision
 
 
 def check_larger_budgets(
@@ -169,10 +254,13 @@ def check_larger_budgets(
     Raises:
         ValueError: If the proxies depend on other settings.
     """
-    stored = stored_budgets(out)
+    stored = StoredBudgets.read(out)
     stop = len(plan.rounds) - sum(len(each.rounds) for each in plan.further)
-    for entry in [] if stored is None else stored.added[: len(plan.further)]:
-        first, stop = stop, stop + len(entry["rounds"])
-        was, now = ({"settings": {"choosing": each}} for each in (entry["choosing"], choosing))
-        if (found := differences(was, now)) and not chosen(first, stop):
+    for was, planned, now in zip(stored.choosing, stored.further, plan.further, strict=False):
+        first, stop = stop, stop + len(planned.rounds)
+        if planned != now or was is None:
+            continue
+        stored_choosing = {"settings": {"choosing": was}}
+        found = differences(stored_choosing, {"settings": {"choosing": choosing}})
+        if found and not chosen(first, stop):
             raise InputError(f"{out}: holds a different run: {describe_differences(found)}")

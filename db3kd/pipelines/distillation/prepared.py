@@ -18,9 +18,9 @@ from db3kd.labelling.labels import LABELS
 from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.larger_budget import (
+    StoredBudgets,
     check_larger_budgets,
     plans_of_run,
-    stored_budgets,
 )
 from db3kd.pipelines.inputs import (
     check_images,
@@ -56,12 +56,14 @@ class PreparedDistillation(PreparedRun):
         plan: How the budget is divided.
         begun: How the budget was divided with which the run was started; the plan itself, unless
             the run is continued with a larger budget.
+        stored: The budgets of the run that is continued, when the plan was made.
         features: The features of a table, or None.
         class_names: Names of the classes, or None.
     """
 
     plan: BudgetPlan
     begun: BudgetPlan
+    stored: StoredBudgets
     features: Features | None
     class_names: Sequence[str] | None
 
@@ -244,8 +246,13 @@ def prepare_distillation(
         held_out=settings.held_out,
         noun=noun,
     )
-    growing = Path(out) if grow and resume and out is not None else None
-    begun, plan = plans_of_run(make_plan, budget, growing, strategy, count, noun)
+    folder = None if out is None else Path(out)
+    stored = StoredBudgets({})
+    if grow and resume and folder is not None:
+        stored = StoredBudgets.read(folder)
+    begun, plan = plans_of_run(
+        make_plan, budget, folder, stored, strategy, noun, proxies=settings.proxies > 0
+    )
     if plan.pseudo_samples:
         image_set = None
     if image_set is not None:
@@ -269,6 +276,7 @@ def prepare_distillation(
         images=image_set,
         plan=plan,
         begun=begun,
+        stored=stored,
         student=made,
         proxies=proxies,
         settings=settings,
@@ -285,11 +293,14 @@ def prepare_distillation(
 def answered_in_distill_run(folder: Path) -> int:
     """Returns the number of answers in the folder of a distillation; 0 without a run."""
     _, labels, samples = answer_folders(folder)
-    budgets = stored_budgets(folder)
-    taken_over = budgets is not None and budgets.added  # the answers in `labels`, if there are any
+    answers = count_answers(folder, ANSWERS)
+    labelled = answered_in_label_folder(labels, totals_of_shards(labels))
+    if labelled and (budgets := StoredBudgets.read(folder)).further:
+        # A larger budget has made answers of the decisions in `labels`, or will.
+        return max(answers, int(budgets.plan["held_out"]) + labelled)
     return (
-        count_answers(folder, ANSWERS)
-        + (0 if taken_over else answered_in_label_folder(labels, totals_of_shards(labels)))
+        answers
+        + labelled
         # Pseudo samples are not moved, and the journal of their starts is kept.
         + journaled_answers(samples)
     )

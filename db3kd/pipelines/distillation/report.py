@@ -96,10 +96,13 @@ def write_distill_report(folder: Path, run: FinishedRun, price_per_1000: float |
 
 
 def _asked(run: FinishedRun) -> BudgetPlan:
-    """Returns the plan as one random round if no proxy could choose."""
-    if run.curve or len(run.plan.rounds) < 2:
-        return run.plan
-    return replace(run.plan, rounds=(sum(run.plan.rounds),), further=())
+    """Returns the plan with one random round in the place of those for which no proxy chose."""
+    plan, begun = run.plan, run.plan.parts[0].rounds
+    if not run.curve and len(plan.rounds) > 1:
+        return replace(plan, rounds=(sum(plan.rounds),), further=())
+    if "choosing" not in run.manifest["settings"] and len(begun) > 1:
+        return replace(plan, rounds=(sum(begun), *plan.rounds[len(begun) :]))
+    return plan
 
 
 def _stages(run: FinishedRun, noun: InputNoun) -> list[ReportStage]:

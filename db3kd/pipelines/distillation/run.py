@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputNotFoundError
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import Labels
 from db3kd.models.weights import STUDENT_FILE, save_model
 from db3kd.pipelines.distill_notes import DistillNotes
@@ -20,7 +19,7 @@ from db3kd.pipelines.distillation.finished_run import (
     count_label_queries,
     count_trained_on,
 )
-from db3kd.pipelines.distillation.larger_budget import add_larger_budgets
+from db3kd.pipelines.distillation.larger_budget import add_larger_budgets, decisions_to_take_over
 from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.distillation.report import write_distill_report
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS, AnswerRun
@@ -81,6 +80,7 @@ class DistillRun:
         self.prepared, self.folder = prepared, folder
         self._callbacks = callbacks
         self._consistency_check = consistency_check
+        self._taken_over: Tensor | None = None
 
     def execute(self, *, resume: bool) -> FinishedRun:
         """Carries out the run, or the rest of it, and writes the student and the report.
@@ -150,8 +150,7 @@ class DistillRun:
         asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
         run = AnswerRun(folder, prepared.teacher, augmented, order)
         run.consistency_check = self._consistency_check
-        if prepared.begun.label_queries and not plan.label_queries:
-            decisions = load_labels(self.folder / LABELS_FOLDER).decision
+        if (decisions := self._taken_over) is not None:
             run.take_over(0, plan.held_out, torch.arange(len(decisions)) * NUMBERS, decisions)
         title = "querying the teacher"
         if plan.label_queries:  # a display of its own follows
@@ -311,7 +310,7 @@ class DistillRun:
         steps, limit = prepared.settings.steps_for(known), prepared.settings.time_limit
         if limit is None:
             return steps
-        spent = None if choosing else notes.seconds["choosing"]
+        spent = notes.seconds_of_choosing(len(prepared.plan.further))
         limited = notes.limited_steps(
             {
                 "student": prepared.student.identity,
@@ -327,7 +326,7 @@ class DistillRun:
                 prepared.student.make,
                 prepared.proxies,
                 answers,
-                spent,
+                None if choosing else spent,
             ),
             images_chosen=not choosing,
         )
@@ -338,7 +337,9 @@ class DistillRun:
         manifest = prepared.resumed_manifest(self.folder) if resume else prepared.manifest()
         folder = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
         try:
-            add_larger_budgets(folder, prepared.plan, prepared.choosing)
+            # Damaged labels are an error before the larger budget is recorded.
+            self._taken_over = decisions_to_take_over(self.folder, prepared.begun, prepared.plan)
+            add_larger_budgets(folder, prepared.plan, prepared.stored, prepared.choosing)
         except BaseException:
             folder.close()
             raise

@@ -246,10 +246,14 @@ class AnswerRun:
         positions = [first + start for start in shard_sizes(count)]
         if any(position not in self._stored for position in positions):
             return None
-        if any(self._stored_rounds[position] != round_number for position in positions):
+        sizes = shard_sizes(count).values()
+        if any(
+            self._stored_rounds[position] != round_number or len(self._stored[position]) != size
+            for position, size in zip(positions, sizes, strict=True)
+        ):
             raise InputError(
-                f"{self.folder.path}: expected answers of round {round_number} from row {first} "
-                "on, got another round's; restore the missing shards"
+                f"{self.folder.path}: expected the {count:,} answers of round {round_number} from "
+                f"row {first} on, got others; restore the missing shards"
             )
         return torch.cat([self._stored[position].rows for position in positions])
 

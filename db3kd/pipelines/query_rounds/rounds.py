@@ -121,10 +121,10 @@ def ask_rounds(
             run.ask(number, count, partial(_timed_choice, notes, choose), check)
 
     number = 0
-    for part, (augmented, rounds) in enumerate(plan.parts):
-        if augmented or not part:
-            ask_held_out(part, augmented)
-        for count in rounds:
+    for part, queries in enumerate(plan.parts):
+        if queries.held_out_augmented or not part:
+            ask_held_out(part, queries.held_out_augmented)
+        for count in queries.rounds:
             ask_round(number, count)
             number += 1
     if plan.rounds:  # otherwise a labelling follows, which checks its own answers

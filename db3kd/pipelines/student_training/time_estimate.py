@@ -72,7 +72,7 @@ class StepTimes:
         if plan.label_queries:
             return self.student
         proxies = settings.proxies if plan.uses_proxies else 0
-        rounds = 0 if images_chosen else max(0, len(plan.rounds) - 1)
+        rounds = 0 if images_chosen else plan.rounds_to_choose
         choosing = rounds * proxies * self.proxy / ROUND_SHARE
         held_out = plan.held_out + plan.held_out_augmented
         if plan.pseudo_samples:
