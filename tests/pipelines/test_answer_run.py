@@ -137,6 +137,6 @@ def test_rounds_in_another_order_are_an_error(tmp_path):
     ask_all(run, choosing(SECOND))
     run.folder.close()
     again = opened(tmp_path / "run")
-    with pytest.raises(ValueError, match="expected answers of round 0 from row 0 on"):
+    with pytest.raises(ValueError, match="expected the 10 answers of round 0 from row 0 on"):
         again.ask(0, 10, choosing(HELD))
     again.folder.close()

@@ -194,7 +194,7 @@ def test_an_error_after_paid_answers_says_how_to_continue(tmp_path):
         lost.startswith("up to 16 of the queries") and how == f"{kept}; continue with resume=True"
     )
     with pytest.raises(ValueError, match="different run") as other:
-        run(budget=1600, out=out, resume=True)
+        run(budget=1400, out=out, resume=True)
     assert not hasattr(other.value, "__notes__")
     one_class = ConstantTeacher(1, images().image_shape, CLASSES)
     with pytest.raises(SingleClassError) as single:
@@ -221,8 +221,8 @@ def test_without_out_an_error_names_the_folder_that_keeps_the_answers(tmp_path, 
 
 def test_another_run_is_not_resumed_and_the_difference_is_named(tmp_path):
     run(out=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"settings\.plan\.budget: was 1500, is 1600"):
-        run(budget=1600, out=tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match=r"settings\.plan\.budget: was 1500, is 1400"):
+        run(budget=1400, out=tmp_path / "run", resume=True)
     with pytest.raises(ValueError, match="data: was"):
         run(data=images(121), out=tmp_path / "run", resume=True)
     with pytest.raises(FileExistsError, match="already holds a run"):
