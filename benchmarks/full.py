@@ -279,9 +279,10 @@ def main() -> None:
 
 
 def execute(run: Run, again: bool) -> str:
-    """Executes a run unless something is missing or it has its result, and says what happened.
+    """Executes a run unless something is missing or it has its result.
 
-    What it says begins with "FAILED" if the run failed.
+    Returns:
+        What happened, in words, beginning with "FAILED" if the run failed.
     """
     if run.missing:
         return f"skipped: needs {run.missing}"

@@ -97,8 +97,8 @@ def trained_teacher(
 ) -> TrainedTeacher:
     """Makes the network of `options.teacher_model`, and a teacher of it.
 
-    The splits are those of `options.data` by default. A teacher is compiled only for runs that do
-    not measure its speed.
+    The splits are those of `options.data` by default. `compile` compiles the
+    teacher, for runs that do not measure its speed.
     """
     train, test = splits or (load_data(options.data, "train"), load_data(options.data, "test"))
     torch.set_num_threads(options.threads)

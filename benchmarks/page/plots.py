@@ -125,7 +125,7 @@ def _tick(value: float, position: int) -> str:
 
 
 def plots(kind: str, result: Result, name: str) -> list[Plot]:
-    """Returns the plots of a result of a kind, such as "peers", from the file of this name."""
+    """Returns the plots of the result file `name`, whose kind is, for example, "peers"."""
     makers = {"ops": _ops, "distances": _distances, "peers": _peers, "growth": _growth,
               "targets": _targets}  # fmt: skip
     return makers[kind](result, name) if kind in makers else []

@@ -66,7 +66,7 @@ class Measured:
 def measure_apart(
     problem: Path, attack: str, counts: list[int], *, threads: int, seed: int
 ) -> Measured:
-    """Measures an attack on the problem of a file in a new process, with these threads and seed.
+    """Measures an attack on a stored problem in a new process.
 
     The greatest of the counts of queries is the budget.
 

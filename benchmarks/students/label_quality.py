@@ -29,7 +29,7 @@ def chosen_scale(
 ) -> ScaleChoice:
     """Chooses the scale of margin soft labels as `db3kd distill` does, by shorter trainings.
 
-    This many students try each scale.
+    `students` students try each scale.
     """
     return search_scale(
         student,

@@ -110,7 +110,7 @@ class Outcome:
 def kill_often(work: Work, kills: int, folder: Path, seed: int = 0) -> Iterator[Outcome]:
     """Yields runs that were killed `kills` times in total, at moments that the seed draws.
 
-    The folder, which exists, gets all files.
+    `folder` must exist and gets all files.
     """
     draw = random.Random(seed)
     whole = folder / "whole"

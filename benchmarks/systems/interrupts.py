@@ -149,8 +149,8 @@ def stop_often(
 ) -> Iterator[Outcome]:
     """Yields runs that were stopped in these ways, keys of `SIGNALS`, in total.
 
-    The seed draws the moments, the latest of which is after this many seconds. The folder, which
-    exists, gets all files.
+    The seed draws the moments, the last one after at most `seconds`. `folder` must exist and gets
+    all files.
     """
     draw, left = random.Random(seed), list(stops)
     whole = folder / "whole"

@@ -139,7 +139,13 @@ class TaughtLoss(nn.Module):
         self.alpha = alpha
 
     def forward(self, logits: Tensor, decisions: Tensor, probabilities: Tensor) -> Tensor:
-        """Computes the mean loss of logits and probabilities [n, C], and decisions [n]."""
+        """Computes the mean loss of a batch.
+
+        Args:
+            logits: [n, C].
+            decisions: [n] int64; -1 for images that were not queried.
+            probabilities: [n, C]; rows sum to 1.
+        """
         hard = F.cross_entropy(logits, decisions, ignore_index=-1, reduction="none")
         soft = F.cross_entropy(logits, probabilities, reduction="none")
         weight = torch.where(decisions >= 0, self.alpha, 0.0)

@@ -10,7 +10,7 @@ from db3kd.wording import counted
 
 
 def refuse_existing(path: Path, option: str = "--out") -> None:
-    """Checks, before any work, that a command would not overwrite the path of an option.
+    """Checks, before any work, that the path of `option` does not exist yet.
 
     Raises:
         FileExistsError: If a file or folder exists at the path.

@@ -61,7 +61,7 @@ def _measurement(plan: "BudgetPlan", noun: "InputNoun") -> str:
 
 
 def print_warnings(warnings: "Sequence[str]", width: int = 9) -> None:
-    """Prints warnings, one a line, after a first column of this width."""
+    """Prints warnings, one a line; the first column has this width."""
     for warning in warnings:
         print(f"{'warning':<{width}}  {warning}")
 
@@ -219,7 +219,10 @@ def print_times(
 
 
 def print_result(result: "DistillResult", price_per_1000: float | None, student: str) -> None:
-    """Prints how good a student of this architecture is, what it cost, and how to use it."""
+    """Prints how good the student is, what it cost, and how to use it.
+
+    `student` names its architecture.
+    """
     from db3kd.models.weights import STUDENT_FILE
 
     noun = result.noun

@@ -13,7 +13,7 @@ from db3kd.teachers.torch_modules.module import ModuleTeacher
 
 CHECKED_IMAGES = 1000
 
-_EDGES = (0, 1, 38, *range(166, CHECKED_IMAGES, 128), CHECKED_IMAGES)
+_EDGES = (0, 1, 1 + 37, *range(1 + 37 + 128, CHECKED_IMAGES, 128), CHECKED_IMAGES)
 """A batch ends and the next one begins at each of these images, so batches have 1, 37 and then at
 most 128 images. A graph with a fixed batch dimension fails on one of the first two."""
 

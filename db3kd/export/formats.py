@@ -58,7 +58,7 @@ def suffix_of(kind: ExportFormat) -> str:
 
 
 def encode(student: DeployedStudent, kind: ExportFormat) -> bytes:
-    """Returns the content of a file of a format.
+    """Encodes a student in a file format.
 
     Raises:
         ExportError: If the network cannot be converted.

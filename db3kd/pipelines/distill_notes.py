@@ -43,7 +43,8 @@ class DistillNotes:
     def seconds_of_choosing(self, budgets: int) -> float:
         """Returns the seconds in which proxies chose images for the current budget.
 
-        The first call with a budget is made before any image is chosen for it.
+        Call it first before any image is chosen for the budget: it then notes the seconds of the
+        earlier ones.
 
         Args:
             budgets: How many larger budgets the run was continued with.

@@ -38,6 +38,8 @@ def convert_inputs(
 ) -> tuple[Teacher, ImageSet | None]:
     """Returns the teacher for images in [0, 1], and the images as an image set.
 
+    The teacher may be a torch module, which takes the images as they are.
+
     Raises:
         TypeError: If the type of the teacher or the images is not supported.
         ValueError: If rows of a table were encoded with features that differ from the teacher's or

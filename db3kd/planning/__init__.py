@@ -3,7 +3,7 @@
 from db3kd.planning.budget_plan import plan_budget
 from db3kd.planning.comparison_plan import COMPARED, ComparisonPlan, plan_comparison
 from db3kd.planning.larger_budget import plan_larger_budget
-from db3kd.planning.plan import STRATEGIES, BudgetPlan, Stage, Strategy
+from db3kd.planning.plan import STRATEGIES, BudgetPlan, FurtherQueries, Stage, Strategy
 from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "STRATEGIES",
     "BudgetPlan",
     "ComparisonPlan",
+    "FurtherQueries",
     "Stage",
     "Strategy",
     "SurrogatePlan",

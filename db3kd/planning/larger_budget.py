@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError
 from db3kd.planning.budget_plan import LEAST_CHOSEN, ROUNDS, held_out_augmented, most_answers
 from db3kd.planning.plan import BudgetPlan, FurtherQueries
@@ -11,7 +12,7 @@ from db3kd.wording import InputNoun
 def plan_larger_budget(
     plan: BudgetPlan, budget: int, noun: InputNoun = "image", *, proxies: bool = True
 ) -> BudgetPlan:
-    """Adds the queries of a larger budget to a plan, whose own queries stay as they are.
+    """Returns a plan with the further queries of a larger budget; those of `plan` stay as they are.
 
     The held-out images stay the same, because the augmented images of a run depend on which images
     are held out. `auto` divides the further queries into rounds, for all of which proxies choose;
@@ -30,15 +31,26 @@ def plan_larger_budget(
         noun: What errors call an image.
         proxies: Whether the run has proxies; without, `auto` makes one random round, too.
 
+    Returns:
+        The plan of the run with the larger budget.
+
     Raises:
+        TypeError: If the budget is no integer.
         ValueError: If the strategy cannot add queries to a plan, or has no use for more.
     """
+    budget = check_count(budget, "budget")
     if plan.pseudo_samples or (plan.label_queries and plan.strategy != "auto"):
         what = "pseudo samples" if plan.pseudo_samples else f"strategy {plan.strategy!r}"
         raise ArgumentError(
             "budget",
             f"expected {plan.budget:,}, with which the run was started, got {budget:,}; the budget "
             f"of a run with {what} cannot be increased: start another run in another folder",
+        )
+    if plan.next_useful_budget is not None and budget < plan.next_useful_budget:
+        raise ArgumentError(
+            "budget",
+            f"expected {plan.budget:,}, or at least {plan.next_useful_budget:,}, which also "
+            f"queries augmented {noun}s, got {budget:,}",
         )
     plan = _with_decisions_as_round(plan)
     training = plan.training_images

@@ -40,8 +40,12 @@ class ProgressListener(Protocol):
         ...
 
 
-CountListener = Callable[..., None]
-"""Receives how much of a computation is done; see `show_progress`."""
+class CountListener(Protocol):
+    """Receives how much of a computation is done; see `show_progress`."""
+
+    def __call__(self, done: int, total: int = ..., *_: object) -> None:
+        """Reports how many units are done, and how many there are in all."""
+        ...
 
 
 class RecentRate:

@@ -27,7 +27,7 @@ def write_html_page(
     """Writes report.html from a template that extends page.html.jinja, and returns its path.
 
     The folder holds the image files that go into the page, and the title of the report is its
-    heading. Key figures are values, and what they are. `more` are further values of the template.
+    heading. Each key figure is a value and its meaning. `more` are further values of the template.
     """
     text = (
         _environment()

@@ -78,7 +78,7 @@ def paired_difference(
 def sign_test(gained: int, lost: int) -> float:
     """Returns the two-sided p-value of the exact sign test, which is McNemar's exact test.
 
-    The first is right more often on `gained` images, and the second on `lost` ones.
+    The first of two networks is right more often on `gained` images, the second on `lost` ones.
 
     Example:
         >>> sign_test(5, 0), sign_test(6, 0)

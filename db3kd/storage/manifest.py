@@ -185,7 +185,8 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
             and all(type(entry.get(key)) is int and entry[key] >= 0 for key in counts)
             for entry in entries
         ):
-            named = f" with the count {counts[0]}" if counts else ""
+            noun = "count" if len(counts) == 1 else "counts"
+            named = f" with the {noun} {' and '.join(counts)}" if counts else ""
             raise InputError(f"{file}: entry {name}: expected a list of entries{named}")
 
 

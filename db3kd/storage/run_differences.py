@@ -37,10 +37,10 @@ _FIXED_BUDGET = (
 _DISTILLATION_BUDGET = "settings.plan.budget"
 
 _SMALLER_BUDGET = (
-    "; a run cannot be continued with a smaller budget: pass the old one or a larger one, or start "
-    "another run in another folder, which pays for its answers anew"
+    "; a run cannot be continued with a smaller budget: pass the old one, or start another run in "
+    "another folder, which pays for its answers anew"
 )
-"""The same for a distillation, which accepts larger budgets."""
+"""The same for a distillation, which may accept a larger budget."""
 
 _LATER_CAUSES = ("settings.plan.held_out", "settings.plan.pseudo_held_out", "settings.surrogate")
 """Further ones, which may themselves follow from one of `_CAUSES`."""
@@ -160,9 +160,7 @@ def describe_differences(differences: Sequence[Difference]) -> str:
     if not found.keys().isdisjoint(TEACHER):
         text += _SAME_TEACHER
     if "data" not in found and not found.keys().isdisjoint(_BUDGETS) and len(names) == 1:
-        budget = found.get(_DISTILLATION_BUDGET)
-        smaller = budget is not None and int(budget.now) < int(budget.was)
-        return text + (_SMALLER_BUDGET if smaller else _FIXED_BUDGET)
+        return text + (_SMALLER_BUDGET if _DISTILLATION_BUDGET in found else _FIXED_BUDGET)
     if "data" not in found:
         return f"{text}; pass what the run was started with, or start another run in another folder"
     return (

@@ -18,6 +18,9 @@ from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.rescaled import takes_unit_images
 from db3kd.wording import counted
 
+_DEVICE_BATCH = 512
+"""Images per forward pass on an accelerator."""
+
 
 def predict_logits(
     model: nn.Module, images: ImagesLike, batch: int | None = None, rows: IntegersLike | None = None
@@ -61,8 +64,9 @@ def _logits(
     try:
         if batch is None:
             image = read(rows[:1])
-            on_cpu = image.is_cpu
-            batch = batch_for_module(model, model, image.shape[1:], image) if on_cpu else 512
+            batch = _DEVICE_BATCH
+            if image.is_cpu:
+                batch = batch_for_module(model, model, image.shape[1:], image)
         with torch.inference_mode():
             logits = torch.cat([model(read(part)).float().cpu() for part in rows.split(batch)])
     finally:

@@ -89,8 +89,9 @@ def train_on_soft_labels(
 ) -> nn.Module:
     """Trains a student on decisions and soft labels that need not come from distances.
 
-    The soft labels are [N, C] float32, whose rows sum to 1, or are all 0 for images without one.
-    The loss has their temperature. The other arguments are those of `train_student`.
+    Decisions are [N] int64, the teacher's classes; -1 (unanswered) is left out. The soft labels are
+    [N, C] float32, whose rows sum to 1, or are all 0 for images without one. The loss has their
+    temperature. The other arguments are those of `train_student`.
 
     Returns:
         The trained network, in eval mode.

@@ -140,8 +140,8 @@ def test_a_run_is_continued_and_then_repeated_without_a_query(tmp_path):
     assert (refused.code, refused.out) == (1, ""), "no plan that looks accepted"
     assert (
         "different run: settings.plan.budget: was 600, is 500 (--budget); a run cannot be "
-        "continued with a smaller budget: pass the old one or a larger one, or start another run "
-        "in another folder, which pays for its answers anew"
+        "continued with a smaller budget: pass the old one, or start another run in another "
+        "folder, which pays for its answers anew"
     ) in refused.err
     message = fail(*asked(*DIGITS, "--out", out, "--resume", "--strategy", "bd"))
     assert 'run: settings.plan.strategy: was "auto", is "bd" (--strategy); pass what' in message

@@ -40,7 +40,7 @@ from db3kd.answers.image_choice import choose_rows
 from db3kd.answers.neighbour_labels import neighbour_labels
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines import DistillResult, DistillSettings
-from db3kd.pipelines.distillation import run as distillation_run
+from db3kd.pipelines.distillation import asking
 from db3kd.pipelines.query_rounds import pseudo_sample_answers, rounds
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.planning import STRATEGIES
@@ -137,7 +137,7 @@ def test_held_out_images_are_in_no_image_that_is_trained_on(monkeypatch):
         seen["answers"] = original(*arguments, **options)
         return seen["answers"]
 
-    monkeypatch.setattr("db3kd.pipelines.distillation.run.ask_rounds", watched)
+    monkeypatch.setattr("db3kd.pipelines.distillation.asking.ask_rounds", watched)
     result = run()
 
     answers = seen["answers"]
@@ -561,7 +561,7 @@ def test_the_speed_of_asking_leaves_out_the_time_in_which_images_are_chosen(tmp_
 
     monkeypatch.setattr("db3kd.pipelines.query_rounds.rounds.choose_rows", choose_slowly)
     timed = partial(Progress, stream=shown, clock=lambda: now[0])
-    monkeypatch.setattr(distillation_run, "Progress", timed)
+    monkeypatch.setattr(asking, "Progress", timed)
 
     result = run(TenPerSecond(teacher()), out=tmp_path / "run")
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from command_line import TEACHERS, CountingTeacher, Result, succeed
@@ -104,7 +106,11 @@ def test_a_mistyped_budget_is_withdrawn_if_nothing_was_asked_with_it(first, tmp_
         run(out, 90_000, silent())
 
     before = run(out, first, silent())
-    assert before.queries == first and read_manifest(out)["state"] == "finished"
+    assert before.queries == first == answered_in_distill_run(out)
+    manifest = read_manifest(out)
+    assert manifest["state"] == "finished"
+    run(out, first, silent())
+    assert read_manifest(out).get("resumed") == manifest.get("resumed"), "it stays finished"
     with pytest.raises(Exception, match="continue"):
         run(out, 90_000, silent())
     assert weights(run(out, 900).student).equal(weights(run(plain, 900).student))
@@ -121,6 +127,54 @@ def test_damaged_sd_labels_leave_the_run_as_it_was(tmp_path):
         run(out, 1500, silent())
     assert run(out, 120, silent()).queries == 120
     assert run(out, 1500).queries == 1500
+
+
+@pytest.mark.parametrize(
+    ("budget", "refused"),
+    [(900.0, "an integer"), ("900", "an integer"), (None, "an integer"), (-1, "at least 1")],
+)
+def test_a_budget_that_is_no_count_is_refused(budget, refused, tmp_path):
+    run(tmp_path / "run", 500)
+    with pytest.raises((TypeError, ValueError), match=refused):
+        run(tmp_path / "run", budget, silent())
+
+
+def test_a_count_of_numpy_is_recorded_as_a_number(tmp_path):
+    run(tmp_path / "run", 500)
+    assert run(tmp_path / "run", np.int64(900)).queries == 900
+    assert run(tmp_path / "run", 900, silent()).queries == 900
+
+
+def test_random_rounds_stay_random_if_the_run_has_proxies_later(tmp_path):
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    run(out, 500)
+    shutil.copytree(out, whole)
+    without = replace(QUICK, proxies=0)
+    run(whole, 900, settings=without)
+    with pytest.raises(Exception, match="continue"):
+        run(out, 900, RaisingTeacher(teacher(), 100), settings=without)
+
+    result = run(out, 900)
+    assert result.plan.chosen_rounds == [False, False]
+    assert answers_of(out) == answers_of(whole)
+
+
+def answers_of(out: Path) -> list[tuple[int, int]]:
+    tables = (pq.read_table(file) for file in sorted(out.glob("answers-*.parquet")))
+    return [(row["image"], row["number"]) for table in tables for row in table.to_pylist()]
+
+
+def test_settings_may_change_before_anything_is_asked_with_a_budget(tmp_path):
+    out = tmp_path / "run"
+    run(out, 1500)
+    with pytest.raises(Exception, match="continue"):
+        run(out, 10**9, silent())
+    other = replace(QUICK, training=replace(TRAINING, steps=18))
+
+    result = run(out, 2500, settings=other)
+    assert result.plan.budget == result.queries == 2500
+    report = (out / "report.md").read_text()
+    assert "were trained with other settings (`choosing` in the manifest)" in report
 
 
 def test_a_run_needs_its_labels_no_more_once_it_has_their_decisions(tmp_path):
@@ -175,7 +229,10 @@ def test_a_budget_that_another_process_increased_in_between_is_refused(tmp_path,
         ({"rounds": ["a"]}, "got ['a']"),
         ({"rounds": [-3]}, "got [-3]"),
         ({"choosing": "x"}, "as choosing, got"),
-        ({"budget": "9"}, "expected a list of entries with"),
+        (
+            {"budget": "9"},
+            "expected a list of entries with the counts budget and held_out_augmented",
+        ),
         ({"held_out_augmented": 1000}, "expected at most 900 queries, got"),
     ],
 )
@@ -218,9 +275,10 @@ def test_a_report_says_which_rounds_proxies_chose(tmp_path):
     ("options", "first", "larger", "refused"),
     [
         ({"strategy": "bd"}, 500, 600, "expected 500, with which the run was started, got 600"),
+        ({}, 120, 131, "expected 120, or at least 132, which also queries augmented images"),
         ({"strategy": "decisions"}, 500, 600, "has no use for more than 120 queries"),
         ({"strategy": "decisions"}, 500, 120, "settings.plan.budget: was 500, is 120"),
-        ({}, 500, 400, "a run cannot be continued with a smaller budget: pass the old one"),
+        ({}, 500, 400, "a run cannot be continued with a smaller budget: pass the old one,"),
     ],
 )
 def test_a_budget_that_cannot_continue_a_run_is_refused_before_a_query(

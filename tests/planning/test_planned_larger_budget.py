@@ -26,6 +26,10 @@ def test_every_further_query_is_planned_and_the_earlier_ones_stay(budget, more, 
         with pytest.raises(ValueError, match=r"^budget: .* has no use for more than"):
             plan_larger_budget(plan, budget + more)
         return
+    if budget + more < (plan.next_useful_budget or 0):
+        with pytest.raises(ValueError, match=r"^budget: expected .* or at least"):
+            plan_larger_budget(plan, budget + more)
+        return
     larger = plan_larger_budget(plan, budget + more)
 
     assert larger.budget == budget + more

@@ -200,7 +200,7 @@ def test_a_message_lists_what_was_changed_and_not_what_follows(was, now, listed)
     if listed.endswith(("(budget=)", "(queries=)")) and ";" not in listed:
         advice = "the budget of a run is fixed, because it decides which queries are sent"
         if "plan" in was:
-            advice = "a run cannot be continued with a smaller budget: pass the old one or a larger"
+            advice = "a run cannot be continued with a smaller budget: pass the old one,"
         assert described(was, now).startswith(f"{listed}; {advice}")
         return
     advice = "pass what the run was started with, or start another run in another folder"

@@ -187,7 +187,7 @@ class SpendingOptions(OptionSet):
         typer.Option(
             "--budget",
             min=1,
-            help="Maximum number of queries; distill --resume also accepts a larger one.",
+            help="Maximum number of queries.",
             rich_help_panel=COMMON,
         ),
     ] = None

@@ -210,7 +210,9 @@ class StudentTrainingOptions(OptionSet):
         folder = self._logs_folder(student)
         from db3kd.training.tracker import TrackerCallback
 
-        name: Any = {"run_name" if self.tracker == "tensorboard" else "name": student.stem}
+        name: dict[str, Any] = {"name": student.stem}
+        if self.tracker == "tensorboard":
+            name = {"run_name": student.stem}
         configuration = asdict(settings)
         return [
             TrackerCallback(self.tracker, logging_dir=folder, configuration=configuration, **name)

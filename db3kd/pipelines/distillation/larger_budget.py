@@ -5,13 +5,13 @@ what each larger budget added.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError, InputError
 from db3kd.labelling.label_files import load_labels
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
@@ -22,7 +22,14 @@ from db3kd.planning.plan import FurtherQueries
 from db3kd.querying.sharded_decisions import shard_sizes
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run
-from db3kd.storage.manifest import LARGER_BUDGETS, MANIFEST, check_state, is_finished, read_manifest
+from db3kd.storage.manifest import (
+    LARGER_BUDGETS,
+    MANIFEST,
+    check_state,
+    is_finished,
+    plain,
+    read_manifest,
+)
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import count_answers
@@ -33,15 +40,19 @@ from db3kd.wording import InputNoun
 class StoredBudgets:
     """The budgets of a stored run.
 
+    A last budget with which nothing was asked, such as a mistyped one, counts as never given.
+
     Attributes:
-        plan: The entries of the plan that it was started with.
-        further: What larger budgets added.
+        plan: The entries of the plan that it was started with; none without a run.
+        further: What the larger budgets added.
         choosing: For each of them, what the proxies that choose images depend on; None if none do.
+        unused: Whether a last one that nothing was asked with is left out.
     """
 
     plan: Mapping[str, Any]
     further: tuple[FurtherQueries, ...] = ()
     choosing: tuple[Mapping[str, Any] | None, ...] = ()
+    unused: bool = False
 
     @property
     def first(self) -> int | None:
@@ -65,11 +76,22 @@ class StoredBudgets:
         check_state(folder, manifest)
         plan = manifest.get("settings", {}).get("plan")
         entries = manifest.get(LARGER_BUDGETS, [])
-        return cls(
+        found = cls(
             plan if isinstance(plan, dict) else {},
             tuple(_further(folder, each) for each in entries),
             tuple(each["choosing"] for each in entries),
         )
+        if not entries or count_answers(folder, ANSWERS) > found._queries_before_last:
+            return found
+        return replace(found, further=found.further[:-1], choosing=found.choosing[:-1], unused=True)
+
+    @property
+    def _queries_before_last(self) -> int:
+        """The queries of all budgets but the last one."""
+        plan = self.plan
+        begun = sum(plan[name] for name in ("held_out", "held_out_augmented", "label_queries"))
+        added = (each.held_out_augmented + sum(each.rounds) for each in self.further[:-1])
+        return begun + sum(plan["rounds"]) + sum(added)
 
 
 def _further(folder: Path, entry: Mapping[str, Any]) -> FurtherQueries:
@@ -110,24 +132,23 @@ def plans_of_run(
         proxies: Whether the run has proxies.
 
     Raises:
+        TypeError: If the budget is no integer.
         ValueError: If the budget does not suffice, or if the stored run cannot have it.
     """
+    budget = check_count(budget, "budget")
     begun = _begun_plan(make_plan, stored, strategy)
     if out is None or begun is None or (budget <= begun.budget and not stored.further):
         plan = make_plan(budget)
         return plan, plan
-    plans = [begun]
+    plan = begun
     for further in stored.further:
-        plans.append(with_further_queries(plans[-1], further))
-        if plans[-1].queries > further.budget:
+        plan = with_further_queries(plan, further)
+        if plan.queries > further.budget:
             raise InputError(
                 f"{out / MANIFEST}: entry {LARGER_BUDGETS}: expected at most {further.budget:,} "
-                f"queries, got {plans[-1].queries:,}"
+                f"queries, got {plan.queries:,}"
             )
-    while len(plans) > 1 and budget < plans[-1].queries and _is_unused(out, plans[-2]):
-        plans.pop()  # nothing was asked with this budget, such as a mistyped one
-    plan = plans[-1]
-    if plan.queries <= budget <= plan.budget:
+    if stored.further and plan.queries <= budget <= plan.budget:
         return begun, plan
     if budget < plan.budget:
         raise ArgumentError(
@@ -150,7 +171,7 @@ def _begun_plan(
 ) -> BudgetPlan | None:
     """Returns the plan of a new run with the budget of a stored one; None if that is another run.
 
-    Where else it differs from the stored run, the comparison of the manifests says.
+    The comparison of the manifests names any other difference.
     """
     if stored.first is None or stored.plan.get("strategy") != strategy:
         return None
@@ -161,18 +182,13 @@ def _begun_plan(
     return plan if plan.images == stored.plan.get("images") else None
 
 
-def _is_unused(out: Path, plan: BudgetPlan) -> bool:
-    """Returns whether a run has no answers beyond those of a plan."""
-    return count_answers(out, ANSWERS) <= plan.queries
-
-
-def add_larger_budgets(
+def add_larger_budget(
     folder: RunFolder,
     plan: BudgetPlan,
     seen: StoredBudgets,
     choosing: Mapping[str, Any] | None,
 ) -> None:
-    """Records what larger budgets added to a plan, before the first query of the last one.
+    """Records what a larger budget adds to a run, before its first query.
 
     Args:
         folder: The run, opened for writing.
@@ -191,16 +207,10 @@ def add_larger_budgets(
             f"{budget:,}; continue it with distill and at least that budget, or start another run "
             "in another folder"
         )
-    if found.further == plan.further:
-        return
-    kept = [
-        each
-        for each, known in zip(folder.manifest.get(LARGER_BUDGETS, []), plan.further, strict=False)
-        if _further(folder.path, each) == known
-    ]
+    entries = folder.manifest.get(LARGER_BUDGETS, [])
+    kept, unused = entries[: len(found.further)], entries[len(found.further) :]
     added = [
         {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "budget": each.budget,
             "held_out_augmented": each.held_out_augmented,
             "rounds": each.rounds,
@@ -208,9 +218,10 @@ def add_larger_budgets(
         }
         for each in plan.further[len(kept) :]
     ]
-    if len(found.further) > len(kept):  # images chosen for a budget that was withdrawn
-        new_rounds = sum(len(each.rounds) for each in plan.further[len(kept) :])
-        ChoiceLog(folder.path).remove_from(len(plan.rounds) - new_rounds)
+    if plain(added) == unused:
+        return
+    first = len(plan.rounds) - sum(len(each.rounds) for each in plan.further[len(kept) :])
+    ChoiceLog(folder.path).remove_from(first)  # what was chosen for a budget that is replaced
     folder.continue_with(LARGER_BUDGETS, [*kept, *added])
 
 
@@ -237,28 +248,29 @@ def decisions_to_take_over(folder: Path, begun: BudgetPlan, plan: BudgetPlan) ->
     return load_labels(folder / LABELS_FOLDER).decision
 
 
-def check_larger_budgets(
+def check_choosing(
+    stored: StoredBudgets,
     out: Path,
-    plan: BudgetPlan,
+    begun: BudgetPlan,
     choosing: Mapping[str, Any] | None,
     chosen: Callable[[int, int], bool],
 ) -> None:
     """Checks that proxies go on to choose images as they did before a stop.
 
     Args:
-        out: The folder, with or without a run.
-        plan: The plan with which the run continues.
-        choosing: As for `add_larger_budgets`, now.
+        stored: The budgets of the run.
+        out: Its folder.
+        begun: The plan that it was started with.
+        choosing: As for `add_larger_budget`, now.
         chosen: Returns whether the images of all rounds from one to before another are chosen.
 
     Raises:
         ValueError: If the proxies depend on other settings.
     """
-    stored = StoredBudgets.read(out)
-    stop = len(plan.rounds) - sum(len(each.rounds) for each in plan.further)
-    for was, planned, now in zip(stored.choosing, stored.further, plan.further, strict=False):
-        first, stop = stop, stop + len(planned.rounds)
-        if planned != now or was is None:
+    stop = len(begun.rounds) or 1  # the decisions behind SD labels become a round
+    for was, further in zip(stored.choosing, stored.further, strict=True):
+        first, stop = stop, stop + len(further.rounds)
+        if was is None:
             continue
         stored_choosing = {"settings": {"choosing": was}}
         found = differences(stored_choosing, {"settings": {"choosing": choosing}})

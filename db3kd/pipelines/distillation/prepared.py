@@ -19,7 +19,7 @@ from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shar
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.larger_budget import (
     StoredBudgets,
-    check_larger_budgets,
+    check_choosing,
     plans_of_run,
 )
 from db3kd.pipelines.inputs import (
@@ -117,7 +117,8 @@ class PreparedDistillation(PreparedRun):
                 manifest["settings"]["choosing"] = stored["choosing"]
             else:
                 manifest["settings"].pop("choosing", None)
-        check_larger_budgets(out, self.plan, self.choosing, partial(self._images_chosen, out))
+        chosen = partial(self._images_chosen, out)
+        check_choosing(self.stored, out, self.begun, self.choosing, chosen)
         return manifest
 
     def count_checks(self, out: Path, checks: int) -> int:
@@ -295,15 +296,12 @@ def answered_in_distill_run(folder: Path) -> int:
     _, labels, samples = answer_folders(folder)
     answers = count_answers(folder, ANSWERS)
     labelled = answered_in_label_folder(labels, totals_of_shards(labels))
-    if labelled and (budgets := StoredBudgets.read(folder)).further:
-        # A larger budget has made answers of the decisions in `labels`, or will.
-        return max(answers, int(budgets.plan["held_out"]) + labelled)
-    return (
-        answers
-        + labelled
-        # Pseudo samples are not moved, and the journal of their starts is kept.
-        + journaled_answers(samples)
-    )
+    if labelled:
+        # All held-out images were asked before. A larger budget takes over the decisions of the
+        # labels, so they may be counted in both folders.
+        return max(answers, int(StoredBudgets.read(folder).plan["held_out"]) + labelled)
+    # Pseudo samples are not moved, and the journal of their starts is kept.
+    return answers + journaled_answers(samples)
 
 
 def nothing_left_to_ask(folder: Path, answered: int) -> bool:

@@ -14,7 +14,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import is_own_model
 from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
 from db3kd.planning import BudgetPlan
-from db3kd.storage.manifest import CHANGED_TEACHERS
+from db3kd.storage.manifest import CHANGED_TEACHERS, LARGER_BUDGETS
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted, input_noun
 
@@ -63,6 +63,7 @@ def reproduction(
             ]
         ),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
+        "earlier budgets": _OTHER_PROXIES if _proxies_differ(manifest) else "",
         "data": "none: pseudo samples" if images is None else described_data(images),
         "test data": "" if test is None else described_data(test),
         "seed": str(training.seed),
@@ -81,6 +82,20 @@ _TIME_LIMIT = (
     "These rows have the student's steps instead. Proxies that choose images may have trained for "
     "other steps, so the answers of this run give the same student, and new ones a similar one."
 )
+
+
+_OTHER_PROXIES = (
+    "The proxies that chose images for earlier budgets were trained with other settings "
+    "(`choosing` in the manifest), so new answers give a similar student."
+)
+
+
+def _proxies_differ(manifest: Mapping[str, Any]) -> bool:
+    """Returns whether proxies of other settings chose the images of a larger budget."""
+    larger = [each["choosing"] for each in manifest.get(LARGER_BUDGETS, [])]
+    known = [manifest["settings"].get("choosing"), *larger]
+    used = [each for each in known if each is not None]
+    return any(each != used[0] for each in used)
 
 
 def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence[int]) -> str:

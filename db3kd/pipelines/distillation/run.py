@@ -3,55 +3,46 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from db3kd.answers.answers import NUMBERS, Answers, augmentable_images
+from db3kd.answers.answers import Answers
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputNotFoundError
 from db3kd.labelling.labels import Labels
 from db3kd.models.weights import STUDENT_FILE, save_model
 from db3kd.pipelines.distill_notes import DistillNotes
-from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
+from db3kd.pipelines.distillation.asking import ask_teacher
 from db3kd.pipelines.distillation.finished_run import (
     FinishedRun,
     TrainedStudent,
     count_label_queries,
     count_trained_on,
 )
-from db3kd.pipelines.distillation.larger_budget import add_larger_budgets, decisions_to_take_over
+from db3kd.pipelines.distillation.larger_budget import add_larger_budget, decisions_to_take_over
 from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.distillation.report import write_distill_report
-from db3kd.pipelines.query_rounds.answer_run import ANSWERS, AnswerRun
-from db3kd.pipelines.query_rounds.pseudo_sample_answers import pseudo_sample_answers
-from db3kd.pipelines.query_rounds.rounds import ask_rounds
+from db3kd.pipelines.distillation.training_steps import training_steps
+from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.run_layout import (
-    LABELS_FOLDER,
     NETWORKS_FOLDER,
-    SAMPLES_FOLDER,
     answer_folders,
 )
 from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.student_training.distance_students import (
     DistanceStudent,
-    decisions_before_distances,
-    measure_distances,
 )
 from db3kd.pipelines.student_training.rules import why_taught_by
 from db3kd.pipelines.student_training.student_trainer import StudentTrainer, validation_callbacks
-from db3kd.pipelines.student_training.time_limit import steps_within
-from db3kd.progress import Progress
-from db3kd.progress.answers import count_answers_in
 from db3kd.querying.consistency import ConsistencyCheck, queries_of_checks
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice
-from db3kd.storage.manifest import identity, is_finished
+from db3kd.storage.manifest import identity
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import describe
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.evaluation import predict
 from db3kd.training.network_store import NetworkStore
-from db3kd.wording import counted, plural
+from db3kd.wording import counted
 
 _KEPT_NETWORKS = ("student", "proxy-*")
 """The networks that a finished run keeps. The others only served to choose queries and options."""
@@ -95,13 +86,15 @@ class DistillRun:
                 self.folder / NETWORKS_FOLDER,
                 {"run": identity(folder.manifest), "from": folder.manifest["started"]},
             )
-            answers, labels = self._ask(folder, notes, store)
+            answers, labels, rows = ask_teacher(
+                prepared, folder, notes, store, self._consistency_check, self._taken_over
+            )
             with notes.timed("training"):
                 trained = self._train(answers, labels, notes, store)
             predicted = predict(trained.network, answers.held_out.clean.as_source())
             correct = _count_correct(trained.network, prepared.test)
             self._save_student(trained.network)
-            self._finish_folder(folder, answers, labels, sum(notes.seconds.values()))
+            self._finish_folder(folder, rows, answers, labels, sum(notes.seconds.values()))
             finished = FinishedRun(
                 trained=trained,
                 folder=self.folder,
@@ -129,75 +122,11 @@ class DistillRun:
             store.keep_only(_KEPT_NETWORKS)
         return finished
 
-    def _ask(
-        self, folder: RunFolder, notes: DistillNotes, store: NetworkStore
-    ) -> tuple[Answers, Labels | None]:
-        prepared = self.prepared
-        if prepared.images is None:
-            with notes.timed("asking"):
-                samples = pseudo_sample_answers(
-                    prepared.teacher,
-                    prepared.plan,
-                    prepared.settings.training,
-                    self.folder / SAMPLES_FOLDER,
-                )
-                return samples, None
-        rare_classes = notes.rare_classes(prepared.rare_classes)
-        seed, plan = prepared.settings.training.seed, prepared.plan
-        order = prepared.order()
-        project = None if prepared.features is None else prepared.features.project
-        augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
-        asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
-        run = AnswerRun(folder, prepared.teacher, augmented, order)
-        run.consistency_check = self._consistency_check
-        if (decisions := self._taken_over) is not None:
-            run.take_over(0, plan.held_out, torch.arange(len(decisions)) * NUMBERS, decisions)
-        title = "querying the teacher"
-        if plan.label_queries:  # a display of its own follows
-            title = f"querying held-out {plural(prepared.noun)}"
-        with Progress(
-            asked,
-            asked,
-            title=title,
-            unit=plural(prepared.noun),
-            samples_before=run.stored,
-            queries_before=run.stored,
-        ) as progress:
-            run.on_answers = count_answers_in(progress)
-            run.while_choosing = progress.paused
-            answers = ask_rounds(
-                run,
-                plan,
-                prepared.proxies,
-                prepared.settings,
-                store,
-                notes,
-                lambda known: self._steps(run.answers, known, notes, choosing=True),
-                rare_classes=rare_classes,
-            )
-        labels = None
-        if plan.label_queries:
-            if not is_finished(self.folder / LABELS_FOLDER):
-                numbers, decisions = decisions_before_distances(
-                    plan, prepared.teacher.classes, seed, self.folder / LABELS_FOLDER
-                )
-                run.check_known(numbers * NUMBERS, decisions)
-            with notes.timed("asking"):
-                labels = measure_distances(
-                    prepared.teacher,
-                    prepared.training_images(),
-                    plan,
-                    seed,
-                    self.folder / LABELS_FOLDER,
-                    rare_classes=rare_classes,
-                )
-        return answers, labels
-
     def _train(
         self, answers: Answers, labels: Labels | None, notes: DistillNotes, store: NetworkStore
     ) -> TrainedStudent:
         prepared = self.prepared
-        steps = self._steps(answers, count_trained_on(answers, labels), notes)
+        steps = training_steps(prepared, answers, count_trained_on(answers, labels), notes)
         if labels is not None:
             return self._train_on_distances(answers, labels, steps, notes, store)
         trainer = StudentTrainer(
@@ -274,12 +203,18 @@ class DistillRun:
         )
 
     def _finish_folder(
-        self, folder: RunFolder, answers: Answers, labels: Labels | None, seconds: float
+        self,
+        folder: RunFolder,
+        rows: int,
+        answers: Answers,
+        labels: Labels | None,
+        seconds: float,
     ) -> None:
         """Marks the run as finished and empties the log of chosen images.
 
         Args:
             folder: The run folder.
+            rows: The number of answers in its shards.
             answers: All answers.
             labels: The labels of a strategy that measures distances; otherwise None.
             seconds: The seconds of the run in all processes. A finished run that is resumed may
@@ -290,47 +225,13 @@ class DistillRun:
             return
         folder.finish(
             {
-                "samples": len(answers) if self.prepared.images is not None else 0,
+                "samples": rows,
                 "queries": len(answers) + count_label_queries(labels),
                 "check_queries": queries_of_checks(folder.manifest),
                 "seconds": seconds,
             }
         )
         ChoiceLog(self.folder).empty()
-
-    def _steps(
-        self, answers: Answers, known: int, notes: DistillNotes, *, choosing: bool = False
-    ) -> int:
-        """Returns the steps of full training.
-
-        A time limit is converted into steps twice: before the first proxies choose images and, as
-        the speed of a machine changes, again when all images are chosen.
-        """
-        prepared = self.prepared
-        steps, limit = prepared.settings.steps_for(known), prepared.settings.time_limit
-        if limit is None:
-            return steps
-        spent = notes.seconds_of_choosing(len(prepared.plan.further))
-        limited = notes.limited_steps(
-            {
-                "student": prepared.student.identity,
-                "proxy": prepared.proxies.name,
-                "proxies_teach_from": LEAST_DEFAULT_STEPS,
-                "settings": prepared.settings,
-                **({"queries": prepared.plan.queries} if prepared.plan.further else {}),
-            },
-            lambda: steps_within(
-                limit,
-                prepared.plan,
-                prepared.settings,
-                prepared.student.make,
-                prepared.proxies,
-                answers,
-                None if choosing else spent,
-            ),
-            images_chosen=not choosing,
-        )
-        return min(steps, limited)
 
     def _open(self, resume: bool) -> RunFolder:
         prepared = self.prepared
@@ -339,7 +240,7 @@ class DistillRun:
         try:
             # Damaged labels are an error before the larger budget is recorded.
             self._taken_over = decisions_to_take_over(self.folder, prepared.begun, prepared.plan)
-            add_larger_budgets(folder, prepared.plan, prepared.stored, prepared.choosing)
+            add_larger_budget(folder, prepared.plan, prepared.stored, prepared.choosing)
         except BaseException:
             folder.close()
             raise

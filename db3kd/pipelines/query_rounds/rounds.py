@@ -83,6 +83,7 @@ def ask_rounds(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     seed = settings.training.seed
+    chosen = plan.chosen_rounds
     check = accept_all if rare_classes else partial(_check_first_answers, run.teacher)
 
     def ask_held_out(part: int, augmented: int) -> None:
@@ -101,7 +102,7 @@ def ask_rounds(
 
         def choose(answers: Answers) -> Tensor:
             networks: list[nn.Module] = []
-            if number and proxies.count and not are_equal(answers.training.decisions):
+            if chosen[number] and proxies.count and not are_equal(answers.training.decisions):
                 noun = input_noun(run.teacher.image_shape)
                 networks = _train_to_choose(
                     answers,

@@ -1,0 +1,126 @@
+"""Asks the teacher about everything that the plan of a distillation has."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from db3kd.answers.answers import NUMBERS, Answers, augmentable_images
+from db3kd.labelling.labels import Labels
+from db3kd.pipelines.distill_notes import DistillNotes
+from db3kd.pipelines.distillation.prepared import PreparedDistillation
+from db3kd.pipelines.distillation.training_steps import training_steps
+from db3kd.pipelines.query_rounds.answer_run import AnswerRun
+from db3kd.pipelines.query_rounds.pseudo_sample_answers import pseudo_sample_answers
+from db3kd.pipelines.query_rounds.rounds import ask_rounds
+from db3kd.pipelines.run_layout import LABELS_FOLDER, SAMPLES_FOLDER
+from db3kd.pipelines.student_training.distance_students import (
+    decisions_before_distances,
+    measure_distances,
+)
+from db3kd.progress import Progress
+from db3kd.progress.answers import count_answers_in
+from db3kd.querying.consistency import ConsistencyCheck
+from db3kd.storage.manifest import is_finished
+from db3kd.storage.run_folder import RunFolder
+from db3kd.training.network_store import NetworkStore
+from db3kd.wording import plural
+
+
+class Asked(NamedTuple):
+    """What the teacher answered.
+
+    Attributes:
+        answers: All answers, those for held-out images included.
+        labels: The labels of a strategy that measures distances; otherwise None.
+        rows: The number of answers in the shards of the run folder.
+    """
+
+    answers: Answers
+    labels: Labels | None
+    rows: int
+
+
+def ask_teacher(
+    prepared: PreparedDistillation,
+    folder: RunFolder,
+    notes: DistillNotes,
+    store: NetworkStore,
+    consistency_check: ConsistencyCheck | None,
+    taken_over: Tensor | None,
+) -> Asked:
+    """Sends the queries of a distillation, or those that have no answer yet.
+
+    Args:
+        prepared: The checked arguments of the distillation.
+        folder: The run folder, opened for writing.
+        notes: The notes of the run.
+        store: Trains the proxies that choose images.
+        consistency_check: Checks the teacher before a resumed run continues.
+        taken_over: From `decisions_to_take_over`.
+
+    Raises:
+        TeacherError: If the teacher fails, or puts all images in one class.
+    """
+    if prepared.images is None:
+        with notes.timed("asking"):
+            samples = pseudo_sample_answers(
+                prepared.teacher,
+                prepared.plan,
+                prepared.settings.training,
+                folder.path / SAMPLES_FOLDER,
+            )
+        return Asked(samples, None, 0)
+    rare_classes = notes.rare_classes(prepared.rare_classes)
+    seed, plan = prepared.settings.training.seed, prepared.plan
+    order = prepared.order()
+    project = None if prepared.features is None else prepared.features.project
+    augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
+    asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
+    run = AnswerRun(folder, prepared.teacher, augmented, order)
+    run.consistency_check = consistency_check
+    if taken_over is not None:
+        run.take_over(0, plan.held_out, torch.arange(len(taken_over)) * NUMBERS, taken_over)
+    # A larger budget that was withdrawn may have taken over the decisions of SD labels.
+    stored = min(run.stored, asked)
+    title = "querying the teacher"
+    if plan.label_queries:  # a display of its own follows
+        title = f"querying held-out {plural(prepared.noun)}"
+    with Progress(
+        asked,
+        asked,
+        title=title,
+        unit=plural(prepared.noun),
+        samples_before=stored,
+        queries_before=stored,
+    ) as progress:
+        run.on_answers = count_answers_in(progress)
+        run.while_choosing = progress.paused
+        answers = ask_rounds(
+            run,
+            plan,
+            prepared.proxies,
+            prepared.settings,
+            store,
+            notes,
+            lambda known: training_steps(prepared, run.answers, known, notes, choosing=True),
+            rare_classes=rare_classes,
+        )
+    rows, labels = max(len(answers), run.stored), None
+    if plan.label_queries:
+        path = folder.path / LABELS_FOLDER
+        if not is_finished(path):
+            numbers, decisions = decisions_before_distances(
+                plan, prepared.teacher.classes, seed, path
+            )
+            run.check_known(numbers * NUMBERS, decisions)
+        with notes.timed("asking"):
+            labels = measure_distances(
+                prepared.teacher,
+                prepared.training_images(),
+                plan,
+                seed,
+                path,
+                rare_classes=rare_classes,
+            )
+    return Asked(answers, labels, rows)
