@@ -131,7 +131,7 @@ def test_damaged_sd_labels_leave_the_run_as_it_was(tmp_path):
 
 @pytest.mark.parametrize(
     ("budget", "refused"),
-    [(900.0, "an integer"), ("900", "an integer"), (None, "an integer"), (-1, "at least 1")],
+    [(900.5, "an integer"), ("900", "an integer"), (None, "an integer"), (-1, "at least 1")],
 )
 def test_a_budget_that_is_no_count_is_refused(budget, refused, tmp_path):
     run(tmp_path / "run", 500)
