@@ -39,7 +39,7 @@ def plan_larger_budget(
         ValueError: If the strategy cannot add queries to a plan, or has no use for more.
     """
     budget = check_count(budget, "budget")
-    if plan.pseudo_samples or (plan.label_queries and plan.strategy != "auto"):
+    if not plan.can_grow:
         what = "pseudo samples" if plan.pseudo_samples else f"strategy {plan.strategy!r}"
         raise ArgumentError(
             "budget",

@@ -120,6 +120,11 @@ class BudgetPlan:
         return [begun, *self.further]
 
     @property
+    def can_grow(self) -> bool:
+        """Whether a run with this plan may be continued with a larger budget."""
+        return not self.pseudo_samples and (self.strategy == "auto" or not self.label_queries)
+
+    @property
     def chosen_rounds(self) -> list[bool]:
         """Whether proxies choose the images of each round; those of the first one are random."""
         by_proxies = [part.by_proxies for part in self.parts for _ in part.rounds]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command_line import TEACHERS, CountingTeacher, Result, succeed
+from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 from distill_cases import QUICK, SAMPLES, TRAINING, images, teacher, weights
 from teachers_analytic import CountingTeacher as Counting
 from teachers_analytic import RaisingTeacher
@@ -323,6 +323,28 @@ def test_another_run_is_refused_as_ever(tmp_path):
     ):
         with pytest.raises(ValueError, match=named):
             run(out, 900, silent(), **options)
+
+
+def test_an_export_of_an_earlier_student_is_named(tmp_path, caplog):
+    out = tmp_path / "run"
+    run(out, 500)
+    exported = out / "student.onnx"
+    succeed("export", out, "--format", "onnx")
+    run(out, 500, silent())
+    assert "earlier student" not in caplog.text
+
+    run(out, 900)
+    assert f"{exported}: holds an earlier student; remove it and export the new one" in caplog.text
+    message = fail("export", out, "--format", "onnx")
+    assert "is older than student.safetensors, so it may hold an earlier student" in message
+
+
+def test_the_report_says_how_to_spend_more_if_that_is_possible(tmp_path):
+    for strategy, possible in (("auto", True), ("bd", False)):
+        out = tmp_path / strategy
+        run(out, 500, strategy=strategy)
+        text = (out / "report.md").read_text()
+        assert ("repeat the command with a larger --budget" in text) == possible
 
 
 def test_a_time_limit_holds_for_the_training_of_each_budget(tmp_path):

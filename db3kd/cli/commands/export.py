@@ -10,7 +10,7 @@ from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets, refuse
 from db3kd.cli.options.shared import ImageOptions, Split, load_split_or_all
 from db3kd.cli.options.teacher import parse_shape
 from db3kd.cli.outputs import refuse_existing
-from db3kd.errors import ArgumentError
+from db3kd.errors import ArgumentError, OutputExistsError
 from db3kd.wording import counted
 
 if TYPE_CHECKING:
@@ -125,6 +125,11 @@ def export(
     if format not in (None, format_of(out)):
         raise ArgumentError(
             "out", f"expected a name ending in {suffix_of(format)}, got {out.name!r}"
+        )
+    if out.is_file() and file.is_file() and out.stat().st_mtime < file.stat().st_mtime:
+        raise OutputExistsError(
+            f"{out}: already exists, and is older than {file.name}, so it may hold an earlier "
+            "student; remove it, or pass another --out"
         )
     refuse_existing(out)
     images = check.load(file)

@@ -154,7 +154,8 @@ def plans_of_run(
         raise ArgumentError(
             "budget",
             f"expected at least {plan.queries:,}, because the run in {out} was continued with a "
-            f"budget of {plan.budget:,} and has answers for it, got {budget:,}",
+            f"budget of {plan.budget:,} and has answers for it, got {budget:,}; continue with that "
+            "budget, or start another run in another folder, which pays for its answers anew",
         )
     larger = plan_larger_budget(plan, budget, noun, proxies=proxies)
     if plan.label_queries and not is_finished(out / LABELS_FOLDER):

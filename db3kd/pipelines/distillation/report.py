@@ -182,6 +182,11 @@ def _notes(run: FinishedRun) -> list[str]:
             f"The student's best weights were chosen by its agreement on held-out {run.noun}s, so "
             f"the agreement is somewhat higher than on other {run.noun}s."
         )
+    if run.plan.can_grow:
+        notes.append(
+            "To spend more queries later, repeat the command with a larger --budget and --resume "
+            "(budget= and resume=True in Python). Only the further queries are sent."
+        )
     if run.paid_twice:
         notes.append(paid_twice_note(run.paid_twice))
     if run.plan.pseudo_samples:

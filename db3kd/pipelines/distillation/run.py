@@ -1,8 +1,11 @@
 """A resumable distillation in its run folder: queries, trains, measures and reports."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from db3kd.answers.answers import Answers
@@ -43,6 +46,8 @@ from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.evaluation import predict
 from db3kd.training.network_store import NetworkStore
 from db3kd.wording import counted
+
+_LOG = logging.getLogger(__name__)
 
 _KEPT_NETWORKS = ("student", "proxy-*")
 """The networks that a finished run keeps. The others only served to choose queries and options."""
@@ -192,8 +197,10 @@ class DistillRun:
                 "start another run"
             )
         prepared = self.prepared
+        file = self.folder / STUDENT_FILE
+        before = _stored_weights(file)
         save_model(
-            self.folder / STUDENT_FILE,
+            file,
             network,
             model=prepared.student.name,
             image_shape=tuple(prepared.teacher.image_shape),
@@ -201,6 +208,11 @@ class DistillRun:
             class_names=prepared.class_names,
             features=prepared.features,
         )
+        after = _stored_weights(file)
+        if not before or _are_equal(before, after):
+            return
+        for exported in sorted(set(self.folder.glob(f"{file.stem}.*")) - {file}):
+            _LOG.warning("%s: holds an earlier student; remove it and export the new one", exported)
 
     def _finish_folder(
         self,
@@ -245,6 +257,20 @@ class DistillRun:
             folder.close()
             raise
         return folder
+
+
+def _stored_weights(file: Path) -> dict[str, Tensor]:
+    """Returns the weights in a file; none if it is missing or damaged."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _are_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        value.equal(second[name]) for name, value in first.items()
+    )
 
 
 def _count_correct(network: nn.Module, test: ImageSet | None) -> tuple[int, int] | None:

@@ -60,7 +60,12 @@ def why_taught_by(
         return f"{who} taught the student, because the run had no proxies."
     if can_choose(steps, validation):
         return f"{who} taught the student by validation agreement; the plan below compares both."
-    reason = "proxies usually help" if taught else "they were not compared with proxies"
+    reason = (
+        "proxies usually help if there are few answers per image, or if training is long"
+        if taught
+        else "there are many answers per image, and training is short or this kind of student "
+        "gains nothing from proxies"
+    )
     return (
         f"{who} taught the student, because {reason}. A comparison needs "
         f"{LEAST_STEPS_OF_A_CHOICE:,} training steps and {_LEAST_CHOICE_ANSWERS} validation "
