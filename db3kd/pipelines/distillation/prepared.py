@@ -297,9 +297,10 @@ def answered_in_distill_run(folder: Path) -> int:
     answers = count_answers(folder, ANSWERS)
     labelled = answered_in_label_folder(labels, totals_of_shards(labels))
     if labelled:
-        # All held-out images were asked before. A larger budget takes over the decisions of the
-        # labels, so they may be counted in both folders.
-        return max(answers, int(StoredBudgets.read(folder).plan["held_out"]) + labelled)
+        # Beside labels, the run itself has answers for held-out images, and others only if a larger
+        # budget has taken over the decisions of the labels.
+        taken_over = max(0, answers - int(StoredBudgets.read(folder).plan["held_out"]))
+        return answers + labelled - min(labelled, taken_over)
     # Pseudo samples are not moved, and the journal of their starts is kept.
     return answers + journaled_answers(samples)
 
