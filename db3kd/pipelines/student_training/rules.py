@@ -61,9 +61,9 @@ def why_taught_by(
     if can_choose(steps, validation):
         return f"{who} taught the student by validation agreement; the plan below compares both."
     reason = (
-        "proxies usually help if there are few answers per image, or if training is long"
+        f"proxies usually help if there are few answers per {noun}, or if training is long"
         if taught
-        else "there are many answers per image, and training is short or this kind of student "
+        else f"there are many answers per {noun}, and training is short or this kind of student "
         "gains nothing from proxies"
     )
     return (
