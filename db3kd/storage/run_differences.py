@@ -8,20 +8,21 @@ from typing import Any
 from db3kd.storage.manifest import CLASS_NAMES, CLASSES, IDENTITY, TEACHER, entries_of, plain
 
 _SOURCE, _PLAN_IMAGES = "settings.source", "settings.plan.images"
+_DISTILLATION_BUDGET = "settings.plan.budget"
 _CLASS_NAMES = f"settings.{CLASS_NAMES}"
 
 _CAUSES = (
     "data",
     f"settings.{CLASSES}",
     "settings.plan.strategy",
-    "settings.plan.budget",
+    _DISTILLATION_BUDGET,
     _PLAN_IMAGES,
     "settings.queries",
 )
 """Entries that others follow from, such as the budget of a run, which determines its plan."""
 
 _BUDGETS = (
-    "settings.plan.budget",
+    _DISTILLATION_BUDGET,
     "settings.budget",
     "settings.queries",
     "settings.synthesis.queries",
@@ -33,8 +34,6 @@ _FIXED_BUDGET = (
     "old one, or start another run in another folder, which pays for its answers anew"
 )
 """What a user can do who wants another budget."""
-
-_DISTILLATION_BUDGET = "settings.plan.budget"
 
 _SMALLER_BUDGET = (
     "; a run cannot be continued with a smaller budget: pass the old one, or start another run in "

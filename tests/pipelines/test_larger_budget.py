@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,14 @@ def test_a_budget_that_another_process_increased_in_between_is_refused(tmp_path,
     assert run(out, 700).queries == 700
 
 
+def change_entry(out: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Changes what the manifest says about the first larger budget."""
+    manifest = read_manifest(out)
+    entry = manifest[LARGER_BUDGETS][0]
+    entry |= change(entry)
+    (out / MANIFEST).write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("entry", "named"),
     [
@@ -240,9 +249,7 @@ def test_a_damaged_entry_is_named(entry, named, tmp_path):
     out = tmp_path / "run"
     run(out, 500)
     run(out, 900)
-    manifest = read_manifest(out)
-    manifest[LARGER_BUDGETS][0] |= entry
-    (out / MANIFEST).write_text(json.dumps(manifest))
+    change_entry(out, lambda _: entry)
 
     with pytest.raises(ValueError, match=f"entry {LARGER_BUDGETS}: .*{re.escape(named)}"):
         run(out, 900, silent())
@@ -252,10 +259,7 @@ def test_a_lost_shard_of_another_size_is_noticed(tmp_path):
     out = tmp_path / "run"
     run(out, 500)
     run(out, 900)
-    manifest = read_manifest(out)
-    rounds = manifest[LARGER_BUDGETS][0]["rounds"]
-    rounds[0] -= 1
-    (out / MANIFEST).write_text(json.dumps(manifest))
+    change_entry(out, lambda now: {"rounds": [now["rounds"][0] - 1, *now["rounds"][1:]]})
 
     with pytest.raises(ValueError, match=r"expected the .* answers of round .* got others"):
         run(out, 900, silent())

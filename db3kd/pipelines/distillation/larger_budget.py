@@ -16,7 +16,7 @@ from db3kd.errors import ArgumentError, InputError
 from db3kd.labelling.label_files import load_labels
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.run_layout import LABELS_FOLDER
-from db3kd.planning import BudgetPlan, Strategy, plan_larger_budget
+from db3kd.planning import BudgetPlan, plan_larger_budget
 from db3kd.planning.larger_budget import with_further_queries
 from db3kd.planning.plan import FurtherQueries
 from db3kd.querying.sharded_decisions import shard_sizes
@@ -113,7 +113,6 @@ def plans_of_run(
     budget: int,
     out: Path | None,
     stored: StoredBudgets,
-    strategy: Strategy,
     noun: InputNoun,
     *,
     proxies: bool,
@@ -127,7 +126,6 @@ def plans_of_run(
         budget: The budget.
         out: The run folder; None if there is none.
         stored: The budgets of the run in it, if that may get a larger one.
-        strategy: The strategy.
         noun: What errors call an image.
         proxies: Whether the run has proxies.
 
@@ -136,7 +134,7 @@ def plans_of_run(
         ValueError: If the budget does not suffice, or if the stored run cannot have it.
     """
     budget = check_count(budget, "budget")
-    begun = _begun_plan(make_plan, stored, strategy)
+    begun = _begun_plan(make_plan, stored)
     if out is None or begun is None or (budget <= begun.budget and not stored.further):
         plan = make_plan(budget)
         return plan, plan
@@ -167,20 +165,19 @@ def plans_of_run(
     return begun, larger
 
 
-def _begun_plan(
-    make_plan: Callable[[int], BudgetPlan], stored: StoredBudgets, strategy: Strategy
-) -> BudgetPlan | None:
+def _begun_plan(make_plan: Callable[[int], BudgetPlan], stored: StoredBudgets) -> BudgetPlan | None:
     """Returns the plan of a new run with the budget of a stored one; None if that is another run.
 
     The comparison of the manifests names any other difference.
     """
-    if stored.first is None or stored.plan.get("strategy") != strategy:
+    if stored.first is None:
         return None
     try:
         plan = make_plan(stored.first)
-    except ArgumentError:  # other images, for which that budget does not suffice
+    except ArgumentError:  # another strategy, or other images, for which it does not suffice
         return None
-    return plan if plan.images == stored.plan.get("images") else None
+    same = all(getattr(plan, name) == stored.plan.get(name) for name in ("strategy", "images"))
+    return plan if same else None
 
 
 def add_larger_budget(

@@ -252,7 +252,7 @@ def prepare_distillation(
     if grow and resume and folder is not None:
         stored = StoredBudgets.read(folder)
     begun, plan = plans_of_run(
-        make_plan, budget, folder, stored, strategy, noun, proxies=settings.proxies > 0
+        make_plan, budget, folder, stored, noun, proxies=settings.proxies > 0
     )
     if plan.pseudo_samples:
         image_set = None

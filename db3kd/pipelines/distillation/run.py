@@ -14,7 +14,7 @@ from db3kd.errors import InputNotFoundError
 from db3kd.labelling.labels import Labels
 from db3kd.models.weights import STUDENT_FILE, save_model
 from db3kd.pipelines.distill_notes import DistillNotes
-from db3kd.pipelines.distillation.asking import ask_teacher
+from db3kd.pipelines.distillation.asking import Asked, ask_teacher
 from db3kd.pipelines.distillation.finished_run import (
     FinishedRun,
     TrainedStudent,
@@ -26,14 +26,9 @@ from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.distillation.report import write_distill_report
 from db3kd.pipelines.distillation.training_steps import training_steps
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
-from db3kd.pipelines.run_layout import (
-    NETWORKS_FOLDER,
-    answer_folders,
-)
+from db3kd.pipelines.run_layout import NETWORKS_FOLDER, answer_folders
 from db3kd.pipelines.run_notes import notes_of
-from db3kd.pipelines.student_training.distance_students import (
-    DistanceStudent,
-)
+from db3kd.pipelines.student_training.distance_students import DistanceStudent
 from db3kd.pipelines.student_training.rules import why_taught_by
 from db3kd.pipelines.student_training.student_trainer import StudentTrainer, validation_callbacks
 from db3kd.querying.consistency import ConsistencyCheck, queries_of_checks
@@ -76,7 +71,6 @@ class DistillRun:
         self.prepared, self.folder = prepared, folder
         self._callbacks = callbacks
         self._consistency_check = consistency_check
-        self._taken_over: Tensor | None = None
 
     def execute(self, *, resume: bool) -> FinishedRun:
         """Carries out the run, or the rest of it, and writes the student and the report.
@@ -85,21 +79,25 @@ class DistillRun:
             resume: Whether to continue a run in the folder.
         """
         prepared = self.prepared
-        with self._open(resume) as folder, notes_of(folder) as file:
+        manifest = prepared.resumed_manifest(self.folder) if resume else prepared.manifest()
+        opened = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
+        with opened as folder, notes_of(folder) as file:
+            # Damaged labels are an error before the larger budget is recorded.
+            taken_over = decisions_to_take_over(self.folder, prepared.begun, prepared.plan)
+            add_larger_budget(folder, prepared.plan, prepared.stored, prepared.choosing)
             notes = DistillNotes(file)
             store = NetworkStore(
                 self.folder / NETWORKS_FOLDER,
                 {"run": identity(folder.manifest), "from": folder.manifest["started"]},
             )
-            answers, labels, rows = ask_teacher(
-                prepared, folder, notes, store, self._consistency_check, self._taken_over
-            )
+            asked = ask_teacher(prepared, folder, notes, store, self._consistency_check, taken_over)
+            answers, labels = asked.answers, asked.labels
             with notes.timed("training"):
                 trained = self._train(answers, labels, notes, store)
             predicted = predict(trained.network, answers.held_out.clean.as_source())
             correct = _count_correct(trained.network, prepared.test)
             self._save_student(trained.network)
-            self._finish_folder(folder, rows, answers, labels, sum(notes.seconds.values()))
+            self._finish_folder(folder, asked, sum(notes.seconds.values()))
             finished = FinishedRun(
                 trained=trained,
                 folder=self.folder,
@@ -214,21 +212,12 @@ class DistillRun:
         for exported in sorted(set(self.folder.glob(f"{file.stem}.*")) - {file}):
             _LOG.warning("%s: holds an earlier student; remove it and export the new one", exported)
 
-    def _finish_folder(
-        self,
-        folder: RunFolder,
-        rows: int,
-        answers: Answers,
-        labels: Labels | None,
-        seconds: float,
-    ) -> None:
+    def _finish_folder(self, folder: RunFolder, asked: Asked, seconds: float) -> None:
         """Marks the run as finished and empties the log of chosen images.
 
         Args:
             folder: The run folder.
-            rows: The number of answers in its shards.
-            answers: All answers.
-            labels: The labels of a strategy that measures distances; otherwise None.
+            asked: What the teacher answered.
             seconds: The seconds of the run in all processes. A finished run that is resumed may
                 train its networks again, so it takes longer.
         """
@@ -237,26 +226,13 @@ class DistillRun:
             return
         folder.finish(
             {
-                "samples": rows,
-                "queries": len(answers) + count_label_queries(labels),
+                "samples": asked.rows,
+                "queries": len(asked.answers) + count_label_queries(asked.labels),
                 "check_queries": queries_of_checks(folder.manifest),
                 "seconds": seconds,
             }
         )
         ChoiceLog(self.folder).empty()
-
-    def _open(self, resume: bool) -> RunFolder:
-        prepared = self.prepared
-        manifest = prepared.resumed_manifest(self.folder) if resume else prepared.manifest()
-        folder = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
-        try:
-            # Damaged labels are an error before the larger budget is recorded.
-            self._taken_over = decisions_to_take_over(self.folder, prepared.begun, prepared.plan)
-            add_larger_budget(folder, prepared.plan, prepared.stored, prepared.choosing)
-        except BaseException:
-            folder.close()
-            raise
-        return folder
 
 
 def _stored_weights(file: Path) -> dict[str, Tensor]:
