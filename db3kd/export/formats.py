@@ -27,13 +27,14 @@ ExportFormat = Literal["onnx", "torchscript", "pt2", "safetensors"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 """The formats that `export_model` writes."""
 
-_SUFFIXES: dict[str, ExportFormat] = {
+SUFFIXES: dict[str, ExportFormat] = {
     ".onnx": "onnx",
     ".pt": "torchscript",
     ".ts": "torchscript",
     ".pt2": "pt2",
     ".safetensors": "safetensors",
 }
+"""The format that each suffix of a file stands for."""
 
 INPUT, OUTPUT = "images", "scores"
 """The names of the input and output of an ONNX graph."""
@@ -45,16 +46,16 @@ def format_of(path: Path) -> ExportFormat:
     Raises:
         ValueError: If the suffix is unknown.
     """
-    if path.suffix not in _SUFFIXES:
+    if path.suffix not in SUFFIXES:
         raise ArgumentError(
-            "out", f"expected a name ending in {', '.join(_SUFFIXES)}, got {path.name!r}"
+            "out", f"expected a name ending in {', '.join(SUFFIXES)}, got {path.name!r}"
         )
-    return _SUFFIXES[path.suffix]
+    return SUFFIXES[path.suffix]
 
 
 def suffix_of(kind: ExportFormat) -> str:
     """Returns the usual suffix of a format."""
-    return next(suffix for suffix, each in _SUFFIXES.items() if each == kind)
+    return next(suffix for suffix, each in SUFFIXES.items() if each == kind)
 
 
 def encode(student: DeployedStudent, kind: ExportFormat) -> bytes:

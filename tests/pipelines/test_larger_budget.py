@@ -334,11 +334,13 @@ def test_an_export_of_an_earlier_student_is_named(tmp_path, caplog):
     run(out, 500)
     exported = out / "student.onnx"
     succeed("export", out, "--format", "onnx")
+    (out / "student.toml").write_text('model = "student.safetensors"')
     run(out, 500, silent())
     assert "earlier student" not in caplog.text
 
     run(out, 900)
     assert f"{exported}: holds an earlier student; remove it and export the new one" in caplog.text
+    assert "student.toml" not in caplog.text, "a description is no export"
     message = fail("export", out, "--format", "onnx")
     assert "is older than student.safetensors, so it may hold an earlier student" in message
 

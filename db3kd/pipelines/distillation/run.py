@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from db3kd.answers.answers import Answers
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputNotFoundError
+from db3kd.export.formats import SUFFIXES
 from db3kd.labelling.labels import Labels
 from db3kd.models.weights import STUDENT_FILE, save_model
 from db3kd.pipelines.distill_notes import DistillNotes
@@ -209,7 +210,8 @@ class DistillRun:
         after = _stored_weights(file)
         if not before or _are_equal(before, after):
             return
-        for exported in sorted(set(self.folder.glob(f"{file.stem}.*")) - {file}):
+        exports = (file.with_suffix(suffix) for suffix in SUFFIXES if suffix != file.suffix)
+        for exported in filter(Path.exists, exports):
             _LOG.warning("%s: holds an earlier student; remove it and export the new one", exported)
 
     def _finish_folder(self, folder: RunFolder, asked: Asked, seconds: float) -> None:
