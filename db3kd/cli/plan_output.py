@@ -113,11 +113,11 @@ def print_comparison_plan(prepared: "PreparedComparison") -> None:
         if strategy in plan.refused:
             print(f"{strategy:<{width}}  not used: {plan.refused[strategy]}")
             continue
-        queries = plan.plans[strategy].queries
+        each = plan.plans[strategy]
+        taught = "; proxies may teach" if each.uses_proxies and prepared.proxies.count else ""
         print(
-            f"{strategy:<{width}}  at most {counted(queries, 'query')}"
-            f"{price_text(queries, price_per_1000)}: "
-            f"{plan.plans[strategy].text_in_words(noun)}"
+            f"{strategy:<{width}}  at most {counted(each.queries, 'query')}"
+            f"{price_text(each.queries, price_per_1000)}: {each.text_in_words(noun)}{taught}"
         )
     students = len(plan.plans) * plan.seeds
     test = f" and {counted(plan.test_images, f'test {noun}')}" if plan.test_images else ""

@@ -5,15 +5,13 @@ from functools import partial
 from db3kd.arguments.plain import check_count
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.errors import ArgumentError
-from db3kd.planning.held_out import check_held_out, held_out_images
+from db3kd.planning.held_out import check_held_out, held_out_augmented, held_out_images
 from db3kd.planning.plan import FEW_FURTHER, LABEL_MEASURES, STRATEGIES, BudgetPlan, Strategy
 from db3kd.wording import InputNoun, counted, did_you_mean
 
 ROUNDS = 4
 """Number of rounds. The first one is random, proxies choose the images of the others."""
 
-_HELD_OUT_AUGMENTED_SHARE = 0.04
-_MAX_HELD_OUT_AUGMENTED = 2000
 _LEAST_QUERIES = 20
 _LEAST_QUERIES_PER_CLASS = 2
 _LEAST_PSEUDO_SAMPLES_PER_CLASS = 20
@@ -140,7 +138,7 @@ def plan_budget(
         return plan(label_queries=training)
     if strategy == "decisions":
         return plan(rounds=(min(training, left),))
-    augmented = held_out_augmented(training, left)
+    augmented = held_out_augmented(held_out, training, left)
     rounds: tuple[int, ...] = (left - augmented,)
     if strategy == "auto":
         rounds = _choice_rounds(training, left - augmented)
@@ -154,17 +152,6 @@ def most_answers(training: int) -> int:
         training: Number of images that may be trained on.
     """
     return max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
-
-
-def held_out_augmented(training: int, queries: int) -> int:
-    """Returns how many augmented versions of held-out images are queried.
-
-    Args:
-        training: Number of images that may be trained on.
-        queries: The queries for these and for the augmented versions.
-    """
-    share = round(_HELD_OUT_AUGMENTED_SHARE * max(0, queries - training))
-    return min(share, _MAX_HELD_OUT_AUGMENTED)
 
 
 def _choice_rounds(training: int, queries: int) -> tuple[int, ...]:

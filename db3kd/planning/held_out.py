@@ -17,12 +17,33 @@ LEAST_HELD_OUT = 10
 """With fewer held-out images, a share of them says nothing about the student."""
 
 
+LEAST_VALIDATION = 200
+"""With fewer validation answers, a difference in agreement between two options would be chance."""
+
+_AUGMENTED_SHARE = 0.04
+_MOST_AUGMENTED = 2000
+
+
 def held_out_images(images: int, budget: int, chosen: int | None) -> int:
     """Returns how many images are held out: the number that the user chose, or a share."""
     if chosen is not None:
         return chosen
     share = _SHARE if images >= _SMALL_SET else 2 * _SHARE
     return max(1, min(round(share * min(images, budget)), _MOST))
+
+
+def held_out_augmented(held_out: int, training: int, queries: int) -> int:
+    """Returns how many augmented versions of held-out images are queried, to compare options.
+
+    There are none if too few answers would be held out for a comparison.
+
+    Args:
+        held_out: Number of held-out images.
+        training: Number of images that may be trained on.
+        queries: The queries for augmented versions of all images, and for those to train on.
+    """
+    share = min(round(_AUGMENTED_SHARE * max(0, queries - training)), _MOST_AUGMENTED)
+    return share if held_out + share >= LEAST_VALIDATION else 0
 
 
 def held_out_pseudo_samples(samples: int, chosen: int | None = None) -> int:

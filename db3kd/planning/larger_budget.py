@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError
-from db3kd.planning.budget_plan import LEAST_CHOSEN, ROUNDS, held_out_augmented, most_answers
+from db3kd.planning.budget_plan import LEAST_CHOSEN, ROUNDS, most_answers
+from db3kd.planning.held_out import held_out_augmented
 from db3kd.planning.plan import BudgetPlan, FurtherQueries
 from db3kd.wording import InputNoun
 
@@ -60,7 +61,8 @@ def plan_larger_budget(
     if plan.strategy == "decisions":
         left = min(left, training)
     else:
-        augmented = max(0, held_out_augmented(training, left) - plan.held_out_augmented)
+        versions = held_out_augmented(plan.held_out, training, left)
+        augmented = max(0, versions - plan.held_out_augmented)
     more = left - plan.held_out_augmented - answered
     augmented = min(augmented, max(0, more - 1))
     queries = more - augmented

@@ -33,6 +33,11 @@ def test_a_dry_run_asks_nothing_and_prints_the_plan_of_each_strategy(tmp_path):
     assert "at most 559 queries for 4 students and 359 test images, price 1.118" in total
     assert "no query was sent" in training
     assert list(tmp_path.iterdir()) == []
+    # A run without proxies does not offer them as teachers.
+    assert auto.endswith("; proxies may teach") and "teach" not in decisions
+    given = ("--data", "digits", "--limit", 60, "--student", "linear", "--proxies", 0)
+    printed = succeed("compare", "--teacher", counting, *given, *names, "--budget", 50, "--dry-run")
+    assert "may teach" not in printed
 
 
 def test_the_table_is_printed_and_written_and_resumed_without_a_query(teacher, tmp_path):

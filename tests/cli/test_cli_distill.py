@@ -34,8 +34,8 @@ def test_a_dry_run_prints_the_plan_and_writes_and_asks_nothing(tmp_path):
     assert lines[0].split() == ["strategy", "auto"]
     assert [line.split()[:2] for line in lines[1:4]] == [
         ["5", "held-out"],
-        ["20", "held-out"],
         ["95", "decisions"],
+        ["500", "augmented"],
     ]
     assert "queries    at most 600 of 600, price 1.20 at 2.00 per 1,000" in printed
     assert "training   about 0:0" in printed and "12 steps of the student; no query was" in printed
@@ -388,9 +388,9 @@ def test_a_first_call_that_fails_costs_one_query_and_leaves_no_folder(tmp_path):
 def test_a_failed_call_is_stated_when_it_stops_a_run_and_in_the_summary(tmp_path):
     out = tmp_path / "run"
     failing = Result(*asked(*DIGITS, "--out", out, teacher=TIRING))
-    assert "the answers so far are kept; up to 24 queries of the last call may have" in failing.err
+    assert "the answers so far are kept; up to 4 queries of the last call may have" in failing.err
     again = Result(*asked(*DIGITS, "--out", out, "--resume", teacher=TIRING))
-    assert "; at most 24 queries were paid twice before; continue with --resume" in again.err
+    assert "; at most 4 queries were paid twice before; continue with --resume" in again.err
     resumed = succeed(*asked(*DIGITS, "--out", out, "--resume"))
     assert "paid twice at most " in resumed
 

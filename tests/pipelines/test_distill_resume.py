@@ -24,6 +24,7 @@ from db3kd.pipelines.query_rounds import rounds
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_training import rules as teaching_rules
+from db3kd.planning import held_out
 from db3kd.storage.manifest import read_manifest
 from db3kd.training.loop import _Training
 from db3kd.training.network_store import NetworkStore
@@ -63,7 +64,8 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def let_choose(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_SHARE)
-    patch.setattr(teaching_rules, "_LEAST_CHOICE_ANSWERS", 1)
+    for module in (teaching_rules, held_out):
+        patch.setattr(module, "LEAST_VALIDATION", 1)
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[int]:

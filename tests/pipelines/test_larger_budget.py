@@ -23,7 +23,14 @@ from db3kd.pipelines.distillation import distill as distill_module
 from db3kd.pipelines.distillation.prepared import answered_in_distill_run
 from db3kd.pipelines.distillation.reproduction import command_lines
 from db3kd.pipelines.query_rounds.answer_run import AnswerRun, clean_answers
+from db3kd.planning import held_out
 from db3kd.storage.manifest import LARGER_BUDGETS, MANIFEST, read_manifest
+
+
+@pytest.fixture(autouse=True)
+def _augmented_held_out_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small budgets query augmented versions of held-out images, too, as large ones do."""
+    monkeypatch.setattr(held_out, "LEAST_VALIDATION", 1)
 
 
 def run(out: Path, budget: int, asked: Any = None, **options: Any) -> DistillResult:

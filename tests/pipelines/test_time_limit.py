@@ -54,7 +54,7 @@ def steps_of_a_run(
     monkeypatch.setattr(
         teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_SHARE * least
     )
-    monkeypatch.setattr(teaching_rules, "_LEAST_CHOICE_ANSWERS", least)
+    monkeypatch.setattr(teaching_rules, "LEAST_VALIDATION", least)
     db3kd.distill(
         teacher(),
         images(),

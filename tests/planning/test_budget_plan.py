@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from db3kd.planning import STRATEGIES, plan_budget
 from db3kd.planning.budget_plan import _MOST_ANSWERS, _MOST_PER_IMAGE, MOST_PER_PAIR
+from db3kd.planning.held_out import LEAST_VALIDATION
 from db3kd.planning.plan import LABEL_MEASURES
 
 
@@ -37,6 +38,8 @@ def test_a_plan_never_exceeds_its_budget_and_leaves_nothing_that_it_could_spend(
         most = max(training, min(_MOST_ANSWERS, training * _MOST_PER_IMAGE))
         asked = sum(plan.rounds) + plan.held_out_augmented
         assert asked == min(budget - plan.held_out, most)
+        validation = plan.held_out + plan.held_out_augmented
+        assert plan.held_out_augmented == 0 or validation >= LEAST_VALIDATION
     else:
         assert plan.queries == min(budget, images)
     if strategy != "zero-shot":
@@ -51,6 +54,14 @@ def test_the_smallest_useful_budget_is_named_and_accepted():
     assert plan_budget(20, 10, 1000).queries == 20
     with pytest.raises(ValueError, match="at least 200 queries, got 199; without images"):
         plan_budget(199, 10, None)
+
+
+def test_augmented_held_out_images_are_queried_once_they_suffice_to_compare_options():
+    # 4 % of the queries beyond one per image, and 50 held-out images, are 200 validation answers.
+    few, enough = (plan_budget(budget, 10, 1_000, "augmented") for budget in (4_700, 4_800))
+    assert few.held_out_augmented == 0 and few.rounds == (4_650,)
+    assert enough.held_out_augmented == 152 and enough.rounds == (4_598,)
+    assert plan_budget(2_000, 10, 1_000, "augmented", held_out=300).held_out_augmented == 40
 
 
 def test_a_budget_that_no_training_could_use_is_not_spent():

@@ -90,13 +90,13 @@ def test_warnings_about_tables_speak_of_rows_and_of_no_pseudo_samples():
 
 
 def test_one_query_is_named_in_the_singular():
-    plan = plan_budget(40, 10, 5, held_out=4)
+    plan = plan_budget(225, 10, 200, held_out=199)
     names = {stage.name: stage.queries for stage in plan.stages}
     assert names == {
-        "held-out images": 4,
+        "held-out images": 199,
         "held-out augmented image": 1,
         "decision": 1,
-        "augmented images": 34,
+        "augmented images": 24,
     }
     assert plan_budget(40, 10, 5).stages[0].name == "held-out image"
     assert plan_budget(22, 10, 20, "augmented").stages_in_words("row")[-1].name == "augmented rows"

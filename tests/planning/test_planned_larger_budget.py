@@ -45,6 +45,14 @@ def test_every_further_query_is_planned_and_the_earlier_ones_stay(budget, more, 
     assert sum(stage.queries for stage in larger.stages) == larger.queries
 
 
+def test_a_larger_budget_buys_the_validation_answers_that_the_first_could_not():
+    plan = plan_budget(4_000, 10, 1_000)
+    assert plan.held_out_augmented == 0
+    larger = plan_larger_budget(plan, 5_000)
+    assert larger.parts[1].held_out_augmented == 160  # 4 % of those beyond 950 training images
+    assert plan_larger_budget(plan, 4_500).held_out_augmented == 0
+
+
 @pytest.mark.parametrize(
     ("strategy", "proxies", "chosen"),
     [

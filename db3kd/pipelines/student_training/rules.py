@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from db3kd.answers.answers import Answers
 from db3kd.answers.batches import ANSWERED_SHARE
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
+from db3kd.planning.held_out import LEAST_VALIDATION
 from db3kd.wording import InputNoun
 
 CHOICE_SHARE = 6
@@ -28,19 +29,19 @@ if there are many answers per image. It is 0.25 for LeNet-5-half and 0.04 for Le
 beside LeNet-5."""
 
 LEAST_STEPS_OF_A_CHOICE = 100 * CHOICE_SHARE
-_LEAST_CHOICE_ANSWERS = 200
-"""With fewer steps of full training, or fewer validation answers, a difference in agreement would
-be chance, so the first option is taken."""
+"""With fewer steps of full training, a difference in agreement would be chance."""
 
 
 def can_choose(steps: int, validation: int) -> bool:
     """Returns whether training runs can be compared, and their difference is not just chance.
 
+    If they cannot, the first option is taken.
+
     Args:
         steps: Steps of full training.
         validation: Number of validation images.
     """
-    return steps >= LEAST_STEPS_OF_A_CHOICE and validation >= _LEAST_CHOICE_ANSWERS
+    return steps >= LEAST_STEPS_OF_A_CHOICE and validation >= LEAST_VALIDATION
 
 
 def why_taught_by(
@@ -68,7 +69,7 @@ def why_taught_by(
     )
     return (
         f"{who} taught the student, because {reason}. A comparison needs "
-        f"{LEAST_STEPS_OF_A_CHOICE:,} training steps and {_LEAST_CHOICE_ANSWERS} validation "
+        f"{LEAST_STEPS_OF_A_CHOICE:,} training steps and {LEAST_VALIDATION} validation "
         f"{noun}s; there were {steps:,} and {validation:,}."
     )
 
