@@ -1,5 +1,6 @@
-"""Checks of arguments that hold a number for each sample: classes, and row numbers."""
+"""Arguments as tensors: classes and row numbers, after checks, and arrays of floats."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -87,6 +88,21 @@ def as_index(index: IndexLike, count: int, name: str = "index") -> Tensor:
     if outside.any():
         raise IndexError(f"{name}: {expected}, got {int(numbers[outside][0])}")
     return numbers
+
+
+def float_tensor(array: np.ndarray) -> Tensor:
+    """Returns an array as a float32 tensor, which shares its memory if it can.
+
+    The tensor must not be written to: the array may be read-only, such as a memory map, for which
+    torch would print a warning.
+
+    Args:
+        array: An array of numbers, of any shape.
+    """
+    numbers = np.ascontiguousarray(array, np.float32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(numbers)
 
 
 def _integers(value: Any, name: str, expected: str, advice: str, booleans: bool = False) -> Tensor:

@@ -232,8 +232,13 @@ def print_result(result: "DistillResult", price_per_1000: float | None, student:
         print(f"choice     {choice.question}: {choice.chosen} (validation agreement: {measured})")
     if result.choices:
         augmented = result.validation - result.held_out
-        versions = f" and {counted(augmented, 'augmented version')} of them" if augmented else ""
-        print(f"validation {held_out}{versions}, to compare options")
+        versions = (
+            f" and {counted(augmented, 'augmented version')} of them, on which students usually "
+            "agree less often"
+            if augmented
+            else ""
+        )
+        print(f"validation {held_out}{versions}; they compare the options")
     print(f"taught by  {result.taught_by}")
     matches = round(result.agreement * result.held_out)
     print(f"agreement  {agreement_text(matches, result.held_out, f'held-out {noun}')}")

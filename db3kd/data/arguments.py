@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from db3kd.arguments.arrays import IntegersLike, as_classes
+from db3kd.arguments.arrays import IntegersLike, as_classes, float_tensor
 from db3kd.arguments.images import check_dense
 from db3kd.data.dataset_images import (
     HuggingFaceDataset,
@@ -221,7 +221,7 @@ def _from_array(array: np.ndarray) -> Tensor | NamedImages:
     if isinstance(array, np.ma.MaskedArray):
         raise _unsupported_images(array, "fill its masked values, and pass images.data")
     if array.dtype.kind == "f":
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        return float_tensor(array)
     if array.dtype.kind not in "iu":
         raise _unsupported_images(array, f"convert it from {array.dtype} to float32 or uint8")
     native = array.astype(array.dtype.newbyteorder("="))

@@ -131,9 +131,11 @@ def _choices(report: StudentReport) -> Section | None:
         augmented = report.validation - report.agreement[1]
         more = counted(augmented, "augmented version")
         versions = f" and {more} of them" if augmented > 0 else ""
+        lower = " It is usually lower on augmented versions." if augmented > 0 else ""
         text = (
             f"Alternatives are compared by their validation agreement with the teacher, on the "
             f"{counted(report.agreement[1], f'held-out {noun}')}{versions}, never on test {noun}s."
+            f"{lower}"
         )
     text = f"Strategy: {report.strategy}. {text}"
     return Section("Plan", text, [Table(head, rows, text_columns=3, strong_rows=strong)])

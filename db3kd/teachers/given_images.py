@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from db3kd.arguments.arrays import float_tensor
 from db3kd.arguments.images import check_dense, check_images
 from db3kd.errors import ArgumentTypeError
 from db3kd.tables import Features
@@ -44,8 +44,7 @@ def as_images(images: Any, teacher: Teacher) -> Tensor:
                 "", "pass teacher.features.encode(table, clip=True) instead of the table"
             ) from None
     if features is None and isinstance(images, np.ndarray) and images.dtype.kind in "fiub":
-        values = torch.from_numpy(np.ascontiguousarray(images, np.float32))
-        return check_images(values, shape, teacher.bounds)
+        return check_images(float_tensor(images), shape, teacher.bounds)
     expected = (
         f"expected a tensor [{', '.join(map(str, ('N', *shape)))}] of teacher {describe(teacher)}"
     )

@@ -102,7 +102,7 @@ def test_the_test_split_measures_accuracy_without_a_query(teacher, tmp_path):
     content = json.loads((out / "compare.json").read_text())
     assert content["queries"] == 2 * 60 and content["test_queries"] == 0
     assert content["rows"][0]["accuracy"] is not None
-    assert "decisions is the best by accuracy on 359 test images: " in printed
+    assert "decisions, accuracy on 359 test images: " in printed
     assert "accuracy %" in printed and "test agreement %" not in printed
 
 

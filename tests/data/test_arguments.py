@@ -45,6 +45,23 @@ def test_arrays_are_labelled_as_tensors(images, teacher):
         assert label(teacher, given, SETTINGS).distances.equal(expected.distances)
 
 
+@pytest.mark.filterwarnings("error")
+def test_read_only_arrays_give_no_warning_and_are_not_copied(images, tmp_path):
+    np.save(tmp_path / "images.npy", images.numpy())
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns of the first such array only
+    try:
+        read = as_images(mapped)
+        bright = FunctionTeacher(
+            lambda pixels: (pixels.mean((1, 2, 3)) > 0.5).astype(int), SHAPE, 2
+        )
+        assert bright.decide(mapped).equal((images.mean((1, 2, 3)) > 0.5).long())
+    finally:
+        torch.set_warn_always(always)
+    assert np.shares_memory(read.numpy(), mapped)
+
+
 def test_whole_numbers_up_to_255_are_images_from_0_to_1(images, teacher):
     stored = (images * 255).byte()
     expected = label(teacher, stored.float() / 255, SETTINGS)

@@ -358,7 +358,7 @@ def test_test_images_decide_and_the_statement_says_so():
     one = BestStrategy([row_of("auto", 49, *second[:1]), row_of("sd", 40, *first[:1])], 1)
     assert "with one seed" in one.statement
     alone = BestStrategy([row_of("sd", 40, *first)], 2).statement
-    assert alone.startswith("sd is the best by agreement on 2,000") and "next" not in alone
+    assert alone.startswith("sd, agreement on 2,000 test images: 80.0 %") and "next" not in alone
 
 
 def test_the_statement_has_the_interval_of_the_table():

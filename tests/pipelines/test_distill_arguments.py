@@ -171,10 +171,10 @@ def test_copies_of_one_image_are_no_error_if_augmented_images_differ_in_class():
     assert result.queries == 300
 
 
-def test_a_teacher_with_one_class_is_asked_for_one_round_only():
+def test_a_teacher_with_one_class_is_asked_for_one_round_only(tmp_path):
     counting = CountingTeacher(ConstantTeacher(1, SHAPE, CLASSES))
     with pytest.raises(TeacherError, match="Likely causes: images that are unlike"):
-        run(counting, budget=10_000)
+        run(counting, budget=10_000, out=tmp_path / "run")
     assert counting.total < 3000
 
 

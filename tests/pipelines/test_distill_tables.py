@@ -156,10 +156,10 @@ def test_without_rows_the_message_says_where_to_read_on(tmp_path):
     assert not taster.seen
 
 
-def test_a_teacher_with_one_class_is_refused_in_terms_of_rows():
-    teacher = ConstantTeacher(1, (5,), 2)
+def test_a_teacher_with_one_class_is_refused_in_terms_of_rows(tmp_path):
+    teacher, out = ConstantTeacher(1, (5,), 2), tmp_path / "run"
     with pytest.raises(TeacherError, match=r"two classes for \d+ rows.*causes: rows that are"):
-        db3kd.distill(teacher, torch.rand(60, 5), budget=BUDGET, settings=QUICK)
+        db3kd.distill(teacher, torch.rand(60, 5), budget=BUDGET, settings=QUICK, out=out)
 
 
 def test_results_and_errors_call_rows_rows():

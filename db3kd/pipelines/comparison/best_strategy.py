@@ -102,13 +102,12 @@ class BestStrategy:
 
     @property
     def statement(self) -> str:
-        """Which strategy is the best by what, with its interval, and whether by chance."""
-        what, total = self._what, self.counts(self.row)[1]
-        by = f"by {self.measurement.removeprefix('test ').removeprefix('held-out ')} on "
-        others = f" of {len(self.rows)} strategies" if len(self.rows) > 1 else ""
+        """Which of several strategies is the best by what, its interval, and whether by chance."""
+        measured = self.measurement.removeprefix("test ").removeprefix("held-out ")
+        measured += f" on {counted(self.counts(self.row)[1], self._what)}"
+        best = f" is the best of {len(self.rows)} strategies by" if len(self.rows) > 1 else ","
         return (
-            f"{self.row.strategy} is the best{others} {by}{counted(total, what)}: "
-            f"{percent(self.share(self.row))} (95 % interval "
+            f"{self.row.strategy}{best} {measured}: {percent(self.share(self.row))} (95 % interval "
             f"{interval_of(*self.counts(self.row))})." + self.certainty
         )
 
