@@ -34,6 +34,8 @@ _GREY = (("fashion", "fashion-mnist"), ("mnist", "mnist"))
 _TWO_QUERIES = "--per-sample 2 --strategies auto sd augmented decisions"
 """Strategies at two queries per image."""
 
+_TWO_STUDENTS = "--students lenet5-half lenet5-fifth"
+
 MODULES: dict[str, tuple[str, int, str]] = {
     "peers-quick": ("peers", 5, "--teacher-model lenet5 --pairs 10 {few}"),
     "distances-mnist": ("peers.distances", 1, "{mnist_or_few}"),
@@ -102,12 +104,26 @@ MODULES: dict[str, tuple[str, int, str]] = {
         )
         for images, ending, minutes, arguments in (
             (1000, "", 90, "--steps 1500 --per-sample 2 10 50 256 "
-             "--students lenet5-half lenet5-fifth --strategies auto augmented bd sd decisions"),
-            # `distill` trains for 6,000 steps by default on so few answers.
-            (300, "-6000", 45, f"--steps 6000 {_TWO_QUERIES}"),
-            (1000, "-6000", 60, f"--steps 6000 {_TWO_QUERIES} --students lenet5-fifth lenet5-half"),
-            (5000, "-6000", 45, f"--steps 6000 {_TWO_QUERIES}"),
+             f"{_TWO_STUDENTS} --strategies auto augmented bd sd decisions"),
             (5000, "", 15, f"--steps 1500 {_TWO_QUERIES}"),
+            # `distill` trains for 6,000 steps by default on so few answers.
+            *(
+                (count, "-6000", 120, "--steps 6000 --per-sample 2 10 50 256 "
+                 f"{_TWO_STUDENTS} --strategies auto augmented sd decisions")
+                for count in (300, 1000, 5000)
+            ),
+        )
+        for name, data in _GREY
+    },
+    "budgets-bd-fashion-mnist-6000": (
+        "students.budgets", 20, "{fashion} --threads 1 --steps 6000 --per-sample 50 256 "
+        f"{_TWO_STUDENTS} --strategies bd --seeds 1",
+    ),
+    **{
+        f"budgets-without-proxies-{data}-6000": (
+            "students.budgets", 90, f"{{{name}}} --threads 1 --steps 6000 --images 300 1000 5000 "
+            f"--per-sample 10 50 256 {_TWO_STUDENTS} --strategies auto --proxies 0 --seeds 1 "
+            "--runs runs/budgets-without-proxies --answers-of runs/budgets",
         )
         for name, data in _GREY
     },
@@ -118,10 +134,13 @@ MODULES: dict[str, tuple[str, int, str]] = {
         )
         for name, data in _GREY
     },
-    "budgets-zero-shot-fashion-mnist-6000": (
-        "students.budgets", 40, "{fashion} --threads 1 --steps 6000 --images 1000 "
-        "--per-sample 20 100 --strategies zero-shot --seeds 1",
-    ),
+    **{
+        f"budgets-zero-shot-fashion-mnist{ending}": (
+            "students.budgets", 40, f"{{fashion}} --threads 1 --steps {steps} --images 1000 "
+            f"--per-sample {per_sample} --strategies zero-shot --seeds 1",
+        )
+        for ending, steps, per_sample in (("", 4000, "20"), ("-6000", 6000, "20 100"))
+    },
     "proxies-fashion-mnist": (
         "students.proxies", 10, "{fashion} --threads 1 --images 1000 --per-sample 2 4 10",
     ),

@@ -8,7 +8,8 @@ freshly mixed images, which no budget buys: it is the ceiling of this student an
     python -m benchmarks.students.budgets --data DIR --teacher FILE --runs DIR --save NAME
 
 Runs that differ only in their student send the same queries, so the later ones reuse the answers
-and the proxies of the first.
+and the proxies of the first. With `--answers-of`, all students learn the answers of other runs,
+for example without proxies (`--proxies 0`).
 
 The result is written after each student. Runs stay in their folders, so that a stopped benchmark
 goes on where it was.
@@ -60,13 +61,26 @@ class BudgetCell(Cell):
         """The name of the run folder."""
         return f"{self.images}-{self.queries_per_sample}-{self.student}-{self.strategy}-{self.seed}"
 
-    def run_folder(self, runs: Path, students: Sequence[str]) -> Path:
-        """Returns the run folder; a new one is a copy of another student's run, if there is one."""
+    def run_folder(self, runs: Path, students: Sequence[str], answers: Path | None = None) -> Path:
+        """Returns the run folder; a new one is a copy of a run with the same answers, if any.
+
+        Args:
+            runs: The folder of all runs.
+            students: The students of the benchmark, whose runs send the same queries.
+            answers: The folder of other runs, whose copies a new run must be; None for no others.
+
+        Raises:
+            ValueError: If the other runs lack this one.
+        """
         folder = runs / self.folder
-        for other in students:
-            known = runs / replace(self, student=other).folder
-            if not folder.exists() and known.exists():
-                shutil.copytree(known, folder)
+        known = [runs / replace(self, student=other).folder for other in students]
+        if answers is not None:
+            known = [answers / self.folder]
+            if not known[0].exists():
+                raise ValueError(f"--answers-of: expected a run in {known[0]}, found none")
+        for source in known:
+            if not folder.exists() and source.exists():
+                shutil.copytree(source, folder)
         return folder
 
 
@@ -110,7 +124,9 @@ def _train(
     if cell.strategy == _WHITE_BOX:
         return _white_box(cell, images, trained, training), {"queries": 0}
     settings = db3kd.DistillSettings(training=training, proxies=options.proxies)
-    folder = cell.run_folder(options.runs / trained.train.name, options.students)
+    name = trained.train.name
+    answers = options.answers_of and options.answers_of / name
+    folder = cell.run_folder(options.runs / name, options.students, answers)
     result = db3kd.distill(
         trained.teacher,
         images,
@@ -168,6 +184,12 @@ def _options() -> argparse.Namespace:
     options.add_argument("--steps", type=int, default=3000, help="of every full training")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--runs", type=Path, default=Path("runs/budgets"))
+    options.add_argument(
+        "--answers-of",
+        type=Path,
+        metavar="RUNS",
+        help="finished runs (their --runs) whose answers the students learn, without a query",
+    )
     return options.parse_args()
 
 

@@ -27,9 +27,9 @@ def trained(tmp_path, monkeypatch):
     return made
 
 
-def rows_of(students, runs, name, monkeypatch):
+def rows_of(students, runs, name, monkeypatch, more=""):
     words = "budgets --images 40 --per-sample 4 --strategies auto --steps 3 --seeds 1"
-    words += f" --students {students} --runs {runs} --save {name}"
+    words += f" --students {students} --runs {runs} --save {name} {more}"
     monkeypatch.setattr("sys.argv", words.split())
     budgets.main()
     return json.loads((record.RESULTS / f"{name}.json").read_text())["rows"]
@@ -54,6 +54,20 @@ def test_runs_that_differ_only_in_their_student_share_answers_and_proxies(
     ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_answers_of_other_runs_teach_students_without_a_query(
+    trained, tmp_path, monkeypatch, capsys
+):
+    rows_of("mlp-quarter", tmp_path / "runs", "with", monkeypatch)
+    trained.teacher.total = 0
+    more = f"--proxies 0 --answers-of {tmp_path / 'runs'}"
+
+    (row,) = rows_of("mlp-quarter mlp-half", tmp_path / "alone", "alone", monkeypatch, more)
+
+    assert trained.teacher.total == len(trained.test)
+    assert row["student"] == "mlp-quarter" and row["queries"] == 160
+    assert "40-4-mlp-half-auto-0: --answers-of: expected a run in" in capsys.readouterr().out
 
 
 def test_a_student_that_a_larger_budget_does_not_change_is_trained_once():
