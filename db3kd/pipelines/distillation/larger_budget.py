@@ -116,6 +116,7 @@ def plans_of_run(
     noun: InputNoun,
     *,
     proxies: bool,
+    grow: bool,
 ) -> tuple[BudgetPlan, BudgetPlan]:
     """Returns the plan that a run is started with, and the one with which it continues.
 
@@ -125,9 +126,10 @@ def plans_of_run(
         make_plan: Makes the plan of a new run from its budget.
         budget: The budget.
         out: The run folder; None if there is none.
-        stored: The budgets of the run in it, if that may get a larger one.
+        stored: The budgets of the run in it.
         noun: What errors call an image.
         proxies: Whether the run has proxies.
+        grow: Whether the run may get a larger budget.
 
     Raises:
         TypeError: If the budget is no integer.
@@ -135,8 +137,11 @@ def plans_of_run(
     """
     budget = check_count(budget, "budget")
     begun = _begun_plan(make_plan, stored)
-    if out is None or begun is None or (budget <= begun.budget and not stored.further):
+    if out is None or begun is None:
         plan = make_plan(budget)
+        return plan, plan
+    if not stored.further and (budget <= begun.budget or not grow):
+        plan = begun if budget == begun.budget else make_plan(budget)
         return plan, plan
     plan = begun
     for further in stored.further:
@@ -166,7 +171,7 @@ def plans_of_run(
 
 
 def _begun_plan(make_plan: Callable[[int], BudgetPlan], stored: StoredBudgets) -> BudgetPlan | None:
-    """Returns the plan of a new run with the budget of a stored one; None if that is another run.
+    """Returns the plan that a stored run was started with; None if that is another run.
 
     The comparison of the manifests names any other difference.
     """
@@ -177,7 +182,25 @@ def _begun_plan(make_plan: Callable[[int], BudgetPlan], stored: StoredBudgets) -
     except ArgumentError:  # another strategy, or other images, for which it does not suffice
         return None
     same = all(getattr(plan, name) == stored.plan.get(name) for name in ("strategy", "images"))
-    return plan if same else None
+    return _divided_as_stored(plan, stored.plan) if same else None
+
+
+def _divided_as_stored(plan: BudgetPlan, stored: Mapping[str, Any]) -> BudgetPlan:
+    """Returns a plan whose stages have the queries of a stored one.
+
+    Another version of db3kd may have divided the same budget in another way. Its answers are paid
+    for, so the run goes on as it was started. Entries that are damaged are left for the comparison
+    of the manifests.
+    """
+    rounds, others = stored.get("rounds"), ("held_out_augmented", "label_queries")
+    counts = [stored.get(name) for name in others]
+    if not isinstance(rounds, list) or not all(
+        type(each) is int and each >= 0 for each in (*counts, *rounds)
+    ):
+        return plan
+    queries = dict(zip(others, counts, strict=True))
+    divided = replace(plan, rounds=tuple(rounds), targets=stored.get("targets"), **queries)
+    return divided if divided.queries <= plan.budget else plan
 
 
 def add_larger_budget(

@@ -249,10 +249,10 @@ def prepare_distillation(
     )
     folder = None if out is None else Path(out)
     stored = StoredBudgets({})
-    if grow and resume and folder is not None:
+    if resume and folder is not None:
         stored = StoredBudgets.read(folder)
     begun, plan = plans_of_run(
-        make_plan, budget, folder, stored, noun, proxies=settings.proxies > 0
+        make_plan, budget, folder, stored, noun, proxies=settings.proxies > 0, grow=grow
     )
     if plan.pseudo_samples:
         image_set = None
