@@ -112,7 +112,11 @@ def _hint(runs: tuple[Path, ...], then: str) -> str:
             "an answer, and will be sent again"
         )
         if unanswered > 1:
-            lost += " (with a smaller max_batch, or a generator function, fewer)"
+            lost += (
+                " (fewer with a smaller --max-batch, with a generator function, or with a smaller "
+                "batch or in_flight of a service)"
+            )
     if earlier:
-        lost += f"; at most {counted(earlier, 'query')} were paid twice before"
+        others = "other " if unanswered else ""
+        lost += f"; this run pays at most {counted(earlier, f'{others}query')} twice"
     return f"the answers so far are kept{lost}; {then}"

@@ -188,6 +188,8 @@ def print_times(
     teacher: "Teacher",
     answered: int,
     seconds_asked: float,
+    *,
+    finished: bool = False,
 ) -> None:
     """Prints how long the queries and the training of a run take, as far as it is known.
 
@@ -197,11 +199,14 @@ def print_times(
         teacher: The teacher as it was opened, which may limit the rate of its queries.
         answered: How many queries of the run are answered already.
         seconds_asked: The seconds that these took, as far as they are known.
+        finished: Whether the run is finished, so that no query is left.
     """
     plan, settings = prepared.plan, prepared.settings
     rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
     left = max(0, plan.queries - answered)
-    if rate is not None:
+    if finished or not left:
+        print("querying   no query is left")
+    elif rate is not None:
         print(f"querying   at least {duration(left / rate)} at {rate:g} queries per second")
     elif answered and seconds_asked:
         print(
@@ -212,9 +217,12 @@ def print_times(
         print(f"querying   {TIME_OF_QUERIES}")
     steps, full = times.steps_of_run(plan, settings)
     cut = f" of {full:,} without --time-limit" if steps < full else ""
+    about, kept = "about", ""
+    if finished:
+        about, kept = "at most", ", without the networks that are trained already"
     print(
-        f"training   about {duration(times.of_run(plan, settings))} on this machine, "
-        f"{counted(steps, 'step')} of the student{cut}; no query was sent"
+        f"training   {about} {duration(times.of_run(plan, settings))} on this machine, "
+        f"{counted(steps, 'step')} of the student{cut}{kept}; no query was sent"
     )
 
 

@@ -71,19 +71,35 @@ def absent_classes_warning(
     classes: int,
     class_names: Sequence[str] | None,
     noun: InputNoun = "image",
+    *,
+    pseudo_samples: bool = False,
 ) -> str | None:
-    """Returns a warning if the teacher put no image in some of its classes, or else None."""
+    """Returns a warning if the teacher put no image in some of its classes, or else None.
+
+    Args:
+        decisions: [n] int64, the teacher's classes of all images.
+        classes: The number of its classes.
+        class_names: Their names, or None.
+        noun: What the warning calls an image.
+        pseudo_samples: Whether the images are pseudo samples.
+    """
     counts = torch.bincount(decisions, minlength=classes)
     absent = (counts == 0).nonzero().flatten().tolist()
     if not absent:
         return None
     names = ", ".join(_name(number, class_names) for number in absent[:_SHOWN_CLASSES])
     more = ", …" if len(absent) > _SHOWN_CLASSES else ""
+    advice = f"add {noun}s that are like these classes"
+    if pseudo_samples:
+        advice = (
+            "start a run with a larger budget, which makes more pseudo samples, or with images "
+            "(--data, or images= in Python)"
+        )
     return (
         f"The teacher chose {len(absent):,} of {classes:,} classes ({names}{more}) for none of the "
         f"{counted(len(decisions), noun)}, so the student does not learn them. If the teacher has "
         "fewer classes, start another run with the right number (--classes, or classes= in "
-        f"Python); otherwise add {noun}s that are like these classes."
+        f"Python); otherwise {advice}."
     )
 
 

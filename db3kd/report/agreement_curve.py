@@ -59,7 +59,8 @@ def _draw_curve(curve: Sequence[tuple[int, float]], images: int) -> "Figure":
             capsize=3,
             markersize=6,
         )
-    axes.legend(frameon=False)
+    # Within the axes, it may cover an interval.
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     if queries[0] > 0 and queries[-1] >= 20 * queries[0]:
         use_query_axis(axes)
         crowded = queries[-1] >= 100 * queries[0]

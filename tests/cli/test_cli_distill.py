@@ -183,7 +183,9 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
     continued = succeed(*asked(*options, "--out", out, "--resume", budget=budget))
     assert f"answered   {paid} of these queries, which are not sent again; at most " in continued
     spent = CountingTeacher.asked - started
-    assert f"answered   {spent} queries; the run is finished" in succeed(*dry_run())
+    printed = succeed(*dry_run())
+    assert f"answered   {spent} queries; the run is finished" in printed
+    assert "querying   no query is left" in printed and "training   at most 0:0" in printed
 
     shards = sorted(out.glob("answers-*.parquet"))
     if not shards:  # without images
@@ -198,6 +200,9 @@ def test_without_images_pseudo_samples_are_made(tmp_path):
     printed = succeed(*asked("--out", tmp_path / "run", teacher=COUNTING, budget=200))
     assert "200  pseudo samples" in printed and "queries    200" in printed
     assert "\naccuracy " not in printed
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "because proxies rarely help without images. A comparison needs" in page
+    assert "None" not in page and "teacher fingerprint" in page
 
 
 def test_students_of_labels_are_written_next_to_the_run(run, tmp_path):
@@ -390,7 +395,7 @@ def test_a_failed_call_is_stated_when_it_stops_a_run_and_in_the_summary(tmp_path
     failing = Result(*asked(*DIGITS, "--out", out, teacher=TIRING))
     assert "the answers so far are kept; up to 4 queries of the last call may have" in failing.err
     again = Result(*asked(*DIGITS, "--out", out, "--resume", teacher=TIRING))
-    assert "; at most 4 queries were paid twice before; continue with --resume" in again.err
+    assert "; this run pays at most 4 other queries twice; continue with --resume" in again.err
     resumed = succeed(*asked(*DIGITS, "--out", out, "--resume"))
     assert "paid twice at most " in resumed
 

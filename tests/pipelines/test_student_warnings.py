@@ -123,6 +123,11 @@ def test_classes_without_an_image_are_counted(decisions, classes, names, words):
     assert found is None if words is None else words in found and "--classes" in found
 
 
+def test_a_user_without_images_is_not_told_to_add_some_to_pseudo_samples():
+    found = absent_classes_warning(torch.tensor([0, 1]), 3, None, pseudo_samples=True)
+    assert "otherwise start a run with a larger budget, which makes more pseudo samples" in found
+
+
 def test_a_number_of_classes_that_is_too_high_is_warned_of(tmp_path):
     wide = teacher()
     wide.classes += 2

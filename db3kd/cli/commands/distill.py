@@ -244,7 +244,8 @@ def _print_dry_run(
 
     times = time_prepared_steps(prepared, [prepared.plan])
     seconds_asked = 0.0 if run is None else seconds_of_asking(run)
-    print_times(times, prepared, teacher, answered, seconds_asked)
+    finished = run is not None and prepared.is_answered(run, answered)
+    print_times(times, prepared, teacher, answered, seconds_asked, finished=finished)
     if run is not None:
         _print_answered(prepared, run, answered)
 

@@ -130,7 +130,13 @@ class FinishedRun:
         found = student_warnings(
             self.answers, self.predicted, self.class_names, self.noun, decisions
         )
-        absent = absent_classes_warning(self.decisions, self.classes, self.class_names, self.noun)
+        absent = absent_classes_warning(
+            self.decisions,
+            self.classes,
+            self.class_names,
+            self.noun,
+            pseudo_samples=self.images is None,
+        )
         if absent is not None and not are_equal(self.decisions):
             found.append(absent)
         if self.images is not None:

@@ -72,7 +72,7 @@ def reproduction(
             f"{training.optimizer}, {training.schedule} schedule"
         ),
         "teacher fingerprint": ", then ".join(fingerprints),
-        "data fingerprint": str(manifest["data"]),
+        "data fingerprint": manifest["data"] or "",
         "versions": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
     }
     return {name: value for name, value in known.items() if value}

@@ -156,7 +156,12 @@ class DistillRun:
         if proxies:
             taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
         why = why_taught_by(
-            prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
+            prepared.proxies.count,
+            len(proxies),
+            steps,
+            len(answers.held_out),
+            prepared.noun,
+            pseudo_samples=prepared.images is None,
         )
         return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
 

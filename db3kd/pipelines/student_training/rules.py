@@ -45,7 +45,13 @@ def can_choose(steps: int, validation: int) -> bool:
 
 
 def why_taught_by(
-    proxies: int, taught: int, steps: int, validation: int, noun: InputNoun = "image"
+    proxies: int,
+    taught: int,
+    steps: int,
+    validation: int,
+    noun: InputNoun = "image",
+    *,
+    pseudo_samples: bool = False,
 ) -> str:
     """Returns a sentence on why a student learned from proxies, or from decisions alone.
 
@@ -55,6 +61,7 @@ def why_taught_by(
         steps: Steps of full training.
         validation: Number of validation images.
         noun: What the sentence calls an image.
+        pseudo_samples: Whether the student learned from pseudo samples.
     """
     who = "Decisions and proxies" if taught else "Decisions alone"
     if not proxies:
@@ -67,6 +74,8 @@ def why_taught_by(
         else f"there are many answers per {noun}, and training is short or this kind of student "
         "gains nothing from proxies"
     )
+    if pseudo_samples:
+        reason = "proxies rarely help without images"
     return (
         f"{who} taught the student, because {reason}. A comparison needs "
         f"{LEAST_STEPS_OF_A_CHOICE:,} training steps and {LEAST_VALIDATION} validation "
