@@ -7,7 +7,7 @@ what each larger budget added.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -192,14 +192,21 @@ def _divided_as_stored(plan: BudgetPlan, stored: Mapping[str, Any]) -> BudgetPla
     for, so the run goes on as it was started. Entries that are damaged are left for the comparison
     of the manifests.
     """
-    rounds, others = stored.get("rounds"), ("held_out_augmented", "label_queries")
-    counts = [stored.get(name) for name in others]
+    rounds = stored.get("rounds")
+    augmented, label_queries = (
+        stored.get(name) for name in ("held_out_augmented", "label_queries")
+    )
     if not isinstance(rounds, list) or not all(
-        type(each) is int and each >= 0 for each in (*counts, *rounds)
+        type(each) is int and each >= 0 for each in (augmented, label_queries, *rounds)
     ):
         return plan
-    queries = dict(zip(others, counts, strict=True))
-    divided = replace(plan, rounds=tuple(rounds), targets=stored.get("targets"), **queries)
+    divided = replace(
+        plan,
+        held_out_augmented=cast("int", augmented),
+        rounds=tuple(rounds),
+        label_queries=cast("int", label_queries),
+        targets=stored.get("targets"),
+    )
     return divided if divided.queries <= plan.budget else plan
 
 
