@@ -35,6 +35,21 @@ def test_distill_chooses_a_scale_and_evaluate_loads_the_student(run, teacher, tm
     assert json.loads(teacher.with_suffix(".json").read_text())["teacher"] == labelled["teacher"]
 
 
+@pytest.mark.parametrize(("rate", "steps", "useless"), [(1e-12, 1, True), (1e-2, 200, False)])
+def test_a_student_that_learned_nothing_is_warned_of(run, tmp_path, rate, steps, useless):
+    where = ("--labels", run, "--out", tmp_path / "s.safetensors", "--scale", 3)
+    options = ("--student", "linear", "--device", "cpu", "--learning-rate", rate, "--steps", steps)
+
+    out = succeed("distill", *where, *options)
+
+    warnings = [line for line in out.splitlines() if line.startswith("warning")]
+    assert len(warnings) == useless
+    most = int(load_labels(run).decision.bincount().max())
+    for line in warnings:
+        assert "of 40 images that it was trained on. Always answering with class" in line
+        assert f"would agree on {most} of them, so the student has learned nothing" in line
+
+
 def test_a_run_with_soft_labels_is_distilled_with_its_scale(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--scale", 3, "--queries-per-pair", 10)
     options = ("--model", "linear", "--steps", 5, "--device", "cpu")
