@@ -129,7 +129,8 @@ class ScaleChoice:
         good, best = self.as_good_as_best, f"{self.best.scale:.3g}"
         line = (
             f"{_listed(good)} are about equally good: run by run, with equal data and initial "
-            f"weights, their losses exceed that of {best} by no more than the standard error"
+            f"weights, the losses differ from those of {best} on average by no more than the "
+            "standard error"
         )
         worst = max(good, key=lambda trial: trial.loss)
         excluded = [trial for trial in self.trials if trial not in good and trial.loss < worst.loss]

@@ -188,8 +188,8 @@ def test_scales_are_equally_good_if_students_differ_more_than_scales():
     choice = ScaleChoice(1.0, (trial(0.5, 0.21, 0.29, 0.26), best, trial(2.0, 0.22, 0.32, 0.27)))
     assert [one.scale for one in choice.as_good_as_best] == [0.5, 1.0]
     assert choice.describe()[2] == (
-        "0.5 and 1 are about equally good: run by run, with equal data and initial weights, their "
-        "losses exceed that of 1 by no more than the standard error"
+        "0.5 and 1 are about equally good: run by run, with equal data and initial weights, the "
+        "losses differ from those of 1 on average by no more than the standard error"
     )
 
 
@@ -212,8 +212,8 @@ def test_a_scale_that_is_worse_in_every_run_is_left_out_and_the_message_says_why
     assert "on labelled rows that each run left out): 0.9 (1.7099, 90.0%), 1.8 (1.6555, " in tried
     assert compared.startswith("0.9 and 1.8 are about equally good: run by run, with equal data ")
     assert compared.endswith(
-        "that of 1.8 by no more than the standard error; 3.6 and 7.2 are more consistently worse, "
-        "although their mean loss is smaller than that of 0.9"
+        "those of 1.8 on average by no more than the standard error; 3.6 and 7.2 are more "
+        "consistently worse, although their mean loss is smaller than that of 0.9"
     )
     assert (
         "3.6 is more consistently worse, although its mean"

@@ -45,12 +45,13 @@ def describe_absent_classes(
     """
     names = shortened(number if class_names is None else class_names[number] for number in absent)
     pairs = samples * len(absent)
+    them, these = ("it", "this class") if len(absent) == 1 else ("them", "these classes")
     budget = ", but a larger budget does not"
     if undecided:
         budget = f", and so may a budget that covers the decisions of all {noun}s"
     return (
         f"{len(absent):,} of {counted(classes, 'class')} ({names}): the teacher put no {noun} in "
-        f"them, and a search starts from one, so {counted(pairs, 'pair')} with them cannot be "
-        f"reached. Adding {noun}s of these classes helps{budget}; if the teacher has fewer "
+        f"{them}, and a search starts from one, so {counted(pairs, 'pair')} with {them} cannot be "
+        f"reached. Adding {noun}s of {these} helps{budget}; if the teacher has fewer "
         "classes, start another run with the right number (--classes)"
     )
