@@ -60,9 +60,10 @@ class Labels:
             has no meaning.
         queries: `[n, C] int64`, queries spent per class. The column of the predicted class counts
             the query that decided the sample.
-        status: N of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some),
-            "unreached" (to none), "contradictory" (the teacher put an equal image in another
-            class, whose distance is 0) or "budget" (the budget did not cover the decision).
+        status: N of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some; a
+            class that the teacher chose for no image is never reached), "unreached" (to none),
+            "contradictory" (the teacher put an equal image in another class, whose distance is 0)
+            or "budget" (the budget did not cover the decision).
         label: `[n] int64`, the sample's class in its data set, -1 if it is unknown; None if the
             data set has no classes.
         searched: `[n, C] bool`, True if the distance was measured and False if it is an estimate

@@ -72,46 +72,75 @@ class ScaleChoice:
     def as_good_as_best(self) -> tuple[ScaleTrial, ...]:
         """The trials whose losses do not differ significantly from those of the best trial.
 
-        The differences between paired students are on average at most their standard error. With
-        one student per scale, this is only the best trial.
+        Students are paired: those with the same number have the same data and initial weights at
+        every scale. The mean difference of their losses is at most its standard error. A trial
+        whose students are all slightly worse than those of the best one is therefore left out,
+        although another with a larger mean loss may be included. With one student per scale, this
+        is only the best trial.
         """
         return tuple(trial for trial in self.trials if _is_as_good(trial, self.best))
 
     def describe(self, noun: InputNoun = "image") -> list[str]:
-        """Returns lines to print: the scale, the trials, and warnings about the choice.
+        """Returns lines to print: the scale and its origin, the trials, and warnings.
 
         Args:
             noun: What the lines call an image.
         """
-        tried = "; ".join(
-            f"{trial.scale:.3g}: {trial.loss:.4f}, {trial.agreement:.1%}" for trial in self.trials
-        )
-        good = self.as_good_as_best
-        chosen = "the best one"
-        if len(good) > 1:
-            chosen = "the geometric mean of the smallest and the largest that are about the best"
-        if self.factor != 1:
-            base = f"{self.scale / self.factor:.3g}"
-            chosen = f"{self.factor:.3g} times {base}, {chosen} in short training runs"
-        lines = [
-            f"scale {self.scale:.3g}: {chosen}, by the loss on held-out {noun}s (loss, and "
-            f"agreement with the teacher, by scale: {tried})"
-        ]
-        if self.at_edge and len(self.trials) > 1:
+        good, tried = self.as_good_as_best, len(self.trials)
+        lines = [f"scale {self.scale:.3g}: {self._origin()}", self._trials_line(noun)]
+        if self.at_edge and tried > 1:
             side = "smaller" if self.best == self.trials[0] else "larger"
             lines.append(
                 f"warning: the best scale is at the edge of those tried; a {side} one may be "
                 "better: try it with --scale"
             )
-        if len(good) == len(self.trials) > 1:
+        if len(good) == tried > 1:
             lines.append(
-                "warning: no scale is clearly better than another; label more images to "
+                f"warning: no scale is clearly better than another; label more {noun}s to "
                 "distinguish them"
             )
         elif len(good) > 1:
-            low, high = good[0].scale, good[-1].scale
-            lines.append(f"scales from {low:.3g} to {high:.3g} are about equally good")
+            lines.append(self._comparison_line())
         return lines
+
+    def _origin(self) -> str:
+        """Says what the scale was computed from."""
+        good = self.as_good_as_best
+        best = "the best one in short training runs"
+        mean = f"the geometric mean of {good[0].scale:.3g} and {good[-1].scale:.3g}"
+        if self.factor == 1:
+            return best if len(good) == 1 else f"{best}, as {mean}"
+        base = f"{self.scale / self.factor:.3g}, {best}"
+        if len(good) > 1:
+            base += f" ({mean})"
+        return f"{self.factor:.3g} times {base}, because longer training needs a larger scale"
+
+    def _trials_line(self, noun: InputNoun) -> str:
+        tried = ", ".join(
+            f"{trial.scale:.3g} ({trial.loss:.4f}, {trial.agreement:.1%})" for trial in self.trials
+        )
+        return (
+            "scales tried in short training runs (mean loss, and agreement with the teacher, on "
+            f"labelled {noun}s that each run left out): {tried}"
+        )
+
+    def _comparison_line(self) -> str:
+        """Says which scales are about equally good, and why others are not."""
+        good, best = self.as_good_as_best, f"{self.best.scale:.3g}"
+        line = (
+            f"{_listed(good)} are about equally good: run by run, with equal data and initial "
+            f"weights, the losses differ from those of {best} on average by no more than the "
+            "standard error"
+        )
+        worst = max(good, key=lambda trial: trial.loss)
+        excluded = [trial for trial in self.trials if trial not in good and trial.loss < worst.loss]
+        if excluded:
+            verb, mean = ("is", "its") if len(excluded) == 1 else ("are", "their")
+            line += (
+                f"; {_listed(excluded)} {verb} more consistently worse, although {mean} mean loss "
+                f"is smaller than that of {worst.scale:.3g}"
+            )
+        return line
 
 
 def best_trial(trials: Sequence[ScaleTrial]) -> ScaleTrial:
@@ -123,3 +152,9 @@ def _is_as_good(trial: ScaleTrial, best: ScaleTrial) -> bool:
     gaps = [loss - best_loss for loss, best_loss in zip(trial.losses, best.losses, strict=True)]
     error = statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
     return statistics.fmean(gaps) <= error
+
+
+def _listed(trials: Sequence[ScaleTrial]) -> str:
+    """Writes the scales of trials, such as "0.5, 1 and 2"."""
+    scales = [f"{trial.scale:.3g}" for trial in trials]
+    return " and ".join([*([", ".join(scales[:-1])] if scales[1:] else []), scales[-1]])

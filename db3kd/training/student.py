@@ -1,5 +1,6 @@
 """Trains students on labels, and classifiers on classes."""
 
+import logging
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -13,10 +14,14 @@ from db3kd.labelling.soft_labels import check_soft_labels
 from db3kd.progress import ProgressListener
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.checkpoint import CheckpointLike
+from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
+from db3kd.training.process import TrainingProcess
 from db3kd.training.settings import TrainSettings, check_choice
 from db3kd.training.train import train
+
+_LOG = logging.getLogger(__name__)
 
 
 def train_student(
@@ -32,6 +37,9 @@ def train_student(
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
     """Trains a student on the decisions and soft labels of a labelled data set.
+
+    A student that agrees with the teacher on its training images no more often than a constant
+    answer would is logged as a warning.
 
     Example:
         >>> labels = db3kd.with_soft_labels(labels, scale=4.0, temperature=4.0)
@@ -60,18 +68,24 @@ def train_student(
     loss = KDLoss(temperature=None) if loss is None else loss
     check_type(loss, KDLoss, "loss", "db3kd.KDLoss")
     loss = loss.with_temperature(labels.soft_label_temperature, "labels.soft_label_temperature")
-    return train_on_soft_labels(
+    settings = TrainSettings() if settings is None else settings
+    student = train_on_soft_labels(
         model,
         images,
         labels.decision,
         soft_labels,
         loss,
-        TrainSettings() if settings is None else settings,
+        settings,
         rows=rows,
         progress=progress,
         checkpoint=checkpoint,
         callbacks=callbacks,
     )
+    if TrainingProcess.current(settings.device, settings.precision).index == 0:
+        warning = constant_answer_warning(student, images, labels.decision, rows=rows)
+        if warning is not None:
+            _LOG.warning("%s", warning)
+    return student
 
 
 def train_on_soft_labels(

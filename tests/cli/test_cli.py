@@ -72,6 +72,19 @@ def test_info_describes_a_function_that_declares_nothing():
     assert "1 x 8 x 8" in succeed("info", "--teacher", f"{TEACHERS}:striped", *declared)
 
 
+def test_info_takes_from_the_data_of_a_run_what_a_function_does_not_declare():
+    teacher = ("--teacher", f"{TEACHERS}:striped")
+    message = fail("info", *teacher, "--time", 3)
+    assert message.endswith(
+        "pass --image-shape and --classes; or pass the data of your run as --data"
+    )
+
+    text = succeed("info", *teacher, "--data", "digits", "--time", 3)
+
+    assert "image shape    1 x 8 x 8" in text and "classes        10" in text
+    assert "3 queries were sent" in text and "missing" not in text
+
+
 def test_info_makes_the_teacher_of_a_factory_once(monkeypatch):
     made = []
 

@@ -293,6 +293,44 @@ def test_only_targets_are_searched_and_the_summary_counts_the_estimates(teacher,
     assert "Not searched: 280 pairs" in page
 
 
+@pytest.mark.parametrize("budget", [None, 30])
+def test_classes_without_an_image_are_named_with_what_helps(tmp_path, budget):
+    """The teacher chooses two of ten classes; a budget of 30 decides 30 of the 40 images."""
+    options = () if budget is None else ("--budget", budget)
+    decided = 40 if budget is None else budget
+
+    out = label(f"{TEACHERS}:CountingTeacher", tmp_path / "run", *options)
+
+    assert load_labels(tmp_path / "run").decision.unique().tolist()[-2:] == [0, 1]
+    line = next(line for line in out.splitlines() if line.startswith("not reachable  "))
+    assert "8 of 10 classes (2, 3, 4, 5, 6, 7, 8, 9): the teacher put no image in them" in line
+    assert f"{decided * 8} pairs with them cannot be reached. Adding images of these" in line
+    assert ("but a larger budget does not" in line) == (budget is None)
+    assert ("a budget that covers the decisions of all images" in line) == (budget is not None)
+    page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
+    assert f"Not reachable: {line.removeprefix('not reachable  ')}." in page
+    assert read_manifest(tmp_path / "run")["totals"]["absent_classes"] == list(range(2, 10))
+
+
+def test_classes_of_images_that_are_starting_points_only_are_not_called_absent(tmp_path):
+    data, out = load_data("digits"), tmp_path / "run"
+    bright = CountingTeacher().decide(data.read(range(len(data)))) == 1
+    rows = bright.nonzero().flatten()[:20]
+
+    db3kd.label(CountingTeacher(), data, LabelSettings(measure="sd"), index=rows, out=out)
+
+    assert load_labels(out).decision.unique().tolist() == [1]
+    assert read_manifest(out)["totals"]["absent_classes"] == list(range(2, 10))
+    page = Path(succeed("report", out, "--data", "digits").strip()).read_text()
+    assert "Not reachable: 8 of 10 classes (2, 3, " in page
+
+
+def test_a_run_that_has_images_of_all_classes_says_nothing_of_absent_ones(run, tmp_path):
+    page = Path(succeed("report", run, "--out", tmp_path / "report").strip()).read_text()
+
+    assert "Not reachable" not in page and read_manifest(run)["totals"]["absent_classes"] == []
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -21,10 +21,7 @@ def test_distill_chooses_a_scale_and_evaluate_loads_the_student(run, teacher, tm
 
     out = succeed("distill", "--labels", run, "--out", student, *options)
 
-    assert (
-        "in short training runs, by the loss on held-out images (loss, and agreement" in out
-        and "over 2 seeds" in out
-    )
+    assert "on labelled images that each run left out): " in out and "over 2 seeds" in out
     assert "student-seed1.safetensors: accuracy " in out and "mean accuracy " in out
     assert not student.exists(), "with several seeds, each file name contains its seed"
     one = student.with_stem("student-seed1")
@@ -36,6 +33,21 @@ def test_distill_chooses_a_scale_and_evaluate_loads_the_student(run, teacher, tm
     assert (described["teacher"], described["data"]) == (labelled["teacher"], labelled["data"])
     assert described["queries"] == labelled["totals"]["queries"]
     assert json.loads(teacher.with_suffix(".json").read_text())["teacher"] == labelled["teacher"]
+
+
+@pytest.mark.parametrize(("rate", "steps", "useless"), [(1e-12, 1, True), (1e-2, 200, False)])
+def test_a_student_that_learned_nothing_is_warned_of(run, tmp_path, rate, steps, useless):
+    where = ("--labels", run, "--out", tmp_path / "s.safetensors", "--scale", 3)
+    options = ("--student", "linear", "--device", "cpu", "--learning-rate", rate, "--steps", steps)
+
+    out = succeed("distill", *where, *options)
+
+    warnings = [line for line in out.splitlines() if line.startswith("warning")]
+    assert len(warnings) == useless
+    most = int(load_labels(run).decision.bincount().max())
+    for line in warnings:
+        assert "of 40 images that it was trained on. Always answering with class" in line
+        assert f"would agree on {most} of them, so the student has learned nothing" in line
 
 
 def test_a_run_with_soft_labels_is_distilled_with_its_scale(teacher, tmp_path):

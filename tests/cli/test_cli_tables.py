@@ -265,6 +265,7 @@ def test_a_fitted_model_is_described_without_a_table(table):
     assert "a fitted model needs --features, or data that are a table" in shown
     message = fail("info", "--teacher", asked(table)[1], "--time", 5)
     assert "a fitted model needs --features" in message
+    assert message.endswith("; or pass the data of your run as --data")
 
     Features.infer(wine_frame(60)).save("features.json")
     shown = succeed(
@@ -273,6 +274,25 @@ def test_a_fitted_model_is_described_without_a_table(table):
     assert "kind           TabularTeacher" in shown
     assert "columns        3: alcohol, year, colour" in shown and "image shape    5" in shown
     assert "ms per query in calls of 4; 5 queries were sent" in shown
+
+
+def test_a_fitted_model_is_described_and_timed_with_the_data_of_a_run(table):
+    """As a dry run advises, whose other options are those of the run."""
+    options = ("--teacher", asked(table)[1], "--data", table, "--label-column", "quality")
+
+    shown = succeed("info", *options, "--time", 5)
+
+    assert "kind           TabularTeacher" in shown and "missing" not in shown
+    assert "columns        3: alcohol, year, colour" in shown and "image shape    5" in shown
+    assert "ms per query in calls of 4; 5 queries were sent" in shown
+    assert "query time" not in succeed("info", *options)
+    succeed("info", "--data", table, "--label-column", "quality", "--features-out", "given.json")
+    given = succeed("info", *options, "--features", "given.json")
+    fingerprint = next(line for line in given.splitlines() if line.startswith("fingerprint"))
+    assert fingerprint in shown, "the features are those that are inferred from the table"
+    message = fail("info", *options[:2], "--data", "digits", "--time", 5)
+    assert "a fitted model needs --features, or data that are a table" in message
+    assert "pass the data" not in message
 
 
 def test_the_features_of_a_table_are_shown_and_written_to_a_file(table):
@@ -300,9 +320,10 @@ def test_the_features_of_a_table_are_shown_and_written_to_a_file(table):
         "info", *options, "--features-out", "f.json"
     )
     assert "--features-out: needs --data" in fail("info", "--features-out", "g.json")
-    assert "--data: cannot be combined with --teacher" in fail(
-        "info", *options, "--teacher", asked(table)[1]
+    assert "--features-out: cannot be combined with --teacher; leave this out" in fail(
+        "info", *options, "--teacher", asked(table)[1], "--features-out", "g.json"
     )
+    assert not Path("g.json").exists()
     assert "--data: expected a table, got the images of digits" in fail("info", "--data", "digits")
 
 

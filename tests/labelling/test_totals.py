@@ -3,6 +3,7 @@
 import torch
 
 from db3kd.labelling.labels import Labels
+from db3kd.labelling.runs.absent_classes import describe_absent_classes
 from db3kd.labelling.runs.totals import Totals, distance_against_queries
 
 INF = torch.inf
@@ -61,3 +62,12 @@ def test_all_points_of_a_curve_average_the_same_pairs():
     spent = 60 / 4
     assert queries == [5, spent], "a snapshot that no pair paid for is left out"
     assert distances == [5.5, 2.5], "the pair that was reached late counts nowhere"
+
+
+def test_one_absent_class_is_named_in_the_singular():
+    text = describe_absent_classes(
+        [1], 3, 70, undecided=0, class_names=("ale", "rum", "gin"), noun="row"
+    )
+
+    assert text.startswith("1 of 3 classes (rum): the teacher put no row in it, and a search ")
+    assert "70 pairs with it cannot be reached. Adding rows of this class helps, but a lar" in text

@@ -153,13 +153,13 @@ def test_a_grid_that_never_holds_the_best_stops_growing_and_says_so():
     choice = choose_rewarded(2.0**9)
     assert [trial.relative for trial in choice.trials] == [2.0**n for n in range(-1, 8)]
     assert choice.at_edge
-    assert "warning: the best scale is at the edge of those tried; a larger" in choice.describe()[1]
+    assert "warning: the best scale is at the edge of those tried; a larger" in choice.describe()[2]
 
 
 def test_one_scale_alone_is_taken():
     choice = choose_rewarded(8.0, relative_scales=(1.0,))
     assert [trial.relative for trial in choice.trials] == [1.0]
-    assert len(choice.describe()) == 1
+    assert len(choice.describe()) == 2
 
 
 def test_progress_counts_the_students_and_those_of_a_grown_grid():
@@ -187,7 +187,38 @@ def test_scales_are_equally_good_if_students_differ_more_than_scales():
     best = trial(1.0, 0.20, 0.30, 0.25)
     choice = ScaleChoice(1.0, (trial(0.5, 0.21, 0.29, 0.26), best, trial(2.0, 0.22, 0.32, 0.27)))
     assert [one.scale for one in choice.as_good_as_best] == [0.5, 1.0]
-    assert choice.describe()[1] == "scales from 0.5 to 1 are about equally good"
+    assert choice.describe()[2] == (
+        "0.5 and 1 are about equally good: run by run, with equal data and initial weights, the "
+        "losses differ from those of 1 on average by no more than the standard error"
+    )
+
+
+def test_a_scale_that_is_worse_in_every_run_is_left_out_and_the_message_says_why():
+    """Its mean loss is smaller than that of a scale which is worse in one of two runs only."""
+    trials = (
+        trial(0.9, 1.8, 1.6198),
+        trial(1.8, 1.65, 1.661),
+        trial(3.6, 1.67, 1.695),
+        trial(7.2, 1.675, 1.69),
+        trial(14.4, 1.9, 1.9),
+    )
+    choice = ScaleChoice.among(trials, 2.0)
+    origin, tried, compared = choice.describe("row")
+    assert choice.scale == pytest.approx(2 * math.sqrt(0.9 * 1.8))
+    assert origin == (
+        "scale 2.55: 2 times 1.27, the best one in short training runs (the geometric mean of 0.9 "
+        "and 1.8), because longer training needs a larger scale"
+    )
+    assert "on labelled rows that each run left out): 0.9 (1.7099, 90.0%), 1.8 (1.6555, " in tried
+    assert compared.startswith("0.9 and 1.8 are about equally good: run by run, with equal data ")
+    assert compared.endswith(
+        "those of 1.8 on average by no more than the standard error; 3.6 and 7.2 are more "
+        "consistently worse, although their mean loss is smaller than that of 0.9"
+    )
+    assert (
+        "3.6 is more consistently worse, although its mean"
+        in ScaleChoice.among([*trials[:3], trials[4]]).describe()[2]
+    )
 
 
 def test_the_middle_of_the_scales_that_cannot_be_told_from_the_best_is_chosen():
@@ -202,23 +233,25 @@ def test_a_flat_choice_is_warned_of():
     best = trial(1.0, 0.20, 0.30)
     choice = ScaleChoice(1.0, (trial(0.5, 0.26, 0.25), best, trial(2.0, 0.25, 0.27)))
     assert len(choice.as_good_as_best) == 3
-    assert "no scale is clearly better" in choice.describe()[1]
+    assert "no scale is clearly better" in choice.describe()[2]
 
 
 def test_agreement_is_shown_by_scale():
     choice = ScaleChoice(1.0, (trial(0.5, 0.4), trial(1.0, 0.2), trial(2.0, 0.3)))
     assert choice.describe() == [
-        "scale 1: the best one, by the loss on held-out images (loss, and agreement with the "
-        "teacher, by scale: 0.5: 0.4000, 90.0%; 1: 0.2000, 90.0%; 2: 0.3000, 90.0%)"
+        "scale 1: the best one in short training runs",
+        "scales tried in short training runs (mean loss, and agreement with the teacher, on "
+        "labelled images that each run left out): 0.5 (0.4000, 90.0%), 1 (0.2000, 90.0%), 2 "
+        "(0.3000, 90.0%)",
     ]
 
 
 def test_a_scale_that_was_not_tried_is_explained():
     trials = trial(1.0, 0.2, 0.3), trial(4.0, 0.25, 0.27), trial(8.0, 0.3, 0.4)
-    middle = "the geometric mean of the smallest and the largest that are about the best"
-    assert ScaleChoice.among(trials).describe()[0].startswith(f"scale 2: {middle}, by the loss on")
+    best, mean = "the best one in short training runs", "the geometric mean of 1 and 4"
+    assert ScaleChoice.among(trials).describe()[0] == f"scale 2: {best}, as {mean}"
     doubled = ScaleChoice.among(trials, 2.0).describe()[0]
-    assert doubled.startswith(f"scale 4: 2 times 2, {middle} in short training runs, by the loss")
+    assert doubled.startswith(f"scale 4: 2 times 2, {best} ({mean}), because longer training")
 
 
 def test_a_multiple_of_the_best_scale_is_chosen_if_asked_for():
@@ -226,7 +259,7 @@ def test_a_multiple_of_the_best_scale_is_chosen_if_asked_for():
     assert choice.best.relative == 1.0
     assert choice == ScaleChoice.among(choice.trials, factor=2.0)
     start = f"scale {choice.scale:.3g}: 2 times {choice.best.scale:.3g}, the best one in short "
-    assert choice.describe()[0].startswith(f"{start}training runs, by the loss on held-out images")
+    assert choice.describe()[0].startswith(f"{start}training runs, because longer training needs")
 
 
 def test_the_held_out_loss_does_not_depend_on_how_sure_a_student_is():

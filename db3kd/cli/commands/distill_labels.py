@@ -201,8 +201,9 @@ def _train_students(
     from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
     from db3kd.progress import Progress
     from db3kd.querying.search import UNANSWERED
+    from db3kd.training.constant_answer import constant_answer_warning
     from db3kd.training.evaluation import evaluate
-    from db3kd.training.student import train_student
+    from db3kd.training.student import train_on_soft_labels
 
     image_shape, classes = run.images.image_shape, run.labels.classes
     make_student = partial(build_model, model, image_shape, classes)
@@ -224,12 +225,13 @@ def _train_students(
     for seed, file in files.items():
         seeded = replace(plan, settings=replace(plan.settings, seed=seed))
         with Progress(steps, title=f"training, seed {seed}", unit="steps") as progress:
-            network = train_student(
+            network = train_on_soft_labels(
                 make_student,
                 run.images,
-                labels,
-                loss=plan.loss,
-                settings=seeded.settings,
+                labels.decision,
+                labels.soft_labels,
+                plan.loss,
+                seeded.settings,
                 progress=progress,
                 callbacks=callbacks[seed],
             )
@@ -250,6 +252,10 @@ def _train_students(
             print(f"{file}: accuracy {accuracy:.2%} of {counted(len(test), test_noun)}")
         else:
             print(file)
+        warning = constant_answer_warning(
+            network, run.images, labels.decision, class_names=run.class_names
+        )
+        print_warnings([] if warning is None else [warning])
         _write_description(
             file, run, {"model": model, "scale": scale, "plan": seeded}, seed, accuracy
         )

@@ -14,12 +14,14 @@ import typer
 
 from db3kd.cli.errors import naming_options, one_line
 from db3kd.cli.options.sets import COMMON, expand_option_sets, refuse_options
+from db3kd.cli.options.shared import ImageOptions
 from db3kd.cli.options.teacher import TEACHER_HELP, ModelFileOptions
 from db3kd.cli.outputs import printing_notes, refuse_existing
 from db3kd.errors import ArgumentError
 from db3kd.wording import also_paid, counted
 
 if TYPE_CHECKING:
+    from db3kd.data.image_set import ImageSet
     from db3kd.tables import Feature
     from db3kd.teachers import Teacher
 
@@ -51,7 +53,8 @@ def info(
         str | None,
         typer.Option(
             "--data",
-            help="Show the features of this table: a .csv or .parquet file, wine, ….",
+            help="Table to show the features of: a .csv or .parquet file, wine, …; with --teacher, "
+            "data as for db3kd distill.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -68,7 +71,8 @@ def info(
         Path | None,
         typer.Option(
             "--features-out",
-            help="With --data: new .json file of the features, to edit and pass as --features.",
+            help="With --data alone: new .json file of the features, to edit and pass as "
+            "--features.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -102,11 +106,17 @@ def info(
 ) -> None:
     """Show how db3kd was built and where it runs, or describe a teacher or a table.
 
+    With --teacher, the images or rows of --data supply what the teacher does not declare, as they
+    do for db3kd distill.
+
     For example:
 
         db3kd info
 
         db3kd info --teacher teacher.safetensors --time 20
+
+        db3kd info --teacher my_package.model:forest --data customers.csv --label-column churned
+        --time 20
 
         db3kd info --teacher-keys
 
@@ -122,35 +132,51 @@ def info(
                 raise ArgumentError(name, "needs --data")
     if features is not None and teacher is None and data is None:
         raise ArgumentError("features", "needs --teacher or --data")
-    chosen = [("teacher", teacher), ("data", data), ("teacher_keys", teacher_keys or None)]
-    given = [name for name, value in chosen if value is not None]
-    if len(given) > 1:
-        raise ArgumentError(given[1], f"cannot be combined with --{given[0]}")
+    if teacher_keys:
+        for name, value in (("teacher", teacher), ("data", data)):
+            if value is not None:
+                raise ArgumentError("teacher_keys", f"cannot be combined with --{name}")
+    if teacher is not None and features_out is not None:
+        raise ArgumentError("features_out", "cannot be combined with --teacher; leave this out")
     if teacher_keys:
         _print_teacher_keys()
+    elif teacher is not None:
+        images = None
+        if data is not None:
+            given = ImageOptions(data=data, features=features, label_column=label_column)
+            images = given.source("train", teacher).load()
+        _print_teacher(teacher, model_file, images, features, time)
     elif data is not None:
         _print_features(data, label_column, features, features_out)
-    elif teacher is None:
-        _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
     else:
-        _print_teacher(teacher, model_file, features, time)
+        _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
 
 
 def _print_teacher(
-    source: str, model_file: ModelFileOptions, features: Path | None, time: int | None
+    source: str,
+    model_file: ModelFileOptions,
+    images: "ImageSet | None",
+    features: Path | None,
+    time: int | None,
 ) -> None:
-    """Prints what a teacher declares, even if that is not enough to query it."""
+    """Prints what a teacher declares, even if that is not enough to query it.
+
+    Images supply what it does not declare, as they do for a run.
+    """
     from db3kd.tables import Features
     from db3kd.teachers.named import named_details
     from db3kd.teachers.signature import UndeclaredError
 
-    known = None if features is None else Features.load(features)
+    known = None if features is None or images is not None else Features.load(features)
     try:
-        loaded = model_file.load(source, None, "cpu", known)
+        loaded = model_file.load(source, images, "cpu", known)
     except UndeclaredError as error:
-        if time is not None or error.found is None:
-            raise
-        _print_rows(named_details(error.found))
+        found = error.found
+        if images is None:
+            error = UndeclaredError(f"{error}; or pass the data of your run as --data")
+        if time is not None or found is None:
+            raise error from None
+        _print_rows(named_details(found))
         names = ("features", *(field.name for field in fields(model_file)))
         options = {name: f"--{name.replace('_', '-')}" for name in names}
         _print_rows([("missing", one_line(error, options))])

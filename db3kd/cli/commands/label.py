@@ -185,11 +185,21 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
 
 def _report(totals: "Totals", out: Path, price: float | None, noun: "InputNoun") -> None:
     """Prints what a run measured, and exits with status 3 if the teacher contradicted itself."""
+    from db3kd.labelling.runs.absent_classes import describe_absent_classes
     from db3kd.querying.consistency import describe_checks
-    from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
+    from db3kd.storage.manifest import MANIFEST, current_names, queries_in_flight, read_manifest
 
-    after = read_manifest(out)
-    _print_summary(totals, price, queries_in_flight(after), noun, out)
+    after, absent = read_manifest(out), None
+    if totals.absent_classes and totals.decided:
+        absent = describe_absent_classes(
+            totals.absent_classes,
+            totals.classes,
+            totals.decided,
+            undecided=totals.statuses["budget"],
+            class_names=current_names(after),
+            noun=noun,
+        )
+    _print_summary(totals, price, queries_in_flight(after), noun, out, absent)
     print_checks(totals.check_queries, describe_checks(after), 13)
     if described := surrogate_text(after, noun, included=True):
         print(f"surrogate      {described}")
@@ -241,7 +251,12 @@ def _surrogate(
 
 
 def _print_summary(
-    totals: "Totals", price: float | None, paid_twice: int, noun: "InputNoun", out: Path
+    totals: "Totals",
+    price: float | None,
+    paid_twice: int,
+    noun: "InputNoun",
+    out: Path,
+    absent: str | None,
 ) -> None:
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
     distance = "no class was reached"
@@ -262,6 +277,8 @@ def _print_summary(
         )
     print(f"mean distance  {distance}")
     print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
+    if absent is not None:
+        print(f"not reachable  {absent}")
     if totals.estimated:
         print(f"not searched   {counted(totals.estimated, 'pair')}, whose distances are estimated")
     if totals.statuses["contradictory"]:

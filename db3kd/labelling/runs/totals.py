@@ -9,6 +9,7 @@ import torch
 from db3kd.labelling.image_decisions import DECISIONS
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import LABELS, Labels
+from db3kd.labelling.runs.absent_classes import absent_classes
 from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.consistency import queries_of_checks
@@ -23,6 +24,7 @@ class Totals:
 
     Attributes:
         samples: The number of samples.
+        classes: The number of classes; 0 without samples.
         queries: The number of queries.
         pairs: Pairs of a sample and another class.
         reached: Pairs whose distance was measured and is finite.
@@ -34,9 +36,12 @@ class Totals:
         check_queries: The queries that repeated known answers, on top of `queries`.
         unlabelled_queries: The queries that decided images outside of the index of the run, which
             are starting points only, on top of `queries`.
+        absent_classes: The classes that the teacher chose for no image, so that no search can
+            reach them.
     """
 
     samples: int = 0
+    classes: int = 0
     queries: int = 0
     pairs: int = 0
     reached: int = 0
@@ -47,12 +52,14 @@ class Totals:
     surrogate_queries: int = 0
     check_queries: int = 0
     unlabelled_queries: int = 0
+    absent_classes: list[int] = field(default_factory=list)
 
     def add(self, labels: Labels) -> None:
         """Adds the labels of more samples."""
         distances = labels.measured_distances
         total = (self.mean_distance or 0.0) * self.reached + distances.sum().item()
         self.samples += len(labels)
+        self.classes = labels.classes
         self.queries += int(labels.queries.sum())
         self.pairs += len(labels) * (labels.classes - 1)
         self.reached += len(distances)
@@ -92,6 +99,7 @@ def add_up(run: RunFolder) -> Totals:
         unlabelled_queries=unlabelled_queries(run.path, totals),
         surrogate_queries=queries_of_surrogate(run.manifest),
         check_queries=queries_of_checks(run.manifest),
+        absent_classes=absent_classes(run.path, totals.classes),
     )
 
 

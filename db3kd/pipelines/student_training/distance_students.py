@@ -16,7 +16,7 @@ from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.runs.planned_run import expected_labels
 from db3kd.labelling.runs.totals import totals_of_shards
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labelling.soft_labels import check_soft_labels, with_soft_labels
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
@@ -37,7 +37,7 @@ from db3kd.training.checkpoint import Checkpoint
 from db3kd.training.loss import KDLoss
 from db3kd.training.network_store import NetworkStore
 from db3kd.training.settings import TrainSettings
-from db3kd.training.student import train_student
+from db3kd.training.student import train_on_soft_labels
 from db3kd.wording import input_noun, plural
 
 PAPER: str = "db3kd-paper"
@@ -176,12 +176,13 @@ class DistanceStudent:
 
         def train(checkpoint: Checkpoint) -> nn.Module:
             with show_training("training the student", steps) as show:
-                return train_student(
+                return train_on_soft_labels(
                     self.make,
                     self.images,
-                    labels,
-                    loss=loss,
-                    settings=training,
+                    labels.decision,
+                    check_soft_labels(labels),
+                    loss,
+                    training,
                     checkpoint=checkpoint,
                     callbacks=[*callbacks, show],
                 )
