@@ -47,12 +47,14 @@ def check_path(value: str | os.PathLike[str], name: str) -> Path:
 
     Raises:
         TypeError: If it is no path.
-        ValueError: If it is empty.
+        ValueError: If it is empty, or contains a null character, which no path may.
     """
     check_type(value, (str, os.PathLike), name, "a path, as text or pathlib.Path")
     if not os.fspath(value):
         raise ArgumentError(name, "expected a path, got an empty text")
-    return Path(value)
+    if "\0" in str(path := Path(value)):
+        raise ArgumentError(name, f"expected a path, got {str(path)!r} with a null character")
+    return path
 
 
 def check_count(value: float, name: str, least: int = 1) -> int:
