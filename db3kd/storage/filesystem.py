@@ -41,9 +41,18 @@ def check_new_file(path: Path, argument: str = "out") -> None:
         NotADirectoryError: If the path leads through a file.
         OSError: If the folder above it takes no new files, or the name is too long.
     """
-    if os.path.isdir(path):
-        raise NotAFileError(f"{argument}: expected the path of a file, got the folder {path}")
+    check_no_folder(path, argument)
     check_parents(path, argument)
+
+
+def check_no_folder(path: Path, argument: str) -> None:
+    """Checks that there is no folder at the path of a file.
+
+    Raises:
+        IsADirectoryError: If there is one.
+    """
+    if path.is_dir():
+        raise NotAFileError(f"{argument}: expected the path of a file, got the folder {path}")
 
 
 def check_parents(path: Path, argument: str = "out") -> None:
