@@ -1,5 +1,6 @@
 """Images that are broken when a run begins, or change before it is resumed."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 import torch
 
 import db3kd
-from db3kd.data import image_source
 from db3kd.data.files.image_files import EncodedPixels
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import TensorImages
@@ -191,8 +191,9 @@ def test_a_run_of_a_tensor_goes_on_with_the_same_images(
 ):
     with monkeypatch.context() as patched:
         if earlier_version:
-            former = image_source._former_tensor_fingerprint
-            patched.setattr(TensorImages, "fingerprint", former)
+            content = f"{tuple(FLOATS.shape)}\n".encode() + FLOATS.numpy().tobytes()
+            former = hashlib.sha256(content).hexdigest()
+            patched.setattr(TensorImages, "fingerprint", lambda images: former)
         with pytest.raises(TeacherError, match="out of service"):
             label_floats(tmp_path / "run", FLOATS, LevelTeacher(100), resume=False)
     before = read_manifest(tmp_path / "run")
