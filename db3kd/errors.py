@@ -119,6 +119,15 @@ class NotAFolderError(Db3kdError, NotADirectoryError):
     """
 
 
+class NotAFileError(Db3kdError, IsADirectoryError):
+    """There is a folder at the path of a file that is to be written.
+
+    Example:
+        >>> raise NotAFileError("out: expected the path of a file, got the folder runs")
+        NotAFileError: out: expected the path of a file, got the folder runs
+    """
+
+
 class NotWritableError(Db3kdError, OSError):
     """Nothing can be written at a path.
 

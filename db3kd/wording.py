@@ -1,11 +1,15 @@
 """Words and numbers in messages and reports: counts, prices, and suggestions for misspelt names."""
 
 import difflib
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 InputNoun = Literal["image", "row"]
 """What messages call an input of the teacher: an image, or a row of a table."""
+
+_MAX_MESSAGE = 500
+"""Most characters that a message quotes of another one, which may hold names of any length."""
 
 _PLAIN = 10_000
 """Numbers of at least this size are written with thousands separators, and without fractions."""
@@ -127,6 +131,17 @@ def shortened(values: Iterable[object], most: int = 10) -> str:
     """
     texts = [str(value) for value in values]
     return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
+
+
+def first_line(error: BaseException) -> str:
+    r"""Returns the first line of an error's message that is not empty, or its type without any.
+
+    Example:
+        >>> first_line(ValueError("\n no such file \n in line 3")), first_line(ValueError())
+        ('no such file', 'ValueError')
+    """
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return textwrap.shorten(line, _MAX_MESSAGE, placeholder=" …")
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:

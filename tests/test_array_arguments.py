@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from db3kd.arguments.arrays import as_classes, as_index
+from db3kd.arguments.arrays import as_classes, as_index, as_number
+from db3kd.data.augmented_images import AugmentedImages
+from db3kd.data.image_set import ImageSet
 
 FORMS = [
     [0, 2],
@@ -42,6 +44,7 @@ def test_further_forms_of_row_numbers():
         (torch.tensor([0.0, 1.0]), TypeError, r"got float32; use labels.long\(\)"),
         (np.array([0.0, 1.0]), TypeError, r"got ndarray of float64; use labels.long\(\)"),
         ([True, False], TypeError, "got bool"),
+        ([True, 1], TypeError, r"got booleans among numbers; use labels.long\(\)"),
         (["a", "b"], TypeError, "got list of <U1"),
         ("ab", TypeError, "got 'ab'"),
         (3, TypeError, "got 3"),
@@ -51,6 +54,29 @@ def test_further_forms_of_row_numbers():
 def test_other_classes_are_refused(value, kind, message):
     with pytest.raises(kind, match=f"^labels: expected 2 classes .*{message}"):
         as_classes(value, 2, classes=3)
+
+
+@pytest.mark.parametrize("value", [[True, 1], (2, np.False_), [0, 1, True]])
+def test_row_numbers_and_booleans_are_not_mixed(value):
+    with pytest.raises(TypeError, match=r"^index: expected row numbers .* got booleans among num"):
+        as_index(value, 3)
+
+
+IMAGES = ImageSet.from_arrays(np.zeros((5, 1, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize("images", [IMAGES, AugmentedImages(IMAGES, 1, 0)])
+@pytest.mark.parametrize("index", ["a", [1, 2], None, 1.0, True, np.True_])
+def test_an_index_that_is_no_integer_is_named(images, index):
+    with pytest.raises(TypeError, match=r"^index: expected an integer, got .*; .*use"):
+        images[index]
+
+
+@pytest.mark.parametrize("index", [2, -3, np.int8(2), torch.tensor(2)])
+def test_integers_of_any_kind_are_numbers_of_rows(index):
+    assert as_number(index, 5) == 2
+    with pytest.raises(IndexError, match="index: expected a number below 2"):
+        as_number(index, 2)
 
 
 def test_the_number_of_classes_may_be_unknown():

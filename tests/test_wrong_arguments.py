@@ -82,6 +82,10 @@ CASES = {
         lambda: train_student(network, IMAGES, LABELS, checkpoint=3),
         "checkpoint: expected db3kd.Checkpoint or a path, got 3",
     ),
+    "null character": (
+        lambda: db3kd.load_labels("a\0b"),
+        "path: expected a path, got .* with a null character",
+    ),
     "path of a checkpoint": (lambda: db3kd.Checkpoint(3, ""), "path: expected a path, .* got 3"),
     "one callback": (
         lambda: train_student(network, IMAGES, LABELS, callbacks=db3kd.EarlyStopping()),
@@ -231,7 +235,9 @@ CASES = {
 }
 """A call, and the pattern of its error, where only `.*` and `|` in brackets are special."""
 
-VALUES = {"classes of images", "batch", "autocast"} | {name for name in CASES if "device" in name}
+VALUES = {"classes of images", "batch", "autocast", "null character"} | {
+    name for name in CASES if "device" in name
+}
 """The calls with a value of the right type."""
 
 

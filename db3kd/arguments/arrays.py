@@ -1,5 +1,6 @@
 """Arguments as tensors: classes and row numbers, after checks, and arrays of floats."""
 
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -90,6 +91,32 @@ def as_index(index: IndexLike, count: int, name: str = "index") -> Tensor:
     return numbers
 
 
+def as_number(index: Any, count: int, name: str = "index", advice: str = "") -> int:
+    """Returns the number of one row, in [0, count); a negative index counts from the end.
+
+    Args:
+        index: An integer of Python, NumPy or torch.
+        count: The number of rows.
+        name: The name of the argument in errors.
+        advice: What to do instead of an index of another type.
+
+    Raises:
+        TypeError: If `index` is no integer.
+        IndexError: If there is no row of this number.
+    """
+    try:
+        number = operator.index(index)
+    except TypeError:
+        number = None
+    if number is None or isinstance(index, bool | np.bool_):
+        raise ArgumentTypeError(
+            name, f"expected an integer, got {brief(index)}{advice and f'; {advice}'}"
+        ) from None
+    if not -count <= number < count:
+        raise IndexError(f"{name}: expected a number below {count}, got {number}")
+    return number % count
+
+
 def float_tensor(array: np.ndarray) -> Tensor:
     """Returns an array as a float32 tensor, which shares its memory if it can.
 
@@ -117,6 +144,8 @@ def _integers(value: Any, name: str, expected: str, advice: str, booleans: bool 
         if array.dtype.kind not in "biu" and not (isinstance(value, Sequence) and not len(value)):
             found = f"{type(value).__name__} of {array.dtype}"
             raise ArgumentTypeError(name, f"{expected}, got {found}; {advice}")
+        if array.dtype.kind != "b" and _holds_booleans(value):
+            raise ArgumentTypeError(name, f"{expected}, got booleans among numbers; {advice}")
         value = torch.from_numpy(array.astype(bool if array.dtype.kind == "b" else np.int64))
     if value.dtype.is_floating_point or value.dtype.is_complex:
         dtype = str(value.dtype).removeprefix("torch.")
@@ -124,3 +153,9 @@ def _integers(value: Any, name: str, expected: str, advice: str, booleans: bool 
     if value.dtype == torch.bool and not booleans:
         raise ArgumentTypeError(name, f"{expected}, got bool; {advice}")
     return value if value.dtype == torch.bool else value.long()
+
+
+def _holds_booleans(value: Any) -> bool:
+    """Returns whether a sequence, but not an array, holds booleans, which NumPy would convert."""
+    is_plain = isinstance(value, list | tuple)
+    return is_plain and any(isinstance(each, bool | np.bool_) for each in value)

@@ -1,6 +1,7 @@
 """Checks of plain arguments: each error names the argument, what was expected and what came."""
 
 import dataclasses
+import errno
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -43,16 +44,25 @@ def check_type(
 
 
 def check_path(value: str | os.PathLike[str], name: str) -> Path:
-    """Checks a path, and returns it as a `Path`.
+    """Checks a path, or an address, and returns it as a `Path`.
 
     Raises:
         TypeError: If it is no path.
-        ValueError: If it is empty.
+        ValueError: If it is empty, has a null character, or is longer than a path can be.
     """
     check_type(value, (str, os.PathLike), name, "a path, as text or pathlib.Path")
     if not os.fspath(value):
         raise ArgumentError(name, "expected a path, got an empty text")
-    return Path(value)
+    if "\0" in str(path := Path(value)):
+        raise ArgumentError(name, f"expected a path, got {str(path)!r} with a null character")
+    if "://" not in os.fspath(value):
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                problem = f"expected a path, got a name that is too long: {str(path)!r}"
+                raise ArgumentError(name, problem) from error
+    return path
 
 
 def check_count(value: float, name: str, least: int = 1) -> int:

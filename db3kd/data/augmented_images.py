@@ -3,12 +3,14 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from db3kd.arguments.arrays import as_number
 from db3kd.arguments.plain import check_seed
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
@@ -109,10 +111,8 @@ class AugmentedImages:
             f"{counted(self.queries_per_sample, 'image')} each, seed={self.seed})"
         )
 
-    def __getitem__(self, index: int) -> Tensor:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index: expected a number below {len(self)}, got {index}")
-        return self.read(torch.tensor([index % len(self)]))[0]
+    def __getitem__(self, index: SupportsIndex) -> Tensor:
+        return self.read(torch.tensor([as_number(index, len(self), advice="use read(indices)")]))[0]
 
     def __len__(self) -> int:
         return self.samples * self.queries_per_sample

@@ -1,6 +1,5 @@
 """`ImageSet`, the type of all images that db3kd labels, trains on and evaluates with."""
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, SupportsIndex, overload
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.arguments.arrays import IntegersLike, as_classes, as_index
+from db3kd.arguments.arrays import IntegersLike, as_classes, as_index, as_number
 from db3kd.arguments.images import (
     UNIT_BOUNDS,
     check_bounds,
@@ -225,10 +224,8 @@ class ImageSet:
     def __getitem__(self, index: SupportsIndex | slice) -> "Item | ImageSet":
         if isinstance(index, slice):
             return self.subset(np.arange(len(self))[index])
-        number = operator.index(index)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"index: expected a number below {len(self)}, got {number}")
-        return self.__getitems__([number % len(self)])[0]
+        advice = "for several images, pass a slice, or use subset(indices)"
+        return self.__getitems__([as_number(index, len(self), advice=advice)])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Item]:
         """Reads the items of a batch at once; a `DataLoader` calls this."""

@@ -1,10 +1,14 @@
 """Images that are read by index, from a tensor or an image set."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from db3kd.data.arrays import array_digest, images_fingerprint, stack_digests
 
 RESIDENT_BYTES = 640 << 20
 """Image sets up to this size are held on the training device as a tensor.
@@ -115,8 +119,45 @@ class TensorImages:
         return self._images[indices]
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256, in hex, of the images."""
-        digest = hashlib.sha256(f"{tuple(self._images.shape)}\n".encode())
-        for part in self._images.split(_READ_BATCH_SIZE):
-            digest.update(part.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Returns the SHA-256, in hex, of the images: that of an `ImageSet` of the same tensor."""
+        return _tensor_fingerprint(self)
+
+
+def fingerprint_in_run(images: NamedImages, found: str, stored: object) -> str:
+    """Returns the fingerprint by which a stored run knows images, to compare it with the run's.
+
+    A run that was started with a tensor may be continued with an image set of the same images,
+    although this may store them otherwise, and an earlier version computed another fingerprint.
+
+    Args:
+        images: The images.
+        found: Their fingerprint.
+        stored: The fingerprint in the manifest of the run; None without a run.
+
+    Returns:
+        `stored` if the run was started with a tensor of the same images, otherwise `found`.
+    """
+    if stored is None or found == stored or images.labels is not None:
+        return found
+    is_known = stored in (_tensor_fingerprint(images), _former_tensor_fingerprint(images))
+    return str(stored) if is_known else found
+
+
+def _tensor_fingerprint(images: NamedImages) -> str:
+    """Returns the fingerprint of images without labels that are stored as float32."""
+    digests = [array_digest(image) for part in _parts(images) for image in part.numpy()]
+    return images_fingerprint(stack_digests(digests), None, images.image_shape, None)
+
+
+def _former_tensor_fingerprint(images: NamedImages) -> str:
+    """Returns the fingerprint of a tensor as earlier versions computed it."""
+    digest = hashlib.sha256(f"{(len(images), *images.image_shape)}\n".encode())
+    for part in _parts(images):
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _parts(images: NamedImages) -> Iterator[Tensor]:
+    """Reads all images, [n, *image_shape] float32 on the CPU at a time."""
+    for numbers in torch.arange(len(images)).split(_READ_BATCH_SIZE):
+        yield images.read(numbers).contiguous()

@@ -1,7 +1,6 @@
 """Pseudo samples: images that were made for a teacher, and their columns in a run folder."""
 
 import math
-import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
 import torch
 from torch import Tensor
 
+from db3kd.arguments.arrays import as_number
 from db3kd.arguments.images import CONVENTIONS, interval_text
 from db3kd.data.files.uint8_pixels import to_float
 from db3kd.data.image_set import ImageSet
@@ -83,7 +83,8 @@ class PseudoSamples:
     def __getitem__(self, index: SupportsIndex | slice) -> "tuple[Tensor, int] | Self":
         """Returns one image within the bounds with its decision, or a part of the samples."""
         if not isinstance(index, slice):
-            number = operator.index(index)
+            advice = "for several samples, pass a slice"
+            number = as_number(index, len(self), advice=advice)
             return to_float(self.pixels[number], self.bounds), int(self.decision[number])
         columns: Any = {name: getattr(self, name)[index] for name in (*_TENSORS, "status")}
         return replace(

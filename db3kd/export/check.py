@@ -12,7 +12,7 @@ from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, class_names_of
 from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.torch_modules.module import ModuleTeacher
-from db3kd.wording import counted, input_noun
+from db3kd.wording import counted, first_line, input_noun
 
 
 class ExportError(ArgumentError):
@@ -54,7 +54,7 @@ def check_decides_alike(
             decided = exported.decide(images)
             answers = scores(images)
         except Exception as error:  # errors of a graph or of ONNX Runtime
-            first = (str(error).splitlines() or [type(error).__name__])[0]
+            first = first_line(error)
             raise ExportError(
                 "student",
                 f"the file made from {name} fails on a batch of "

@@ -4,14 +4,17 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from db3kd.arguments.plain import check_path
 from db3kd.data.arguments import ImagesLike
+from db3kd.errors import ArgumentError
 from db3kd.export.check import check_decides_alike
 from db3kd.export.check_images import CHECKED_IMAGES, check_batches
 from db3kd.export.formats import encode, format_of
 from db3kd.export.student import DeployedStudent
 from db3kd.models.factories import NetworkFactory
-from db3kd.storage.filesystem import check_parents, write_atomically
+from db3kd.storage.filesystem import check_new_file, write_atomically
 from db3kd.teachers.torch_modules.module import ModuleTeacher
 from db3kd.wording import InputNoun, input_noun
 
@@ -74,7 +77,10 @@ def export_model(
         ExportError: If the network cannot be converted, or the file decides differently.
         FileNotFoundError: If there is no such student.
         ModuleNotFoundError: If the format needs a package that is not installed.
+        IsADirectoryError: If `out` is a folder.
         NotADirectoryError: If `out` leads through a file.
+        OSError: If no file can be written at `out`.
+        TeacherError: If the student returns no scores.
         TypeError: If the student has another type.
         ValueError: If an argument is invalid or missing, or the suffix is unknown.
 
@@ -85,11 +91,16 @@ def export_model(
     """
     out = check_path(out, "out")
     kind = format_of(out)
-    check_parents(out)
+    check_new_file(out)
+    if not _is_utf8(out.name):
+        raise ArgumentError(
+            "out", f"expected a name in UTF-8, which every runtime opens, got {out.name!r}"
+        )
     deployed = DeployedStudent.open(student, model, image_shape, classes)
+    deployed.teacher.decide(torch.zeros(1, *deployed.teacher.image_shape))  # names wrong scores
     content = encode(deployed, kind)
     with tempfile.TemporaryDirectory() as folder:
-        candidate = Path(folder, out.name)
+        candidate = Path(folder, f"student{out.suffix}")
         candidate.write_bytes(content)
         batches = check_batches(deployed.teacher, images)
         classes_decided, difference = check_decides_alike(deployed, candidate, batches)
@@ -97,3 +108,12 @@ def export_model(
     write_atomically(out, content)
     noun = input_noun(deployed.teacher.image_shape)
     return ExportResult(out, CHECKED_IMAGES, classes_decided, difference, noun)
+
+
+def _is_utf8(name: str) -> bool:
+    """Returns whether a name of a file is UTF-8; otherwise it contains lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from db3kd.errors import ArgumentError
 from db3kd.export.check import ExportError
+from db3kd.export.image_values import where_values_are_read
 from db3kd.export.student import DeployedStudent
 from db3kd.extras import import_extra
 from db3kd.models.metadata import METADATA_FILE, as_header
 from db3kd.models.weights import weights_file
+from db3kd.wording import first_line
 
 ExportFormat = Literal["onnx", "torchscript", "pt2", "safetensors"]
 
@@ -81,8 +83,10 @@ def encode(student: DeployedStudent, kind: ExportFormat) -> bytes:
     with _quiet(), torch.no_grad():
         try:
             return writers[kind](student, example)
+        except ExportError:
+            raise
         except Exception as error:  # exporters raise many kinds, and show the network's own
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            first = first_line(error)
             raise ExportError(
                 "student",
                 f"{student.teacher.name} cannot be converted to {kind} ({first}); choose "
@@ -139,9 +143,35 @@ def _onnx(student: DeployedStudent, example: Tensor) -> bytes:
 
 def _torchscript(student: DeployedStudent, example: Tensor) -> bytes:
     file = io.BytesIO()
-    traced = torch.jit.trace(student.network, example, check_trace=False)  # checked as a file
+    network = student.network
+    _check_traceable(network, student)
+    traced = torch.jit.trace(network, example, check_trace=False)  # checked as a file
     torch.jit.save(traced, file, _extra_files=_metadata_file(student))
     return file.getvalue()
+
+
+def _check_traceable(network: nn.Module, student: DeployedStudent) -> None:
+    """Checks what TorchScript would record wrongly without an error, or could not read again.
+
+    Raises:
+        ExportError: If the network cannot be traced.
+    """
+    named = (network.named_modules(), network.named_parameters(), network.named_buffers())
+    names = (part for each in named for name, _ in each for part in name.split("."))
+    if (name := next((each for each in names if not each.isascii()), None)) is not None:
+        raise ExportError(
+            "student",
+            f"expected ASCII names of modules and weights for torchscript, got {name!r} in "
+            f"{student.teacher.name}; rename it, or choose another format: onnx, pt2, safetensors",
+        )
+    if (place := where_values_are_read(network, student.teacher.image_shape)) is not None:
+        raise ExportError(
+            "student",
+            f"{student.teacher.name} cannot be converted to torchscript, because its code reads "
+            f"values of its images ({place}), and the file would keep those of one batch; compute "
+            "with tensors instead, such as torch.where(condition, a, b) in place of if, or choose "
+            "another format: safetensors",
+        )
 
 
 def _exported_program(student: DeployedStudent, example: Tensor) -> bytes:
@@ -166,8 +196,9 @@ def _any_batch() -> tuple[dict[int, Any]]:
 def _quiet() -> Iterator[None]:
     """Hides exporter warnings that say nothing about the student.
 
-    TorchScript is deprecated but still deployed. The tracer warns of constants, whose effect the
-    check would reveal. torch warns of its own code, and of torchvision, which is not needed.
+    TorchScript is deprecated but still deployed. The tracer warns of constants, also of harmless
+    ones that come from shapes; `_check_traceable` finds the others. torch warns of its own code,
+    and of torchvision, which is not needed.
     """
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level

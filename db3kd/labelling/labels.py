@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from db3kd.arguments.plain import check_path
-from db3kd.errors import ArgumentError
+from db3kd.errors import ArgumentError, NotAFileError
 from db3kd.extras import import_extra
 from db3kd.labelling.targets import other_classes
 from db3kd.storage.column_values import check_range, check_sums, read_column
-from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.filesystem import check_new_file, write_atomically
 from db3kd.storage.shards import Kind, import_pyarrow, to_parquet
 from db3kd.wording import counted
 
@@ -202,10 +202,11 @@ class Labels:
         """
         path = check_path(path, "path")
         if path.is_dir():
-            raise IsADirectoryError(
+            raise NotAFileError(
                 f"path: expected a file such as labels.parquet, got the folder {path}; to label "
                 "into a folder, use db3kd.label(..., out=)"
             )
+        check_new_file(path, "path")
         table = to_table(self)
         metadata = {**(table.schema.metadata or {}), FORMAT_KEY: LABELS.format.encode()}
         write_atomically(path, to_parquet(table.replace_schema_metadata(metadata)))

@@ -15,7 +15,7 @@ from db3kd.arguments.plain import check_path, check_type
 from db3kd.errors import ArgumentError, InputNotFoundError
 from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.existing_runs import holds_run
-from db3kd.storage.filesystem import write_atomically
+from db3kd.storage.filesystem import check_new_file, write_atomically
 from db3kd.storage.manifest import describe_format, read_manifest
 from db3kd.tables import Features
 
@@ -90,6 +90,7 @@ def save_model(
     check_type(model, (str, NoneType), "model", "a name that build_model takes, or None")
     if path.suffix != ".safetensors":
         raise ArgumentError("path", f"expected a name ending in .safetensors, got {path.name!r}")
+    check_new_file(path, "path")
     names = None if class_names is None else check_class_names(class_names, classes, path.name)
     metadata = ModelMetadata(image_shape, classes, bounds, names, threshold, features)
     write_atomically(path, weights_file(module, model, metadata.header()))

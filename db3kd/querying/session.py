@@ -12,8 +12,9 @@ from db3kd.querying.search import UNANSWERED, Query, Result
 from db3kd.querying.sent_queries import SentQueries
 from db3kd.storage.journal import Journal
 from db3kd.storage.memory_journal import MemoryJournal
-from db3kd.teachers.base import PendingDecisions, Teacher, TeacherError
-from db3kd.teachers.decide import decide_async_checked, open_stream
+from db3kd.teachers.base import PendingDecisions, Teacher, TeacherError, WrongCountError
+from db3kd.teachers.decide import decide_async_checked
+from db3kd.teachers.decision_streams import open_stream
 
 SearchTask = Generator[None, None, Result]
 """A search in progress: it pauses whenever another task may run, and returns the search's result.
@@ -264,13 +265,34 @@ class JournaledSession(QuerySession):
                 self._report(len(part))
             return torch.cat(parts)
         except TeacherError as error:
-            in_flight = min(stream.window, len(accounts) - len(error.answered))
+            in_flight = len(accounts) - len(error.answered)
+            if isinstance(error, WrongCountError):
+                self._take_back(error.answered, accounts, written_before, booked)
+                booked = min(booked, len(error.answered))
+            else:
+                in_flight = min(stream.window, in_flight)
             error.maybe_paid = _at_most(error.maybe_paid, in_flight)
             self._keep_rest(error.answered, error.maybe_paid, accounts, written_before, booked)
             raise
         except BaseException:
             self._keep_rest(stream.stop(), stream.maybe_paid, accounts, written_before, booked)
             raise
+
+    def _take_back(
+        self, answered: Tensor, accounts: Tensor, written_before: int, booked: int
+    ) -> None:
+        """Takes back the decisions of a stream that cannot be trusted.
+
+        The arguments are those of `_keep_rest`, and `answered` holds the decisions that remain.
+        """
+        count = len(answered)
+        withdrawn = self._journal.written - written_before - count
+        if withdrawn > 0:
+            self._journal.retract(withdrawn)
+            if (kept := self._journal.written - written_before) < count:
+                self._journal.ask(accounts[kept:count])
+        self._ledger.refund(accounts[count:booked])
+        self._report(min(0, count - booked))
 
     def _keep_rest(
         self,

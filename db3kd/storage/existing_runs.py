@@ -38,6 +38,15 @@ def begun_with(path: str | Path, format: str | None = None) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
+def data_of_run(path: str | Path) -> object:
+    """Returns the fingerprint of the images of the run in a folder; None without a run or images.
+
+    Raises:
+        ValueError: The manifest is damaged.
+    """
+    return read_manifest(path).get("data") if holds_run(path) else None
+
+
 def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = True) -> None:
     """Checks that a run can be started in a folder.
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from db3kd.errors import NotAFolderError, NotWritableError
+from db3kd.errors import NotAFileError, NotAFolderError, NotWritableError
 
 LOCK = ".lock"
 
@@ -22,33 +22,77 @@ LOCKS = (LOCK, _WORKERS)
 _NO_LINKS = os.O_NOFOLLOW | os.O_CLOEXEC
 """A folder may come from somebody else and hold links to files that must not be written."""
 
+_NAME_BYTES = 200
+"""Most bytes of a file's name in the name of its temporary file, which has at most 255 bytes."""
+
 _WORKERS_END_SECONDS = 15.0
 """How long the workers of a killed process may take to notice."""
 
 
-def check_parents(path: Path) -> None:
+def check_new_file(path: Path, argument: str = "out") -> None:
+    """Checks, before any work, that a file could be written at a path, or replaced.
+
+    Args:
+        path: The path.
+        argument: The argument that has it, for errors.
+
+    Raises:
+        IsADirectoryError: If there is a folder at the path.
+        NotADirectoryError: If the path leads through a file.
+        OSError: If the folder above it takes no new files, or the name is too long.
+    """
+    check_no_folder(path, argument)
+    check_parents(path, argument)
+
+
+def check_no_folder(path: Path, argument: str) -> None:
+    """Checks that there is no folder at the path of a file.
+
+    Raises:
+        IsADirectoryError: If there is one.
+    """
+    if path.is_dir():
+        raise NotAFileError(f"{argument}: expected the path of a file, got the folder {path}")
+
+
+def check_parents(path: Path, argument: str = "out") -> None:
     """Checks, before any work, that a file or folder could be made at a path.
 
     Args:
         path: The path, at which nothing need exist.
+        argument: The argument that has it, for errors.
 
     Raises:
         NotADirectoryError: If the path leads through a file.
-        OSError: If the folder above it takes no new files.
+        OSError: If the folder above it takes no new files, or a name in it is too long.
     """
     try:
         parent = next((each for each in path.absolute().parents if each.exists()), None)
+        exists = _exists(path)
     except OSError as error:
-        raise _cannot_create(str(path), error) from error
+        raise _cannot_create(str(path), error, argument) from error
     if parent is not None and not parent.is_dir():
         raise NotAFolderError(
-            f"{path}: expected a path in a folder, but {parent} is a file; pass another out="
+            f"{path}: expected a path in a folder, but {parent} is a file; pass another {argument}="
         )
-    if parent is not None and not os.path.lexists(path):
-        check_writable(parent, path)
+    if parent is not None and not exists:
+        check_writable(parent, path, argument)
 
 
-def check_writable(folder: Path, path: Path | None = None) -> None:
+def _exists(path: Path) -> bool:
+    """Returns whether there is something at a path.
+
+    Raises:
+        OSError: If nothing can be there, for example because its name is too long.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def check_writable(folder: Path, path: Path | None = None, argument: str = "out") -> None:
     """Checks that a folder takes new files, by making an empty one in it for a moment.
 
     Permissions do not tell this: they mean nothing to root, and file systems may be read-only.
@@ -56,6 +100,7 @@ def check_writable(folder: Path, path: Path | None = None) -> None:
     Args:
         folder: A folder that exists.
         path: What would be made in it, for the error; by default the folder's own files.
+        argument: The argument that has the path, for the error.
 
     Raises:
         OSError: If the folder takes no new files.
@@ -64,14 +109,14 @@ def check_writable(folder: Path, path: Path | None = None) -> None:
         os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder))
     except OSError as error:
         made = f"files in {folder}" if path is None else str(path)
-        raise _cannot_create(made, error) from error
+        raise _cannot_create(made, error, argument) from error
 
 
-def _cannot_create(made: str, error: OSError) -> NotWritableError:
+def _cannot_create(made: str, error: OSError, argument: str) -> NotWritableError:
     """Returns the error of an output that cannot be made."""
-    return NotWritableError(
-        f"out: cannot create {made} ({error.strerror}); choose a writable folder"
-    )
+    is_long = error.errno == errno.ENAMETOOLONG
+    advice = "choose a shorter name" if is_long else "choose a writable folder"
+    return NotWritableError(f"{argument}: cannot create {made} ({error.strerror}); {advice}")
 
 
 def names_beside(path: Path) -> list[str]:
@@ -90,7 +135,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: The disk is full or not writable; the error names `path`.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
+    temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
     created = False
     try:
         with os.fdopen(

@@ -81,6 +81,7 @@ class Journal:
         self._place = self._before = _Place(end, check, 0)
         self._begins_run &= not calls
         self._waiting = deque(calls)
+        self._places = [self._place]  # since `ask`: after the answers of each record
         self._file: int | None = None
         self._unsynced = False
         self._synced_at = time.monotonic()
@@ -136,6 +137,7 @@ class Journal:
         A call of `answer` must follow.
         """
         self._before = self._place
+        self._places = [self._place]
         if len(accounts):
             self._write(None, accounts)
 
@@ -156,6 +158,28 @@ class Journal:
                 self.ask(asked)
             return
         self._write(answers, asked if asked is not None and len(asked) else None)
+
+    def retract(self, answers: int) -> None:
+        """Removes the last answers that were recorded since `ask`, and what was asked after them.
+
+        They are removed in whole records, so maybe more of them than were requested: `written` says
+        how many answers remain. A call of `ask` or `answer` without answers must follow.
+
+        Args:
+            answers: The least number of answers to remove.
+
+        Raises:
+            OSError: The file could not be truncated.
+        """
+        remaining = self._place.written - answers
+        place = next(each for each in reversed(self._places) if each.written <= remaining)
+        self._place = self._before = place
+        if self._file is not None:
+            try:
+                os.ftruncate(self._file, place.end)
+            except OSError as error:
+                raise named(error, self._path) from error
+            self._unsynced = True
 
     def lose(self, queries: int) -> None:
         """Records queries that may have been paid for and are sent again, in any thread.
@@ -212,6 +236,8 @@ class Journal:
             while left:
                 left = left[os.write(self._file, left) :]
             self._unsynced, self._before, self._place = True, before, place
+            if answers is not None:
+                self._places.append(before)
         except BaseException as error:
             if self._file is not None:
                 os.ftruncate(self._file, self._place.end)

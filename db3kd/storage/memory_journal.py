@@ -80,6 +80,13 @@ class MemoryJournal:
         if asked is not None:
             self.ask(asked)
 
+    def retract(self, answers: int) -> None:
+        """Removes the last answers, as `Journal.retract`."""
+        remaining = self.answers - answers
+        while self.answers > remaining:
+            self._calls.pop()
+        self._unanswered = 0
+
     def lose(self, queries: int) -> None:
         """Counts queries that are sent again, as `Journal.lose`."""
         self._lost += queries

@@ -163,8 +163,8 @@ def describe_differences(differences: Sequence[Difference]) -> str:
     if "data" not in found:
         return f"{text}; pass what the run was started with, or start another run in another folder"
     return (
-        f"{text}; the images or their labels are not those that the run was started with: "
-        "restore them, or start another run in another folder"
+        f"{text}; the images or their labels are not those that the run was started with (their "
+        "dtype and shape count too): restore them, or start another run in another folder"
     )
 
 

@@ -19,6 +19,7 @@ from db3kd.data.image_source import (
     NamedImages,
     SelectedImages,
     TensorImages,
+    fingerprint_in_run,
 )
 from db3kd.data.table_rows import projection_of
 from db3kd.errors import ArgumentError, ArgumentTypeError
@@ -26,7 +27,7 @@ from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.storage.changed_teachers import check_accepts_teacher
-from db3kd.storage.existing_runs import check_resumable
+from db3kd.storage.existing_runs import check_resumable, data_of_run
 from db3kd.storage.manifest import make_manifest
 from db3kd.surrogates.augmented_decisions import (
     AUGMENTED_DECISIONS,
@@ -118,6 +119,9 @@ def make_surrogate(
         decided = decide_augmented(teacher, augmented, rare_classes=rare_classes)
     else:
         source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
+        fingerprint = source.fingerprint()
+        if resume:
+            fingerprint = fingerprint_in_run(source, fingerprint, data_of_run(out))
         features = Features.of(checked)
         encoded_by = {} if features is None else {"features": features.fingerprint()}
         described = make_manifest(
@@ -130,7 +134,7 @@ def make_surrogate(
             seed=settings.training.seed,
             teacher_fingerprint=teacher.fingerprint(),
             classes=teacher.classes,
-            data_fingerprint=source.fingerprint(),
+            data_fingerprint=fingerprint,
         )
         decided = decide_augmented_in_folder(
             Path(out), described, teacher, augmented, resume, rare_classes, accept_changed_teacher

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from db3kd.arguments.images import UNIT_BOUNDS, check_images
+from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentError, ArgumentTypeError
-from db3kd.storage.filesystem import json_bytes, write_atomically
+from db3kd.storage.filesystem import check_new_file, json_bytes, write_atomically
 from db3kd.tables.checks import check_numbers
 from db3kd.tables.column_encoding import (
     as_unit,
@@ -162,9 +163,10 @@ class Features:
         Raises:
             ValueError: If the path has another suffix.
         """
-        path = Path(path)
+        path = check_path(path, "path")
         if path.suffix != ".json":
             raise ArgumentError("features", f"expected a path that ends in .json, got {path}")
+        check_new_file(path, "path")
         write_atomically(path, json_bytes(features_content(self._features, self.as_frame)))
         return path
 

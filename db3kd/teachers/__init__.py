@@ -16,7 +16,8 @@ from db3kd.teachers.base import (
     class_names_of,
     describe,
 )
-from db3kd.teachers.decide import decide_async_checked, decide_checked, open_stream
+from db3kd.teachers.decide import decide_async_checked, decide_checked
+from db3kd.teachers.decision_streams import open_stream
 from db3kd.teachers.functions.function import FunctionTeacher
 from db3kd.teachers.functions.tabular import TabularTeacher
 from db3kd.teachers.loading import load_teacher

@@ -149,7 +149,8 @@ class DecisionStream(Protocol):
 
         Raises:
             TeacherError: If the teacher fails. `error.answered` holds all decisions from the first
-                image up to the first missing one, including those returned before.
+                image up to the first missing one, including those returned before. A
+            `WrongCountError` leaves out those returned before that cannot be trusted.
         """
         ...
 
@@ -227,6 +228,14 @@ class UnknownClassError(TeacherError):
     """A teacher answers with a class name that its list of names lacks.
 
     Whether a run can be resumed depends on how the list is corrected; the message explains it.
+    """
+
+
+class WrongCountError(TeacherError):
+    """A teacher returns more or fewer classes, one after the other, than it received images.
+
+    It has left out an image, or answered one twice, so nobody knows which answer belongs to which
+    image. Callers keep `answered` only, and take back all further answers that they received.
     """
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,10 +13,8 @@ from db3kd.teachers.answer_arrays import out_of_range
 from db3kd.teachers.base import (
     AsyncTeacher,
     CompletedDecisions,
-    DecisionStream,
     PendingDecisions,
     RepeatingTeacher,
-    StreamingTeacher,
     Teacher,
     TeacherError,
     describe,
@@ -59,30 +57,11 @@ def decide_async_checked(
 
     Errors that the teacher finds later are raised by `PendingDecisions.result`.
     """
-    _check_shape(teacher, images)
+    check_shape(teacher, images)
     if not hasattr(teacher, "decide_async"):
         return CompletedDecisions(_decide_in_batches(teacher, images, on_lost))
     with _ErrorsAsTeacherError(teacher, len(images)):
         return cast(AsyncTeacher, teacher).decide_async(images)
-
-
-def open_stream(teacher: Teacher, images: Tensor, on_lost: Callable[[int], None]) -> DecisionStream:
-    """Opens the decision stream of a `StreamingTeacher`.
-
-    Args:
-        teacher: The teacher.
-        images: [N, *image_shape].
-        on_lost: See `DecisionStream`.
-
-    Raises:
-        ValueError: If the images have another shape.
-    """
-    _check_shape(teacher, images)
-    stream: Any = cast(StreamingTeacher, teacher).stream(images)
-    if hasattr(stream, "on_lost"):
-        stream.on_lost = on_lost
-    opened: DecisionStream = stream
-    return opened
 
 
 class _ErrorsAsTeacherError:
@@ -106,7 +85,12 @@ class _ErrorsAsTeacherError:
             ) from error
 
 
-def _check_shape(teacher: Teacher, images: Tensor) -> None:
+def check_shape(teacher: Teacher, images: Tensor) -> None:
+    """Checks that images have the shape of the teacher's.
+
+    Raises:
+        ValueError: If they have another shape.
+    """
     if tuple(images.shape[1:]) != tuple(teacher.image_shape):
         raise ArgumentError(
             "images",

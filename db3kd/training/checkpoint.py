@@ -14,7 +14,7 @@ import torch
 
 from db3kd.arguments.plain import check_path, check_positive, check_type
 from db3kd.errors import InputError
-from db3kd.storage.filesystem import is_leftover, write_atomically
+from db3kd.storage.filesystem import check_no_folder, is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 
 _MAGIC = b"db3kd training checkpoint 1\n"
@@ -53,6 +53,7 @@ class Checkpoint:
             the end.
 
     Raises:
+        IsADirectoryError: If the path is a folder.
         ValueError: If `every_seconds` is negative.
     """
 
@@ -62,6 +63,7 @@ class Checkpoint:
         if every_seconds != 0:
             check_positive(every_seconds, "every_seconds")
         self.path = check_path(path, "path")
+        check_no_folder(self.path, "path")
         self._identity = plain(identity)
         self._every_seconds = every_seconds
         self._written = time.monotonic()
@@ -169,9 +171,12 @@ def as_checkpoint(checkpoint: CheckpointLike | None) -> Checkpoint | None:
     """Returns a checkpoint, which is made of a path if that is given.
 
     Raises:
+        IsADirectoryError: If the path is a folder.
         TypeError: If the argument is neither.
     """
     if checkpoint is None or isinstance(checkpoint, Checkpoint):
         return checkpoint
     check_type(checkpoint, (str, os.PathLike), "checkpoint", "db3kd.Checkpoint or a path")
-    return Checkpoint(check_path(checkpoint, "checkpoint"))
+    path = check_path(checkpoint, "checkpoint")
+    check_no_folder(path, "checkpoint")
+    return Checkpoint(path)

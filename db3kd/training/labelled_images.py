@@ -1,11 +1,13 @@
 """`LabelledImages`: labelled images as a PyTorch data set, for your own training loop."""
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from db3kd.arguments.arrays import as_number
 from db3kd.arguments.images import UNIT_BOUNDS, check_images
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
@@ -57,10 +59,9 @@ class LabelledImages(Dataset[LabelledImage]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> LabelledImage:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index: expected a number below {len(self)}, got {index}")
-        return self.__getitems__([index % len(self)])[0]
+    def __getitem__(self, index: SupportsIndex) -> LabelledImage:
+        advice = "for several items, use torch.utils.data.Subset"
+        return self.__getitems__([as_number(index, len(self), advice=advice)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[LabelledImage]:
         """Reads the items of a batch at once; a `DataLoader` calls this."""

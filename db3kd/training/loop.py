@@ -15,6 +15,13 @@ from db3kd.arguments.plain import brief, check_type
 from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
+from db3kd.training.batch_checks import (
+    check_logits,
+    check_loss,
+    check_loss_value,
+    check_source,
+    open_checked,
+)
 from db3kd.training.callbacks import TrainingCallback, TrainingState, check_callbacks
 from db3kd.training.checkpoint import Checkpoint, CheckpointLike, as_checkpoint
 from db3kd.training.optimization import WeightAverage, make_optimizer, make_schedule
@@ -94,8 +101,10 @@ def train_batches(
         The trained network, in eval mode, on the device of the training.
 
     Raises:
-        ValueError: If `settings.steps` is None, if the loss is not a scalar, or if the checkpoint
-            is damaged or belongs to another training run.
+        TypeError: If `batches` is no `BatchSource`, or if a batch, the logits or the loss are not
+            what they should be.
+        ValueError: If `settings.steps` is None, if a batch is empty, if the loss is not a scalar
+            with a gradient, or if the checkpoint is damaged or belongs to another training run.
         DivergedError: If the loss became infinite or NaN.
     """
     check_type(settings, TrainSettings, "settings", "TrainSettings")
@@ -106,13 +115,15 @@ def train_batches(
             "model", f"expected a torch.nn.Module, or a function that makes one, got {brief(model)}"
         )
     check_callbacks(callbacks)
+    check_source(batches)
+    check_loss(loss)
     checkpoint = as_checkpoint(checkpoint)
     process = TrainingProcess.current(settings.device, settings.precision)
     with _seeded(settings.seed):
         network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
         check_type(network, nn.Module, "model", "a function that makes a torch.nn.Module")
         network.to(process.device)
-        batch = batches.open(process)
+        batch = open_checked(batches, process)
         _initialize_lazy(network, batch)
         to_channels_last(network)
         training = _Training(network, loss, settings, settings.steps, process, callbacks)
@@ -179,11 +190,9 @@ class _Training:
         self.optimizer.zero_grad()
         with self.process.autocast():
             logits = distributed(images)
+        check_logits(logits)
         value = self.loss(logits.float(), *arguments)
-        if value.ndim:
-            raise ArgumentError(
-                "loss", f"expected a scalar, got {list(value.shape)}; take its mean"
-            )
+        check_loss_value(value, logits)
         self.scaler.scale(value).backward()
         if self.settings.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)

@@ -16,6 +16,7 @@ from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
 from db3kd.models.networks import build_model
 from db3kd.progress import Progress, ProgressListener, check_progress, listening
+from db3kd.training.batch_checks import check_loss
 from db3kd.training.callbacks import ProgressCallback, TrainingCallback, check_callbacks
 from db3kd.training.checkpoint import CheckpointLike
 from db3kd.training.loop import Model, train_batches
@@ -77,6 +78,7 @@ def train(
     check_progress(progress)
     if soft_labels is not None:
         _check_soft_labels(soft_labels, decisions)
+    check_loss(loss)
     rows = torch.arange(len(images)) if rows is None else as_index(rows, len(images), "rows")
     rows = rows[decisions.cpu()[rows] >= 0]
     if len(rows) == 0:

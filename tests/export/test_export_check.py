@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import db3kd
-from db3kd.export import ExportError, export_model
+from db3kd.errors import Db3kdError
+from db3kd.export import ExportError, export_model, exporting
 from db3kd.export.check_images import check_batches
 from db3kd.export.formats import encode
+from db3kd.export.image_values import where_values_are_read
 from db3kd.export.student import DeployedStudent
 from db3kd.models import build_model
+from db3kd.models.networks import model_names
 from db3kd.teachers import FunctionTeacher, ModuleTeacher
 
 SHAPE = (1, 8, 8)
@@ -170,3 +174,117 @@ def test_random_images_reach_several_classes():
     images = torch.cat(list(check_batches(student, None)))
     assert len(student.decide(images).unique()) >= 3
     assert len(images.unique(dim=0)) == 1000
+
+
+class Branching(nn.Module):
+    """A network that would decide bright images otherwise, if they come alone."""
+
+    def __init__(self, read=None):
+        super().__init__()
+        self.dark, self.bright = linear(classes=4), linear(classes=4)
+        self.read = read
+
+    def forward(self, images):
+        if self.read is not None:
+            is_bright = self.read(images)
+        else:
+            is_bright = len(images) == 1 and float(images.mean()) > 0.9
+        return (self.bright if is_bright else self.dark)(images)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        None,
+        lambda images: images.mean() > 0.9,
+        lambda images: (images * 2).sum(1).max().item() > 1.8,
+        lambda images: torch.equal(images, images.round()),
+        lambda images: any(row.mean() > 0.9 for row in images),
+        lambda images: images.mean((1, 2, 3)).tolist() == [0.9],
+        lambda images: images.numpy().mean() > 0.9,
+        lambda images: np.asarray(images.flatten()).mean() > 0.9,
+        lambda images: images.new_zeros(3).copy_(images.mean())[0] > 0.9,
+    ],
+)
+def test_a_network_that_reads_values_of_its_images_is_not_traced(tmp_path, read):
+    network = Branching(read)
+    with pytest.raises(ExportError, match=r"torchscript, because its code reads values of its ima"):
+        export_model(ModuleTeacher(network, SHAPE, 4), tmp_path / "m.ts")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_error_says_where_values_are_read(tmp_path):
+    with pytest.raises(ExportError, match=r"\(__float__ in test_export_check.py, line \d+\), and"):
+        export_model(ModuleTeacher(Branching(), SHAPE, 4), tmp_path / "m.pt")
+
+
+def reads_shapes(images):
+    """What code may read: shapes, and values that do not depend on the images."""
+    assert images.shape[1] == 1 and len(images) > 0 and images.is_floating_point()
+    limit = torch.tensor([0.5, 3.0])
+    return int(images.size(2)) == 9 or bool(limit.max() < 1) or limit.tolist() == []
+
+
+def test_a_network_may_read_shapes_and_its_own_values(tmp_path):
+    teacher = ModuleTeacher(Branching(reads_shapes), SHAPE, 4)
+    assert export_model(teacher, tmp_path / "m.ts").largest_difference == 0
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_no_network_of_db3kd_reads_values_of_its_images(name):
+    shape = (3, 32, 32)
+    assert where_values_are_read(build_model(name, shape, 10).eval(), shape) is None
+
+
+class Accented(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.add_module("größe", linear(classes=4))
+
+    def forward(self, images):
+        return self.größe(images)
+
+
+def test_names_that_torchscript_cannot_read_are_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"expected ASCII names of modules .* got 'größe' in Acc"):
+        export_model(ModuleTeacher(Accented(), SHAPE, 4), tmp_path / "m.ts")
+    assert export_model(ModuleTeacher(Accented(), SHAPE, 4), tmp_path / "m.onnx").images == 1000
+
+
+class TwoOutputs(nn.Module):
+    def forward(self, images):
+        return images.flatten(1)[:, :4], images.flatten(1)[:, 4:8]
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.ts", "m.pt2"])
+def test_a_network_with_two_outputs_is_refused_before_it_is_converted(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(exporting, "encode", None)
+    with pytest.raises(db3kd.TeacherError, match="got tuple; wrap it so that it returns only the"):
+        export_model(ModuleTeacher(TwoOutputs(), SHAPE, 4), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("folder.pt", IsADirectoryError, "out: expected the path of a file, got the folder"),
+        ("x" * 300 + ".pt", ValueError, "out: expected a path, got a name that is too long"),
+        ("x" * 300 + "/m.pt", ValueError, "out: expected a path, got a name that is too long"),
+        ("a\0.pt", ValueError, "out: expected a path, got .* with a null character"),
+        ("nl\udcff.onnx", ValueError, "out: expected a name in UTF-8"),
+    ],
+)
+def test_an_impossible_file_is_refused_before_the_conversion(
+    tmp_path, name, kind, words, monkeypatch
+):
+    (tmp_path / "folder.pt").mkdir()
+    monkeypatch.setattr(exporting, "encode", None)
+    with pytest.raises(kind, match=words) as raised:
+        export_model(ModuleTeacher(linear(), SHAPE, 10), f"{tmp_path}/{name}")
+    assert isinstance(raised.value, Db3kdError)
+    assert [file.name for file in tmp_path.iterdir()] == ["folder.pt"]
+
+
+def test_a_name_may_be_as_long_as_file_systems_allow(tmp_path):
+    out = tmp_path / ("x" * 252 + ".ts")
+    export_model(ModuleTeacher(linear(), SHAPE, 10), out)
+    assert [file.name for file in tmp_path.iterdir()] == [out.name]

@@ -1,13 +1,17 @@
 """Images that are broken when a run begins, or change before it is resumed."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+import db3kd
 from db3kd.data.files.image_files import EncodedPixels
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import TensorImages
 from db3kd.data.loading import load_data
 from db3kd.labelling.runs.label_run import open_run
 from db3kd.labelling.runs.run_writer import write_run
@@ -163,3 +167,60 @@ def test_images_whose_classes_are_matched_are_decoded_once(tmp_path, monkeypatch
     view.check()
     view.subset([1, 2]).check()
     assert sorted(decoded) == list(range(6))
+
+
+FLOATS = torch.from_numpy(IMAGES).unsqueeze(1).float() / 255
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 8, 8), (6, 1, 4, 4), (6, 5)])
+def test_a_tensor_and_an_image_set_of_it_have_one_fingerprint(shape):
+    images = torch.rand(shape)
+    assert TensorImages(images).fingerprint() == ImageSet.from_arrays(images).fingerprint()
+    assert TensorImages(images).fingerprint() != TensorImages(images.flip(0)).fingerprint()
+
+
+def label_floats(out: Path, images, teacher: LevelTeacher, resume: bool = True) -> db3kd.Labels:
+    settings = LabelSettings("bd", queries_per_pair=2, query_batch_size=32)
+    return db3kd.label(teacher, images, settings, out=out, resume=resume)
+
+
+@pytest.mark.parametrize("earlier_version", [False, True])
+@pytest.mark.parametrize("images", ["tensor", "set", "float64", "without channels"])
+def test_a_run_of_a_tensor_goes_on_with_the_same_images(
+    tmp_path, monkeypatch, images, earlier_version
+):
+    with monkeypatch.context() as patched:
+        if earlier_version:
+            content = f"{tuple(FLOATS.shape)}\n".encode() + FLOATS.numpy().tobytes()
+            former = hashlib.sha256(content).hexdigest()
+            patched.setattr(TensorImages, "fingerprint", lambda images: former)
+        with pytest.raises(TeacherError, match="out of service"):
+            label_floats(tmp_path / "run", FLOATS, LevelTeacher(100), resume=False)
+    before = read_manifest(tmp_path / "run")
+    given = {
+        "tensor": FLOATS,
+        "set": ImageSet.from_arrays(FLOATS),
+        "float64": ImageSet.from_arrays(FLOATS.double()),
+        "without channels": ImageSet.from_arrays(FLOATS[:, 0]),
+    }
+    teacher = LevelTeacher()
+
+    labels = label_floats(tmp_path / "run", given[images], teacher)
+
+    uninterrupted = LevelTeacher()
+    expected = label_floats(tmp_path / "whole", FLOATS, uninterrupted, resume=False)
+    assert labels.distances.equal(expected.distances)
+    assert teacher.answered == uninterrupted.answered - 96
+    assert read_manifest(tmp_path / "run")["data"] == before["data"]
+    np.savez(tmp_path / "images.npz", images=FLOATS.numpy())
+    run = open_run(tmp_path / "run", str(tmp_path / "images.npz"))
+    assert run.images.read(torch.arange(200)).equal(FLOATS)
+
+
+def test_a_run_of_a_tensor_does_not_go_on_with_other_images(tmp_path):
+    label_floats(tmp_path / "run", FLOATS, LevelTeacher(), resume=False)
+    with pytest.raises(ValueError, match=r"data: was .*dtype and shape count too"):
+        label_floats(tmp_path / "run", ImageSet.from_arrays(FLOATS.flip(0)), LevelTeacher())
+    np.savez(tmp_path / "images.npz", images=FLOATS.flip(0).numpy())
+    with pytest.raises(ValueError, match="expected the data that"):
+        open_run(tmp_path / "run", str(tmp_path / "images.npz"))

@@ -26,7 +26,7 @@ from db3kd.teachers import (
 )
 from db3kd.teachers.remote.rest import rest_teacher
 
-pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 BUDGET = 100
 MAX_BATCH = 16
@@ -134,6 +134,31 @@ def test_a_generator_loses_at_most_one_answer(tmp_path, failure, expected):
     result = distill(service.teacher(service.classify_one_by_one), out, resume=True)
 
     assert (service.paid, result.queries, result.paid_twice) == (BUDGET + 1, BUDGET, 1)
+
+
+@pytest.mark.parametrize("times", [0, 2], ids=["left out", "answered twice"])
+def test_the_answers_of_a_generator_call_with_a_wrong_number_are_paid_again(tmp_path, times):
+    service, out = Service(), tmp_path / "run"
+
+    def wrong_at_40(array: np.ndarray) -> Iterator[Any]:
+        for answer in service.classify_one_by_one(array):
+            yield from [answer] * (times if service.paid == 40 else 1)
+
+    with pytest.raises(TeacherError, match="none of this call is kept"):
+        distill(service.teacher(wrong_at_40), out)
+    stopped_at = service.paid
+
+    result = distill(service.teacher(service.classify_one_by_one), out, resume=True)
+
+    assert result.queries == BUDGET and service.paid - BUDGET <= result.paid_twice <= MAX_BATCH
+    assert stopped_at - 40 < MAX_BATCH < service.paid - 40
+    distill(service.teacher(service.classify_one_by_one), tmp_path / "whole")
+    assert shards(out) == shards(tmp_path / "whole") != []
+
+
+def shards(run: Path) -> list[Any]:
+    """The rows of all shards of a run."""
+    return [pq.read_table(file).to_pylist() for file in sorted(run.rglob("*.parquet"))]
 
 
 def test_several_failures_add_up(tmp_path):

@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from db3kd.arguments.plain import check_path
+from db3kd.errors import NotWritableError
 from db3kd.storage import filesystem
 from db3kd.storage.filesystem import (
     FolderLock,
     SharedLock,
+    check_new_file,
+    check_no_folder,
+    check_parents,
     truncate,
     wait_for_workers,
     write_atomically,
@@ -40,6 +45,32 @@ def test_a_temporary_file_is_never_written_through_a_link(folder, precious, monk
     assert precious.read_text() == "data" and link.is_symlink(), (
         "nothing but what is ours is removed"
     )
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + "/run"])
+def test_a_name_that_is_too_long_is_refused_before_the_work(folder, name):
+    with pytest.raises(NotWritableError, match=r"^out: cannot create x.* choose a shorter name"):
+        check_parents(Path(name))
+    with pytest.raises(ValueError, match=r"^path: expected a path, got a name that is too long"):
+        check_path(folder / name, "path")
+    assert str(check_path(f"http://localhost/{name}", "path")).endswith(name)
+
+
+@pytest.mark.parametrize("check", [check_new_file, check_no_folder])
+def test_a_folder_is_no_place_for_a_file(folder, check):
+    with pytest.raises(
+        IsADirectoryError, match=r"^path: expected the path of a file, got the fold"
+    ):
+        check(folder, "path")
+    check(folder / "new", "path")
+    assert not list(folder.iterdir())
+
+
+def test_a_file_may_have_the_longest_name(folder):
+    file = folder / ("ö" * 127 + "x")  # 255 bytes
+    check_new_file(file)
+    write_atomically(file, b"content")
+    assert file.read_bytes() == b"content" and len(list(folder.iterdir())) == 1
 
 
 def test_names_of_temporary_files_cannot_be_guessed(folder, monkeypatch):

@@ -114,6 +114,37 @@ def test_a_call_that_brought_nothing_leaves_nothing(file, two_calls):
     assert not other.exists()
 
 
+@pytest.mark.parametrize("taken_back", [1, 2, 3, 5])
+def test_answers_are_taken_back_in_whole_records(two_calls, taken_back):
+    size = two_calls.stat().st_size
+    with Journal(two_calls, 10, RUN) as journal:
+        journal.take(accounts(0, 1, 2, 3, 4))
+        journal.ask(accounts(5))
+        journal.answer(accounts(1), accounts(6, 7, 8))
+        journal.answer(accounts(2, 3, 4), accounts(9))
+        journal.answer(accounts(5), accounts(10))
+        journal.retract(taken_back)
+        kept = 5 - taken_back if taken_back in (1, 5) else 1
+        assert journal.written == kept
+        again = accounts(*range(5 + kept, 12))
+        journal.ask(again)
+        journal.answer(again)
+    found = read_journal(two_calls, RUN).calls
+    answers = [answer for call in found for answer in call.answers.tolist()]
+    assert answers == [7, 8, 9, 5, 6, *[1, 2, 3, 4][:kept], *again.tolist()]
+    assert two_calls.stat().st_size > size
+
+
+def test_a_journal_whose_answers_are_all_taken_back_leaves_no_file(file):
+    with Journal(file, 10, RUN, begins_run=True) as journal:
+        journal.ask(accounts(0))
+        journal.answer(accounts(1), accounts(1))
+        journal.retract(1)
+        journal.answer(accounts())
+        assert journal.begins_run
+    assert not file.exists()
+
+
 def test_a_call_is_noted_before_it_is_asked(two_calls):
     with Journal(two_calls, 10, RUN) as journal:
         journal.take(accounts(0, 1, 2))

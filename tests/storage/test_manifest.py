@@ -211,8 +211,8 @@ def test_other_images_are_said_to_have_changed_and_not_the_plan():
     was, now = PLAN | {"images": 100}, PLAN | {"images": 120, "held_out": 6}
     assert described({"plan": was}, {"plan": now, "data": "others"}) == (
         'data: was "d", is "others"; settings.plan.images: was 100, is 120; the images or their '
-        "labels are not those that the run was started with: restore them, or start another run "
-        "in another folder"
+        "labels are not those that the run was started with (their dtype and shape count too): "
+        "restore them, or start another run in another folder"
     )
 
 

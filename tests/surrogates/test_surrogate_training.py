@@ -113,6 +113,9 @@ def test_the_answers_of_a_surrogate_are_kept_in_a_folder(tmp_path, small_shards)
     assert max(teacher.per_image.values()) == 1 and teacher.total == SAMPLES * EACH
     with pytest.raises(ValueError, match="holds a different run"):
         make_surrogate(teacher, images().flip(0), SETTINGS, out=out, resume=True)
+    as_set = ImageSet.from_arrays(images().double())
+    same = make_surrogate(teacher, as_set, SETTINGS, out=out, resume=True)
+    assert same.queries == made.queries
     with pytest.raises(ValueError, match="resume: needs out="):
         make_surrogate(teacher, images(), SETTINGS, resume=True)
 

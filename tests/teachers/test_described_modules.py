@@ -9,7 +9,7 @@ from db3kd.labelling.workers.ray_cluster import check_socket_path
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.teachers import ModuleTeacher, decide_checked, load_teacher
-from db3kd.teachers.decide import open_stream
+from db3kd.teachers.decision_streams import open_stream
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
 

@@ -55,6 +55,12 @@ def test_a_loader_gives_each_answered_image_with_its_labels(workers, kind):
     assert torch.equal(soft, labels.soft_labels[answered])
 
 
+@pytest.mark.parametrize("index", [slice(0, 2), [0, 1], "a", True])
+def test_an_index_that_is_no_integer_is_named(index):
+    with pytest.raises(TypeError, match=r"^index: expected an integer, got .*utils\.data\.Subset"):
+        LabelledImages(*labelled())[index]
+
+
 def test_an_item_is_an_image_its_decision_and_its_soft_label():
     images, labels = labelled()
     dataset = LabelledImages(images, labels)

@@ -223,6 +223,78 @@ def test_training_needs_steps_and_a_scalar_loss():
         train_batches(linear, Numbered(), of_rows, settings())
 
 
+class Drawn:
+    """A source whose batches a function makes."""
+
+    def __init__(self, draw) -> None:
+        self.draw = draw
+
+    def open(self, process):
+        return self.draw
+
+
+BATCH = (torch.rand(6, 1, 3, 3), torch.zeros(6, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "words"),
+    [
+        (lambda step: BATCH, TypeError, r"an object with a method open\(process\).*got function"),
+        (None, TypeError, "an object with a method open.* got None"),
+        (Drawn, TypeError, "an object with a method open.* got the class Drawn"),
+        (Drawn(None), TypeError, "a function from a step .* got None; does it return"),
+        (Drawn(lambda step: None), TypeError, "for step 0 as a tuple, got None"),
+        (Drawn(lambda step: BATCH[0]), TypeError, r"a tensor \[6, 1, 3, 3\]; return a tuple"),
+        (Drawn(lambda step: ()), TypeError, "for step 0, got an empty tuple"),
+        (Drawn(lambda step: ("a", BATCH[1])), TypeError, "for step 0, got 'a' as the images"),
+        (
+            Drawn(lambda step: (BATCH[0][:0], BATCH[1][:0])),
+            ValueError,
+            r"got images \[0, 1, 3, 3\]",
+        ),
+        (Drawn(lambda step: BATCH if step < 3 else None), TypeError, "for step 3 as a tuple"),
+    ],
+)
+def test_a_wrong_source_or_batch_is_named(source, kind, words):
+    with pytest.raises(kind, match=f"^batches: expected .*{words}"):
+        train_batches(linear, source, F.cross_entropy, settings())
+
+
+class Pair(nn.Module):
+    def forward(self, images):
+        return images, images
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "words"),
+    [
+        (None, TypeError, "expected a function from logits and targets to a scalar, got None"),
+        (lambda logits, classes: 3.0, TypeError, "expected a scalar tensor, got 3.0"),
+        (lambda logits, classes: None, TypeError, "expected a scalar tensor, got None"),
+        (
+            lambda logits, classes: F.cross_entropy(logits, classes).detach(),
+            ValueError,
+            "expected a scalar with a gradient, got a detached one",
+        ),
+    ],
+)
+def test_a_wrong_loss_is_named(loss, kind, words):
+    with pytest.raises(kind, match=f"^loss: {words}"):
+        train_batches(linear, Numbered(), loss, settings())
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "words"),
+    [
+        (linear().requires_grad_(False), ValueError, "expected a network with weights to train"),
+        (nn.Sequential(nn.Linear(3, 3), Pair()), TypeError, "expected logits .* got tuple"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_named(network, kind, words):
+    with pytest.raises(kind, match=f"^model: {words}"):
+        train_batches(network, Numbered(), F.cross_entropy, settings())
+
+
 def test_public_names_are_those_of_the_package():
     assert db3kd.train_batches is train_batches
     assert db3kd.TrainingCallback is TrainingCallback

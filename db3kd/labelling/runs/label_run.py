@@ -8,6 +8,7 @@ from typing import Any
 
 from db3kd.data.class_names import match_classes
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import fingerprint_in_run
 from db3kd.errors import ArgumentError, InputError
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import LABELS, Labels
@@ -109,7 +110,8 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
             f"{folder}: its data, {source.data!r}, were not found; pass their location as data="
         ) from error
     rows = draw_samples(len(images), settings.get("limit"), manifest["seed"])
-    if images.subset(rows).fingerprint() != manifest.get("data"):
+    chosen, stored = images.subset(rows), manifest.get("data")
+    if fingerprint_in_run(chosen, chosen.fingerprint(), stored) != stored:
         raise ArgumentError(
             "data",
             f"expected the data that {folder} was labelled from, got other values or labels "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from db3kd.arguments.plain import check_flag, suggests_arguments
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import fingerprint_in_run
 from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder
 from db3kd.labelling.label_job import LabelJob
@@ -29,7 +30,7 @@ from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
 from db3kd.querying.consistency import check_consistency_checks
 from db3kd.storage.changed_teachers import check_accepts_teacher
-from db3kd.storage.existing_runs import begun_with, holds_run
+from db3kd.storage.existing_runs import begun_with, data_of_run, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import answers_in_stage
@@ -205,6 +206,8 @@ def plan_run(
         fingerprint = images.fingerprint(check=not complete)
     else:
         fingerprint = images.fingerprint()
+    if resume:
+        fingerprint = fingerprint_in_run(images, fingerprint, data_of_run(folder))
     entries: dict[str, object] = {
         "source": (
             {"data": job.images.name} if source is None else source.with_features_of(job.images)

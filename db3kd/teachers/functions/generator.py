@@ -1,16 +1,15 @@
 """The decision stream of a generator function, which yields one class at a time."""
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.errors import InputError
 from db3kd.teachers.answer_arrays import as_answer_array, out_of_range
-from db3kd.teachers.base import TeacherError, failure
+from db3kd.teachers.base import TeacherError, WrongCountError, failure
 from db3kd.teachers.class_numbers import ClassNames
 from db3kd.wording import InputNoun, counted
 
@@ -23,8 +22,15 @@ def is_generator_function(function: Callable[..., Any]) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called)
 
 
+_END = object()
+"""Stands for the end of an iterator, which may yield None."""
+
+
 class GeneratorStream:
     """The `DecisionStream` of a generator function.
+
+    A call of the function that yields a wrong number of classes loses all of them, because only
+    the end of the call shows that some of them belong to other images.
 
     Args:
         function: Takes an array of images and yields a class number or name for each of them.
@@ -47,18 +53,22 @@ class GeneratorStream:
         noun: InputNoun = "image",
     ) -> None:
         self.maybe_paid = 0
-        self._count = sum(map(len, batches))
         self._classes = classes
         self._names = names
         self._name, self._noun = name, noun
-        self._answers = _answers(function, batches)
+        self._answers = self._all_answers(function, batches)
         self._decisions: list[int] = []
+        self._before_call = 0  # number of decisions of the earlier calls of the function
 
     def next_part(self) -> Tensor:
         """See `DecisionStream.next_part`; each part is one decision."""
         self.maybe_paid = 1  # unless the function answers
         try:
-            decision = self._checked(next(self._answers, None))
+            answer = next(self._answers, _END)
+            decision = None if answer is _END else self._checked(answer)
+        except WrongCountError as error:
+            error.answered = self._all()[: self._before_call]
+            raise
         except TeacherError as error:
             error.answered, error.maybe_paid = self._all(), 1
             raise
@@ -83,12 +93,44 @@ class GeneratorStream:
     def _all(self) -> Tensor:
         return torch.tensor(self._decisions, dtype=torch.int64)
 
-    def _checked(self, answer: Any) -> int | None:
-        """Returns the class that was yielded, or None after the last image."""
-        row = len(self._decisions)
-        if answer is None and row == self._count:
-            return None
-        expected = f"teacher {self._name}: expected one class per {self._noun} from the generator"
+    def _all_answers(
+        self, function: GeneratorFunction, batches: Iterable[np.ndarray]
+    ) -> Generator[Any, None, None]:
+        """Yields the function's answers to all batches.
+
+        Raises:
+            WrongCountError: If it yields another number of answers than it received images.
+        """
+        for batch in batches:
+            self._before_call = len(self._decisions)
+            answers = function(batch)
+            try:
+                for answered in range(len(batch)):
+                    if (answer := next(answers, _END)) is _END:
+                        raise self._wrong_count(len(batch), str(answered))
+                    yield answer
+                # The function may still do work after its last answer, such as closing a file.
+                if next(answers, _END) is not _END:
+                    raise self._wrong_count(len(batch), "more")
+            finally:
+                answers.close()
+
+    def _wrong_count(self, images: int, got: str) -> WrongCountError:
+        return WrongCountError(
+            f"{self._expected} ({counted(images, 'class')} for "
+            f"{counted(images, self._noun)}), got {got}; which class belongs to which {self._noun} "
+            f"is unknown, so none of this call is kept. Yield each {self._noun}'s class once, in "
+            "order",
+            maybe_paid=images,
+        )
+
+    @property
+    def _expected(self) -> str:
+        return f"teacher {self._name}: expected one class per {self._noun} from the generator"
+
+    def _checked(self, answer: Any) -> int:
+        """Returns the class that was yielded."""
+        row, expected = len(self._decisions), self._expected
         if isinstance(answer, str | bytes):
             return self._names.number(answer, row, expected)
         try:
@@ -104,17 +146,3 @@ class GeneratorStream:
         if not 0 <= int(value) < self._classes:
             raise out_of_range(int(value), self._classes, f"teacher {self._name}")
         return int(value)
-
-
-def _answers(function: GeneratorFunction, batches: list[np.ndarray]) -> Generator[Any, None, None]:
-    """Yields the function's answers to all batches, None for each missing one."""
-    for batch in batches:
-        answers = function(batch)
-        try:
-            for _ in range(len(batch)):
-                yield next(answers, None)
-            # The function may still do work after its last answer, such as closing a file.
-            for _ in answers:
-                raise InputError(f"expected {counted(len(batch), 'answer')}, got more")
-        finally:
-            answers.close()

@@ -1,7 +1,6 @@
 """Reads ONNX files, with weights in the file or in files beside it, and opens them."""
 
 import tempfile
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -12,10 +11,9 @@ import torch
 from db3kd.errors import ArgumentError
 from db3kd.extras import import_extra
 from db3kd.teachers.base import TeacherError
+from db3kd.wording import first_line
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
-_MAX_MESSAGE = 500
-"""Maximum length of a message of ONNX Runtime: it may quote names of any length from the file."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +95,6 @@ def open_session(file: OnnxFile, device: torch.device) -> Any:
     if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise TeacherError(f"{file.path}: ONNX Runtime could not start on {device}; use cpu")
     return session
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message, or its type if there is none."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return textwrap.shorten(line, _MAX_MESSAGE, placeholder=" …")
 
 
 def _named_files(message: Any, tensor: type) -> Iterator[str]:

@@ -17,10 +17,10 @@ from db3kd.models.metadata import ModelMetadata
 from db3kd.teachers.base import TeacherError, teacher_repr
 from db3kd.teachers.cpu_batch import batch_for_images
 from db3kd.teachers.given_images import as_images
-from db3kd.teachers.onnx.files import first_line, open_session, read_onnx
+from db3kd.teachers.onnx.files import open_session, read_onnx
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.signature import ModelOverrides, TensorSpec, resolve
-from db3kd.wording import counted
+from db3kd.wording import counted, first_line
 
 _DTYPES = {
     "float16": "float16",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from db3kd.teachers.base import TeacherError
+from db3kd.wording import first_line
 
 _USUAL_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
 _MAX_DEPTH = 4
@@ -97,7 +98,7 @@ def reading(path: Path, read: Callable[[], Result]) -> Result:
             "save module.state_dict() or use save_model"
         ) from error
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TeacherError(
-            f"{path}: cannot be read as {path.suffix}; it is corrupt or in another format ({first})"
+            f"{path}: cannot be read as {path.suffix}; it is corrupt or in another format "
+            f"({first_line(error)})"
         ) from error

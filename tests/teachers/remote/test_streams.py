@@ -21,6 +21,7 @@ from db3kd.teachers import (
     decide_checked,
     open_inference_teacher,
 )
+from db3kd.teachers.base import WrongCountError
 from db3kd.teachers.remote import request_stream
 
 SHAPE = (1, 8, 8)
@@ -319,11 +320,15 @@ def test_a_generator_is_a_teacher_without_a_journal(truth, many):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda rows: iter(()), "got NoneType for image 0; yield each image's class once"),
+        (
+            lambda rows: iter(()),
+            "16 classes for 16 images., got 0; .* Yield each image's class once",
+        ),
+        (lambda rows: iter([None]), "got NoneType for image 0; yield each image's class once"),
         (lambda rows: ([1, 2] for _ in rows), "got list for image 0"),
         (lambda rows: (0.5 for _ in rows), "got float for image 0"),
         (lambda rows: (10 for _ in rows), r"returned class 10, expected \[0, 10\)"),
-        (lambda rows: iter([1] * (len(rows) + 1)), "expected 16 answers, got more"),
+        (lambda rows: iter([1] * (len(rows) + 1)), "16 classes for 16 images., got more"),
     ],
 )
 def test_a_generator_that_yields_no_classes_is_a_teacher_error(many, file, answer, message):
@@ -333,6 +338,77 @@ def test_a_generator_that_yields_no_classes_is_a_teacher_error(many, file, answe
     teacher = FunctionTeacher(decide_rows, SHAPE, 10, name="mine", max_batch=16)
     with pytest.raises(TeacherError, match=f"teacher mine.*{message}"):
         decide(teacher, many, file)
+
+
+@pytest.mark.parametrize("at", [20, 31], ids=["amid a call", "at its end"])
+@pytest.mark.parametrize("times", [0, 2], ids=["left out", "answered twice"])
+def test_a_call_of_a_generator_with_a_wrong_number_of_answers_leaves_none(
+    truth, many, file, times, at
+):
+    expected, wrong, calls = truth.decide(many), {at: times}, []
+
+    def decide_rows(rows):
+        calls.append(len(rows))
+        for row in rows:
+            image = int((many == torch.from_numpy(row)).flatten(1).all(1).nonzero())
+            yield from [int(expected[image])] * wrong.get(image, 1)
+
+    teacher = FunctionTeacher(decide_rows, SHAPE, 10, fingerprint="f", max_batch=16)
+    with pytest.raises(WrongCountError, match="none of this call is kept") as raised:
+        decide(teacher, many, file)
+    assert raised.value.answered.equal(expected[:16]), "those of the call before"
+    found = read_journal(file, "run")
+    assert answers(found) == expected[:16].tolist() and found.in_flight == 16
+    with pytest.raises(WrongCountError) as raised:
+        decide_checked(teacher, many)
+    assert raised.value.answered.equal(expected[:16]) and raised.value.maybe_paid == 16
+
+    wrong.clear()
+    calls.clear()
+    assert decide(teacher, many, file).equal(expected)
+    assert sum(calls) == len(many) - 16
+
+
+@pytest.mark.parametrize("first_answers", [1, 20])
+def test_a_wrong_number_of_answers_in_the_first_call_leaves_no_file(many, file, first_answers):
+    def decide_rows(rows):
+        yield from [0] * first_answers
+
+    teacher = FunctionTeacher(decide_rows, SHAPE, 10, fingerprint="f", max_batch=16)
+    with pytest.raises(WrongCountError):
+        decide(teacher, many, file)
+    found = read_journal(file, "run")
+    assert answers(found) == [] and found.in_flight == 16
+
+
+class Parts:
+    """The stream of a teacher of one's own, in parts of two decisions."""
+
+    window, maybe_paid = 2, 0
+
+    def __init__(self, decisions: torch.Tensor) -> None:
+        self.parts = [*decisions.split(2), decisions[:0]]
+
+    def next_part(self) -> torch.Tensor:
+        return self.parts.pop(0)
+
+    def stop(self) -> torch.Tensor:
+        return torch.empty(0, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("decided", [97, 99, 101, 104])
+def test_a_stream_with_a_wrong_number_of_decisions_leaves_none(truth, many, file, decided):
+    truth.stream = lambda images: Parts(torch.arange(decided) % 10)
+    with pytest.raises(WrongCountError, match=r"got (97|99|101|102) dec"):
+        decide(truth, many, file)
+    assert answers(read_journal(file, "run")) == []
+
+
+def test_the_decisions_of_a_stream_are_classes(truth, many, file):
+    truth.stream = lambda images: Parts(torch.tensor([1, 2, 3, 300]))
+    with pytest.raises(TeacherError, match="returned class 300"):
+        decide(truth, many, file)
+    assert answers(read_journal(file, "run")) == [1, 2]
 
 
 def test_progress_receives_each_part_and_may_stop_the_search(truth, many, file):
