@@ -27,12 +27,13 @@ def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
     """
     if out is not None:
         check_free(out, resume)
+        folder = Path(out).absolute()  # a teacher may change the working directory
         try:
             yield Path(out)
         except (TeacherError, OSError, KeyboardInterrupt) as error:
             # A BlockingIOError says that another process is writing the run.
             # With a changed teacher, resuming alone ends with the same error again.
-            if holds_run(out) and not isinstance(error, BlockingIOError | TeacherChangedError):
+            if holds_run(folder) and not isinstance(error, BlockingIOError | TeacherChangedError):
                 _add_note(error, "continue with resume=True", str(out))
             raise
         return

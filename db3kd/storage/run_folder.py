@@ -81,7 +81,8 @@ class RunFolder:
         ...     run.finish(totals)
 
     Attributes:
-        path: Run folder.
+        path: The absolute path of the run folder, because a teacher may change the working
+            directory.
         kind: What the run holds.
         manifest: Content of the manifest.
         journals: Journals of the run.
@@ -90,12 +91,10 @@ class RunFolder:
     def __init__(
         self, path: Path, kind: Kind, manifest: dict[str, Any], lock: FolderLock, made: bool
     ) -> None:
-        self.path = path
+        self.path = path = path.absolute()
         self.kind = kind
         self.manifest = manifest
-        self.journals = Journals(
-            path.absolute(), kind, run=identity(manifest), started=manifest["started"]
-        )
+        self.journals = Journals(path, kind, run=identity(manifest), started=manifest["started"])
         self._lock = lock
         self._made = made
         self._shards = kind.shards(path)

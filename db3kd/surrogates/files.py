@@ -121,6 +121,7 @@ class PreparedSurrogate:
             OSError: If a file cannot be written. Paid answers are kept.
         """
         check_accepts_teacher(accept_changed_teacher, self.resume)
+        out = self.out.absolute()  # a teacher may change the working directory
         stored = self._stored_manifest(any_teacher=accept_changed_teacher)
         if accept_changed_teacher:
             compare_or_accept_teacher([self._expected_answers], accept_changed_teacher=True)
@@ -143,8 +144,8 @@ class PreparedSurrogate:
             "held_out": surrogate.held_out,
         }
         # The manifest is written first, so that weights never lack one.
-        write_manifest(manifest_file(self.out), made)
-        save_surrogate(self.out, surrogate.network, self.settings, self.teacher, self.images)
+        write_manifest(manifest_file(out), made)
+        save_surrogate(out, surrogate.network, self.settings, self.teacher, self.images)
         return made
 
     @property

@@ -123,7 +123,8 @@ def label(
     named = naming_options(
         address="--ray-address", model="--surrogate-model", networks="--surrogate-networks"
     )
-    with named, hint_at_resuming(out):
+    folder = out.absolute()  # a teacher may change the working directory
+    with named, hint_at_resuming(folder):
         planned = plan_source_run(
             out,
             opened,
@@ -146,7 +147,7 @@ def label(
         totals = carry_out(planned)
     if so_far.finished:
         print("nothing to do  the run was already finished")
-    _report(totals, out, budget.price, noun)
+    _report(totals, out, folder, budget.price, noun)
 
 
 def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") -> None:
@@ -183,12 +184,14 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
     sys.stdout.flush()  # progress is written to stderr
 
 
-def _report(totals: "Totals", out: Path, price: float | None, noun: "InputNoun") -> None:
+def _report(
+    totals: "Totals", out: Path, folder: Path, price: float | None, noun: "InputNoun"
+) -> None:
     """Prints what a run measured, and exits with status 3 if the teacher contradicted itself."""
     from db3kd.querying.consistency import describe_checks
     from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest
 
-    after = read_manifest(out)
+    after = read_manifest(folder)
     _print_summary(totals, price, queries_in_flight(after), noun, out)
     print_checks(totals.check_queries, describe_checks(after), 13)
     if described := surrogate_text(after, noun, included=True):

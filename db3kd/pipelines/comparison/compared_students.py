@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -20,6 +21,7 @@ class ComparedStudents:
 
     Attributes:
         folder: Keeps what is finished.
+        shown: The path of the folder, as reports name it.
         prepared: The checked arguments of the comparison.
         steps: The training steps of every student.
         decisions: [n] int64, the teacher's classes of the test images; None if not queried.
@@ -28,6 +30,7 @@ class ComparedStudents:
     """
 
     folder: ComparisonFolder
+    shown: Path
     prepared: PreparedComparison
     steps: int
     decisions: Tensor | None
@@ -62,7 +65,10 @@ class ComparedStudents:
         check_callbacks(callbacks)
         with self.folder.timed_student(strategy, seed):
             student = self.prepared.distillation(strategy, seed, self.steps, out)
-            result = run_distillation(student, out=out, resume=True, callbacks=callbacks)
+            shown = student_folder(self.shown, strategy, seed)
+            result = run_distillation(
+                student, out=out, resume=True, callbacks=callbacks, shown=shown
+            )
         return result, self.folder.student_seconds(strategy, seed)
 
     def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
