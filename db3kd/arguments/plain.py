@@ -26,8 +26,8 @@ SEVERAL_RUNS_SEED_BITS = 61
 _COUNT_BITS = 63
 """Counts are kept in int64."""
 
-_LARGEST = 1e30
-"""Larger numbers may overflow the float32 of networks, or become infinite in estimates."""
+_LARGEST = 3.4e37
+"""A tenth of the largest float32, because the first step of Adam is ten times the learning rate."""
 
 _LONG = 2**128
 """Larger integers are not written: Python refuses to write thousands of digits."""
@@ -127,11 +127,11 @@ def check_function(value: Callable[..., Any] | None, name: str) -> None:
 
 
 def check_number(value: float, name: str, expected: str = "a finite number") -> float:
-    """Checks that a value is a real number of at most 1e30, and returns it as a float.
+    """Checks that a value is a real number of at most 3.4e37, and returns it as a float.
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is not finite, or if its absolute value is above 1e30.
+        ValueError: If it is not finite, or if its absolute value is above 3.4e37.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentTypeError(name, f"expected {expected}, got {brief(value)}")
@@ -145,11 +145,11 @@ def check_number(value: float, name: str, expected: str = "a finite number") -> 
 
 
 def check_positive(value: float, name: str, expected: str = "a finite number above 0") -> float:
-    """Checks that a value is above 0 and at most 1e30, and returns it as a float.
+    """Checks that a value is above 0 and at most 3.4e37, and returns it as a float.
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is not finite, not above 0, or above 1e30.
+        ValueError: If it is not finite, not above 0, or above 3.4e37.
     """
     if check_number(value, name, expected) <= 0:
         raise ArgumentError(name, f"expected {expected}, got {value}")
@@ -157,11 +157,11 @@ def check_positive(value: float, name: str, expected: str = "a finite number abo
 
 
 def check_not_negative(value: float, name: str) -> float:
-    """Checks that a value is a number of at least 0 and at most 1e30, and returns it as a float.
+    """Checks that a value is a number of at least 0 and at most 3.4e37, and returns it as a float.
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is not finite, below 0, or above 1e30.
+        ValueError: If it is not finite, below 0, or above 3.4e37.
     """
     expected = "a finite number of at least 0"
     if check_number(value, name, expected) < 0:
@@ -191,11 +191,11 @@ def check_seed(value: int, name: str = "seed", bits: int = SEED_BITS) -> int:
 
 
 def _is_finite(value: float) -> bool:
-    """Returns whether a number is finite as a float; an integer may be too large for one."""
+    """Returns whether a number is finite, even if it is too large for a float."""
     try:
         return math.isfinite(value)
     except OverflowError:
-        return False
+        return True
 
 
 def _in_words(value: Any) -> str:
