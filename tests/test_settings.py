@@ -81,11 +81,34 @@ def test_settings_are_found_through_all_stages_and_in_fields():
     assert {name for _, name, _ in float_fields()} >= {"growth", "learning_rates", "max_backoff"}
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), True, False])
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        True,
+        False,
+        1e300,
+        pytest.param(2**1500, id="large"),
+    ],
+)
 @pytest.mark.parametrize(("kind", "name", "several"), float_fields())
 def test_a_float_that_is_not_finite_and_a_bool_are_refused(kind, name, several, value):
     given = REQUIRED.get(kind.__name__, {}) | {name: (value,) if several else value}
     with pytest.raises((TypeError, ValueError), match=rf"^{name}: expected "):
+        kind(**given)
+
+
+def is_integer(hint: Any) -> bool:
+    return hint in (int, int | None, tuple[int, ...])
+
+
+@pytest.mark.parametrize("value", [2**63, 2**1500, 2**20000], ids=int.bit_length)
+@pytest.mark.parametrize(("kind", "name", "hint"), fields_with(is_integer))
+def test_an_integer_beyond_64_bits_is_refused(kind, name, hint, value):
+    given = REQUIRED.get(kind.__name__, {}) | {name: (value,) if in_tuple(hint) else value}
+    with pytest.raises(ValueError, match=rf"^{name}: expected .* below 2\^6[123], got "):
         kind(**given)
 
 

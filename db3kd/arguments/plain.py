@@ -24,6 +24,15 @@ RUN_SEED_BITS = 62
 SEVERAL_RUNS_SEED_BITS = 61
 """Leaves room for several runs, which get the seeds that follow."""
 
+_COUNT_BITS = 63
+"""Counts are kept in int64."""
+
+_LARGEST = 3.4e37
+"""A tenth of the largest float32, because the first step of Adam is ten times the learning rate."""
+
+_LONG = 2**128
+"""Larger integers are not written: Python refuses to write thousands of digits."""
+
 
 def check_type(
     value: Any, kinds: type | tuple[type, ...], name: str, expected: str, advice: str = ""
@@ -84,8 +93,10 @@ def check_count(value: float, name: str, least: int = 1) -> int:
     expected = f"expected an integer of at least {least}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentTypeError(name, f"{expected}, got {brief(value)}")
-    if not math.isfinite(value) or value != int(value) or value < least:
-        raise ArgumentError(name, f"{expected}, got {value}")
+    if not _is_finite(value) or value != int(value) or value < least:
+        raise ArgumentError(name, f"{expected}, got {_in_words(value)}")
+    if value >= 2**_COUNT_BITS:
+        raise ArgumentError(name, f"{expected} and below 2^{_COUNT_BITS}, got {_in_words(value)}")
     return int(value)
 
 
@@ -126,25 +137,29 @@ def check_function(value: Callable[..., Any] | None, name: str) -> None:
 
 
 def check_number(value: float, name: str, expected: str = "a finite number") -> float:
-    """Checks that a value is a finite real number, and returns it as a float.
+    """Checks that a value is a real number of at most 3.4e37, and returns it as a float.
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is not finite.
+        ValueError: If it is not finite, or if its absolute value is above 3.4e37.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentTypeError(name, f"expected {expected}, got {brief(value)}")
-    if not math.isfinite(value):
-        raise ArgumentError(name, f"expected {expected}, got {value}")
+    if not _is_finite(value):
+        raise ArgumentError(name, f"expected {expected}, got {_in_words(value)}")
+    if abs(value) > _LARGEST:
+        raise ArgumentError(
+            name, f"expected {expected}, got {_in_words(value)}; the maximum is {_LARGEST:g}"
+        )
     return float(value)
 
 
 def check_positive(value: float, name: str, expected: str = "a finite number above 0") -> float:
-    """Checks that a value is a finite number above 0, and returns it as a float.
+    """Checks that a value is above 0 and at most 3.4e37, and returns it as a float.
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is not finite, or not above 0.
+        ValueError: If it is not finite, not above 0, or above 3.4e37.
     """
     if check_number(value, name, expected) <= 0:
         raise ArgumentError(name, f"expected {expected}, got {value}")
@@ -152,11 +167,11 @@ def check_positive(value: float, name: str, expected: str = "a finite number abo
 
 
 def check_not_negative(value: float, name: str) -> float:
-    """Checks that a value is a finite number of at least 0, and returns it as a float.
+    """Checks that a value is a number of at least 0 and at most 3.4e37, and returns it as a float.
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is not finite, or below 0.
+        ValueError: If it is not finite, below 0, or above 3.4e37.
     """
     expected = "a finite number of at least 0"
     if check_number(value, name, expected) < 0:
@@ -181,8 +196,23 @@ def check_seed(value: int, name: str = "seed", bits: int = SEED_BITS) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ArgumentTypeError(name, f"expected {expected}, got {brief(value)}")
     if not 0 <= value < 2**bits:
-        raise ArgumentError(name, f"expected {expected}, got {value}")
+        raise ArgumentError(name, f"expected {expected}, got {_in_words(value)}")
     return int(value)
+
+
+def _is_finite(value: float) -> bool:
+    """Returns whether a number is finite, even if it is too large for a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return True
+
+
+def _in_words(value: Any) -> str:
+    """Returns a number as text; Python writes no integer of thousands of digits."""
+    if isinstance(value, Integral) and abs(int(value)) >= _LONG:
+        return f"an integer of {int(value).bit_length():,} bits"
+    return str(value)
 
 
 def brief(value: Any) -> str:
@@ -190,7 +220,9 @@ def brief(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     plain = value is None or isinstance(value, bool | int | float | str)
-    return repr(value) if plain and len(repr(value)) <= 60 else type(value).__name__
+    if not plain or (isinstance(value, int) and abs(value) >= _LONG):
+        return type(value).__name__
+    return repr(value) if len(repr(value)) <= 60 else type(value).__name__
 
 
 def suggests_arguments(cls: type[Settings]) -> type[Settings]:

@@ -76,10 +76,15 @@ def with_soft_labels(
 
     Returns:
         A copy of `labels` with `soft_labels` and `soft_label_temperature`.
+
+    Raises:
+        TypeError: If an argument has a wrong type.
+        ValueError: If a value is not as in `SoftLabelSettings`.
     """
     check_type(labels, Labels, "labels", "db3kd.Labels")
     if temperature is None:
         temperature = DEFAULT_TEMPERATURE.get(normalisation, 1.0)  # another one is refused below
+    SoftLabelSettings(normalisation, scale, temperature)  # raises if a value is invalid
     decided = labels.decision != UNANSWERED
     soft = torch.full_like(labels.distances, 1 / labels.classes)
     soft[decided] = make_soft_labels(

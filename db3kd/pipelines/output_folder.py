@@ -10,11 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from db3kd.errors import ArgumentError
+from db3kd.querying.kept_answers import note_kept, noting_kept_answers
 from db3kd.storage.existing_runs import check_free, holds_run
-from db3kd.teachers import TeacherChangedError, TeacherError
-from db3kd.teachers.base import SingleClassError
-
-_KEPT = "the answers that were paid for are kept"
 
 
 @contextmanager
@@ -27,14 +24,8 @@ def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
     """
     if out is not None:
         check_free(out, resume)
-        try:
+        with noting_kept_answers(out):
             yield Path(out)
-        except (TeacherError, OSError, KeyboardInterrupt) as error:
-            # A BlockingIOError says that another process is writing the run.
-            # With a changed teacher, resuming alone ends with the same error again.
-            if holds_run(out) and not isinstance(error, BlockingIOError | TeacherChangedError):
-                _add_note(error, "continue with resume=True", str(out))
-            raise
         return
     if resume:
         raise ArgumentError("resume", "needs out=, the folder of the run")
@@ -45,16 +36,8 @@ def output_folder(out: str | Path | None, resume: bool) -> Iterator[Path]:
     except BaseException as error:
         if holds_run(folder):
             advice = f"continue with out={str(folder)!r}, resume=True"
-            _add_note(error, advice, str(folder))
+            note_kept(error, advice, str(folder))
             raise
         shutil.rmtree(parent, ignore_errors=True)
         raise
     shutil.rmtree(parent, ignore_errors=True)
-
-
-def _add_note(error: BaseException, advice: str, folder: str) -> None:
-    """Adds the note to an error; that of a comparison replaces the one of its distillation."""
-    others = [each for each in getattr(error, "__notes__", ()) if not each.startswith(_KEPT)]
-    # A run with a single class ends in the same way if it is resumed.
-    single = isinstance(error, SingleClassError)
-    error.__notes__ = [*others, f"{_KEPT} in {folder!r}" if single else f"{_KEPT}; {advice}"]

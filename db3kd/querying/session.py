@@ -13,7 +13,7 @@ from db3kd.querying.sent_queries import SentQueries
 from db3kd.storage.journal import Journal
 from db3kd.storage.memory_journal import MemoryJournal
 from db3kd.teachers.base import PendingDecisions, Teacher, TeacherError, WrongCountError
-from db3kd.teachers.decide import decide_async_checked
+from db3kd.teachers.decide import Declared, decide_async_checked, max_batch_of
 from db3kd.teachers.decision_streams import open_stream
 
 SearchTask = Generator[None, None, Result]
@@ -54,6 +54,7 @@ class QuerySession:
         sent: SentQueries | None = None,
     ) -> None:
         self._teacher = teacher
+        self._declared = Declared.of(teacher)
         self._ledger = ledger
         self._on_answers = on_answers
         self._sent = SentQueries() if sent is None else sent
@@ -66,7 +67,7 @@ class QuerySession:
         Returns:
             The decisions, `[B] int64`, and `UNANSWERED` for queries that were not affordable.
         """
-        images = query.images.view(len(query.images), *self._teacher.image_shape)
+        images = query.images.view(len(query.images), *self._declared.image_shape)
         rows = None if query.prepaid else self._ledger.affordable(query.accounts)
         if rows is None:
             return (yield from self._decide(images, query.accounts))
@@ -130,7 +131,7 @@ class QuerySession:
     ) -> PendingDecisions:
         """Sends images to the teacher without waiting for its decisions."""
         try:
-            return decide_async_checked(self._teacher, images, on_lost)
+            return decide_async_checked(self._teacher, images, on_lost, self._declared)
         except TeacherError as error:
             self._ledger.book(accounts[: len(error.answered)])
             raise
@@ -220,9 +221,10 @@ class JournaledSession(QuerySession):
     def _call(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
         """Asks in calls of at most `max_batch` images, and keeps the answers to each call."""
         decisions = []
-        for start in range(0, len(accounts), self._teacher.max_batch):
-            part = slice(start, start + self._teacher.max_batch)
-            decisions.append((yield from self._call_once(images[part], accounts[part])))
+        while len(accounts):
+            size = max_batch_of(self._teacher)
+            decisions.append((yield from self._call_once(images[:size], accounts[:size])))
+            images, accounts = images[size:], accounts[size:]
         return torch.cat(decisions)
 
     def _call_once(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
@@ -250,6 +252,7 @@ class JournaledSession(QuerySession):
         The stream sends at most `window` images beyond those whose decisions are kept. If the
         stream ends early, the decisions that are still in flight are awaited and kept too.
         """
+        self._declared.check(self._teacher)
         stream = open_stream(self._teacher, images, self._journal.lose)
         written_before = self._journal.written
         parts = []

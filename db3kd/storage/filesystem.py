@@ -220,7 +220,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / LOCK
+        self._path = folder.absolute() / LOCK
         try:
             self._file = _lock(self._path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from db3kd.errors import ArgumentError, OutputExistsError
+from db3kd.errors import ArgumentError, InputError, OutputExistsError
 from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.filesystem import (
     LOCKS,
@@ -37,6 +37,7 @@ from db3kd.storage.journal import Journal
 from db3kd.storage.journal_format import holds_answers
 from db3kd.storage.lost_queries import lost_files, note_lost, remove_lost, take_over_lost
 from db3kd.storage.manifest import (
+    CLASSES,
     MANIFEST,
     identity,
     plain,
@@ -81,7 +82,8 @@ class RunFolder:
         ...     run.finish(totals)
 
     Attributes:
-        path: Run folder.
+        path: The absolute path of the run folder, because a teacher may change the working
+            directory.
         kind: What the run holds.
         manifest: Content of the manifest.
         journals: Journals of the run.
@@ -90,12 +92,10 @@ class RunFolder:
     def __init__(
         self, path: Path, kind: Kind, manifest: dict[str, Any], lock: FolderLock, made: bool
     ) -> None:
-        self.path = path
+        self.path = path = path.absolute()
         self.kind = kind
         self.manifest = manifest
-        self.journals = Journals(
-            path.absolute(), kind, run=identity(manifest), started=manifest["started"]
-        )
+        self.journals = Journals(path, kind, run=identity(manifest), started=manifest["started"])
         self._lock = lock
         self._made = made
         self._shards = kind.shards(path)
@@ -248,7 +248,17 @@ class RunFolder:
         return position in self._shards
 
     def journal(self, of: int | str, classes: int) -> Journal:
-        """Opens a journal; see `Journals.open`."""
+        """Opens a journal; see `Journals.open`.
+
+        Raises:
+            ValueError: The run has another number of classes, or the journal is damaged.
+        """
+        begun_with = (self.manifest.get("settings") or {}).get(CLASSES, classes)
+        if begun_with != classes:
+            raise InputError(
+                f"{self.path}: the number of classes of the teacher changed from {begun_with} to "
+                f"{classes} during the run; a teacher must keep it, so correct it"
+            )
         return self.journals.open(of, classes)
 
     def record_lost_worker(self, position: int, unseen: int = 0) -> None:

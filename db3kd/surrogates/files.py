@@ -27,6 +27,7 @@ from db3kd.labelling.runs.source import Source
 from db3kd.labelling.sample_choice import draw_samples
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
+from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import (
     add_accepted,
     check_accepts_teacher,
@@ -121,6 +122,7 @@ class PreparedSurrogate:
             OSError: If a file cannot be written. Paid answers are kept.
         """
         check_accepts_teacher(accept_changed_teacher, self.resume)
+        out = self.out.absolute()  # a teacher may change the working directory
         stored = self._stored_manifest(any_teacher=accept_changed_teacher)
         if accept_changed_teacher:
             compare_or_accept_teacher([self._expected_answers], accept_changed_teacher=True)
@@ -128,23 +130,26 @@ class PreparedSurrogate:
             if add_accepted(stored, self.manifest):
                 write_manifest(manifest_file(self.out), stored)
             return stored
-        decided = decide_augmented_in_folder(
-            decisions_folder(self.out),
-            self.answers_manifest,
-            self.teacher,
-            augment_samples(self.chosen, self.settings, projection_of(self.teacher, self.chosen)),
-            self.resume,
-            rare_classes,
-        )
-        surrogate = train_surrogate(decided, self.teacher.classes, self.settings, progress=True)
-        made = self.manifest | {
-            "queries": surrogate.queries,
-            "agreement": surrogate.agreement,
-            "held_out": surrogate.held_out,
-        }
-        # The manifest is written first, so that weights never lack one.
-        write_manifest(manifest_file(self.out), made)
-        save_surrogate(self.out, surrogate.network, self.settings, self.teacher, self.images)
+        with noting_kept_answers(out, folder=decisions_folder(out)):
+            decided = decide_augmented_in_folder(
+                decisions_folder(self.out),
+                self.answers_manifest,
+                self.teacher,
+                augment_samples(
+                    self.chosen, self.settings, projection_of(self.teacher, self.chosen)
+                ),
+                self.resume,
+                rare_classes,
+            )
+            surrogate = train_surrogate(decided, self.teacher.classes, self.settings, progress=True)
+            made = self.manifest | {
+                "queries": surrogate.queries,
+                "agreement": surrogate.agreement,
+                "held_out": surrogate.held_out,
+            }
+            # The manifest is written first, so that weights never lack one.
+            write_manifest(manifest_file(out), made)
+            save_surrogate(out, surrogate.network, self.settings, self.teacher, self.images)
         return made
 
     @property

@@ -26,6 +26,7 @@ from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, ProgressListener, listening
+from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_resumable, data_of_run
 from db3kd.storage.manifest import make_manifest
@@ -117,7 +118,8 @@ def make_surrogate(
     augmented = augment_samples(checked, settings, projection_of(teacher, checked))
     if out is None:
         decided = decide_augmented(teacher, augmented, rare_classes=rare_classes)
-    else:
+        return train_surrogate(decided, teacher.classes, settings)
+    with noting_kept_answers(out):
         source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
         fingerprint = source.fingerprint()
         if resume:
@@ -139,7 +141,7 @@ def make_surrogate(
         decided = decide_augmented_in_folder(
             Path(out), described, teacher, augmented, resume, rare_classes, accept_changed_teacher
         )
-    return train_surrogate(decided, teacher.classes, settings)
+        return train_surrogate(decided, teacher.classes, settings)
 
 
 def train_surrogate(

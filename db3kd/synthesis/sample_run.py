@@ -9,6 +9,7 @@ from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
+from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import check_free, check_resumable
@@ -111,7 +112,8 @@ def write_pseudo_samples(
     expected = expected_samples(folder, teacher, settings)
     if accept_changed_teacher:
         compare_or_accept_teacher([expected], accept_changed_teacher=True)
-    with RunFolder.open(folder, PSEUDO_SAMPLES, expected.manifest, resume=resume) as run:
+    opened = RunFolder.open(folder, PSEUDO_SAMPLES, expected.manifest, resume=resume)
+    with noting_kept_answers(folder), opened as run:
         if not run.verify_finished():
             run.finish(vars(_write_shards(run, teacher, settings)))
         ChoiceLog(run.path).empty()

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from contextlib import suppress
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Self, cast
 
 import torch
 from torch import Tensor
 
 from db3kd.arguments.images import INTEGER_DTYPES
+from db3kd.arguments.plain import brief
 from db3kd.errors import ArgumentError
 from db3kd.teachers.answer_arrays import out_of_range
 from db3kd.teachers.base import (
@@ -21,6 +25,58 @@ from db3kd.teachers.base import (
     failure,
 )
 from db3kd.wording import counted, input_noun
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a teacher declared when its run, or its search, began; its code may change this later.
+
+    Attributes:
+        classes: The number of classes.
+        image_shape: The shape of an image.
+    """
+
+    classes: int
+    image_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, teacher: Teacher) -> Self:
+        """Returns what a teacher declares now."""
+        return cls(teacher.classes, tuple(teacher.image_shape))
+
+    def check(self, teacher: Teacher) -> None:
+        """Raises TeacherError if the teacher declares something else now."""
+        now = Declared.of(teacher)
+        changed = [
+            f"{name} changed from {before} to {after}"
+            for name, before, after in (
+                ("number of classes", self.classes, now.classes),
+                ("image shape", self.image_shape, now.image_shape),
+            )
+            if before != after
+        ]
+        if changed:
+            raise TeacherError(
+                f"teacher {describe(teacher)}: its {' and its '.join(changed)} during the run; "
+                "a teacher must keep what it declares, so correct it",
+                maybe_paid=0,
+            )
+
+
+def max_batch_of(teacher: Teacher) -> int:
+    """Returns the maximum number of images per call, which the teacher's code may have changed.
+
+    Raises:
+        TeacherError: If it is not a positive integer.
+    """
+    size = teacher.max_batch
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise TeacherError(
+            f"teacher {describe(teacher)}: expected an integer of at least 1 as max_batch, got "
+            f"{brief(size)}",
+            maybe_paid=0,
+        )
+    return int(size)
 
 
 def decide_checked(
@@ -51,15 +107,27 @@ def decide_checked(
 
 
 def decide_async_checked(
-    teacher: Teacher, images: Tensor, on_lost: Callable[[int], None] | None = None
+    teacher: Teacher,
+    images: Tensor,
+    on_lost: Callable[[int], None] | None = None,
+    declared: Declared | None = None,
 ) -> PendingDecisions:
     """Like `decide_checked`, but an `AsyncTeacher` may still be computing the decisions.
 
     Errors that the teacher finds later are raised by `PendingDecisions.result`.
+
+    Args:
+        teacher: See `decide_checked`.
+        images: See `decide_checked`.
+        on_lost: See `decide_checked`.
+        declared: What the teacher declared when its run began, which must not have changed; by
+            default what it declares now.
     """
+    declared = declared or Declared.of(teacher)
+    declared.check(teacher)
     check_shape(teacher, images)
     if not hasattr(teacher, "decide_async"):
-        return CompletedDecisions(_decide_in_batches(teacher, images, on_lost))
+        return CompletedDecisions(_decide_in_batches(teacher, images, on_lost, declared))
     with _ErrorsAsTeacherError(teacher, len(images)):
         return cast(AsyncTeacher, teacher).decide_async(images)
 
@@ -100,13 +168,18 @@ def check_shape(teacher: Teacher, images: Tensor) -> None:
 
 
 def _decide_in_batches(
-    teacher: Teacher, images: Tensor, on_lost: Callable[[int], None] | None
+    teacher: Teacher,
+    images: Tensor,
+    on_lost: Callable[[int], None] | None,
+    declared: Declared,
 ) -> Tensor:
     decisions = torch.empty(len(images), dtype=torch.int64, device=images.device)
-    for start in range(0, len(images), teacher.max_batch):
-        batch = images[start : start + teacher.max_batch]
+    start = 0
+    while start < len(images):
+        batch = images[start:start]
         try:
-            decisions[start : start + len(batch)] = _decide_batch(teacher, batch, on_lost)
+            batch = images[start : start + max_batch_of(teacher)]
+            decisions[start : start + len(batch)] = _decide_batch(teacher, batch, on_lost, declared)
         except TeacherError as error:
             of_batch = error.answered[: len(batch)].to(decisions.device, torch.int64)
             error.answered = torch.cat([decisions[:start], of_batch])
@@ -114,11 +187,15 @@ def _decide_in_batches(
             known = error.maybe_paid
             error.maybe_paid = unanswered if known is None else min(known, unanswered)
             raise
+        start += len(batch)
     return decisions
 
 
 def _decide_batch(
-    teacher: Teacher, images: Tensor, on_lost: Callable[[int], None] | None
+    teacher: Teacher,
+    images: Tensor,
+    on_lost: Callable[[int], None] | None,
+    declared: Declared,
 ) -> Tensor:
     with _ErrorsAsTeacherError(teacher, len(images)):
         placed = images.to(teacher.device)
@@ -126,7 +203,16 @@ def _decide_batch(
             decisions = cast(RepeatingTeacher, teacher).decide_counting_lost(placed, on_lost)
         else:
             decisions = teacher.decide(placed)
-    check_decisions(decisions, len(images), teacher.classes, f"teacher {describe(teacher)}")
+    who = f"teacher {describe(teacher)}"
+    try:
+        declared.check(teacher)
+    except TeacherError as error:
+        error.maybe_paid = None  # the call was answered
+        with suppress(TeacherError):
+            check_decisions(decisions, len(images), declared.classes, who)
+            error.answered = decisions
+        raise
+    check_decisions(decisions, len(images), declared.classes, who)
     return decisions
 
 

@@ -47,6 +47,7 @@ class _CheckedStream:
 
     def __init__(self, stream: DecisionStream, teacher: Teacher, count: int) -> None:
         self._stream, self._teacher, self._count = stream, teacher, count
+        self._classes = teacher.classes  # the teacher's code may change it later
         self._parts = [torch.empty(0, dtype=torch.int64)]
         self._returned = 0
 
@@ -70,7 +71,7 @@ class _CheckedStream:
         part = self._stream.next_part()
         who = f"teacher {describe(self._teacher)}"
         try:
-            check_decisions(part, len(part), self._teacher.classes, who)
+            check_decisions(part, len(part), self._classes, who)
         except TeacherError as error:
             self._stream.stop()
             error.answered = torch.cat(self._parts)

@@ -64,6 +64,7 @@ class Checkpoint:
             check_positive(every_seconds, "every_seconds")
         self.path = check_path(path, "path")
         check_no_folder(self.path, "path")
+        self._file = self.path.absolute()  # a callback may change the working directory
         self._identity = plain(identity)
         self._every_seconds = every_seconds
         self._written = time.monotonic()
@@ -86,7 +87,7 @@ class Checkpoint:
         """
         self._remove_leftovers()
         try:
-            content = self.path.read_bytes()
+            content = self._file.read_bytes()
         except FileNotFoundError:
             return None
         if not content.startswith(_MAGIC):
@@ -118,13 +119,13 @@ class Checkpoint:
         payload = io.BytesIO()
         torch.save({"header": json.dumps(self._header(training)), "state": dict(state)}, payload)
         content = payload.getvalue()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, _MAGIC + hashlib.sha256(content).digest() + content)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._file, _MAGIC + hashlib.sha256(content).digest() + content)
         self._written = time.monotonic()
 
     def remove(self) -> None:
         """Removes the file, if there is one. Call it once the trained network is stored."""
-        self.path.unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
         self._remove_leftovers()
 
     def _header(self, training: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +146,7 @@ class Checkpoint:
 
     def _remove_leftovers(self) -> None:
         """Removes the remains of a write during which a process was killed."""
-        for file in self.path.parent.glob(f".{self.path.name}.*"):
+        for file in self._file.parent.glob(f".{self._file.name}.*"):
             if is_leftover(file):
                 file.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from db3kd.arguments.plain import (
     check_count_fields,
     check_flag,
+    check_not_negative,
     check_number,
     check_positive,
     check_seed,
@@ -84,10 +85,7 @@ class TrainSettings:
         if self.schedule is not None:
             check_choice("schedule", self.schedule, _SCHEDULES)
         check_choice("optimizer", self.optimizer, _OPTIMIZERS)
-        if check_number(self.weight_decay, "weight_decay") < 0:
-            raise ArgumentError(
-                "weight_decay", f"expected a finite number of at least 0, got {self.weight_decay}"
-            )
+        check_not_negative(self.weight_decay, "weight_decay")
         if self.ema is not None and not 0 < check_number(self.ema, "ema", "None or a number") < 1:
             raise ArgumentError("ema", f"expected None or a number between 0 and 1, got {self.ema}")
         if self.gradient_clip is not None:

@@ -46,7 +46,9 @@ class TrackerCallback(TrainingCallback):
         **options: Any,
     ) -> None:
         self._given = tracker
-        self._run_name, self._logging_dir = run_name, logging_dir
+        self._run_name = run_name
+        # Other callbacks may change the working directory.
+        self._logging_dir = None if logging_dir is None else Path(logging_dir).absolute()
         self._configuration = {
             name: value for name, value in (configuration or {}).items() if value is not None
         }

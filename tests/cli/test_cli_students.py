@@ -82,6 +82,10 @@ def test_images_that_were_not_labelled_are_refused(run, tmp_path):
     ("options", "words"),
     [
         (("--scale", "large"), "--scale: expected a number or auto"),
+        (("--scale", "nan"), "error: --scale: expected a finite number above 0 or auto, got nan"),
+        (("--scale", "0"), "error: --scale: expected a finite number above 0 or auto, got 0.0"),
+        (("--temperature", "nan"), "error: --temperature: expected a finite number above 0"),
+        (("--alpha", "2"), "error: --alpha: expected a number in [0, 1], got 2.0"),
         (("--normalisation", "inverse", "--scale", "2"), "inverse has no scale"),
         (("--steps", "5", "--epochs", "5"), "expected --epochs or --steps, got both"),
         (("--preset", "paper", "--alpha", "0.1"), "--preset: paper sets --normalisation"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from label_cases import some_labels
 
+from db3kd.errors import ArgumentError
 from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 
 
@@ -47,3 +48,10 @@ def test_invalid_settings_are_refused(change, message):
     valid = {"normalisation": "margin", "scale": 4.0, "temperature": 4.0}
     with pytest.raises((TypeError, ValueError), match=message):
         SoftLabelSettings(**valid | change)
+
+
+@pytest.mark.parametrize("name", ["scale", "temperature"])
+@pytest.mark.parametrize("value", [float("nan"), 0.0, 1e300])
+def test_an_invalid_number_is_an_error_of_its_argument(name, value):
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected a finite number above 0, got "):
+        with_soft_labels(some_labels(optional=False), **{name: value})

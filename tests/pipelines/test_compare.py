@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -508,3 +509,69 @@ def test_a_comparison_that_is_stopped_again_needs_rare_classes_only_once(tmp_pat
         compared(RaisingTeacher(counting, 100), rare_classes=True)
 
     assert compared(counting).queries == counting.total == 6_000
+
+
+def lose_weights(folder: Path) -> None:
+    (folder / "student.safetensors").unlink()
+
+
+def damage_weights(folder: Path) -> None:
+    content = (folder / "student.safetensors").read_bytes()
+    (folder / "student.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def lose_weights_and_networks(folder: Path) -> None:
+    lose_weights(folder)
+    shutil.rmtree(folder / "networks")
+
+
+def lose_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def replace_by_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("another file")
+
+
+def lose_answers(folder: Path) -> None:
+    lose_weights(folder)
+    for shard in folder.glob("*.parquet"):
+        shard.unlink()
+
+
+@pytest.mark.parametrize("lose", [lose_weights, damage_weights, lose_weights_and_networks])
+def test_a_lost_student_is_made_again_without_a_query(tmp_path, caplog, lose):
+    options = {"strategies": ["decisions"], "seeds": 1, "test": measured(), "out": tmp_path / "m"}
+    first = run(**options)
+    folder = tmp_path / "m" / "decisions-0"
+    before = weights(load_teacher(folder / "student.safetensors").module)
+    lose(folder)
+    asked = CountingTeacher(teacher())
+    again = run(asked, resume=True, **options)
+    assert asked.total == 0
+    assert weights(load_teacher(folder / "student.safetensors").module).equal(before)
+    assert again.rows[0].students[0].held_out == first.rows[0].students[0].held_out
+    (record,) = [each for each in caplog.records if "made again" in each.getMessage()]
+    assert str(folder / "student.safetensors") in record.getMessage()
+
+
+@pytest.mark.parametrize("lose", [lose_folder, replace_by_a_file, lose_answers])
+def test_a_student_without_answers_is_named_and_costs_no_query(tmp_path, caplog, lose):
+    options = {"strategies": ["decisions"], "seeds": 1, "out": tmp_path / "m"}
+    first = run(**options)
+    folder = tmp_path / "m" / "decisions-0"
+    lose(folder)
+    asked = CountingTeacher(teacher())
+    again = run(asked, resume=True, **options)
+    assert asked.total == 0 and again.rows == first.rows
+    (record,) = [each for each in caplog.records if "only its figures" in each.getMessage()]
+    assert str(folder / "student.safetensors") in record.getMessage()
+
+
+def test_an_intact_comparison_is_resumed_without_a_warning(tmp_path, caplog):
+    options = {"strategies": ["decisions"], "seeds": 1, "out": tmp_path / "m"}
+    first = run(**options)
+    caplog.clear()
+    assert run(resume=True, **options).rows == first.rows
+    assert not [each for each in caplog.records if "expected the student" in each.getMessage()]

@@ -20,8 +20,10 @@ from teachers_analytic import (
 from torch import nn
 
 import db3kd
+from db3kd.errors import ArgumentError
 from db3kd.pipelines import DistillResult, DistillSettings
 from db3kd.teachers import TeacherError, load_teacher
+from db3kd.training.settings import TrainSettings
 
 PIXELS = images().read(range(120))
 
@@ -224,3 +226,16 @@ def test_a_missing_report_package_is_an_error_before_the_first_query(
         with pytest.raises(ModuleNotFoundError, match=rf"{package}: pip install .db3kd\[cli\]"):
             run(counting, images(), **given)
     assert counting.total == 0 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        lambda: DistillSettings(time_limit=1e308),
+        lambda: DistillSettings(learning_rates=(1e300,)),
+        lambda: DistillSettings(training=TrainSettings(epochs=10**400)),
+    ],
+)
+def test_numbers_that_training_cannot_use_are_refused_before_the_first_query(settings):
+    with pytest.raises(ArgumentError, match=r"^(time_limit|learning_rates|epochs): expected "):
+        settings()

@@ -171,7 +171,8 @@ def compare(
             measured, share = "test agreement", found.test_agreement
         print(f"{strategy}, seed {found.seed}: {measured} {percent(share)}")
 
-    with hint_at_resuming(out, *prepared.answer_folders(out)):
+    folder = out.absolute()  # a teacher may change the working directory
+    with hint_at_resuming(folder, *prepared.answer_folders(folder)):
         result = run_comparison(
             prepared,
             out=out,

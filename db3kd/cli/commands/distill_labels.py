@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from db3kd.arguments.plain import check_number, check_positive
 from db3kd.cli.options.sets import OptionSet
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_weights_file
@@ -158,7 +159,10 @@ def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _P
     temperature = losses.temperature
     if temperature is None:
         temperature = DEFAULT_TEMPERATURE[normalisation] if stored is None else stored.temperature
-    loss = KDLoss(temperature, 0.5 if losses.alpha is None else losses.alpha)
+    alpha = 0.5 if losses.alpha is None else losses.alpha
+    if not 0 <= check_number(alpha, "alpha", "a number in [0, 1]") <= 1:
+        raise ArgumentError("alpha", f"expected a number in [0, 1], got {alpha}")
+    loss = KDLoss(temperature, alpha)
     scale = None if stored is None else stored.scale
     if losses.scale is not None:
         scale = _parse_scale(losses.scale)
@@ -169,9 +173,10 @@ def _parse_scale(text: str) -> float | None:
     if text == "auto":
         return None
     try:
-        return float(text)
+        scale = float(text)
     except ValueError:
         raise ArgumentError("scale", f"expected a number or auto, got {text!r}") from None
+    return check_positive(scale, "scale", "a finite number above 0 or auto")
 
 
 def _test_set(run: "LabelRun") -> "ImageSet | None":

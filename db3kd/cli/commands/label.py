@@ -123,7 +123,8 @@ def label(
     named = naming_options(
         address="--ray-address", model="--surrogate-model", networks="--surrogate-networks"
     )
-    with named, hint_at_resuming(out):
+    folder = out.absolute()  # a teacher may change the working directory
+    with named, hint_at_resuming(folder):
         planned = plan_source_run(
             out,
             opened,
@@ -146,7 +147,7 @@ def label(
         totals = carry_out(planned)
     if so_far.finished:
         print("nothing to do  the run was already finished")
-    _report(totals, out, budget.price, noun)
+    _report(totals, out, folder, budget.price, noun)
 
 
 def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") -> None:
@@ -183,13 +184,15 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
     sys.stdout.flush()  # progress is written to stderr
 
 
-def _report(totals: "Totals", out: Path, price: float | None, noun: "InputNoun") -> None:
+def _report(
+    totals: "Totals", out: Path, folder: Path, price: float | None, noun: "InputNoun"
+) -> None:
     """Prints what a run measured, and exits with status 3 if the teacher contradicted itself."""
     from db3kd.labelling.runs.absent_classes import describe_absent_classes
     from db3kd.querying.consistency import describe_checks
     from db3kd.storage.manifest import MANIFEST, current_names, queries_in_flight, read_manifest
 
-    after, absent = read_manifest(out), None
+    after, absent = read_manifest(folder), None
     if totals.absent_classes and totals.decided:
         absent = describe_absent_classes(
             totals.absent_classes,

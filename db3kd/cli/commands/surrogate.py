@@ -121,7 +121,7 @@ def surrogate(
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
         return
-    folder = decisions_folder(out)
+    folder = decisions_folder(out.absolute())  # a teacher may change the working directory
     with hint_at_resuming(folder):
         manifest = prepared.write(rare_classes=rare_classes, accept_changed_teacher=any_teacher)
     if finished:

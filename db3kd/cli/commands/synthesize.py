@@ -206,7 +206,8 @@ def synthesize(
         answered = answered_in_sample_run(out)
         print_answered(answered, settings.max_queries, plan.price_per_1000, width=13)
         sys.stdout.flush()  # progress is written to stderr
-    with naming_options(model="--acquisition-model"), hint_at_resuming(out):
+    folder = out.absolute()  # a teacher may change the working directory
+    with naming_options(model="--acquisition-model"), hint_at_resuming(folder):
         totals = write_pseudo_samples(
             out,
             opened,
@@ -214,7 +215,7 @@ def synthesize(
             resume=resume,
             accept_changed_teacher=resuming.accept_changed_teacher,
         )
-    paid_twice = queries_paid_twice(out)
+    paid_twice = queries_paid_twice(folder)
     _print_totals(totals, plan.price_per_1000, paid_twice)
     print_paid_twice(paid_twice, 14)
     print(f"written to     {out}")

@@ -69,7 +69,7 @@ def read_idx(path: Path, dimensions: int) -> StoredArray:
         _check_size(path, shape, length, path.stat().st_size)
         if 0 in shape:
             return np.empty(shape, np.uint8)
-        return MappedArray(partial(np.memmap, path, np.uint8, "r", length, shape))
+        return MappedArray(partial(np.memmap, path.absolute(), np.uint8, "r", length, shape))
     try:
         with gzip.open(path) as stream:
             header = stream.read(length)

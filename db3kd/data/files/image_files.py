@@ -27,13 +27,14 @@ class ImageFiles:
 
     def __init__(self, root: Path, paths: Sequence[Path]) -> None:
         self._root, self._paths = root, paths
+        self._base = Path.cwd()  # a teacher may change the working directory
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def content(self, row: int) -> bytes:
         """Returns the encoded image at `row`."""
-        return self._paths[row].read_bytes()
+        return (self._base / self._paths[row]).read_bytes()
 
     def name(self, row: int) -> str:
         """Returns the path of the image at `row`, relative to the root."""

@@ -71,7 +71,7 @@ def load_npy(path: Path, classes: int | None) -> ImageSet:
         ValueError: If the file is broken.
     """
     try:
-        array = MappedArray(partial(np.lib.format.open_memmap, path, mode="r"))
+        array = MappedArray(partial(np.lib.format.open_memmap, path.absolute(), mode="r"))
     except (ValueError, EOFError, OSError) as error:
         raise InputError(
             f"{path}: expected an array of images, which numpy could not read: {error}"

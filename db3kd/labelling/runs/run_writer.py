@@ -19,6 +19,7 @@ from db3kd.labelling.workers.ray_cluster import Workers, import_ray
 from db3kd.labelling.workers.worker_pool import RayWorkerPool, start_workers
 from db3kd.progress import ProgressListener
 from db3kd.querying.consistency import ConsistencyCheck
+from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_free, check_resumable
 from db3kd.storage.run_folder import RunFolder
@@ -110,6 +111,11 @@ def carry_out(planned: PlannedRun, progress: ProgressListener | bool = True) -> 
     Raises:
         FileExistsError, ValueError, TeacherError, ChildProcessError, OSError: See `write_run`.
     """
+    with noting_kept_answers(planned.folder):
+        return _carry_out(planned, progress)
+
+
+def _carry_out(planned: PlannedRun, progress: ProgressListener | bool) -> Totals:
     job, execution = planned.job, planned.execution
     if execution.accept_changed_teacher:
         compare_or_accept_teacher([planned.expected], accept_changed_teacher=True)

@@ -219,6 +219,7 @@ def run_comparison(
         plan, steps = prepared.plan, _equal_steps(folder, prepared)
         students = ComparedStudents(
             folder=folder,
+            shown=path,
             prepared=prepared,
             steps=steps,
             decisions=folder.decide_test(prepared.teacher, prepared.asked),
@@ -237,11 +238,11 @@ def run_comparison(
             steps,
             rows,
             _teacher_accuracy(prepared.test, students.decisions),
-            paid_twice=queries_paid_twice(path, *prepared.answer_folders(path)),
+            paid_twice=queries_paid_twice(folder.path, *prepared.answer_folders(folder.path)),
             check_queries=queries_of_checks(folder.run.manifest),
             checks=describe_checks(folder.run.manifest),
         )
-        write_comparison(path, summary)
+        write_comparison(folder.path, summary)
     return Comparison(
         rows=rows,
         queries=summary.queries,

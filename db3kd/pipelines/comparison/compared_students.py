@@ -1,17 +1,25 @@
 """The students of a comparison: each is trained and measured once, and kept."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import Tensor
 
+from db3kd.models.weights import STUDENT_FILE, read_saved_model
 from db3kd.pipelines.comparison.folder import ComparisonFolder, student_folder
 from db3kd.pipelines.comparison.prepared import PreparedComparison
 from db3kd.pipelines.distillation.distill import DistillResult, run_distillation
+from db3kd.pipelines.distillation.prepared import answered_in_distill_run
 from db3kd.planning import Strategy
 from db3kd.report import ComparedStudent, ComparisonRow
+from db3kd.storage.existing_runs import holds_run
 from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.training.evaluation import predict, share_equal
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +28,7 @@ class ComparedStudents:
 
     Attributes:
         folder: Keeps what is finished.
+        shown: The path of the folder, as reports name it.
         prepared: The checked arguments of the comparison.
         steps: The training steps of every student.
         decisions: [n] int64, the teacher's classes of the test images; None if not queried.
@@ -28,6 +37,7 @@ class ComparedStudents:
     """
 
     folder: ComparisonFolder
+    shown: Path
     prepared: PreparedComparison
     steps: int
     decisions: Tensor | None
@@ -48,12 +58,39 @@ class ComparedStudents:
         test = self.prepared.test
         tested = None if test is None or self.decisions is not None else test.fingerprint()
         student = self.folder.finished_student(strategy, seed, tested, measured=test is not None)
-        if student is None:
+        if student is None or self._is_made_again(strategy, seed):
             student = self._measure(seed, *self._timed_run(strategy, seed))
             self.folder.keep_student(strategy, student, tested)
         if self.on_student is not None:
             self.on_student(strategy, student)
         return student
+
+    def _is_made_again(self, strategy: Strategy, seed: int) -> bool:
+        """Returns whether the file of a finished student is lost, but its answers are not.
+
+        Without the answers, its figures are all that is left, and making it again would send all
+        its queries again. A warning then says what is missing.
+
+        Raises:
+            ValueError: If the stored answers cannot be read.
+        """
+        out = student_folder(self.folder.path, strategy, seed)
+        problem = _problem_with(out / STUDENT_FILE)
+        if problem is None:
+            return False
+        file = student_folder(self.shown, strategy, seed) / STUDENT_FILE
+        if holds_run(out):
+            distillation = self.prepared.distillation(strategy, seed, self.steps, out)
+            if distillation.is_answered(out, answered_in_distill_run(out)):
+                _LOG.warning("%s: %s; it is made again from its stored answers", file, problem)
+                return True
+        _LOG.warning(
+            "%s: %s, and not all of its answers are stored, so only its figures are left; to make "
+            "it again, which sends its queries again, start a comparison in another folder",
+            file,
+            problem,
+        )
+        return False
 
     def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
         """Returns the result of a run, and its seconds in all processes that worked on it."""
@@ -62,7 +99,10 @@ class ComparedStudents:
         check_callbacks(callbacks)
         with self.folder.timed_student(strategy, seed):
             student = self.prepared.distillation(strategy, seed, self.steps, out)
-            result = run_distillation(student, out=out, resume=True, callbacks=callbacks)
+            shown = student_folder(self.shown, strategy, seed)
+            result = run_distillation(
+                student, out=out, resume=True, callbacks=callbacks, shown=shown
+            )
         return result, self.folder.student_seconds(strategy, seed)
 
     def _measure(self, seed: int, result: DistillResult, seconds: float) -> ComparedStudent:
@@ -85,3 +125,14 @@ class ComparedStudents:
             seconds=seconds,
             test_matches=None if matches is None else matches.numpy(),
         )
+
+
+def _problem_with(file: Path) -> str | None:
+    """Returns what is wrong with the weights file of a student; None if it can be read."""
+    if not file.is_file():
+        return "expected the student, got no such file"
+    try:
+        read_saved_model(file)
+    except (OSError, ValueError, SafetensorError) as error:
+        return f"expected the student, got a file that cannot be read ({error})"
+    return None

@@ -201,6 +201,7 @@ def run_distillation(
     callbacks: Sequence[TrainingCallback] = (),
     accept_changed_teacher: bool = False,
     consistency_checks: int = 0,
+    shown: Path | None = None,
 ) -> DistillResult:
     """Carries out a distillation whose arguments are checked.
 
@@ -211,6 +212,7 @@ def run_distillation(
         callbacks: See `distill`.
         accept_changed_teacher: See `distill`.
         consistency_checks: See `distill`.
+        shown: The folder `out` as the report and messages name it; by default `out` itself.
 
     Raises:
         ValueError: If the folder holds another run.
@@ -228,6 +230,7 @@ def run_distillation(
             folder,
             callbacks,
             consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
+            shown=shown,
         )
         finished = run.execute(resume=resume)
     return DistillResult(

@@ -60,6 +60,7 @@ class DistillRun:
         folder: The run folder.
         callbacks: Further callbacks of the student's training.
         consistency_check: Checks the teacher before a resumed run continues.
+        shown: The run folder as the report and messages name it; by default `folder`.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class DistillRun:
         folder: Path,
         callbacks: Sequence[TrainingCallback] = (),
         consistency_check: ConsistencyCheck | None = None,
+        shown: Path | None = None,
     ) -> None:
         self.prepared, self.folder = prepared, folder
+        self._shown = folder if shown is None else shown
         self._callbacks = callbacks
         self._consistency_check = consistency_check
 
@@ -84,11 +87,11 @@ class DistillRun:
         opened = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
         with opened as folder, notes_of(folder) as file:
             # Damaged labels are an error before the larger budget is recorded.
-            taken_over = decisions_to_take_over(self.folder, prepared.begun, prepared.plan)
+            taken_over = decisions_to_take_over(folder.path, prepared.begun, prepared.plan)
             add_larger_budget(folder, prepared.plan, prepared.stored, prepared.choosing)
             notes = DistillNotes(file)
             store = NetworkStore(
-                self.folder / NETWORKS_FOLDER,
+                folder.path / NETWORKS_FOLDER,
                 {"run": identity(folder.manifest), "from": folder.manifest["started"]},
             )
             asked = ask_teacher(prepared, folder, notes, store, self._consistency_check, taken_over)
@@ -97,11 +100,11 @@ class DistillRun:
                 trained = self._train(answers, labels, notes, store)
             predicted = predict(trained.network, answers.held_out.clean.as_source())
             correct = _count_correct(trained.network, prepared.test)
-            self._save_student(trained.network)
+            self._save_student(folder.path, trained.network)
             self._finish_folder(folder, asked, sum(notes.seconds.values()))
             finished = FinishedRun(
                 trained=trained,
-                folder=self.folder,
+                folder=self._shown,
                 student=prepared.student.title,
                 teacher=describe(prepared.teacher),
                 data="pseudo samples" if prepared.images is None else prepared.images.name,
@@ -119,10 +122,10 @@ class DistillRun:
                 class_names=prepared.class_names,
                 features=prepared.features,
                 manifest=folder.manifest,
-                paid_twice=queries_paid_twice(*answer_folders(self.folder)),
+                paid_twice=queries_paid_twice(*answer_folders(folder.path)),
                 network_warnings=prepared.network_warnings,
             )
-            write_distill_report(self.folder, finished, prepared.price_per_1000)
+            write_distill_report(folder.path, finished, prepared.price_per_1000)
             store.keep_only(_KEPT_NETWORKS)
         return finished
 
@@ -194,14 +197,14 @@ class DistillRun:
         why = f"The student learned from {taught_by}, because its strategy measures these."
         return TrainedStudent(network, steps, taught_by, why)
 
-    def _save_student(self, network: nn.Module) -> None:
-        if not holds_run(self.folder):
+    def _save_student(self, path: Path, network: nn.Module) -> None:
+        if not holds_run(path):
             raise InputNotFoundError(
-                f"{self.folder}: the run folder and its answers were removed during the run; "
+                f"{self._shown}: the run folder and its answers were removed during the run; "
                 "start another run"
             )
         prepared = self.prepared
-        file = self.folder / STUDENT_FILE
+        file = path / STUDENT_FILE
         before = _stored_weights(file)
         save_model(
             file,
@@ -217,7 +220,8 @@ class DistillRun:
             return
         exports = (file.with_suffix(suffix) for suffix in SUFFIXES if suffix != file.suffix)
         for exported in filter(Path.exists, exports):
-            _LOG.warning("%s: holds an earlier student; remove it and export the new one", exported)
+            shown = self._shown / exported.name
+            _LOG.warning("%s: holds an earlier student; remove it and export the new one", shown)
 
     def _finish_folder(self, folder: RunFolder, asked: Asked, seconds: float) -> None:
         """Marks the run as finished and empties the log of chosen images.
@@ -239,7 +243,7 @@ class DistillRun:
                 "seconds": seconds,
             }
         )
-        ChoiceLog(self.folder).empty()
+        ChoiceLog(folder.path).empty()
 
 
 def _stored_weights(file: Path) -> dict[str, Tensor]:
