@@ -75,16 +75,18 @@ def _print_notes(error: BaseException) -> None:
 @contextmanager
 def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """Prints how to continue if the block fails after answers were paid for, which `runs` keep."""
+    from db3kd.querying.kept_answers import NOT_MENDED_BY_RESUMING
     from db3kd.storage.existing_runs import holds_run
-    from db3kd.teachers import TeacherError
-    from db3kd.teachers.base import SingleClassError, TeacherChangedError, UnknownClassError
+    from db3kd.teachers.base import SingleClassError, UnknownClassError
 
     try:
         yield
-    except (SingleClassError, TeacherChangedError):  # resuming alone ends with it again
+    except (SingleClassError, *NOT_MENDED_BY_RESUMING) as error:
+        if isinstance(error, BlockingIOError):
+            _print_notes(error)
         raise
-    except (TeacherError, OSError, KeyboardInterrupt) as error:
-        if any(map(holds_run, runs)) and not isinstance(error, BlockingIOError):
+    except BaseException as error:
+        if any(map(holds_run, runs)):
             then = "continue with --resume"
             if isinstance(error, UnknownClassError):
                 then = (

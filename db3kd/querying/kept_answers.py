@@ -10,7 +10,7 @@ from db3kd.teachers.base import SingleClassError, TeacherChangedError
 
 _KEPT = "the answers that were paid for are kept"
 
-_OF_OTHER_RUNS = (
+NOT_MENDED_BY_RESUMING = (
     BlockingIOError,
     TeacherChangedError,
     ArgumentError,
@@ -36,7 +36,7 @@ def noting_kept_answers(out: str | Path, *, folder: Path | None = None) -> Itera
     try:
         yield
     except BaseException as error:
-        if holds_run(kept) and not isinstance(error, _OF_OTHER_RUNS):
+        if holds_run(kept) and not isinstance(error, NOT_MENDED_BY_RESUMING):
             note_kept(error, "continue with resume=True", str(out))
         raise
 

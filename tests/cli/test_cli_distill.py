@@ -390,6 +390,14 @@ def test_a_first_call_that_fails_costs_one_query_and_leaves_no_folder(tmp_path):
     assert "note: up to 1 of the queries that were sent may have been paid for" in result.err
 
 
+def test_an_exit_of_the_teacher_is_answered_with_how_to_continue(tmp_path):
+    out = tmp_path / "run"
+    result = Result(*asked(*DIGITS, "--out", out, teacher=f"{TEACHERS}:ExitingTeacher"))
+    assert result.code == 7 and "the answers so far are kept" in result.err
+    refused = Result(*asked(*DIGITS, "--out", out, "--resume", budget=500))
+    assert refused.code == 1 and "the answers so far are kept" not in refused.err
+
+
 def test_a_failed_call_is_stated_when_it_stops_a_run_and_in_the_summary(tmp_path):
     out = tmp_path / "run"
     failing = Result(*asked(*DIGITS, "--out", out, teacher=TIRING))

@@ -84,6 +84,16 @@ class TiringTeacher(CountingTeacher):
         return super().decide(images)
 
 
+class ExitingTeacher(TiringTeacher):
+    """Answers the first call and ends the process after that."""
+
+    def decide(self, images: torch.Tensor) -> torch.Tensor:
+        try:
+            return super().decide(images)
+        except ConnectionError:
+            raise SystemExit(7) from None
+
+
 def make_network() -> nn.Module:
     """A student of the user's own code, for digits."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
