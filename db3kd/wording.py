@@ -133,6 +133,16 @@ def shortened(values: Iterable[object], most: int = 10) -> str:
     return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
 
 
+def class_text(number: int, class_names: Sequence[str] | None) -> str:
+    """Returns what a message calls a class: its quoted name, or its number without names.
+
+    Example:
+        >>> class_text(1, ("ant", "bee")), class_text(1, None)
+        ("'bee'", '1')
+    """
+    return str(number) if class_names is None else repr(class_names[number])
+
+
 def first_line(error: BaseException) -> str:
     r"""Returns the first line of an error's message that is not empty, or its type without any.
 

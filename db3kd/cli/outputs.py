@@ -75,6 +75,7 @@ def _print_notes(error: BaseException) -> None:
 @contextmanager
 def hint_at_resuming(*runs: Path) -> Iterator[None]:
     """Prints how to continue if the block fails after answers were paid for, which `runs` keep."""
+    folders = tuple(run.absolute() for run in runs)  # a teacher may change the working directory
     from db3kd.querying.kept_answers import NOT_MENDED_BY_RESUMING
     from db3kd.storage.existing_runs import holds_run
     from db3kd.teachers.base import SingleClassError, UnknownClassError
@@ -86,14 +87,14 @@ def hint_at_resuming(*runs: Path) -> Iterator[None]:
             _print_notes(error)
         raise
     except BaseException as error:
-        if any(map(holds_run, runs)):
+        if any(map(holds_run, folders)):
             then = "continue with --resume"
             if isinstance(error, UnknownClassError):
                 then = (
                     "if the class names can be corrected as below, continue with --resume "
                     "--accept-changed-teacher"
                 )
-            print(_hint(runs, then), file=sys.stderr)
+            print(_hint(folders, then), file=sys.stderr)
         else:
             _print_notes(error)
         raise

@@ -9,7 +9,7 @@ from db3kd.answers.answers import Answers
 from db3kd.arguments.images import are_equal
 from db3kd.planning.held_out import LEAST_HELD_OUT
 from db3kd.training.evaluation import predict_logits
-from db3kd.wording import InputNoun, counted, money
+from db3kd.wording import InputNoun, class_text, counted, money
 
 FEW_HELD_OUT = 100
 """With fewer held-out images, the interval of the agreement is wide: 8 percentage points and more
@@ -49,13 +49,13 @@ def student_warnings(
     if are_equal(decisions):
         found.append(
             f"The teacher put all {counted(len(decisions), noun)} in class "
-            f"{_name(int(decisions[0]), class_names)}, so a student can learn nothing useful from "
-            f"them. Likely causes: {causes}."
+            f"{class_text(int(decisions[0]), class_names)}, so a student can learn nothing useful "
+            f"from them. Likely causes: {causes}."
         )
     held_out = answers.held_out.clean.decisions
     counts = torch.bincount(held_out)
     most, matches = int(counts.max()), int((predicted == held_out).sum())
-    usual = _name(int(counts.argmax()), class_names)
+    usual = class_text(int(counts.argmax()), class_names)
     if not found and len(held_out) >= LEAST_HELD_OUT and matches <= most:
         found.append(
             f"The student agrees with the teacher on {matches:,} of {len(held_out):,} held-out "
@@ -87,7 +87,7 @@ def absent_classes_warning(
     absent = (counts == 0).nonzero().flatten().tolist()
     if not absent:
         return None
-    names = ", ".join(_name(number, class_names) for number in absent[:_SHOWN_CLASSES])
+    names = ", ".join(class_text(number, class_names) for number in absent[:_SHOWN_CLASSES])
     more = ", …" if len(absent) > _SHOWN_CLASSES else ""
     advice = f"add {noun}s that are like these classes"
     if pseudo_samples:
@@ -177,7 +177,3 @@ def paid_twice_note(queries: int, others: int = 0, price_per_1000: float | None 
         "lost: a process stopped, the teacher failed, or a request was repeated. The totals count "
         f"them once.{price}"
     )
-
-
-def _name(number: int, class_names: Sequence[str] | None) -> str:
-    return str(number) if class_names is None else repr(class_names[number])

@@ -9,7 +9,7 @@ from db3kd.arguments.arrays import IntegersLike, as_index
 from db3kd.arguments.images import are_equal
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.training.evaluation import predict
-from db3kd.wording import counted, input_noun
+from db3kd.wording import class_text, counted, input_noun
 
 MOST_MEASURED = 10_000
 """Training samples that a student is measured on at most, because each costs a forward pass."""
@@ -50,8 +50,8 @@ def constant_answer_warning(
     if are_equal(decisions[trained]):
         return (
             f"The teacher put all {counted(len(trained), noun)} in class "
-            f"{_name(int(decisions[trained[0]]), class_names)}, so a student can learn nothing "
-            f"useful from them. Train it on {noun}s of other classes too."
+            f"{class_text(int(decisions[trained[0]]), class_names)}, so a student can learn "
+            f"nothing useful from them. Train it on {noun}s of other classes too."
         )
     if len(trained) > MOST_MEASURED:
         trained = trained[torch.arange(MOST_MEASURED) * len(trained) // MOST_MEASURED]
@@ -60,16 +60,13 @@ def constant_answer_warning(
     most, matches = int(counts.max()), int((predict(network, source, rows=trained) == known).sum())
     if matches > most:
         return None
+    usual = class_text(int(counts.argmax()), class_names)
     return (
         f"The student agrees with the teacher on {matches:,} of {len(known):,} {noun}s that it was "
-        f"trained on. Always answering with class {_name(int(counts.argmax()), class_names)} would "
+        f"trained on. Always answering with class {usual} would "
         f"agree on {most:,} of them, so the student has learned nothing useful. Train it for "
         "longer (--steps, or steps= of TrainSettings in Python), at another learning rate "
         "(--learning-rate, or learning_rate=), or choose another network (--student, or model=). "
         f"If that does not help, label more {noun}s, or others that are like those that the "
         "teacher was trained on."
     )
-
-
-def _name(number: int, class_names: Sequence[str] | None) -> str:
-    return str(number) if class_names is None else repr(class_names[number])

@@ -171,8 +171,7 @@ def compare(
             measured, share = "test agreement", found.test_agreement
         print(f"{strategy}, seed {found.seed}: {measured} {percent(share)}")
 
-    folder = out.absolute()  # a teacher may change the working directory
-    with hint_at_resuming(folder, *prepared.answer_folders(folder)):
+    with hint_at_resuming(out, *prepared.answer_folders(out)):
         result = run_comparison(
             prepared,
             out=out,

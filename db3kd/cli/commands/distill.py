@@ -223,7 +223,7 @@ def _distill_from_teacher(
     if resumed is not None:
         _print_answered(prepared, resumed, answered)
         sys.stdout.flush()  # progress is written to stderr
-    with naming_options(images="--data"), hint_at_resuming(*answer_folders(out.absolute())):
+    with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
             prepared,
             out=out,

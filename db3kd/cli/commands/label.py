@@ -188,20 +188,11 @@ def _report(
     totals: "Totals", out: Path, folder: Path, price: float | None, noun: "InputNoun"
 ) -> None:
     """Prints what a run measured, and exits with status 3 if the teacher contradicted itself."""
-    from db3kd.labelling.runs.absent_classes import describe_absent_classes
     from db3kd.querying.consistency import describe_checks
     from db3kd.storage.manifest import MANIFEST, current_names, queries_in_flight, read_manifest
 
-    after, absent = read_manifest(folder), None
-    if totals.absent_classes and totals.decided:
-        absent = describe_absent_classes(
-            totals.absent_classes,
-            totals.classes,
-            totals.decided,
-            undecided=totals.statuses["budget"],
-            class_names=current_names(after),
-            noun=noun,
-        )
+    after = read_manifest(folder)
+    absent = totals.describe_absent(current_names(after), noun)
     _print_summary(totals, price, queries_in_flight(after), noun, out, absent)
     print_checks(totals.check_queries, describe_checks(after), 13)
     if described := surrogate_text(after, noun, included=True):

@@ -101,7 +101,7 @@ def _one_folder(run: Path | None, labels: Path | None) -> Path:
 
 
 def _notes(run: "LabelRun", folder: Path, *, with_curve: bool) -> list[str]:
-    from db3kd.labelling.runs.absent_classes import absent_classes, describe_absent_classes
+    from db3kd.labelling.runs.absent_classes import absent_classes
     from db3kd.labelling.runs.totals import Totals
     from db3kd.querying.consistency import describe_checks, queries_of_checks
 
@@ -122,17 +122,9 @@ def _notes(run: "LabelRun", folder: Path, *, with_curve: bool) -> list[str]:
             f"{counted(more, 'more query')}: decisions for {noun}s that are starting points and "
             "were not labelled."
         )
-    absent = absent_classes(folder, totals.classes)
-    if absent and totals.decided:
-        text = describe_absent_classes(
-            absent,
-            totals.classes,
-            totals.decided,
-            undecided=totals.statuses["budget"],
-            class_names=run.class_names,
-            noun=noun,
-        )
-        notes.append(f"Not reachable: {text}.")
+    totals.absent_classes = absent_classes(folder, totals.classes)
+    if (absent := totals.describe_absent(run.class_names, noun)) is not None:
+        notes.append(f"Not reachable: {absent}.")
     if totals.estimated:
         notes.append(
             f"Not searched: {counted(totals.estimated, 'pair')}, because no {noun} of the class is "

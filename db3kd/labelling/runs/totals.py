@@ -1,6 +1,7 @@
 """Counts and means over the labels of a run."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import torch
 from db3kd.labelling.image_decisions import DECISIONS
 from db3kd.labelling.label_files import iterate_shards
 from db3kd.labelling.labels import LABELS, Labels
-from db3kd.labelling.runs.absent_classes import absent_classes
+from db3kd.labelling.runs.absent_classes import absent_classes, describe_absent_classes
 from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import answers_in_stage, journaled_answers
+from db3kd.wording import InputNoun
 
 
 @dataclass
@@ -86,6 +88,24 @@ class Totals:
     def queries_per_sample(self) -> float:
         """The mean number of queries per sample, without `other_queries`."""
         return self.queries / max(1, self.samples)
+
+    def describe_absent(self, class_names: Sequence[str] | None, noun: InputNoun) -> str | None:
+        """Returns which classes no search can reach, and what helps; None if there are none.
+
+        Args:
+            class_names: The names of the classes; their numbers by default.
+            noun: What the text calls an image.
+        """
+        if not self.absent_classes or not self.decided:
+            return None
+        return describe_absent_classes(
+            self.absent_classes,
+            self.classes,
+            self.decided,
+            undecided=self.statuses["budget"],
+            class_names=class_names,
+            noun=noun,
+        )
 
 
 def add_up(run: RunFolder) -> Totals:
