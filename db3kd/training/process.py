@@ -1,5 +1,6 @@
 """One training process: its device, its precision and its share of a batch."""
 
+import atexit
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class TrainingProcess:
 
         Device and precision are those of `TrainSettings`. accelerate is imported only under its
         launcher or torchrun. Its state belongs to the whole process and is never reset, so that a
-        caller may use accelerate too.
+        caller may use accelerate too. A process group that this joins is left when Python exits.
 
         Raises:
             ValueError: If a CUDA device is requested but CUDA is not available.
@@ -50,7 +51,10 @@ class TrainingProcess:
             return cls(_single_device(device), precision)
         from accelerate import PartialState
 
+        had_joined = dist.is_initialized()
         state = PartialState(cpu=device == "cpu")
+        if dist.is_initialized() and not had_joined:
+            atexit.register(_leave_process_group)
         own = state.device if device == "auto" or state.num_processes > 1 else torch.device(device)
         return cls(own, precision, state.process_index, state.num_processes)
 
@@ -105,6 +109,13 @@ class TrainingProcess:
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Returns the gradient scaler, which does nothing unless the precision is fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+
+def _leave_process_group() -> None:
+    # The group's threads release tensors, for which they need Python's lock. A thread that asks for
+    # it while Python ends is ended itself, inside C++ code that then aborts the process.
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _single_device(device: str) -> torch.device:

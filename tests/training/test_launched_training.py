@@ -33,6 +33,17 @@ rank = os.environ.get("RANK", "alone")
 torch.save(network.state_dict(), f"{sys.argv[1]}/{rank}.pt")
 """
 
+IN_GROUP_AT_EXIT = """
+import atexit, os, pathlib, sys
+import torch.distributed
+
+def write():
+    in_group = torch.distributed.is_initialized()
+    pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(str(in_group))
+
+atexit.register(write)  # before db3kd registers anything, so that it runs last
+"""
+
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -91,7 +102,7 @@ def train_together(folder: Path, kill_after: int = 0) -> tuple[int | None, int |
 def launch(folder: Path) -> None:
     """Runs the script in two processes of torch's launcher."""
     script = folder / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(IN_GROUP_AT_EXIT + SCRIPT)
     paths = [str(Path(db3kd.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, *TWO_PROCESSES, str(script), str(folder)]
@@ -113,6 +124,8 @@ def test_two_processes_train_the_network_of_one(tmp_path, monkeypatch):
     for name, weights in alone.items():
         assert first[name].equal(second[name])
         torch.testing.assert_close(first[name], weights, rtol=1e-3, atol=1e-4)
+    # Threads of a process group that is not left can abort a process that ends.
+    assert {(tmp_path / rank).read_text() for rank in "01"} == {"False"}
 
 
 def test_two_processes_continue_after_one_was_killed(tmp_path):
