@@ -101,9 +101,9 @@ def paid_twice_text(queries: int) -> str:
 
     Example:
         >>> paid_twice_text(16)
-        'at most 16 queries, sent without an answer that could be used'
+        'at most 16 queries that were sent but returned no usable answer'
     """
-    return f"at most {counted(queries, 'query')}, sent without an answer that could be used"
+    return f"at most {counted(queries, 'query')} that were sent but returned no usable answer"
 
 
 def plain_number(value: float) -> str:

@@ -257,7 +257,7 @@ class RunFolder:
         if begun_with != classes:
             raise InputError(
                 f"{self.path}: the number of classes of the teacher changed from {begun_with} to "
-                f"{classes} during the run; a teacher must keep it, so correct it"
+                f"{classes} during the run; make it declare the same number throughout, then resume"
             )
         return self.journals.open(of, classes)
 

@@ -58,7 +58,7 @@ class Declared:
         if changed:
             raise TeacherError(
                 f"teacher {describe(teacher)}: its {' and its '.join(changed)} during the run; "
-                "a teacher must keep what it declares, so correct it",
+                "make it declare the same values throughout a run",
                 maybe_paid=0,
             )
 

@@ -245,7 +245,7 @@ def test_what_labels_leave_no_use_for_is_refused(run, tmp_path, options, words):
         (asked("--dry-run", "--resume")[1:], "--resume: needs --out"),
         (asked("--out", "run", "--limit", 10)[1:], "--limit: needs --data"),
         (asked("--out", "run", "--split", "test")[1:], "--split: needs --data"),
-        (asked(*DIGITS, "--out", "run", "--scale", 1)[1:], "preset, normalisation, scale"),
+        (asked(*DIGITS, "--out", "run", "--scale", 1)[1:], "error: --scale: needs --labels;"),
         (asked(*DIGITS, "--out", "run", "--seeds", 2)[1:], "--seeds: needs --labels"),
         (asked(*DIGITS, "--out", "run", "--epochs", 2)[1:], "--epochs: needs --labels"),
         (asked(*DIGITS, "--out", "run", budget=19)[1:], "--budget: expected at least 20"),
@@ -325,7 +325,7 @@ def test_the_summary_says_how_many_queries_may_have_been_paid_twice(tmp_path):
     resumed = succeed(*asked(*DIGITS, "--strategy", "bd", "--out", out, "--resume"))
 
     assert "paid twice" not in first
-    assert "paid twice at most 7 queries, sent without an answer that could be used" in resumed
+    assert "paid twice at most 7 queries that were sent but returned no usable answer" in resumed
     *_, line = (line for line in resumed.splitlines() if line.startswith("queries "))
     assert line.endswith(", plus at most 7 paid twice")
     page, markdown = ((out / f"report.{kind}").read_text() for kind in ("html", "md"))

@@ -203,8 +203,8 @@ def test_queries_that_were_paid_twice_are_printed(service, teacher, agrees):
     assert "queries    40, answered by" in out and "price 40.00" in out
     assert service.paid > 40
     assert out.splitlines()[-1] == (
-        f"paid twice at most {service.paid - 40} queries, sent without an answer that could be "
-        f"used, so the price is at most {service.paid}.00"
+        f"paid twice at most {service.paid - 40} queries that were sent but returned no usable "
+        f"answer, so the price is at most {service.paid}.00"
     )
 
 

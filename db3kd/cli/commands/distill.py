@@ -17,7 +17,7 @@ from db3kd.cli.options.distill import (
     check_options,
     distill_settings,
 )
-from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options
+from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options, refuse_options
 from db3kd.cli.options.shared import CheckedResumeOptions
 from db3kd.cli.options.strategy import StrategyName
 from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
@@ -137,11 +137,7 @@ def distill(
                 labels, out, losses, training, student, seeds, images.data, teacher.device
             )
         return
-    if losses != LossOptions():
-        raise ArgumentError(
-            "preset, normalisation, scale, temperature, alpha",
-            "need --labels; without it, --strategy determines them",
-        )
+    refuse_options(losses, "needs --labels; otherwise --strategy determines it")
     if seeds != 1:
         raise ArgumentError(
             "seeds", "needs --labels; run the command once for each --seed and --out"

@@ -85,8 +85,8 @@ class SearchOptions(OptionSet):
             "--starting-points",
             min=1,
             help="Number of images or rows per class towards which rays lead.",
-            show_default="by budget, up to 10 for mbd, 20 for bd; with --preset paper: 201, or 21 "
-            "for sd",
+            show_default="chosen from the budget: up to 10 for mbd, 20 for bd; with --preset "
+            "paper: 201, or 21 for sd",
         ),
     ] = None
     order: Annotated[
@@ -120,7 +120,8 @@ class SearchOptions(OptionSet):
         typer.Option(
             "--mixup-rounds",
             min=0,
-            help="Rounds of bd that search towards mixtures of its best point and starting points.",
+            help="With bd: extra rounds that search towards mixtures of the best point found and "
+            "the starting points.",
             show_default="0",
         ),
     ] = None

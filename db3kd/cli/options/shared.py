@@ -35,7 +35,10 @@ Seed = Annotated[
     int, typer.Option("--seed", callback=_check_seed, help="Seed of all random numbers.")
 ]
 Split = Annotated[
-    str, typer.Option("--split", help="Part of the data set.", rich_help_panel="Data")
+    str,
+    typer.Option(
+        "--split", help="Split of the data set, such as train or test.", rich_help_panel="Data"
+    ),
 ]
 RareClasses = Annotated[
     bool,
@@ -104,8 +107,8 @@ class CheckedResumeOptions(ResumeOptions):
         typer.Option(
             "--consistency-checks",
             min=0,
-            help="With --resume: maximum number of queries, on top of --budget, that repeat known "
-            "ones, to detect a replaced teacher.",
+            help="With --resume: repeat up to this many answered queries, in addition to --budget, "
+            "to detect a replaced teacher.",
             rich_help_panel="Budget",
         ),
     ] = 0
