@@ -1,6 +1,6 @@
 #include <torch/csrc/stable/library.h>
 
-// The schemas of all native ops; db3kd/ops.py documents each op.
+// The schemas of all native ops; db3kd/ops/ documents each op.
 STABLE_TORCH_LIBRARY(db3kd, library) {
   library.def(
       "ray_lengths(Tensor samples, Tensor ends, Tensor sample_of, Tensor end_of) -> Tensor");

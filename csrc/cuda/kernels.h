@@ -11,7 +11,7 @@
 
 // The launchers of the CUDA kernels, independent of torch. Pointers are on the current device, work
 // is enqueued on `stream`, and the return value is the launch error. Shapes are those of
-// db3kd/ops.py. An index out of range triggers a device assertion.
+// db3kd/ops/. An index out of range triggers a device assertion.
 
 namespace db3kd::cuda {
 

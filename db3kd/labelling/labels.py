@@ -33,7 +33,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 """All statuses of a sample."""
 
 FORMAT_KEY = b"db3kd.format"
-"""Key in a Parquet file's metadata for the format of its columns, such as "db3kd labels 3"."""
+"""Key in a Parquet file's metadata for the format of its columns, such as "db3kd labels 5"."""
 
 _TEMPERATURE_KEY = b"db3kd.soft_label_temperature"
 _SNAPSHOT = re.compile(r"distances_at_(\d+)")
@@ -60,7 +60,7 @@ class Labels:
             has no meaning.
         queries: `[n, C] int64`, queries spent per class. The column of the predicted class counts
             the query that decided the sample.
-        status: N of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some; a
+        status: n of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some; a
             class that the teacher chose for no image is never reached), "unreached" (to none),
             "contradictory" (the teacher put an equal image in another class, whose distance is 0)
             or "budget" (the budget did not cover the decision).

@@ -93,7 +93,7 @@ class Recovered:
         self._lost += 0 if journal is None else journal.maybe_paid
 
     def warn_of_lost(self) -> None:
-        """Logs a warning if queries were sent without an answer that could be used."""
+        """Logs a warning if queries were sent without a usable answer."""
         sent = SentQueries()
         sent.lose(self.maybe_paid)
         sent.warn()

@@ -1,4 +1,4 @@
-"""Says plainly what makes a student useless, or worse than its answers allow."""
+"""Warnings about students that learned nothing, or less than their answers allow."""
 
 from collections.abc import Sequence
 

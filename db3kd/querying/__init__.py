@@ -1,8 +1,8 @@
 """Runs searches against teachers within budgets.
 
-A search is a generator that yields queries and receives decisions; `run` is the only place that
-spends them, and `run_concurrently` runs several searches in turns. `decide_all` asks for the class
-of every image of a set; within a search, `query_in_batches` does the same.
+A search is a generator that yields queries and receives decisions. `run` runs one search, and
+`run_concurrently` several in turns. `decide_all` asks for the class of every image of a set; within
+a search, `query_in_batches` does the same.
 """
 
 from db3kd.querying.concurrent import default_concurrency, run_concurrently

@@ -1,4 +1,4 @@
-"""Runs searches against a teacher: the only place that spends queries."""
+"""Runs searches in a query session, and decides the images of a set."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

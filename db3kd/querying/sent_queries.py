@@ -33,7 +33,7 @@ class SentQueries:
 
     @property
     def lost(self) -> int:
-        """At most how many queries were paid for without an answer that could be used."""
+        """At most how many queries were paid for without a usable answer."""
         return self._lost
 
     def lose(self, queries: int) -> None:

@@ -166,7 +166,7 @@ def search_scale(
     Example:
         >>> choice = search_scale(
         ...     student, images, labels.distances, labels.decision, margin_soft_labels,
-        ...     db3kd.KDLoss(temperature=4.0), db3kd.TrainSettings(steps=250),
+        ...     db3kd.KDLoss(temperature=4.0), db3kd.TrainSettings(steps=250), students=2,
         ... )
         >>> labels = db3kd.with_soft_labels(labels, scale=choice.scale, temperature=4.0)
 

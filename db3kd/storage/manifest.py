@@ -140,7 +140,7 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
 
 
 def describe_format(format: str) -> str:
-    """Describes the kind of a run by its format, such as "db3kd labels 3"."""
+    """Describes the kind of a run by its format, such as "db3kd labels 5"."""
     kind = format.removeprefix("db3kd ").rpartition(" ")[0]
     return _KINDS.get(kind, f"a run of another kind ({format})")
 
@@ -191,7 +191,7 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def queries_in_flight(manifest: Mapping[str, Any]) -> int:
-    """Returns how many queries of a run were sent without an answer that could be used.
+    """Returns how many queries of a run were sent without a usable answer.
 
     They were in flight when the run stopped, when its teacher failed or when a worker died, or a
     teacher behind a network sent them again. At most this many were paid twice. Totals count them

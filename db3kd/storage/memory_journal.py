@@ -43,7 +43,7 @@ class MemoryJournal:
 
     @property
     def maybe_paid(self) -> int:
-        """The number of queries that were sent without an answer that could be used."""
+        """The number of queries that were sent without a usable answer."""
         return self._lost + self._unanswered
 
     @property

@@ -2,8 +2,8 @@
 
 Any object with the members of `Teacher` is a teacher. `ModuleTeacher`, `FunctionTeacher`,
 `TabularTeacher`, `OnnxTeacher` and `RemoteTeacher` wrap models; `load_teacher` opens them from
-files, addresses and names. Searches call a teacher only through `decide_checked` and its variants,
-which check every decision.
+files, addresses and names. Searches call a teacher only through `decide_async_checked` and
+`open_stream`, which check every decision.
 """
 
 from db3kd.teachers.base import (

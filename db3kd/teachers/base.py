@@ -23,9 +23,9 @@ UNANSWERED = -1
 class Teacher(Protocol):
     """A black box that returns the class of an image and nothing else.
 
-    Any object with these members is a teacher. Callers use `decide_checked`, which splits the
-    images into batches, moves them to the teacher's device and checks the decisions, so `decide`
-    need not do any of this.
+    Any object with these members is a teacher. db3kd calls it through `decide_async_checked`, which
+    splits the images into batches, moves them to the teacher's device and checks the decisions, so
+    `decide` need not do any of this.
 
     A teacher may have three more members:
 
@@ -149,8 +149,9 @@ class DecisionStream(Protocol):
 
         Raises:
             TeacherError: If the teacher fails. `error.answered` holds all decisions from the first
-                image up to the first missing one, including those returned before. A
-            `WrongCountError` leaves out those returned before that cannot be trusted.
+                image up to the first missing one, including those returned before.
+            WrongCountError: If the count is wrong; `error.answered` leaves out parts that cannot be
+                trusted.
         """
         ...
 

@@ -43,8 +43,9 @@ def load_teacher(
 ) -> Teacher:
     """Loads a teacher from a file, an address or a name.
 
-    Weights, ONNX files and addresses are data: no code in them runs and nothing is unpickled.
-    TorchScript and exported programs are code, so they need `trust_code`.
+    Weights, ONNX files and addresses are data: no code in them runs, and pickled weights are read
+    only by torch's restricted unpickler. TorchScript and exported programs are code, so they need
+    `trust_code`.
 
     Args:
         source: One of

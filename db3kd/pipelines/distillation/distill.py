@@ -42,12 +42,10 @@ class DistillResult:
         plan: How the budget was divided.
         choices: What was chosen by validation agreement.
         taught_by: Who taught the student: decisions alone, or decisions and proxies or soft labels.
-        warnings: What makes the student useless: a teacher that puts all images in one class, or a
-            student that agrees with it no more often than one that always gives the same answer.
-            Each states the likely causes. Classes that the teacher chose for no image, an agreement
-            on fewer than 100 held-out images, fewer images than classes, a student that returns
-            probabilities, and a time limit that left less than a fifth of the usual training steps
-            are warned of too.
+        warnings: Problems found, one text each: a teacher that puts all images in one class; a
+            student no better than a constant answer; classes that the teacher never chose; fewer
+            than 100 held-out images; fewer images than classes; a student that returns
+            probabilities; a time limit that left less than a fifth of the usual steps.
         accuracy: Share of the test images with the right class, in [0, 1]; None without `test`.
         folder: The run folder; None if the run was made without `out`.
         report: The page report.html; None if the run was made without `out`.

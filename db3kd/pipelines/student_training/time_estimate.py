@@ -24,8 +24,8 @@ LEAST_STEPS = 50
 
 _ANSWER_SHARE = 1 / 6
 """Share of a proxy's training step that its answers to the new images of a student's batch take.
-The rest of the step reads and mixes images, goes backward and updates weights. It is 0.18 for
-LeNet-5 on one CPU core."""
+The rest of the step reads and mixes images, runs the backward pass and updates weights. It is 0.18
+for LeNet-5 on one CPU core."""
 
 _RANKING_SHARE = 0.5
 """Share of a training step that a student which chooses pseudo samples takes to rank as many
