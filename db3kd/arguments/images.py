@@ -50,9 +50,6 @@ def check_image_shape(image_shape: Sequence[int], name: str = "image_shape") -> 
 def check_has_channels(image_shape: Sequence[int]) -> tuple[int, ...]:
     """Checks the shape of a teacher's images, and returns it as a tuple.
 
-    Args:
-        image_shape: See `check_image_shape`.
-
     Raises:
         ValueError: If it is no shape, or lacks the channels.
     """

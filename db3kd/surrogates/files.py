@@ -107,11 +107,8 @@ class PreparedSurrogate:
     ) -> dict[str, Any]:
         """Asks the teacher, trains the surrogate and writes its files, and shows progress.
 
-        Each time the process is killed, at most one call of the teacher is paid for twice.
-
-        Args:
-            rare_classes: See `make_surrogate`.
-            accept_changed_teacher: See `make_surrogate`.
+        Each time the process is killed, at most one call of the teacher is paid for twice. The
+        arguments are those of `make_surrogate`.
 
         Returns:
             The manifest, with `queries`, `agreement` and `held_out` of the `TrainedSurrogate`.

@@ -178,17 +178,11 @@ def decide_augmented_in_folder(
     rare_classes: bool = False,
     accept_changed_teacher: bool = False,
 ) -> AugmentedDecisions:
-    """Does what `decide_augmented` does, in a new or resumed run folder, and shows progress.
+    """Does what `decide_augmented` does, in the run folder `path`, and shows progress.
 
-    Args:
-        path: The run folder.
-        described: Its manifest.
-        teacher: See `decide_augmented`.
-        images: See `decide_augmented`.
-        resume: Whether to continue a run with an equal manifest.
-        rare_classes: See `decide_augmented`.
-        accept_changed_teacher: Whether the run keeps its answers and continues even if the teacher
-            has another fingerprint. True needs `resume`.
+    `described` is the manifest of the run. `resume` continues a run with an equal one, or, with
+    `accept_changed_teacher`, of a teacher with another fingerprint. The other arguments are those
+    of `decide_augmented`.
 
     Raises:
         FileExistsError: If the folder is not empty and `resume` is False.

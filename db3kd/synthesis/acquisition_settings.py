@@ -74,9 +74,7 @@ class AcquisitionSettings:
     def total_rankings(self, samples: int, held_out: int) -> int:
         """Returns how many images the students of a run rank, those of each student counted.
 
-        Args:
-            samples: See `total_steps`.
-            held_out: See `total_steps`.
+        The arguments are those of `total_steps`.
         """
         chosen = sum(
             self.samples_before(each + 1, samples) - self.samples_before(each, samples)

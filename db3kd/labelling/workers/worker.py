@@ -94,14 +94,9 @@ class Worker:
         limits: Tensor,
         contradictions: Tensor | None = None,
     ) -> Labels:
-        """Labels a chunk.
+        """Labels the chunk of the samples `index`, `[n] int64`.
 
-        Args:
-            position: The chunk's position in the run, which names its journal.
-            index: `[n] int64`, the chunk's samples.
-            decisions: See `Labeller`.
-            limits: See `Labeller`.
-            contradictions: See `Labeller`.
+        Its position in the run names its journal. The other arguments are those of `Labeller`.
 
         Raises:
             Stopped: If the worker was asked to stop.

@@ -201,16 +201,10 @@ def run_distillation(
     consistency_checks: int = 0,
     shown: Path | None = None,
 ) -> DistillResult:
-    """Carries out a distillation whose arguments are checked.
+    """Carries out a distillation whose arguments are checked; the others are those of `distill`.
 
-    Args:
-        prepared: From `prepare_distillation`, with the same `out` and `resume`.
-        out: See `distill`.
-        resume: See `distill`.
-        callbacks: See `distill`.
-        accept_changed_teacher: See `distill`.
-        consistency_checks: See `distill`.
-        shown: The folder `out` as the report and messages name it; by default `out` itself.
+    `out` and `resume` are those with which it was prepared. `shown` is the folder `out` as the
+    report and messages name it, by default `out` itself.
 
     Raises:
         ValueError: If the folder holds another run.

@@ -216,19 +216,8 @@ def prepare_distillation(
 ) -> PreparedDistillation:
     """Checks and converts the arguments of `distill`, without a query.
 
-    Args:
-        teacher: See `distill`.
-        images: See `distill`.
-        budget: See `distill`.
-        student: See `distill`.
-        strategy: See `distill`.
-        settings: See `distill`.
-        out: See `distill`.
-        resume: See `distill`.
-        test: See `distill`.
-        price_per_1000: See `distill`.
-        rare_classes: See `distill`.
-        grow: Whether the run in `out` may be continued with a larger budget.
+    The arguments are those of `distill`, and `grow`: whether the run in `out` may be continued with
+    a larger budget.
 
     Raises:
         TypeError: As `distill`.

@@ -100,16 +100,10 @@ class StepTimes:
         *,
         images_chosen: bool = False,
     ) -> int:
-        """Returns the largest number of steps of full training whose total time is within a limit.
+        """Returns the largest number of steps of full training whose seconds are within `limit`.
 
         The time of a step changes at the numbers of steps from which on options are compared or
-        proxies teach.
-
-        Args:
-            limit: Seconds.
-            plan: See `seconds_per_full_step`.
-            settings: See `seconds_per_full_step`.
-            images_chosen: See `seconds_per_full_step`.
+        proxies teach. The other arguments are those of `seconds_per_full_step`.
         """
         seconds = partial(self.seconds_per_full_step, plan, settings, images_chosen=images_chosen)
         upper = math.inf
