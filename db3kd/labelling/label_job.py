@@ -204,7 +204,7 @@ class LabelJob:
                 self.max_queries,
                 title=f"labelling ({self.settings.measure})",
                 samples_before=before.samples,
-                queries_before=before.queries - before.decided,
+                queries_before=before.search_queries,
             )
 
         return listening(progress, display)

@@ -80,6 +80,11 @@ class Totals:
         return self.samples - self.statuses["budget"]
 
     @property
+    def search_queries(self) -> int:
+        """The queries that measured distances, as `Labels.search_queries`."""
+        return self.queries - self.decided
+
+    @property
     def other_queries(self) -> int:
         """The queries that no sample accounts for: what a run sent on top of `queries`."""
         return self.surrogate_queries + self.check_queries + self.unlabelled_queries
@@ -149,7 +154,7 @@ def answered_in_label_folder(path: Path, totals: Totals) -> int:
         totals: From `totals_of_shards`.
     """
     # The journal of the decisions, which is kept, holds the queries of the images themselves.
-    return journaled_answers(path) + totals.queries - totals.decided
+    return journaled_answers(path) + totals.search_queries
 
 
 def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:

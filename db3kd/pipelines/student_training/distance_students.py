@@ -124,7 +124,7 @@ def measure_distances(
         title=f"measuring distances ({settings.measure})",
         unit=plural(input_noun(teacher.image_shape)),
         samples_before=before.samples,
-        queries_before=before.queries - before.decided,  # decisions count when they are replayed
+        queries_before=before.search_queries,  # decisions count when they are replayed
     ) as progress:
         return labels(progress)
 
