@@ -98,6 +98,7 @@ class SignOptSettings:
             raise ArgumentError("steps", f"expected at least one positive length, got {self.steps}")
         for step in self.steps:
             check_positive(step, "steps", "finite lengths above 0")
+        object.__setattr__(self, "steps", tuple(self.steps))
         if check_number(self.growth, "growth", _AT_LEAST_0) < 0:
             raise ArgumentError("growth", f"expected {_AT_LEAST_0}, got {self.growth}")
         if not 0 <= check_number(self.momentum, "momentum", "a weight in [0, 1)") < 1:

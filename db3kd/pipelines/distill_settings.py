@@ -91,6 +91,7 @@ class DistillSettings:
         object.__setattr__(self, "training", scheduled)
         for rate in self.learning_rates:
             check_positive(rate, "learning_rates")
+        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
         check_count_fields(self, "proxies", least=0)
         if not 0 <= check_number(self.alpha, "alpha", "a number in [0, 1]") <= 1:
             raise ArgumentError("alpha", f"expected a number in [0, 1], got {self.alpha}")

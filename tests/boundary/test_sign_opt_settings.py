@@ -27,6 +27,10 @@ def test_invalid_settings_are_refused(change, message):
         SignOptSettings(**change)
 
 
+def test_a_list_of_steps_gives_the_same_settings():
+    assert SignOptSettings(steps=[0.1, 0.4]) == SignOptSettings(steps=(0.1, 0.4))
+
+
 def test_low_frequencies_need_images_with_height_and_width():
     with pytest.raises(ValueError, match="frequencies: expected None, as images of shape"):
         SignOptSettings(frequencies=4).directions((10,), 0)
