@@ -229,7 +229,7 @@ def label_chunks(
 def _chunks(
     job: LabelJob, folder: RunFolder | None, progress: ProgressListener | bool | None
 ) -> Iterator[Labels]:
-    before = Totals() if folder is None else add_up(folder)
+    before = Totals() if folder is None else add_up(folder.path, folder.manifest)
     with job.shown(progress, before) as listener:
         for _, labels in job.run(folder, listener):
             yield labels

@@ -121,7 +121,7 @@ def _carry_out(planned: PlannedRun, progress: ProgressListener | bool) -> Totals
         compare_or_accept_teacher([planned.expected], accept_changed_teacher=True)
     with RunFolder.open(planned.folder, LABELS, planned.manifest, resume=planned.resume) as run:
         if run.verify_finished():
-            return add_up(run)
+            return add_up(run.path, run.manifest)
         _check_teacher(run, planned)
         job = job.with_surrogate(
             planned.surrogate.train_or_load(
@@ -130,7 +130,7 @@ def _carry_out(planned: PlannedRun, progress: ProgressListener | bool) -> Totals
         )
         with _pool(execution.workers, run, job) as pool:
             _write_shards(run, replace(job, pool=pool), planned, progress)
-        totals = add_up(run)
+        totals = add_up(run.path, run.manifest)
         run.finish(vars(totals))
     return totals
 
@@ -158,7 +158,7 @@ def _write_shards(
 ) -> None:
     """Labels the chunks that the run has no shard of, and commits their shards."""
     soft_labels = planned.soft_labels
-    with job.shown(progress, add_up(run)) as listener:
+    with job.shown(progress, add_up(run.path, run.manifest)) as listener:
         for position, chunk in job.run(run, listener):
             chunk = replace(chunk, index=planned.source_index[chunk.index])
             if soft_labels is not None:
