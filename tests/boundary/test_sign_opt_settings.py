@@ -11,7 +11,7 @@ from db3kd.boundary.probes import dct_basis
     ("change", "message"),
     [
         ({"probes": 0}, "probes: expected an integer of at least 1, got 0"),
-        ({"noise": "uniform"}, "noise: expected 'rademacher' or 'gaussian', got 'uniform'"),
+        ({"noise": "uniform"}, "noise: expected one of rademacher, gaussian, got 'uniform'"),
         ({"rounds": 65_537}, "rounds: expected at most 65,536, got 65,537"),
         ({"steps": ()}, "steps: expected at least one positive length"),
         ({"momentum": 1.0}, r"momentum.*in \[0, 1\)"),
