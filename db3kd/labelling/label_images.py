@@ -10,7 +10,7 @@ from db3kd.arguments.arrays import IndexLike
 from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.errors import ArgumentError
-from db3kd.labelling.image_decisions import DecisionOrder
+from db3kd.labelling.image_decisions import SingleClassCheck
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, Labels
@@ -134,11 +134,11 @@ def label(
             "weights; pass out=, or train one with db3kd.make_surrogate and pass its network",
         )
     if out is None:
-        order = DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
+        single_class = SingleClassCheck(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
     else:
         check_resumable(out, resume, LABELS.format)
         check_free(out, resume)  # before the images are read
-        order = DecisionOrder(rare_classes=rare_classes)
+        single_class = SingleClassCheck(rare_classes=rare_classes)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -146,7 +146,7 @@ def label(
         index=index,
         concurrent_chunks=concurrent_chunks,
         surrogate=network,
-        decision_order=order,
+        single_class=single_class,
         check_images=out is None,
     )
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -221,7 +221,7 @@ def label_chunks(
         index=index,
         concurrent_chunks=concurrent_chunks,
         surrogate=surrogate,
-        decision_order=DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY),
+        single_class=SingleClassCheck(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY),
     )
     return _chunks(job, folder, progress)
 

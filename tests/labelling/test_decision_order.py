@@ -8,7 +8,7 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, RaisingTeacher, 
 
 import db3kd
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.image_decisions import DecisionOrder
+from db3kd.labelling.image_decisions import decision_order
 from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.storage.manifest import read_manifest
@@ -40,13 +40,13 @@ def assert_same(labels, expected):
 def test_each_image_with_a_budget_is_decided_once(budgets):
     limits = torch.tensor(budgets).long()
 
-    order = DecisionOrder().indices(limits)
+    order = decision_order(limits)
 
     assert order.sort().values.equal(limits.nonzero()[:, 0])
 
 
 def test_the_first_images_are_spread_over_the_set():
-    order = DecisionOrder().indices(torch.ones(10 * FIRST_CHECKED))
+    order = decision_order(torch.ones(10 * FIRST_CHECKED))
 
     assert order[:FIRST_CHECKED].tolist() == list(range(0, 10 * FIRST_CHECKED, 10))
     assert order[FIRST_CHECKED : FIRST_CHECKED + 3].tolist() == [1, 2, 3]

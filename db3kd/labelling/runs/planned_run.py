@@ -13,7 +13,7 @@ from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import fingerprint_in_run
 from db3kd.labelling.chunk_search import chunk_size
-from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder
+from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decision_order
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.runs.run_surrogate import (
@@ -129,7 +129,7 @@ class PlannedRun:
             [n] int64, the images of `job`, and [n] int64, their classes; none without a run.
         """
         classes = answers_in_stage(self.folder, LABELS, DECISIONS)
-        asked = self.job.decision_order.indices(self.job.limits)
+        asked = decision_order(self.job.limits)
         return asked[: len(classes)], torch.from_numpy(classes)
 
     def count_checks(self, so_far: "RunQueries") -> int:
@@ -304,7 +304,7 @@ def plan_source_run(
         settings,
         concurrent_chunks=execution.concurrent_chunks,
         surrogate=network_or_planner(surrogate)[0],
-        decision_order=DecisionOrder(rare_classes=execution.rare_classes),
+        single_class=SingleClassCheck(rare_classes=execution.rare_classes),
         check_images=False,
     )
     return plan_run(
