@@ -113,10 +113,8 @@ def label(
     anywhere = replace(teacher, teacher=_absolute(teacher.teacher))
     execution = RunExecution(
         workers=workers.pool(partial(anywhere.open, loaded), teacher.device),
-        concurrent_chunks=workers.concurrent_chunks,
         consistency_checks=resuming.consistency_checks,
         accept_changed_teacher=resuming.accept_changed_teacher,
-        rare_classes=budget.rare_classes,
     )
     opened = teacher.open(loaded)
     surrogate = _surrogate(search, loaded, opened, teacher)
@@ -134,6 +132,8 @@ def label(
             limit=limit,
             soft_labels=soft_label_settings,
             surrogate=surrogate,
+            concurrent_chunks=workers.concurrent_chunks,
+            rare_classes=budget.rare_classes,
             resume=resuming.resume,
             execution=execution,
         )

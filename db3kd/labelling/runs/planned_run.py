@@ -46,23 +46,17 @@ class RunExecution:
         workers: Processes that label the chunks; labels, totals and budgets stay the same. The
             process that calls `write_run` decides all images first. If a worker dies, another
             continues its shard. None for no other process.
-        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
         consistency_checks: See `db3kd.label`.
         accept_changed_teacher: Whether to resume a run even if the fingerprint of the teacher or
             its answers have changed; the manifest records it.
-        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
-            all in one class.
     """
 
     workers: Workers | None = None
-    concurrent_chunks: int | None = None
     consistency_checks: int = 0
     accept_changed_teacher: bool = False
-    rare_classes: bool = False
 
     def __post_init__(self) -> None:
         check_flag(self.accept_changed_teacher, "accept_changed_teacher")
-        check_flag(self.rare_classes, "rare_classes")
 
 
 @dataclass(frozen=True)
@@ -284,6 +278,8 @@ def plan_source_run(
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | SurrogatePlanner | None = None,
+    concurrent_chunks: int | None = None,
+    rare_classes: bool = False,
     resume: bool = False,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
@@ -294,7 +290,7 @@ def plan_source_run(
     Raises:
         ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.
     """
-    execution = execution or RunExecution()
+    check_flag(rare_classes, "rare_classes")
     images = source.load() if images is None else images
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
@@ -302,9 +298,9 @@ def plan_source_run(
         teacher,
         chosen,
         settings,
-        concurrent_chunks=execution.concurrent_chunks,
+        concurrent_chunks=concurrent_chunks,
         surrogate=network_or_planner(surrogate)[0],
-        single_class=SingleClassCheck(rare_classes=execution.rare_classes),
+        single_class=SingleClassCheck(rare_classes=rare_classes),
         check_images=False,
     )
     return plan_run(

@@ -36,6 +36,8 @@ def write_run(
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | SurrogatePlanner | None = None,
+    concurrent_chunks: int | None = None,
+    rare_classes: bool = False,
     resume: bool = False,
     execution: RunExecution | None = None,
 ) -> Totals:
@@ -61,10 +63,13 @@ def write_run(
         soft_labels: How to make soft labels, which are stored too; None for distances only.
         surrogate: A surrogate of the teacher, or `db3kd.AutoSurrogate()`, as for `db3kd.label`;
             part of the run's identity.
+        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
+        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
+            all in one class.
         resume: Whether to continue the run in `folder`; an empty one begins it. Teacher, images and
             settings have to be those of the run. Labels and totals become those of a run without a
             stop. A finished run sends no query.
-        execution: Workers, concurrency and checks; `RunExecution()` by default.
+        execution: Workers and checks; `RunExecution()` by default.
 
     Returns:
         The totals of the run, as its manifest has them.
@@ -92,6 +97,8 @@ def write_run(
         limit=limit,
         soft_labels=soft_labels,
         surrogate=surrogate,
+        concurrent_chunks=concurrent_chunks,
+        rare_classes=rare_classes,
         resume=resume,
         execution=execution,
     )
