@@ -23,7 +23,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.progress import ProgressListener, check_progress
 from db3kd.querying.consistency import check_consistency_checks, warn_if_unchecked
 from db3kd.storage.changed_teachers import check_accepts_teacher
-from db3kd.storage.existing_runs import check_free, check_resumable
+from db3kd.storage.existing_runs import check_output
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
@@ -136,8 +136,7 @@ def label(
     if out is None:
         single_class = SingleClassCheck(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
     else:
-        check_resumable(out, resume, LABELS.format)
-        check_free(out, resume)  # before the images are read
+        check_output(out, resume, LABELS.format)  # before the images are read
         single_class = SingleClassCheck(rare_classes=rare_classes)
     job = LabelJob.prepare(
         teacher,

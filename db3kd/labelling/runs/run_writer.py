@@ -21,7 +21,7 @@ from db3kd.progress import ProgressListener
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
-from db3kd.storage.existing_runs import check_free, check_resumable
+from db3kd.storage.existing_runs import check_output
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
 
@@ -84,8 +84,7 @@ def write_run(
         ChildProcessError: If a shard keeps killing workers.
         OSError: If the disk fails.
     """
-    check_resumable(folder, resume, LABELS.format)
-    check_free(folder, resume)
+    check_output(folder, resume, LABELS.format)
     if execution is not None and execution.workers is not None:
         import_ray()
     planned = plan_source_run(
