@@ -4,7 +4,7 @@ import dataclasses
 import errno
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import wraps
 from numbers import Integral, Real
 from pathlib import Path
@@ -130,6 +130,15 @@ def check_flag(value: bool, name: str) -> bool:
     return value
 
 
+def check_choice(value: object, name: str, choices: Collection[str]) -> None:
+    """Raises ValueError unless a value is one of the choices."""
+    if value not in choices:
+        raise ArgumentError(
+            name,
+            f"expected one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}",
+        )
+
+
 def check_function(value: Callable[..., Any] | None, name: str) -> None:
     """Raises TypeError unless a value is a function or None."""
     if value is not None and not callable(value):
@@ -176,6 +185,19 @@ def check_not_negative(value: float, name: str) -> float:
     expected = "a finite number of at least 0"
     if check_number(value, name, expected) < 0:
         raise ArgumentError(name, f"expected {expected}, got {value!r}")
+    return float(value)
+
+
+def check_share(value: float, name: str) -> float:
+    """Checks that a value is a number from 0 to 1, and returns it as a float.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is below 0 or above 1.
+    """
+    expected = "a number in [0, 1]"
+    if not 0 <= check_number(value, name, expected) <= 1:
+        raise ArgumentError(name, f"expected {expected}, got {value}")
     return float(value)
 
 

@@ -1,5 +1,7 @@
 """The candidate pool: the images that starting points are chosen from."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -102,14 +104,19 @@ class CandidatePool:
         most = _BLOCK_BYTES.get(samples.device.type, _BLOCK_BYTES["cpu"])
         return max(1, most // (max(samples.shape) * samples.element_size()))
 
+    @cached_property
+    def _row_of(self) -> Tensor:
+        """`[N] int64`, the row of each image of the pool in its copy on a device."""
+        row_of = torch.empty_like(self.decisions)
+        row_of[self.numbers] = torch.arange(len(self.numbers))
+        return row_of
+
     def _move_to(self, device: torch.device) -> Tensor | None:
         """Copies the pool to a device; None if it is too large to stay there."""
         first = self.images.read(self.numbers[:1]).flatten(1)
         limit = memory_limit(device, RESIDENT_BYTES, _RESIDENT_SHARE)
         if len(self.numbers) * first.nbytes > limit:
             return None
-        self._row_of = torch.empty_like(self.decisions)
-        self._row_of[self.numbers] = torch.arange(len(self.numbers))
         try:
             resident = torch.empty(len(self.numbers), first.shape[1], device=device)
         except torch.OutOfMemoryError:  # another program uses the device too

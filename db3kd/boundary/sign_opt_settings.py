@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from db3kd.arguments.plain import (
+    check_choice,
     check_count_fields,
     check_number,
     check_positive,
@@ -14,7 +15,6 @@ from db3kd.arguments.plain import (
 from db3kd.boundary.probes import Directions
 from db3kd.errors import ArgumentError
 from db3kd.ops import COUNTER_LIMIT, Noise
-from db3kd.wording import did_you_mean
 
 MAX_CLASSES = COUNTER_LIMIT
 """The directions of probes depend on the class, and those of further classes would repeat."""
@@ -87,17 +87,13 @@ class SignOptSettings:
             raise ArgumentError(
                 "rounds", f"expected at most {COUNTER_LIMIT:,}, got {self.rounds:,}"
             )
-        if self.noise not in ("rademacher", "gaussian"):
-            raise ArgumentError(
-                "noise",
-                f"expected 'rademacher' or 'gaussian', got {self.noise!r}"
-                f"{did_you_mean(self.noise, ('rademacher', 'gaussian'))}",
-            )
+        check_choice(self.noise, "noise", get_args(Noise))
         check_type(self.steps, (tuple, list), "steps", "a tuple of lengths")
         if not self.steps:
             raise ArgumentError("steps", f"expected at least one positive length, got {self.steps}")
         for step in self.steps:
             check_positive(step, "steps", "finite lengths above 0")
+        object.__setattr__(self, "steps", tuple(self.steps))
         if check_number(self.growth, "growth", _AT_LEAST_0) < 0:
             raise ArgumentError("growth", f"expected {_AT_LEAST_0}, got {self.growth}")
         if not 0 <= check_number(self.momentum, "momentum", "a weight in [0, 1)") < 1:

@@ -6,11 +6,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from db3kd.arguments.plain import check_choice
 from db3kd.boundary.candidate_pool import CandidatePool, draw
 from db3kd.boundary.pairs import Pairs, Rays
 from db3kd.data.image_source import ImageSource
 from db3kd.errors import ArgumentError
-from db3kd.wording import did_you_mean
 
 Order = Literal["nearest", "random"]
 """Which images of the candidate pool become starting points."""
@@ -68,11 +68,7 @@ class StartingPoints:
             raise ArgumentError(
                 "count", f"expected at least 1 starting point per pair, got {count}"
             )
-        if order not in ORDERS:
-            raise ArgumentError(
-                "order",
-                f"expected 'nearest' or 'random', got {order!r}{did_you_mean(order, ORDERS)}",
-            )
+        check_choice(order, "order", ORDERS)
         self.candidate_pool = CandidatePool(images, decisions, candidate_pool, seed)
         self.count = count
         self.order = order

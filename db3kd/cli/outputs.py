@@ -39,10 +39,9 @@ def check_weights_file(path: Path) -> None:
 
 def check_run_folder(out: Path, resume: bool, format: str) -> None:
     """Checks, before any work, that --out can take a new run, or has the run to resume."""
-    from db3kd.storage.existing_runs import check_free, check_resumable
+    from db3kd.storage.existing_runs import check_output
 
-    check_resumable(out, resume, format)
-    check_free(out, resume)
+    check_output(out, resume, format)
     note_new_run(out, resume)
 
 

@@ -22,34 +22,16 @@ DECISIONS = "decisions"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionOrder:
-    """The order in which a run decides its images, and whether a single class stops the run.
-
-    `FIRST_CHECKED` images, spread evenly over the set, are decided and checked before the others.
-    Files are often sorted by class, so the first ones in the order of their numbers could all be in
-    one class although the teacher is right.
+class SingleClassCheck:
+    """Whether a run stops if its first decisions are all one class.
 
     Attributes:
-        rare_classes: Whether to continue even if they are all in one class.
+        rare_classes: Whether to continue even then.
         advice: What to do if the other classes are rare, for the error.
     """
 
     rare_classes: bool = False
     advice: str = IF_RARE
-
-    def indices(self, limits: Tensor) -> Tensor:
-        """Returns the images that are decided, `[n] int64`, in the order in which they are.
-
-        Args:
-            limits: `[N] int64`; an image with limit 0 is not decided.
-        """
-        decided = (limits > 0).nonzero()[:, 0]
-        if len(decided) <= FIRST_CHECKED:
-            return decided
-        first = torch.arange(FIRST_CHECKED) * len(decided) // FIRST_CHECKED
-        later = torch.ones(len(decided), dtype=torch.bool)
-        later[first] = False
-        return torch.cat([decided[first], decided[later]])
 
     def check_first(self, teacher: Teacher, images: NamedImages, decisions: Tensor) -> None:
         """Checks the decisions of the first images, `[FIRST_CHECKED] int64`.
@@ -61,6 +43,25 @@ class DecisionOrder:
             _check_classes_differ(teacher, images, decisions, f" {self.advice}")
 
 
+def decision_order(limits: Tensor) -> Tensor:
+    """Returns the images that a run decides, `[n] int64`, in the order in which it does.
+
+    `FIRST_CHECKED` images, spread evenly over the set, are decided and checked before the others.
+    Files are often sorted by class, so the first ones in the order of their numbers could all be in
+    one class although the teacher is right.
+
+    Args:
+        limits: `[N] int64`; an image with limit 0 is not decided.
+    """
+    decided = (limits > 0).nonzero()[:, 0]
+    if len(decided) <= FIRST_CHECKED:
+        return decided
+    first = torch.arange(FIRST_CHECKED) * len(decided) // FIRST_CHECKED
+    later = torch.ones(len(decided), dtype=torch.bool)
+    later[first] = False
+    return torch.cat([decided[first], decided[later]])
+
+
 def decide_images(
     teacher: Teacher,
     images: NamedImages,
@@ -69,7 +70,7 @@ def decide_images(
     on_answers: Callable[[int], None] | None = None,
     journal: AnswerJournal | None = None,
     *,
-    order: DecisionOrder,
+    check: SingleClassCheck,
 ) -> tuple[Tensor, Tensor]:
     """Asks for the class of each image, and finds equal images in different classes.
 
@@ -80,7 +81,7 @@ def decide_images(
         query_batch_size: Maximum number of images in a batch.
         on_answers: A function that is called with the number of answers, batch by batch.
         journal: A journal that keeps the answers.
-        order: The order of the decisions, and whether a single class stops the run.
+        check: Whether a single class of the first images stops the run.
 
     Returns:
         The decisions, `[N] int64`, -1 for images that were not queried; and the contradictions,
@@ -100,7 +101,7 @@ def decide_images(
         return batch
 
     decisions = torch.full((len(images),), UNANSWERED)
-    asked = order.indices(limits)
+    asked = decision_order(limits)
     decisions[asked] = decide_all(
         teacher,
         read,
@@ -108,7 +109,7 @@ def decide_images(
         query_batch_size,
         on_answers=on_answers,
         journal=journal,
-        check_first=partial(order.check_first, teacher, images),
+        check_first=partial(check.check_first, teacher, images),
     )
     _check_classes_differ(teacher, images, decisions[asked])
     return decisions, equal.contradictions(images, decisions)

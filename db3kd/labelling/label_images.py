@@ -10,7 +10,7 @@ from db3kd.arguments.arrays import IndexLike
 from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.errors import ArgumentError
-from db3kd.labelling.image_decisions import DecisionOrder
+from db3kd.labelling.image_decisions import SingleClassCheck
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, Labels
@@ -23,7 +23,7 @@ from db3kd.labelling.settings import LabelSettings
 from db3kd.progress import ProgressListener, check_progress
 from db3kd.querying.consistency import check_consistency_checks, warn_if_unchecked
 from db3kd.storage.changed_teachers import check_accepts_teacher
-from db3kd.storage.existing_runs import check_free, check_resumable
+from db3kd.storage.existing_runs import check_output
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
@@ -134,11 +134,10 @@ def label(
             "weights; pass out=, or train one with db3kd.make_surrogate and pass its network",
         )
     if out is None:
-        order = DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
+        single_class = SingleClassCheck(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY)
     else:
-        check_resumable(out, resume, LABELS.format)
-        check_free(out, resume)  # before the images are read
-        order = DecisionOrder(rare_classes=rare_classes)
+        check_output(out, resume, LABELS.format)  # before the images are read
+        single_class = SingleClassCheck(rare_classes=rare_classes)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -146,7 +145,7 @@ def label(
         index=index,
         concurrent_chunks=concurrent_chunks,
         surrogate=network,
-        decision_order=order,
+        single_class=single_class,
         check_images=out is None,
     )
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -221,7 +220,7 @@ def label_chunks(
         index=index,
         concurrent_chunks=concurrent_chunks,
         surrogate=surrogate,
-        decision_order=DecisionOrder(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY),
+        single_class=SingleClassCheck(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY),
     )
     return _chunks(job, folder, progress)
 
@@ -229,7 +228,7 @@ def label_chunks(
 def _chunks(
     job: LabelJob, folder: RunFolder | None, progress: ProgressListener | bool | None
 ) -> Iterator[Labels]:
-    before = Totals() if folder is None else add_up(folder)
+    before = Totals() if folder is None else add_up(folder.path, folder.manifest)
     with job.shown(progress, before) as listener:
         for _, labels in job.run(folder, listener):
             yield labels

@@ -19,7 +19,7 @@ from db3kd.data.image_source import NamedImages, TensorImages
 from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
-from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder, decide_images
+from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decide_images
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.totals import Totals
@@ -52,7 +52,7 @@ class LabelJob:
         surrogate: The surrogate made of `network`, or None.
         pool: Worker processes that label the chunks instead of this process, or None.
         samples_per_chunk: The number of samples in a chunk; None for `chunk_size`.
-        decision_order: The order of the decisions, and whether a single class stops the run.
+        single_class: Whether a single class of the first decisions stops the run.
     """
 
     teacher: Teacher
@@ -64,7 +64,7 @@ class LabelJob:
     surrogate: Surrogate | None = None
     pool: RayWorkerPool | None = None
     samples_per_chunk: int | None = None
-    decision_order: DecisionOrder = field(default_factory=DecisionOrder)
+    single_class: SingleClassCheck = field(default_factory=SingleClassCheck)
 
     @classmethod
     def prepare(
@@ -76,7 +76,7 @@ class LabelJob:
         index: IndexLike | None = None,
         concurrent_chunks: int | None = None,
         surrogate: nn.Module | None = None,
-        decision_order: DecisionOrder | None = None,
+        single_class: SingleClassCheck | None = None,
         check_images: bool = True,
     ) -> "LabelJob":
         """Checks the arguments of a labelling: those of `db3kd.label`, with a network as surrogate.
@@ -101,7 +101,7 @@ class LabelJob:
             concurrent_chunks=check_count(concurrent_chunks, "concurrent_chunks"),
             network=surrogate,
             surrogate=surrogate_for(fitted_teacher, settings, surrogate),
-            decision_order=decision_order or DecisionOrder(),
+            single_class=single_class or SingleClassCheck(),
         )
 
     def with_surrogate(self, network: nn.Module | None) -> "LabelJob":
@@ -144,7 +144,7 @@ class LabelJob:
                 self.settings.query_batch_size,
                 on_answers,
                 journal,
-                order=self.decision_order,
+                check=self.single_class,
             )
         labeller = Labeller(
             self.teacher,
@@ -204,7 +204,7 @@ class LabelJob:
                 self.max_queries,
                 title=f"labelling ({self.settings.measure})",
                 samples_before=before.samples,
-                queries_before=before.queries - before.decided,
+                queries_before=before.search_queries,
             )
 
         return listening(progress, display)

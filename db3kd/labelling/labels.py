@@ -14,6 +14,7 @@ from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentError, NotAFileError
 from db3kd.extras import import_extra
 from db3kd.labelling.targets import other_classes
+from db3kd.querying.search import UNANSWERED
 from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import check_new_file, write_atomically
 from db3kd.storage.shards import Kind, import_pyarrow, to_parquet
@@ -139,6 +140,11 @@ class Labels:
     def classes(self) -> int:
         """The number of classes C."""
         return self.distances.shape[1]
+
+    @property
+    def search_queries(self) -> int:
+        """The number of queries that measured distances, without those that decided samples."""
+        return int(self.queries.sum()) - int((self.decision != UNANSWERED).sum())
 
     @property
     def targets(self) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentError
+from db3kd.labelling.image_decisions import DECISIONS
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.querying.sent_queries import SentQueries
@@ -59,9 +60,11 @@ class Recovered:
     def queries(self) -> int:
         """The number of answered queries."""
         journals = sum(journal.answers for journal in self._journals.values())
-        # The journal of the decisions counts the samples' own queries, if there is one.
-        chunks = sum(int(chunk.queries.sum()) - len(chunk) for chunk in self._chunks.values())
-        return journals + chunks
+        # The journal of the decisions counts the queries of the images themselves, if there is one.
+        chunks = self._chunks.values()
+        if DECISIONS in self._journals:
+            return journals + sum(chunk.search_queries for chunk in chunks)
+        return journals + sum(int(chunk.queries.sum()) for chunk in chunks)
 
     @property
     def maybe_paid(self) -> int:
@@ -129,7 +132,7 @@ class Recovered:
         try:
             yield
         except (Exception, KeyboardInterrupt) as error:
-            if self.queries:
+            if self._chunks or self.queries:
                 vars(error)["recovered"] = self
                 lost = ""
                 if self.maybe_paid:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from db3kd.arguments.plain import (
+    check_choice,
     check_count_fields,
     check_counts,
     check_number,
@@ -19,7 +20,6 @@ from db3kd.boundary import SignOptSettings
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.boundary.starting_points import ORDERS, Order
 from db3kd.errors import ArgumentError
-from db3kd.wording import did_you_mean
 
 Measure = Literal["sd", "bd", "mbd"]
 """Sample, boundary and minimal boundary distance (DB3KD, section 3)."""
@@ -92,18 +92,8 @@ class LabelSettings:
     query_batch_size: int = 2048
 
     def __post_init__(self) -> None:
-        if self.measure not in MEASURES:
-            raise ArgumentError(
-                "measure",
-                f"expected 'sd', 'bd' or 'mbd', got {self.measure!r}"
-                f"{did_you_mean(self.measure, MEASURES)}",
-            )
-        if self.order not in ORDERS:
-            raise ArgumentError(
-                "order",
-                f"expected 'nearest' or 'random', got {self.order!r}"
-                f"{did_you_mean(self.order, ORDERS)}",
-            )
+        check_choice(self.measure, "measure", MEASURES)
+        check_choice(self.order, "order", ORDERS)
         check_type(self.sign_opt, SignOptSettings, "sign_opt", "SignOptSettings")
         check_seed(self.seed)
         check_count_fields(self, "query_batch_size")

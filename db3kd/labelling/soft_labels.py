@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.arguments.plain import check_positive, check_type, suggests_arguments
+from db3kd.arguments.plain import check_choice, check_positive, check_type, suggests_arguments
 from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
 from db3kd.ops import Normalisation
 from db3kd.querying.search import UNANSWERED
-from db3kd.wording import did_you_mean
 
 DEFAULT_TEMPERATURE: dict[Normalisation, float] = {"margin": 4.0, "inverse": 20.0}
 """Default temperature of soft labels per normalisation; that of "inverse" is the paper's."""
@@ -42,12 +41,7 @@ class SoftLabelSettings:
     temperature: float
 
     def __post_init__(self) -> None:
-        if self.normalisation not in get_args(Normalisation):
-            raise ArgumentError(
-                "normalisation",
-                f"expected one of {', '.join(get_args(Normalisation))}, got {self.normalisation!r}"
-                f"{did_you_mean(self.normalisation, get_args(Normalisation))}",
-            )
+        check_choice(self.normalisation, "normalisation", get_args(Normalisation))
         for name in ("scale", "temperature"):
             check_positive(getattr(self, name), name)
 

@@ -6,12 +6,12 @@ from types import NoneType
 
 from db3kd.arguments.plain import (
     check_count_fields,
-    check_number,
     check_positive,
+    check_share,
     check_type,
     suggests_arguments,
 )
-from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.errors import ArgumentTypeError
 from db3kd.models.networks import check_model
 from db3kd.training.settings import TrainSettings
 
@@ -91,9 +91,9 @@ class DistillSettings:
         object.__setattr__(self, "training", scheduled)
         for rate in self.learning_rates:
             check_positive(rate, "learning_rates")
+        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
         check_count_fields(self, "proxies", least=0)
-        if not 0 <= check_number(self.alpha, "alpha", "a number in [0, 1]") <= 1:
-            raise ArgumentError("alpha", f"expected a number in [0, 1], got {self.alpha}")
+        check_share(self.alpha, "alpha")
         if self.time_limit is not None:
             check_positive(self.time_limit, "time_limit")
         if self.patience is not None:

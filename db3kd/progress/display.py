@@ -40,14 +40,6 @@ class ProgressListener(Protocol):
         ...
 
 
-class CountListener(Protocol):
-    """Receives how much of a computation is done; see `show_progress`."""
-
-    def __call__(self, done: int, total: int = ..., *_: object) -> None:
-        """Reports how many units are done, and how many there are in all."""
-        ...
-
-
 class RecentRate:
     """Measures how fast a count has grown in the last minute.
 
@@ -291,7 +283,9 @@ def report_units(listener: ProgressListener, done: int, total: int) -> None:
 
 
 @contextmanager
-def show_progress(title: str, total: int, unit: str, shown: bool = True) -> Iterator[CountListener]:
+def show_progress(
+    title: str, total: int, unit: str, shown: bool = True
+) -> Iterator[Callable[[int], None]]:
     """Shows the progress of a computation that counts itself, or nothing if `shown` is false.
 
     Example:
@@ -301,18 +295,13 @@ def show_progress(title: str, total: int, unit: str, shown: bool = True) -> Iter
         ...         show(step + 1)
 
     Yields:
-        A function to call with the number of units done. A second argument corrects the total;
-        further ones, such as a loss, are ignored.
+        A function to call with the number of units done.
     """
     if not shown:
-        yield lambda *_: None
+        yield lambda _: None
         return
     with Progress(total, title=title, unit=unit) as progress:
-
-        def show(done: int, total: int = total, *_: object) -> None:
-            report_units(progress, done, total)
-
-        yield show
+        yield lambda done: progress.update(samples=done)
 
 
 def adding_up(show: Callable[[int], object]) -> Callable[[int], None]:

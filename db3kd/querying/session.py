@@ -199,7 +199,7 @@ class JournaledSession(QuerySession):
         if count == len(accounts):
             return known
         decisions = [known]
-        if self._journal.begins_run and not hasattr(self._teacher, "decide_async"):
+        if self._journal.begins_run and not self._is_free:
             first, count = slice(count, count + 1), count + 1
             decisions.append((yield from self._ask_about(images[first], accounts[first])))
         if count < len(accounts):
@@ -254,71 +254,88 @@ class JournaledSession(QuerySession):
         """
         self._declared.check(self._teacher)
         stream = open_stream(self._teacher, images, self._journal.lose)
-        written_before = self._journal.written
+        record = _StreamRecord(self._journal, self._ledger, self._report, accounts)
         parts = []
-        booked = 0
         try:
             self._journal.ask(accounts[: stream.window])
             while len(part := stream.next_part()):
                 parts.append(part)
-                kept = self._journal.written - written_before + len(part)
-                self._journal.answer(part, accounts[kept : kept + stream.window])
-                self._ledger.book(accounts[booked : booked + len(part)])
-                booked += len(part)
-                self._report(len(part))
+                record.keep(part, stream.window)
             return torch.cat(parts)
         except TeacherError as error:
             in_flight = len(accounts) - len(error.answered)
             if isinstance(error, WrongCountError):
-                self._take_back(error.answered, accounts, written_before, booked)
-                booked = min(booked, len(error.answered))
+                record.retract(len(error.answered))
             else:
                 in_flight = min(stream.window, in_flight)
             error.maybe_paid = _at_most(error.maybe_paid, in_flight)
-            self._keep_rest(error.answered, error.maybe_paid, accounts, written_before, booked)
+            record.finish(error.answered, error.maybe_paid)
             raise
         except BaseException:
-            self._keep_rest(stream.stop(), stream.maybe_paid, accounts, written_before, booked)
+            record.finish(stream.stop(), stream.maybe_paid)
             raise
 
-    def _take_back(
-        self, answered: Tensor, accounts: Tensor, written_before: int, booked: int
-    ) -> None:
-        """Takes back the decisions of a stream that cannot be trusted.
 
-        The arguments are those of `_keep_rest`, and `answered` holds the decisions that remain.
+class _StreamRecord:
+    """Keeps the decisions of one stream in a journal, books them and reports them.
+
+    Args:
+        journal: Keeps the decisions; it has recorded that the first queries are asked.
+        ledger: Pays for the queries.
+        report: Called with the number of decisions that were booked; see `QuerySession`.
+        accounts: `[N] int64`, the accounts of the stream's queries.
+    """
+
+    def __init__(
+        self,
+        journal: AnswerJournal,
+        ledger: Ledger,
+        report: Callable[[int], None],
+        accounts: Tensor,
+    ) -> None:
+        self._journal, self._ledger, self._report = journal, ledger, report
+        self._accounts = accounts
+        self._written_before = journal.written
+        self._booked = 0
+
+    @property
+    def _kept(self) -> int:
+        """The number of decisions in the journal.
+
+        An interrupt may come before or after any write, so only the journal knows it.
         """
-        count = len(answered)
-        withdrawn = self._journal.written - written_before - count
+        return self._journal.written - self._written_before
+
+    def keep(self, part: Tensor, window: int) -> None:
+        """Keeps the next decisions, and records that the `window` queries after them are asked."""
+        end = self._kept + len(part)
+        self._journal.answer(part, self._accounts[end : end + window])
+        self._ledger.book(self._accounts[self._booked : self._booked + len(part)])
+        self._booked += len(part)
+        self._report(len(part))
+
+    def retract(self, count: int) -> None:
+        """Takes back all decisions but the first `count`, because they cannot be trusted."""
+        withdrawn = self._kept - count
         if withdrawn > 0:
             self._journal.retract(withdrawn)
-            if (kept := self._journal.written - written_before) < count:
-                self._journal.ask(accounts[kept:count])
-        self._ledger.refund(accounts[count:booked])
-        self._report(min(0, count - booked))
+            if (kept := self._kept) < count:
+                self._journal.ask(self._accounts[kept:count])
+        self._ledger.refund(self._accounts[count : self._booked])
+        self._report(min(0, count - self._booked))
+        self._booked = min(self._booked, count)
 
-    def _keep_rest(
-        self,
-        answered: Tensor,
-        maybe_paid: int,
-        accounts: Tensor,
-        written_before: int,
-        booked: int,
-    ) -> None:
+    def finish(self, answered: Tensor, maybe_paid: int) -> None:
         """Keeps the decisions of a stream that ended early.
 
         Args:
             answered: `[n] int64`, all decisions of the stream up to the first gap.
             maybe_paid: How many of the queries after that may have been paid for.
-            accounts: The accounts of the stream's queries.
-            written_before: `written` of the journal when the stream began. An interrupt may come
-                before or after any write, so the journal alone knows how many decisions it holds.
-            booked: How many of the decisions are booked.
         """
-        kept, count = self._journal.written - written_before, len(answered)
-        self._ledger.book(accounts[booked:count])
-        self._journal.answer(answered[kept:], accounts[count : count + maybe_paid])
-        self._report(count - booked)
+        kept, count = self._kept, len(answered)
+        self._ledger.book(self._accounts[self._booked : count])
+        self._journal.answer(answered[kept:], self._accounts[count : count + maybe_paid])
+        self._report(count - self._booked)
 
 
 def _at_most(maybe_paid: int | None, asked: int) -> int:

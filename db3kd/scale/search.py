@@ -40,8 +40,8 @@ _FOLDS = 5
 _MAX_EXTENSIONS = 6
 """Maximum number of scales to try beyond the given ones."""
 
-_TRAINING_SHARE = 6
-_BATCH_SHARE = 4
+_TRAINING_DIVISOR = 6
+_BATCH_DIVISOR = 4
 """Divides the steps and the batch size of the students that choose the scale."""
 
 _MIN_STEPS = 40
@@ -79,8 +79,8 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
     factor = 1.0 if settings.schedule == "cosine" else _RATE_FACTOR
     return replace(
         settings,
-        steps=max(total // _TRAINING_SHARE, min(total, _MIN_STEPS)),
-        batch_size=max(min(settings.batch_size, _MIN_BATCH), settings.batch_size // _BATCH_SHARE),
+        steps=max(total // _TRAINING_DIVISOR, min(total, _MIN_STEPS)),
+        batch_size=max(min(settings.batch_size, _MIN_BATCH), settings.batch_size // _BATCH_DIVISOR),
         learning_rate=settings.rate * factor,
         schedule="cosine",
     )

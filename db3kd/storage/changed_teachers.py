@@ -8,7 +8,6 @@ names that it was begun with, which its journals depend on, and lists the later 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any
 
 from db3kd.arguments.plain import check_flag
@@ -21,6 +20,7 @@ from db3kd.storage.manifest import (
     NAMES,
     TEACHER,
     read_manifest,
+    time_now,
     with_current_teacher,
     write_manifest,
 )
@@ -98,7 +98,7 @@ def add_accepted(stored: dict[str, Any], wanted: Mapping[str, Any]) -> list[Diff
     found = [each for each in found if each.name in TEACHER]
     if found:
         entry = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "at": time_now(),
             "teacher": wanted["teacher"],
             CLASS_NAMES: wanted["settings"].get(CLASS_NAMES),
         }

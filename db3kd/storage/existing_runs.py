@@ -47,6 +47,22 @@ def data_of_run(path: str | Path) -> object:
     return read_manifest(path).get("data") if holds_run(path) else None
 
 
+def check_output(path: str | Path, resume: bool, format: str) -> None:
+    """Checks that a run can be started in a folder, or that there is a folder to resume.
+
+    Args:
+        path: See `check_resumable`.
+        resume: Whether a run is to be resumed.
+        format: See `check_resumable`.
+
+    Raises:
+        FileNotFoundError: See `check_resumable`.
+        FileExistsError, NotADirectoryError, OSError: See `check_free`.
+    """
+    check_resumable(path, resume, format)
+    check_free(path, resume)
+
+
 def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = True) -> None:
     """Checks that a run can be started in a folder.
 

@@ -5,6 +5,7 @@ is on disk before the request is sent again, so the sum is a bound after a kill 
 resumed or finished, its manifest takes over the sum, and the file is removed.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def add_lost(file: Path, queries: int) -> None:
             before = os.fstat(descriptor).st_size
             if os.write(descriptor, line) < len(line):
                 os.ftruncate(descriptor, before)
-                raise OSError("the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

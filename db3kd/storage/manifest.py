@@ -8,6 +8,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,11 @@ def describe_format(format: str) -> str:
     """Describes the kind of a run by its format, such as "db3kd labels 5"."""
     kind = format.removeprefix("db3kd ").rpartition(" ")[0]
     return _KINDS.get(kind, f"a run of another kind ({format})")
+
+
+def time_now() -> str:
+    """Returns the time in UTC, to the second, as manifests have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def is_finished(path: str | Path) -> bool:

@@ -19,7 +19,6 @@ is stored twice. Shards need pyarrow.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -43,6 +42,7 @@ from db3kd.storage.manifest import (
     plain,
     queries_in_flight,
     read_manifest,
+    time_now,
     write_manifest,
 )
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_run
@@ -125,7 +125,7 @@ class RunFolder:
         lock = FolderLock(path)
         try:
             check_free(path)
-            head = {"format": kind.format, "state": "running", "started": _now()}
+            head = {"format": kind.format, "state": "running", "started": time_now()}
             run = cls(path, kind, head | plain(manifest), lock, made)
             run._write_manifest()
         except BaseException:
@@ -270,7 +270,7 @@ class RunFolder:
         """
         file = self.journals.file(position)
         found = self.journals.read(file)
-        lost = {"at": _now(), "shard": position, "queries_in_flight": found.in_flight + unseen}
+        lost = {"at": time_now(), "shard": position, "queries_in_flight": found.in_flight + unseen}
         self.note("lost_workers", lost)
         discard_unanswered(file, found)
 
@@ -325,8 +325,8 @@ class RunFolder:
         Args:
             totals: Totals for the manifest; `samples` is the number of rows.
         """
-        take_over_lost(self.path, self.manifest, _now())
-        self.manifest |= {"state": "finished", "finished": _now(), "totals": plain(totals)}
+        take_over_lost(self.path, self.manifest, time_now())
+        self.manifest |= {"state": "finished", "finished": time_now(), "totals": plain(totals)}
         self._write_manifest()
         remove_lost(self.path)
 
@@ -347,10 +347,13 @@ class RunFolder:
             if file.name not in LOCKS:
                 file.unlink()
         found = {file: self.journals.read(file) for file in self.journals.files()}
-        stop = {"at": _now(), "queries_in_flight": sum(part.in_flight for part in found.values())}
+        stop = {
+            "at": time_now(),
+            "queries_in_flight": sum(part.in_flight for part in found.values()),
+        }
         self.manifest["resumed"] = [*self.manifest.get("resumed", []), stop]
         self.manifest["state"] = "running"
-        take_over_lost(self.path, self.manifest, _now())
+        take_over_lost(self.path, self.manifest, time_now())
         self._write_manifest()
         remove_lost(self.path)
         for file, part in found.items():
@@ -372,10 +375,6 @@ class RunFolder:
 
     def _write_manifest(self) -> None:
         write_manifest(self.path / MANIFEST, self.manifest)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _remove_if_empty(folder: Path) -> None:

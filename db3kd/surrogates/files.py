@@ -33,7 +33,7 @@ from db3kd.storage.changed_teachers import (
     check_accepts_teacher,
     compare_or_accept_teacher,
 )
-from db3kd.storage.existing_runs import check_free, check_resumable, holds_run
+from db3kd.storage.existing_runs import check_output, holds_run
 from db3kd.storage.manifest import (
     NAMES,
     TEACHER,
@@ -283,5 +283,4 @@ def check_out(out: Path, resume: bool = False) -> None:
     for file in (out, manifest_file(out)):
         if file.exists():
             raise OutputExistsError(f"{file}: already exists; pass another out=")
-    check_resumable(folder, resume, AUGMENTED_DECISIONS.format)
-    check_free(folder)
+    check_output(folder, resume, AUGMENTED_DECISIONS.format)

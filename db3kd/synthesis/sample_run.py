@@ -12,7 +12,7 @@ from db3kd.progress import Progress
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.existing_runs import check_free, check_resumable
+from db3kd.storage.existing_runs import check_output
 from db3kd.storage.manifest import CLASS_NAMES, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
@@ -107,8 +107,7 @@ def write_pseudo_samples(
     check_path(folder, "folder")
     check_accepts_teacher(accept_changed_teacher, resume)
     teacher = as_teacher(teacher)
-    check_resumable(folder, resume, PSEUDO_SAMPLES.format)
-    check_free(folder, resume)
+    check_output(folder, resume, PSEUDO_SAMPLES.format)
     expected = expected_samples(folder, teacher, settings)
     if accept_changed_teacher:
         compare_or_accept_teacher([expected], accept_changed_teacher=True)

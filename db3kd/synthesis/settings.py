@@ -5,6 +5,7 @@ from types import NoneType
 from typing import Any
 
 from db3kd.arguments.plain import (
+    check_choice,
     check_count_fields,
     check_counts,
     check_number,
@@ -16,7 +17,7 @@ from db3kd.errors import ArgumentError
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.moves import Moves
 from db3kd.synthesis.starts import STARTS
-from db3kd.wording import counted, did_you_mean
+from db3kd.wording import counted
 
 STILL_SHARD, MOVED_SHARD = 4096, 256
 """Samples per shard, without and with moves. A search keeps its moved samples in memory."""
@@ -75,12 +76,7 @@ class SynthesisSettings:
         check_type(self.moves, Moves, "moves", "Moves")
         check_seed(self.seed)
         check_count_fields(self, "samples", "starting_points", "query_batch_size")
-        if self.starts not in STARTS:
-            raise ArgumentError(
-                "starts",
-                f"expected one of {', '.join(STARTS)}, got {self.starts!r}"
-                f"{did_you_mean(self.starts, STARTS)}",
-            )
+        check_choice(self.starts, "starts", STARTS)
         if check_number(self.effort, "effort", "a number of at least 1") < 1:
             raise ArgumentError("effort", f"expected a number of at least 1, got {self.effort}")
         if self.acquisition is not None and self.effort != 1:

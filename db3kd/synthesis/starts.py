@@ -25,13 +25,12 @@ import torch
 from torch import Tensor
 
 from db3kd.arguments.images import INTEGER_DTYPES, check_image_shape
-from db3kd.arguments.plain import check_seed
+from db3kd.arguments.plain import check_choice, check_seed
 from db3kd.errors import ArgumentError
 from db3kd.synthesis.fields import low_frequency, paper_noise
 from db3kd.synthesis.palettes import collages, palettes
 from db3kd.synthesis.random_draws import Array, Draws, draws_for_block
 from db3kd.synthesis.shapes import blends, shapes, soft_shapes, strokes
-from db3kd.wording import did_you_mean
 
 _STREAMS = {"paper": "published"}
 """Random streams that are not named after their distribution. A stream keeps its name forever,
@@ -109,10 +108,7 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
     Raises:
         ValueError: If an argument is invalid; the error names it.
     """
-    if name not in STARTS:
-        raise ArgumentError(
-            "name", f"expected one of {', '.join(STARTS)}, got {name!r}{did_you_mean(name, STARTS)}"
-        )
+    check_choice(name, "name", STARTS)
     check_seed(seed)
     shape = check_image_shape(image_shape)
     if name != "paper":

@@ -110,7 +110,8 @@ class Synthesis:
         self._progress, self._folder = progress, folder
         self._on_answers = AnswerCounter(self._report, self._report_known)
         self._answered = self._known = 0
-        self._samples = 0
+        self._samples = self._distances = 0
+        self._distance_sum = 0.0
         self._found: int | None = None
         self.collected: Collected | None = None
 
@@ -126,7 +127,10 @@ class Synthesis:
             with self._journal(position) as journal:
                 chunk = self._chunk(collected, rows, limits[rows], starting_points, journal)
             self._samples += len(chunk)
-            self._report(0, chunk.distance)
+            known = chunk.distance[chunk.distance.isfinite()].double()
+            self._distance_sum += known.sum().item()
+            self._distances += len(known)
+            self._report(0)
             yield position, chunk
 
     def _collect(self) -> Collected:
@@ -242,15 +246,14 @@ class Synthesis:
             return nullcontext()
         return self._folder.journal(of, self.teacher.classes)
 
-    def _report(self, answered: int, distance: Tensor | None = None) -> None:
+    def _report(self, answered: int) -> None:
         self._answered += answered
         if self._progress is None:
             return
-        known = torch.empty(0) if distance is None else distance[distance.isfinite()]
         self._progress.update(
             samples=self._samples_done,
             queries=self._answered,
-            mean_distance=known.mean().item() if len(known) else None,
+            mean_distance=self._distance_sum / self._distances if self._distances else None,
         )
 
     def _report_known(self, answered: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
 from db3kd.tables.columns import Columns
@@ -56,11 +57,7 @@ def infer_features(
         column, dtype = columns.arrays[number], columns.dtypes[number]
         declared = values.get(name, columns.categories[number])
         kind = kinds.get(name, _kind(name, column, declared))
-        if kind not in KINDS:
-            raise ArgumentError(
-                f"kinds[{name!r}]",
-                f"expected {', '.join(KINDS)}, got {kind!r}{did_you_mean(kind, KINDS)}",
-            )
+        check_choice(kind, f"kinds[{name!r}]", KINDS)
         if kind == "categorical":
             if name in bounds:
                 raise ArgumentError(

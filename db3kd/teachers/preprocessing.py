@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from db3kd.arguments.images import check_bounds, interval_text, number_text
-from db3kd.arguments.plain import check_count, suggests_arguments
+from db3kd.arguments.plain import check_choice, check_count, suggests_arguments
 from db3kd.errors import ArgumentError
-from db3kd.wording import did_you_mean
 
 Layout = Literal["NCHW", "NHWC", "flat"]
 ChannelOrder = Literal["RGB", "BGR"]
@@ -67,24 +66,10 @@ class Preprocessing:
         assign(self, "std", _numbers(self.std, "std"))
         if not all(value > 0 for value in self.std):
             raise ArgumentError("std", f"expected positive numbers, got {self.std!r}")
-        if self.layout not in get_args(Layout):
-            raise ArgumentError(
-                "layout",
-                f"expected NCHW, NHWC or flat, got {self.layout!r}"
-                f"{did_you_mean(self.layout, get_args(Layout))}",
-            )
-        if self.channel_order not in get_args(ChannelOrder):
-            raise ArgumentError(
-                "channel_order",
-                f"expected RGB or BGR, got {self.channel_order!r}"
-                f"{did_you_mean(self.channel_order, get_args(ChannelOrder))}",
-            )
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise ArgumentError(
-                "dtype",
-                f"expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
-                f"{did_you_mean(self.dtype, DTYPES)}",
-            )
+        check_choice(self.layout, "layout", get_args(Layout))
+        check_choice(self.channel_order, "channel_order", get_args(ChannelOrder))
+        if self.dtype is not None:
+            check_choice(self.dtype, "dtype", DTYPES)
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """Returns the model's input, an array [N, *input_shape(image_shape)].

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from db3kd.arguments.plain import check_path, check_positive, check_type
+from db3kd.arguments.plain import check_not_negative, check_path, check_type
 from db3kd.errors import InputError
 from db3kd.storage.filesystem import check_no_folder, is_leftover, write_atomically
 from db3kd.storage.manifest import plain
@@ -60,8 +60,7 @@ class Checkpoint:
     def __init__(
         self, path: str | Path, identity: object = None, every_seconds: float = 30.0
     ) -> None:
-        if every_seconds != 0:
-            check_positive(every_seconds, "every_seconds")
+        check_not_negative(every_seconds, "every_seconds")
         self.path = check_path(path, "path")
         check_no_folder(self.path, "path")
         self._file = self.path.absolute()  # a callback may change the working directory

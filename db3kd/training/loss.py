@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from db3kd.arguments.plain import check_not_negative, check_positive
+from db3kd.arguments.plain import check_choice, check_not_negative, check_positive
 from db3kd.errors import ArgumentError
-from db3kd.training.settings import check_choice
 
 _REDUCTIONS = ("batchmean", "sum", "none")
 
@@ -53,7 +52,7 @@ class KDLoss(nn.Module):
         beta = 1 - alpha if beta is None else check_not_negative(beta, "beta")
         if alpha == beta == 0:
             raise ArgumentError("alpha, beta", "expected at least one weight above 0, got 0 and 0")
-        check_choice("reduction", reduction, _REDUCTIONS)
+        check_choice(reduction, "reduction", _REDUCTIONS)
         self._temperature = temperature
         self.alpha = alpha
         self.beta = beta

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, replace
 
 from db3kd.arguments.plain import (
+    check_choice,
     check_count_fields,
     check_flag,
     check_not_negative,
@@ -15,7 +16,6 @@ from db3kd.arguments.plain import (
     suggests_arguments,
 )
 from db3kd.errors import ArgumentError
-from db3kd.wording import did_you_mean
 
 _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
@@ -81,10 +81,10 @@ class TrainSettings:
         check_seed(self.seed)
         check_flag(self.shuffle, "shuffle")
         check_type(self.device, str, "device", 'text such as "auto"')
-        check_choice("precision", self.precision, _PRECISIONS)
+        check_choice(self.precision, "precision", _PRECISIONS)
         if self.schedule is not None:
-            check_choice("schedule", self.schedule, _SCHEDULES)
-        check_choice("optimizer", self.optimizer, _OPTIMIZERS)
+            check_choice(self.schedule, "schedule", _SCHEDULES)
+        check_choice(self.optimizer, "optimizer", _OPTIMIZERS)
         check_not_negative(self.weight_decay, "weight_decay")
         if self.ema is not None and not 0 < check_number(self.ema, "ema", "None or a number") < 1:
             raise ArgumentError("ema", f"expected None or a number between 0 and 1, got {self.ema}")
@@ -120,12 +120,3 @@ class TrainSettings:
     def total_steps(self, rows: int) -> int:
         """Returns the number of steps of a training on `rows` rows."""
         return self.epochs * self.batches(rows) if self.steps is None else self.steps
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ArgumentError(
-            name,
-            f"expected one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}",
-        )

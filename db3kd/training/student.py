@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.arguments.arrays import IntegersLike
-from db3kd.arguments.plain import check_type
+from db3kd.arguments.plain import check_choice, check_type
 from db3kd.data.arguments import ImagesLike, with_labels
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import check_soft_labels
@@ -18,7 +18,7 @@ from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.training.loop import Model
 from db3kd.training.loss import KDLoss
 from db3kd.training.process import TrainingProcess
-from db3kd.training.settings import TrainSettings, check_choice
+from db3kd.training.settings import TrainSettings
 from db3kd.training.train import train
 
 _LOG = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def train_on_soft_labels(
         ValueError: If the loss is not reduced to a scalar, or if `train` rejects an argument.
     """
     check_type(loss, KDLoss, "loss", "db3kd.KDLoss")
-    check_choice("loss.reduction", loss.reduction, ("batchmean", "sum"))
+    check_choice(loss.reduction, "loss.reduction", ("batchmean", "sum"))
     return train(
         model,
         images,

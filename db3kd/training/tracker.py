@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, MissingPackageError
 from db3kd.training.callbacks import TrainingCallback, TrainingState
-from db3kd.wording import did_you_mean
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -106,12 +106,7 @@ def _tracker_class(name: str, logging_dir: str | Path | None) -> "type[GeneralTr
         raise MissingPackageError(
             'tracker: needs the package accelerate: pip install "db3kd[train]"', name=error.name
         ) from error
-    if name not in LOGGER_TYPE_TO_CLASS:
-        raise ArgumentError(
-            "tracker",
-            f"expected one of {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}, got {name!r}"
-            f"{did_you_mean(name, LOGGER_TYPE_TO_CLASS)}",
-        )
+    check_choice(name, "tracker", sorted(LOGGER_TYPE_TO_CLASS))
     if name not in [str(available) for available in get_available_trackers()]:
         raise MissingPackageError(
             f"tracker: the package of {name!r} is not installed: pip install {name}", name=name

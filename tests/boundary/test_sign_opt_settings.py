@@ -11,7 +11,7 @@ from db3kd.boundary.probes import dct_basis
     ("change", "message"),
     [
         ({"probes": 0}, "probes: expected an integer of at least 1, got 0"),
-        ({"noise": "uniform"}, "noise: expected 'rademacher' or 'gaussian', got 'uniform'"),
+        ({"noise": "uniform"}, "noise: expected one of rademacher, gaussian, got 'uniform'"),
         ({"rounds": 65_537}, "rounds: expected at most 65,536, got 65,537"),
         ({"steps": ()}, "steps: expected at least one positive length"),
         ({"momentum": 1.0}, r"momentum.*in \[0, 1\)"),
@@ -25,6 +25,10 @@ from db3kd.boundary.probes import dct_basis
 def test_invalid_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SignOptSettings(**change)
+
+
+def test_a_list_of_steps_gives_the_same_settings():
+    assert SignOptSettings(steps=[0.1, 0.4]) == SignOptSettings(steps=(0.1, 0.4))
 
 
 def test_low_frequencies_need_images_with_height_and_width():

@@ -205,7 +205,7 @@ def test_the_rays_of_an_untargeted_pair_lead_to_all_other_classes(order):
     ("options", "message"),
     [
         ({"count": 0}, "count: expected at least 1 starting point per pair, got 0"),
-        ({"order": "far"}, "order: expected 'nearest' or 'random', got 'far'"),
+        ({"order": "far"}, "order: expected one of nearest, random, got 'far'"),
         (
             {"candidate_pool": 0},
             "candidate_pool: expected at least 1 image, or None for all",

@@ -290,7 +290,7 @@ def test_only_targets_are_searched_and_the_summary_counts_the_estimates(teacher,
     assert "pairs reached  80 of 360" in out
     assert "not searched   280 pairs, whose distances are estimated" in out
     page = Path(succeed("report", "--labels", tmp_path / "run").strip()).read_text()
-    assert "Not searched: 280 pairs" in page
+    assert "Not searched: 280 pairs" in page and "Pairs reached: 80 of 360" in page
 
 
 @pytest.mark.parametrize("budget", [None, 30])

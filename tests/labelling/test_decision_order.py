@@ -8,8 +8,9 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, RaisingTeacher, 
 
 import db3kd
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.image_decisions import DecisionOrder
-from db3kd.labelling.runs.planned_run import RunExecution
+from db3kd.labelling.image_decisions import decision_order
+from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.source import Source
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers.base import SingleClassError
@@ -40,13 +41,13 @@ def assert_same(labels, expected):
 def test_each_image_with_a_budget_is_decided_once(budgets):
     limits = torch.tensor(budgets).long()
 
-    order = DecisionOrder().indices(limits)
+    order = decision_order(limits)
 
     assert order.sort().values.equal(limits.nonzero()[:, 0])
 
 
 def test_the_first_images_are_spread_over_the_set():
-    order = DecisionOrder().indices(torch.ones(10 * FIRST_CHECKED))
+    order = decision_order(torch.ones(10 * FIRST_CHECKED))
 
     assert order[:FIRST_CHECKED].tolist() == list(range(0, 10 * FIRST_CHECKED, 10))
     assert order[FIRST_CHECKED : FIRST_CHECKED + 3].tolist() == [1, 2, 3]
@@ -117,7 +118,7 @@ def test_a_flag_is_expected():
     with pytest.raises(TypeError, match="rare_classes: expected True or False, got 1"):
         db3kd.label_chunks(teacher, images, rare_classes=1)
     with pytest.raises(TypeError, match="rare_classes: expected True or False, got 1"):
-        RunExecution(rare_classes=1)
+        write_run("run", teacher, Source("digits"), SETTINGS, rare_classes=1)
     assert teacher.total == 0
 
 

@@ -302,7 +302,7 @@ def test_images_in_other_bounds_are_labelled():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"measure": "gd"}, "measure: expected 'sd', 'bd' or 'mbd', got 'gd'"),
+        ({"measure": "gd"}, "measure: expected one of sd, bd, mbd, got 'gd'"),
         ({"starting_points": 0}, "starting_points: expected .*1.*got 0"),
         ({"queries_per_pair": -1}, "queries_per_pair: expected .*0.*got -1"),
         ({"queries": -5}, "queries: expected .*0.*got -5"),

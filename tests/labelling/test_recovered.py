@@ -1,11 +1,14 @@
 """Paid answers survive errors and interrupts, in memory or in a folder."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
 
 import db3kd
 from db3kd.labelling.label_images import label
+from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.label_run import open_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import queries_in_flight, read_manifest
@@ -69,6 +72,38 @@ def test_a_second_error_recovers_more(images):
         recovered = raised.value.recovered
         held.append(recovered.queries)
     assert held[0] < held[1] < held[2] == teacher.total
+
+
+class StoppingListener:
+    """Interrupts a labelling when this many samples are labelled."""
+
+    def __init__(self, samples):
+        self._samples = samples
+
+    def update(self, *, samples=None, **_):
+        if samples is not None and samples >= self._samples:
+            raise KeyboardInterrupt
+
+
+def test_samples_that_the_budget_refused_are_no_recovered_queries(images):
+    teacher = CountingTeacher(a_teacher())
+    settings = LabelSettings("bd", queries=3)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        label(teacher, images, settings, progress=StoppingListener(10))
+    assert len(raised.value.recovered.labels) == 5
+    assert raised.value.recovered.queries == teacher.total == 3
+
+
+@pytest.mark.parametrize("measure", ["sd", "bd"])
+def test_finished_labels_are_recovered_without_journals(images, measure, monkeypatch):
+    monkeypatch.setattr(Recovered, "journal", lambda *_: nullcontext())  # as on a GPU
+    settings = LabelSettings(measure, queries_per_pair=30)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        label(a_teacher(), images, settings, progress=StoppingListener(10))
+    recovered = raised.value.recovered
+    assert recovered.queries == int(recovered.labels.queries.sum()) >= 5
+    whole = label(a_teacher(), images, settings)
+    assert_same(label(a_teacher(), images, settings, recovered=recovered), whole)
 
 
 def test_answers_of_another_labelling_are_refused(images):

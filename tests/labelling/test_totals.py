@@ -30,6 +30,7 @@ def test_totals_add_up_over_shards():
 
     assert (totals.samples, totals.queries, totals.queries_per_sample) == (6, 124, 124 / 6)
     assert (totals.pairs, totals.reached, totals.mean_distance) == (12, 6, 3.0)
+    assert totals.search_queries == 2 * labels().search_queries == 120
     assert totals.statuses["ok"] == totals.statuses["budget"] == 2
     assert totals.disagreements == 2, "a sample without a decision disagrees with nothing"
 

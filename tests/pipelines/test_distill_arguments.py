@@ -107,7 +107,7 @@ def test_what_training_settings_leave_out_is_that_of_the_pipeline():
     constant = replace(training, schedule="constant", learning_rate=0.01)
     chosen = DistillSettings(training=constant)
     assert chosen.training.schedule == "constant" and chosen.learning_rates == (0.01,)
-    assert DistillSettings(training=constant, learning_rates=(0.1,)).learning_rates == (0.1,)
+    assert DistillSettings(training=constant, learning_rates=[0.1]).learning_rates == (0.1,)
     surrogate = db3kd.SurrogateSettings(training=training).training
     assert (surrogate.rate, surrogate.schedule) == (1e-3, "constant")
 

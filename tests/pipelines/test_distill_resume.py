@@ -65,7 +65,7 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def let_choose(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_SHARE)
+    patch.setattr(teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_DIVISOR)
     for module in (teaching_rules, held_out):
         patch.setattr(module, "LEAST_VALIDATION", 1)
 

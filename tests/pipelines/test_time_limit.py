@@ -52,7 +52,7 @@ def steps_of_a_run(
 
     monkeypatch.setattr(_Training, "_step", counted)
     monkeypatch.setattr(
-        teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_SHARE * least
+        teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_DIVISOR * least
     )
     monkeypatch.setattr(teaching_rules, "LEAST_VALIDATION", least)
     db3kd.distill(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from db3kd.storage.journal import Journal
 from db3kd.storage.journal_format import read_journal
+from db3kd.storage.lost_queries import add_lost, lost_file
 
 RUN = "a run"
 
@@ -356,6 +357,15 @@ def test_what_is_asked_next_is_noted_with_the_answers_before_it(file):
         journal.answer(accounts())
     assert read_journal(file, RUN).in_flight == 0
     assert take(file, accounts(0, 1, 2, 3, 4)) == [[7, 8, 9]]
+
+
+def test_a_repeated_request_that_a_full_disk_cannot_count_is_a_named_error(file, monkeypatch):
+    monkeypatch.setattr(os, "write", lambda descriptor, content: 0)
+
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.lost") as raised:
+        add_lost(lost_file(file), 5)
+
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_a_full_disk_leaves_the_answers_before(two_calls, monkeypatch):

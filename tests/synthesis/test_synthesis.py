@@ -286,6 +286,21 @@ def test_no_batch_takes_more_memory_than_allowed(monkeypatch):
     assert same(few, synthesize(linear(), moved()))
 
 
+def test_the_reported_mean_distance_is_that_of_all_samples(monkeypatch):
+    monkeypatch.setattr(module, "MOVED_SHARD", 15)
+    means: list[float | None] = []
+
+    class Listener:
+        def update(self, *, mean_distance: float | None, **_: object) -> None:
+            means.append(mean_distance)
+
+    samples = synthesize(linear(), moved(), progress=Listener())
+
+    known = samples.distance[samples.distance.isfinite()]
+    assert len(samples) == 40 and len(known) > 15, "the last chunk alone has 10 samples"
+    assert means[0] is None and means[-1] == pytest.approx(known.mean().item())
+
+
 def test_samples_without_moves_are_done_as_they_are_found():
     counts: list[tuple[int, int]] = []
 

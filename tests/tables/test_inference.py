@@ -98,7 +98,10 @@ def test_numeric_codes_with_values_are_categorical():
     ("arguments", "message"),
     [
         ({"kinds": {"yaer": "integer"}}, "kinds: .*got 'yaer'; did you mean 'year'"),
-        ({"kinds": {"year": "ordinal"}}, r"kinds\['year'\]: expected continuous, .*'ordinal'"),
+        (
+            {"kinds": {"year": "ordinal"}},
+            r"kinds\['year'\]: expected one of continuous, .*'ordinal'",
+        ),
         ({"kinds": {"year": "categoric"}}, "got 'categoric'; did you mean 'categorical'"),
         ({"kinds": {"alcohol": "integer"}}, "column 'alcohol': expected whole numbers"),
         ({"bounds": {"colour": (0, 1)}}, r"bounds\['colour'\]: the feature is categorical"),

@@ -71,7 +71,7 @@ def test_the_steps_are_the_same_for_files_of_every_kind(images):
     assert np.array_equal(steps(images), steps.steps(images).numpy())
     with pytest.raises(ValueError, match=r"channel_order: BGR needs images \(3, height, width\)"):
         Preprocessing(channel_order="BGR").input_shape((1, 8, 8))
-    with pytest.raises(ValueError, match="channel_order: expected RGB or BGR, got 'GBR'"):
+    with pytest.raises(ValueError, match="channel_order: expected one of RGB, BGR, got 'GBR'"):
         Preprocessing(channel_order="GBR")
 
 

@@ -67,7 +67,7 @@ def test_an_input_shape_gives_the_image_shape_unless_it_is_ambiguous():
         ({"resize": (4, 0)}, "resize: expected an integer of at least 1"),
         ({"mean": "dark"}, "mean: expected a number"),
         ({"std": (0,)}, "std: expected positive numbers"),
-        ({"layout": "CHW"}, "layout: expected NCHW, NHWC or flat"),
+        ({"layout": "CHW"}, "layout: expected one of NCHW, NHWC, flat"),
         ({"dtype": "int4"}, "dtype: expected one of float16"),
     ],
 )

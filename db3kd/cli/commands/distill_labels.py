@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from db3kd.arguments.plain import check_number, check_positive
+from db3kd.arguments.plain import check_positive, check_share
 from db3kd.cli.options.sets import OptionSet
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_weights_file
@@ -160,9 +160,7 @@ def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _P
     if temperature is None:
         temperature = DEFAULT_TEMPERATURE[normalisation] if stored is None else stored.temperature
     alpha = 0.5 if losses.alpha is None else losses.alpha
-    if not 0 <= check_number(alpha, "alpha", "a number in [0, 1]") <= 1:
-        raise ArgumentError("alpha", f"expected a number in [0, 1], got {alpha}")
-    loss = KDLoss(temperature, alpha)
+    loss = KDLoss(temperature, check_share(alpha, "alpha"))
     scale = None if stored is None else stored.scale
     if losses.scale is not None:
         scale = _parse_scale(losses.scale)

@@ -113,10 +113,8 @@ def label(
     anywhere = replace(teacher, teacher=_absolute(teacher.teacher))
     execution = RunExecution(
         workers=workers.pool(partial(anywhere.open, loaded), teacher.device),
-        concurrent_chunks=workers.concurrent_chunks,
         consistency_checks=resuming.consistency_checks,
         accept_changed_teacher=resuming.accept_changed_teacher,
-        rare_classes=budget.rare_classes,
     )
     opened = teacher.open(loaded)
     surrogate = _surrogate(search, loaded, opened, teacher)
@@ -134,6 +132,8 @@ def label(
             limit=limit,
             soft_labels=soft_label_settings,
             surrogate=surrogate,
+            concurrent_chunks=workers.concurrent_chunks,
+            rare_classes=budget.rare_classes,
             resume=resuming.resume,
             execution=execution,
         )
@@ -192,8 +192,17 @@ def _report(
     from db3kd.storage.manifest import MANIFEST, current_names, queries_in_flight, read_manifest
 
     after = read_manifest(folder)
-    absent = totals.describe_absent(current_names(after), noun)
-    _print_summary(totals, price, queries_in_flight(after), noun, out, absent)
+    print(f"samples        {totals.samples:,}: {totals.statuses_text}")
+    queries, paid_twice = totals.queries + totals.other_queries, queries_in_flight(after)
+    others = f" and {totals.other_queries:,} others" if totals.other_queries else ""
+    print(
+        f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample{others}"
+        f"{price_text(queries, price)}{also_paid(paid_twice, queries, price)}"
+    )
+    print_paid_twice(paid_twice, 14)
+    for title, text in totals.describe(current_names(after), noun).items():
+        print(f"{title:<13}  {text}")
+    print(f"written to     {out}")
     print_checks(totals.check_queries, describe_checks(after), 13)
     if described := surrogate_text(after, noun, included=True):
         print(f"surrogate      {described}")
@@ -242,47 +251,3 @@ def _surrogate(
             f"{file}; train one on this teacher with db3kd surrogate",
         )
     return loaded.module
-
-
-def _print_summary(
-    totals: "Totals",
-    price: float | None,
-    paid_twice: int,
-    noun: "InputNoun",
-    out: Path,
-    absent: str | None,
-) -> None:
-    statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
-    distance = "no class was reached"
-    if totals.mean_distance is not None:
-        distance = f"{totals.mean_distance:.3f} (L2)"
-    print(f"samples        {totals.samples:,}: {statuses}")
-    queries = totals.queries + totals.other_queries
-    others = f" and {totals.other_queries:,} others" if totals.other_queries else ""
-    print(
-        f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample{others}"
-        f"{price_text(queries, price)}{also_paid(paid_twice, queries, price)}"
-    )
-    print_paid_twice(paid_twice, 14)
-    if without := totals.statuses["budget"]:
-        print(
-            f"not labelled   {counted(without, 'sample')} (status budget), whose decision the "
-            "budget did not cover"
-        )
-    print(f"mean distance  {distance}")
-    print(f"pairs reached  {totals.reached:,} of {totals.pairs:,} (sample and other class)")
-    if absent is not None:
-        print(f"not reachable  {absent}")
-    if totals.estimated:
-        print(f"not searched   {counted(totals.estimated, 'pair')}, whose distances are estimated")
-    if totals.statuses["contradictory"]:
-        print(
-            f"contradictory  {counted(totals.statuses['contradictory'], 'sample')}: the teacher "
-            f"put equal {noun}s in different classes, so it is noisy or was replaced"
-        )
-    if totals.disagreements:
-        print(
-            f"disagreement   the teacher puts {totals.disagreements:,} of {totals.samples:,} "
-            "samples in another class than the data set does; labels follow the teacher"
-        )
-    print(f"written to     {out}")

@@ -101,63 +101,44 @@ def _one_folder(run: Path | None, labels: Path | None) -> Path:
 
 
 def _notes(run: "LabelRun", folder: Path, *, with_curve: bool) -> list[str]:
-    from db3kd.labelling.runs.absent_classes import absent_classes
-    from db3kd.labelling.runs.totals import Totals
-    from db3kd.querying.consistency import describe_checks, queries_of_checks
+    from db3kd.labelling.runs.totals import add_up
+    from db3kd.querying.consistency import describe_checks
 
     noun = input_noun(run.images.image_shape)
-    more = (run.manifest.get("totals") or {}).get("unlabelled_queries", 0)
-    totals = Totals()
-    totals.add(run.labels)
-    statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.most_common())
+    totals = add_up(folder, run.manifest)
     notes = [
         f"{counted(totals.samples, 'sample')} labelled by {run.measure.upper()} "
-        f"(teacher {run.teacher}): {statuses}.",
-        f"{counted(totals.queries, 'query')}, {totals.queries_per_sample:,.1f} per sample; "
-        f"{totals.reached:,} of {counted(totals.pairs, 'pair')} (a sample and another class) "
-        "were reached.",
+        f"(teacher {run.teacher}): {totals.statuses_text}.",
+        f"{counted(totals.queries, 'query')}, {totals.queries_per_sample:,.1f} per sample.",
     ]
-    if more:
+    if more := totals.unlabelled_queries:
         notes.append(
             f"{counted(more, 'more query')}: decisions for {noun}s that are starting points and "
             "were not labelled."
         )
-    totals.absent_classes = absent_classes(folder, totals.classes)
-    if (absent := totals.describe_absent(run.class_names, noun)) is not None:
-        notes.append(f"Not reachable: {absent}.")
-    if totals.estimated:
-        notes.append(
-            f"Not searched: {counted(totals.estimated, 'pair')}, because no {noun} of the class is "
-            "near the sample. Distances of such pairs are estimated, and neither the mean nor the "
-            "plot of distances between classes includes them."
-        )
+    explained = {
+        "not searched": f" No {noun} of the class is near the sample. Neither the mean nor the "
+        "plot of distances between classes includes estimates.",
+        "contradictory": " The distance of such a sample is 0, and its soft label divides the "
+        "probability equally between these classes.",
+    }
+    for title, text in totals.describe(run.class_names, noun).items():
+        notes.append(f"{title.capitalize()}: {text}.{explained.get(title, '')}")
     if totals.mean_distance is not None:
         notes.append(
-            f"Mean distance {totals.mean_distance:.3f} (L2, input units). A measured distance is "
-            "an upper bound of the true one, and falls with further queries."
+            "A measured distance (L2, input units) is an upper bound of the true one, and falls "
+            "with further queries."
         )
         if not with_curve and run.measure != "sd":
             notes.append(
                 "How the distances fall with the queries is not shown, because the run measured "
                 "them only at its end; db3kd label --snapshots 10,100 measures them earlier too."
             )
-    if totals.statuses["contradictory"]:
-        notes.append(
-            f"Contradictory: {counted(totals.statuses['contradictory'], 'sample')}. The teacher "
-            f"put equal {noun}s in different classes, so it is noisy or was replaced. The distance "
-            "of such a sample is 0, and its soft label divides the probability equally between "
-            "these classes."
-        )
     if described := surrogate_text(run.manifest, noun):
         notes.append(f"Surrogate of the run: {described}.")
     if checked := describe_checks(run.manifest):
-        queries = counted(queries_of_checks(run.manifest), "more query")
+        queries = counted(totals.check_queries, "more query")
         notes.append(f"Consistency checks: {queries}; {checked}.")
-    if totals.disagreements:
-        notes.append(
-            f"The teacher puts {totals.disagreements:,} of {counted(totals.samples, 'sample')} in "
-            "another class than the data set does; labels follow the teacher's decision."
-        )
     return notes
 
 

@@ -13,7 +13,7 @@ from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import fingerprint_in_run
 from db3kd.labelling.chunk_search import chunk_size
-from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder
+from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decision_order
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.runs.run_surrogate import (
@@ -46,23 +46,17 @@ class RunExecution:
         workers: Processes that label the chunks; labels, totals and budgets stay the same. The
             process that calls `write_run` decides all images first. If a worker dies, another
             continues its shard. None for no other process.
-        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
         consistency_checks: See `db3kd.label`.
         accept_changed_teacher: Whether to resume a run even if the fingerprint of the teacher or
             its answers have changed; the manifest records it.
-        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
-            all in one class.
     """
 
     workers: Workers | None = None
-    concurrent_chunks: int | None = None
     consistency_checks: int = 0
     accept_changed_teacher: bool = False
-    rare_classes: bool = False
 
     def __post_init__(self) -> None:
         check_flag(self.accept_changed_teacher, "accept_changed_teacher")
-        check_flag(self.rare_classes, "rare_classes")
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ class PlannedRun:
             [n] int64, the images of `job`, and [n] int64, their classes; none without a run.
         """
         classes = answers_in_stage(self.folder, LABELS, DECISIONS)
-        asked = self.job.decision_order.indices(self.job.limits)
+        asked = decision_order(self.job.limits)
         return asked[: len(classes)], torch.from_numpy(classes)
 
     def count_checks(self, so_far: "RunQueries") -> int:
@@ -284,6 +278,8 @@ def plan_source_run(
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | SurrogatePlanner | None = None,
+    concurrent_chunks: int | None = None,
+    rare_classes: bool = False,
     resume: bool = False,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
@@ -294,7 +290,7 @@ def plan_source_run(
     Raises:
         ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.
     """
-    execution = execution or RunExecution()
+    check_flag(rare_classes, "rare_classes")
     images = source.load() if images is None else images
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)
@@ -302,9 +298,9 @@ def plan_source_run(
         teacher,
         chosen,
         settings,
-        concurrent_chunks=execution.concurrent_chunks,
+        concurrent_chunks=concurrent_chunks,
         surrogate=network_or_planner(surrogate)[0],
-        decision_order=DecisionOrder(rare_classes=execution.rare_classes),
+        single_class=SingleClassCheck(rare_classes=rare_classes),
         check_images=False,
     )
     return plan_run(

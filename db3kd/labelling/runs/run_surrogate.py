@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentTypeError, InputError
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder, decide_images
+from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decide_images
 from db3kd.labelling.settings import LabelSettings
 from db3kd.progress.answers import show_answers
 from db3kd.querying.session import AnswerJournal
@@ -167,7 +167,7 @@ class RunSurrogate:
         run: RunFolder,
         teacher: Teacher,
         images: NamedImages,
-        order: DecisionOrder,
+        single_class: SingleClassCheck,
         *,
         progress: bool,
     ) -> nn.Module | None:
@@ -192,7 +192,7 @@ class RunSurrogate:
         file = run.path / WEIGHTS
         if notes:
             return _searched_with(self.planned, file, notes[-1])
-        decisions = _decide(run, teacher, images, self.settings, order, progress)
+        decisions = _decide(run, teacher, images, self.settings, single_class, progress)
         log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
             measured = self.planned.train(
@@ -262,7 +262,7 @@ def _decide(
     teacher: Teacher,
     images: NamedImages,
     settings: LabelSettings,
-    order: DecisionOrder,
+    single_class: SingleClassCheck,
     progress: bool,
 ) -> Tensor:
     """Decides the images of a run, which its labelling then need not query again."""
@@ -277,7 +277,7 @@ def _decide(
             settings.query_batch_size,
             on_answers,
             journal,
-            order=order,
+            check=single_class,
         )
     return decisions
 

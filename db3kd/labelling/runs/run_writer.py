@@ -21,7 +21,7 @@ from db3kd.progress import ProgressListener
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
-from db3kd.storage.existing_runs import check_free, check_resumable
+from db3kd.storage.existing_runs import check_output
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
 
@@ -36,6 +36,8 @@ def write_run(
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
     surrogate: nn.Module | SurrogatePlanner | None = None,
+    concurrent_chunks: int | None = None,
+    rare_classes: bool = False,
     resume: bool = False,
     execution: RunExecution | None = None,
 ) -> Totals:
@@ -61,10 +63,13 @@ def write_run(
         soft_labels: How to make soft labels, which are stored too; None for distances only.
         surrogate: A surrogate of the teacher, or `db3kd.AutoSurrogate()`, as for `db3kd.label`;
             part of the run's identity.
+        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
+        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
+            all in one class.
         resume: Whether to continue the run in `folder`; an empty one begins it. Teacher, images and
             settings have to be those of the run. Labels and totals become those of a run without a
             stop. A finished run sends no query.
-        execution: Workers, concurrency and checks; `RunExecution()` by default.
+        execution: Workers and checks; `RunExecution()` by default.
 
     Returns:
         The totals of the run, as its manifest has them.
@@ -79,8 +84,7 @@ def write_run(
         ChildProcessError: If a shard keeps killing workers.
         OSError: If the disk fails.
     """
-    check_resumable(folder, resume, LABELS.format)
-    check_free(folder, resume)
+    check_output(folder, resume, LABELS.format)
     if execution is not None and execution.workers is not None:
         import_ray()
     planned = plan_source_run(
@@ -92,6 +96,8 @@ def write_run(
         limit=limit,
         soft_labels=soft_labels,
         surrogate=surrogate,
+        concurrent_chunks=concurrent_chunks,
+        rare_classes=rare_classes,
         resume=resume,
         execution=execution,
     )
@@ -121,16 +127,16 @@ def _carry_out(planned: PlannedRun, progress: ProgressListener | bool) -> Totals
         compare_or_accept_teacher([planned.expected], accept_changed_teacher=True)
     with RunFolder.open(planned.folder, LABELS, planned.manifest, resume=planned.resume) as run:
         if run.verify_finished():
-            return add_up(run)
+            return add_up(run.path, run.manifest)
         _check_teacher(run, planned)
         job = job.with_surrogate(
             planned.surrogate.train_or_load(
-                run, job.teacher, job.images, job.decision_order, progress=progress is True
+                run, job.teacher, job.images, job.single_class, progress=progress is True
             )
         )
         with _pool(execution.workers, run, job) as pool:
             _write_shards(run, replace(job, pool=pool), planned, progress)
-        totals = add_up(run)
+        totals = add_up(run.path, run.manifest)
         run.finish(vars(totals))
     return totals
 
@@ -158,7 +164,7 @@ def _write_shards(
 ) -> None:
     """Labels the chunks that the run has no shard of, and commits their shards."""
     soft_labels = planned.soft_labels
-    with job.shown(progress, add_up(run)) as listener:
+    with job.shown(progress, add_up(run.path, run.manifest)) as listener:
         for position, chunk in job.run(run, listener):
             chunk = replace(chunk, index=planned.source_index[chunk.index])
             if soft_labels is not None:

@@ -1,9 +1,10 @@
 """Counts and means over the labels of a run."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,9 +16,8 @@ from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
 from db3kd.labelling.targets import other_classes
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.querying.search import UNANSWERED
-from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import answers_in_stage, journaled_answers
-from db3kd.wording import InputNoun
+from db3kd.wording import InputNoun, counted
 
 
 @dataclass
@@ -80,6 +80,11 @@ class Totals:
         return self.samples - self.statuses["budget"]
 
     @property
+    def search_queries(self) -> int:
+        """The queries that measured distances, as `Labels.search_queries`."""
+        return self.queries - self.decided
+
+    @property
     def other_queries(self) -> int:
         """The queries that no sample accounts for: what a run sent on top of `queries`."""
         return self.surrogate_queries + self.check_queries + self.unlabelled_queries
@@ -89,37 +94,74 @@ class Totals:
         """The mean number of queries per sample, without `other_queries`."""
         return self.queries / max(1, self.samples)
 
-    def describe_absent(self, class_names: Sequence[str] | None, noun: InputNoun) -> str | None:
-        """Returns which classes no search can reach, and what helps; None if there are none.
+    @property
+    def statuses_text(self) -> str:
+        """How many samples have each status, as one line."""
+        return ", ".join(f"{count:,} {status}" for status, count in self.statuses.most_common())
+
+    def describe(self, class_names: Sequence[str] | None, noun: InputNoun) -> dict[str, str]:
+        """Describes what was measured, and what was not and why, without the queries.
 
         Args:
             class_names: The names of the classes; their numbers by default.
             noun: What the text calls an image.
+
+        Returns:
+            Clauses, keyed by short titles such as "mean distance".
         """
-        if not self.absent_classes or not self.decided:
-            return None
-        return describe_absent_classes(
-            self.absent_classes,
-            self.classes,
-            self.decided,
-            undecided=self.statuses["budget"],
-            class_names=class_names,
-            noun=noun,
-        )
+        undecided, contradictory = self.statuses["budget"], self.statuses["contradictory"]
+        rows = {}
+        if undecided:
+            rows["not labelled"] = (
+                f"{counted(undecided, 'sample')} (status budget), whose decision the budget did "
+                "not cover"
+            )
+        rows["mean distance"] = "no class was reached"
+        if self.mean_distance is not None:
+            rows["mean distance"] = f"{self.mean_distance:.3f} (L2)"
+        rows["pairs reached"] = f"{self.reached:,} of {self.pairs:,} (sample and other class)"
+        if self.absent_classes and self.decided:
+            rows["not reachable"] = describe_absent_classes(
+                self.absent_classes,
+                self.classes,
+                self.decided,
+                undecided=undecided,
+                class_names=class_names,
+                noun=noun,
+            )
+        if self.estimated:
+            rows["not searched"] = (
+                f"{counted(self.estimated, 'pair')}, whose distances are estimated"
+            )
+        if contradictory:
+            rows["contradictory"] = (
+                f"{counted(contradictory, 'sample')}: the teacher put equal {noun}s in different "
+                "classes, so it is noisy or was replaced"
+            )
+        if self.disagreements:
+            rows["disagreement"] = (
+                f"the teacher puts {self.disagreements:,} of {counted(self.samples, 'sample')} in "
+                "another class than the data set does; labels follow the teacher"
+            )
+        return rows
 
 
-def add_up(run: RunFolder) -> Totals:
+def add_up(path: Path, manifest: Mapping[str, Any]) -> Totals:
     """The totals of a run's shards, read from disk so that interruptions do not affect them.
 
     Before the last shard is written, `unlabelled_queries` also counts images that have no shard.
+
+    Args:
+        path: The run folder.
+        manifest: Its manifest.
     """
-    totals = totals_of_shards(run.path)
+    totals = totals_of_shards(path)
     return replace(
         totals,
-        unlabelled_queries=unlabelled_queries(run.path, totals),
-        surrogate_queries=queries_of_surrogate(run.manifest),
-        check_queries=queries_of_checks(run.manifest),
-        absent_classes=absent_classes(run.path, totals.classes),
+        unlabelled_queries=max(0, len(answers_in_stage(path, LABELS, DECISIONS)) - totals.decided),
+        surrogate_queries=queries_of_surrogate(manifest),
+        check_queries=queries_of_checks(manifest),
+        absent_classes=absent_classes(path, totals.classes),
     )
 
 
@@ -131,16 +173,6 @@ def totals_of_shards(path: Path) -> Totals:
     return totals
 
 
-def unlabelled_queries(path: Path, totals: Totals) -> int:
-    """Returns the number of decisions of a run for images that its shards do not hold.
-
-    Args:
-        path: The run folder.
-        totals: From `totals_of_shards`.
-    """
-    return len(answers_in_stage(path, LABELS, DECISIONS)) - totals.decided
-
-
 def answered_in_label_folder(path: Path, totals: Totals) -> int:
     """Returns the number of answered queries in a run folder of labels, without those of checks.
 
@@ -149,7 +181,7 @@ def answered_in_label_folder(path: Path, totals: Totals) -> int:
         totals: From `totals_of_shards`.
     """
     # The journal of the decisions, which is kept, holds the queries of the images themselves.
-    return journaled_answers(path) + totals.queries - totals.decided
+    return journaled_answers(path) + totals.search_queries
 
 
 def distance_against_queries(labels: Labels) -> tuple[list[float], list[float]]:

@@ -91,7 +91,7 @@ class _Dispatcher:
                 self._retry(outcome, outcome.result)
             else:
                 labels = outcome.result
-                self._count({outcome.position: int((labels.queries.sum(1) - 1).clamp_min(0).sum())})
+                self._count({outcome.position: labels.search_queries})
                 yield outcome.position, labels
         self._raise_given_up()
 

@@ -30,8 +30,8 @@ from db3kd.training.process import TrainingProcess
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import input_noun
 
-ROUND_SHARE = 6
-"""Proxies that choose images train for 1 / ROUND_SHARE of the steps of full training."""
+ROUND_DIVISOR = 6
+"""Proxies that choose images train for 1 / ROUND_DIVISOR of the steps of full training."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _train_to_choose(
         number: The number of the round, from 0.
         title: The title of the progress display.
     """
-    short = max(1, steps // ROUND_SHARE)
+    short = max(1, steps // ROUND_DIVISOR)
     networks = []
     with show_progress(title, proxies.count * short, "training steps") as show:
         for index in range(proxies.count):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import DECISIONS, DecisionOrder
+from db3kd.labelling.image_decisions import DECISIONS, decision_order
 from db3kd.labelling.label_images import label
 from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.runs.planned_run import expected_labels
@@ -77,7 +77,7 @@ def decisions_before_distances(
     """
     decisions = torch.from_numpy(answers_in_stage(folder, LABELS, DECISIONS))
     limits = divide_budget(label_settings(plan, seed), plan.training_images, classes)
-    return DecisionOrder().indices(limits)[: len(decisions)], decisions
+    return decision_order(limits)[: len(decisions)], decisions
 
 
 def chooses_scale(plan: BudgetPlan) -> bool:
@@ -124,7 +124,7 @@ def measure_distances(
         title=f"measuring distances ({settings.measure})",
         unit=plural(input_noun(teacher.image_shape)),
         samples_before=before.samples,
-        queries_before=before.queries - before.decided,  # decisions count when they are replayed
+        queries_before=before.search_queries,  # decisions count when they are replayed
     ) as progress:
         return labels(progress)
 

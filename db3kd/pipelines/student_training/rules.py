@@ -17,8 +17,8 @@ from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
 from db3kd.planning.held_out import LEAST_VALIDATION
 from db3kd.wording import InputNoun
 
-CHOICE_SHARE = 6
-"""Networks that are trained to make a choice get 1 / CHOICE_SHARE of the steps."""
+CHOICE_DIVISOR = 6
+"""Networks that are trained to make a choice get 1 / CHOICE_DIVISOR of the steps."""
 
 _FEW_ANSWERS = 5
 """Answers per image below which there are few."""
@@ -28,7 +28,7 @@ _LEAST_SHARE_OF_PROXY = 0.1
 if there are many answers per image. It is 0.25 for LeNet-5-half and 0.04 for LeNet-5-fifth,
 beside LeNet-5."""
 
-LEAST_STEPS_OF_A_CHOICE = 100 * CHOICE_SHARE
+LEAST_STEPS_OF_A_CHOICE = 100 * CHOICE_DIVISOR
 """With fewer steps of full training, a difference in agreement would be chance."""
 
 

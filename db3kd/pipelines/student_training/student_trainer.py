@@ -24,7 +24,7 @@ from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.query_rounds.rounds import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.student_training.rules import (
-    CHOICE_SHARE,
+    CHOICE_DIVISOR,
     answered_share,
     can_choose,
     learns_from_new_mixtures,
@@ -104,7 +104,7 @@ class StudentTrainer:
 
         def short_student(option: str) -> nn.Module:
             return self._train(
-                f"choice-rate-{option}", answers, [], self.steps // CHOICE_SHARE, rates[option]
+                f"choice-rate-{option}", answers, [], self.steps // CHOICE_DIVISOR, rates[option]
             )
 
         return rates[self._choose("learning rate", list(rates), answers, short_student)]
@@ -166,7 +166,7 @@ class StudentTrainer:
                 f"choice-labels-{'proxies' if chosen_from[option] else 'decisions'}",
                 answers,
                 chosen_from[option],
-                self.steps // CHOICE_SHARE,
+                self.steps // CHOICE_DIVISOR,
                 rate,
             )
 
@@ -283,7 +283,7 @@ class StudentTrainer:
             "options": options,
             "student": self.name,
             "answers": len(answers),
-            "steps": self.steps // CHOICE_SHARE,
+            "steps": self.steps // CHOICE_DIVISOR,
             "settings": self.settings,
         }
         choice = self.notes.choice(question, depends_on, measure)

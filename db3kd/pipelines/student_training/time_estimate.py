@@ -6,10 +6,10 @@ from functools import partial
 
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, with_fixed_steps
 from db3kd.pipelines.query_rounds.pseudo_sample_answers import acquisition_settings
-from db3kd.pipelines.query_rounds.rounds import ROUND_SHARE
+from db3kd.pipelines.query_rounds.rounds import ROUND_DIVISOR
 from db3kd.pipelines.student_training.distance_students import chooses_scale
 from db3kd.pipelines.student_training.rules import (
-    CHOICE_SHARE,
+    CHOICE_DIVISOR,
     LEAST_STEPS_OF_A_CHOICE,
     can_choose,
     proxies_usually_help,
@@ -73,7 +73,7 @@ class StepTimes:
             return self.student
         proxies = settings.proxies if plan.uses_proxies else 0
         rounds = 0 if images_chosen else plan.rounds_to_choose
-        choosing = rounds * proxies * self.proxy / ROUND_SHARE
+        choosing = rounds * proxies * self.proxy / ROUND_DIVISOR
         held_out = plan.held_out + plan.held_out_augmented
         if plan.pseudo_samples:
             held_out = plan.measured_on
@@ -90,7 +90,7 @@ class StepTimes:
             choices = (rates if rates > 1 else 0) * self.student
             if proxies:
                 choices += self.student + taught_step
-        return choosing + choices / CHOICE_SHARE + proxies * self.proxy + taught_step
+        return choosing + choices / CHOICE_DIVISOR + proxies * self.proxy + taught_step
 
     def most_steps(
         self,

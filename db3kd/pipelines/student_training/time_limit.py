@@ -87,17 +87,17 @@ def time_steps(
         ValueError: As `distill`.
     """
     check_type(settings, DistillSettings, "settings", "DistillSettings")
-    asked, image_set = convert_inputs(teacher, images)
+    checked_teacher, image_set = convert_inputs(teacher, images)
     if image_set is not None:
-        image_set = check_images(image_set, asked)
-    made, proxies = make_networks(student, asked, settings, settings.training.batch_size)
+        image_set = check_images(image_set, checked_teacher)
+    made, proxies = make_networks(student, checked_teacher, settings, settings.training.batch_size)
     return _time_steps(
         made.make,
         proxies.make,
-        asked,
+        checked_teacher,
         image_set,
         settings.training,
-        makes_images=len(asked.image_shape) == 3,
+        makes_images=len(checked_teacher.image_shape) == 3,
         scales=image_set is not None,
     )
 
