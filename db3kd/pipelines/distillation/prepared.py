@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
@@ -31,7 +32,7 @@ from db3kd.pipelines.inputs import (
 )
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
-from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings, shuffled
+from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.distance_students import expected_distances, label_settings
@@ -168,7 +169,7 @@ class PreparedDistillation(PreparedRun):
     def order(self) -> Tensor:
         """Returns the image of each sample, [N] int64; the last samples are held out."""
         assert self.images is not None  # pseudo samples have their own order
-        return shuffled(len(self.images), self.settings.training.seed)
+        return seeded_permutation(len(self.images), self.settings.training.seed)
 
     def training_images(self) -> ImageSet:
         """Returns the images that are not held out, in the order of the samples."""
