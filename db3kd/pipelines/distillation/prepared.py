@@ -30,8 +30,8 @@ from db3kd.pipelines.inputs import (
     check_test,
     convert_inputs,
 )
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
-from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
@@ -214,6 +214,7 @@ def prepare_distillation(
     price_per_1000: float | None = None,
     rare_classes: bool = False,
     grow: bool = False,
+    known_fingerprint: str | None = None,
 ) -> PreparedDistillation:
     """Checks and converts the arguments of `distill`, without a query.
 
@@ -230,6 +231,7 @@ def prepare_distillation(
         price_per_1000: See `distill`.
         rare_classes: See `distill`.
         grow: Whether the run in `out` may be continued with a larger budget.
+        known_fingerprint: The fingerprint of the images, if they were read for it before.
 
     Raises:
         TypeError: As `distill`.
@@ -285,6 +287,7 @@ def prepare_distillation(
         test=test_set,
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
+        known_fingerprint=known_fingerprint,
         features=features_of(teacher, image_set),
         class_names=(
             class_names_of(teacher) if image_set is None else run_class_names(teacher, image_set)

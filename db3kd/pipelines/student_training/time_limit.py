@@ -14,7 +14,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import build_model
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import check_images, convert_inputs
-from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.distance_students import chooses_scale
