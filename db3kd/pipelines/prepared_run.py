@@ -80,7 +80,7 @@ class PreparedRun(ABC):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is worth changing before the first query."""
-        return (*self.plan.warnings_in_words(self.noun), *self.network_warnings)
+        return (*self.plan.warnings, *self.network_warnings)
 
     @abstractmethod
     def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:

@@ -59,7 +59,7 @@ def plan_budget(
         strategy: One of `STRATEGIES`.
         held_out: Number of held-out images, fewer than the images; they cost a query each within
             the budget. None for one in twenty, at most 1,000.
-        noun: What errors call an image, such as a row of a table.
+        noun: What errors and the plan call an image: "image", or "row" for tables.
 
     Raises:
         ValueError: If the strategy is unknown or does not fit, if there are too few images, or if
@@ -89,6 +89,7 @@ def plan_budget(
             pseudo_samples=min(budget, _MOST_ANSWERS),
             pseudo_held_out=held_out,
             classes=classes,
+            noun=noun,
         )
     images = check_count(images, "images")
     if images < 2:
@@ -102,7 +103,7 @@ def plan_budget(
     _check_useful(budget, least, circumstances, chosen)
     held_out = held_out_images(images, budget, chosen)
     training = images - held_out
-    plan = partial(BudgetPlan, strategy, budget, images, held_out, classes=classes)
+    plan = partial(BudgetPlan, strategy, budget, images, held_out, classes=classes, noun=noun)
     if strategy in LABEL_MEASURES:
         if LABEL_MEASURES[strategy] == "mbd" and classes > MAX_CLASSES:
             raise ArgumentError(

@@ -49,7 +49,7 @@ class ComparedStudents:
         """Returns the results of a student for each seed, and why they did not spend the budget."""
         found = tuple(self.get(strategy, seed) for seed in self.prepared.used_seeds)
         plan = self.prepared.plan.plans[strategy]
-        unspent = plan.unused_in_words(self.prepared.noun)
+        unspent = plan.why_unused
         if unspent is None and any(each.queries < plan.budget for each in found):
             unspent = "its searches needed no more queries"
         return ComparisonRow(strategy, found, unspent=unspent)

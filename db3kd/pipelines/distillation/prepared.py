@@ -89,6 +89,7 @@ class PreparedDistillation(PreparedRun):
         plan = asdict(self.begun)
         plan.pop("classes")  # an entry of every manifest
         plan.pop("further")  # an entry of its own
+        plan.pop("noun")  # known from the teacher
         entries: dict[str, Any] = {"plan": plan}
         if len(self.begun.rounds) > 1 and self.choosing is not None:
             entries["choosing"] = self.choosing
@@ -240,7 +241,6 @@ def prepare_distillation(
     settings = check_plain_arguments(settings, price_per_1000, out, resume)
     check_rare_classes(rare_classes, images)
     teacher, image_set = convert_inputs(teacher, images, test)
-    noun = input_noun(teacher.image_shape)
     count = None if image_set is None else len(image_set)
     make_plan = partial(
         plan_budget,
@@ -248,14 +248,14 @@ def prepare_distillation(
         images=count,
         strategy=strategy,
         held_out=settings.held_out,
-        noun=noun,
+        noun=input_noun(teacher.image_shape),
     )
     folder = None if out is None else Path(out)
     stored = StoredBudgets({})
     if resume and folder is not None:
         stored = StoredBudgets.read(folder)
     begun, plan = plans_of_run(
-        make_plan, budget, folder, stored, noun, proxies=settings.proxies > 0, grow=grow
+        make_plan, budget, folder, stored, proxies=settings.proxies > 0, grow=grow
     )
     if plan.pseudo_samples:
         image_set = None

@@ -60,7 +60,7 @@ def write_distill_report(folder: Path, run: FinishedRun, price_per_1000: float |
         teacher=run.teacher,
         student=run.student,
         data=run.data,
-        strategy=f"{run.plan.strategy}: {_asked(run).text_in_words(run.noun)}",
+        strategy=f"{run.plan.strategy}: {_asked(run).text}",
         taught_by=run.trained.taught_by,
         agreement=(run.matches, run.held_out),
         accuracy=run.correct,
@@ -108,7 +108,7 @@ def _asked(run: FinishedRun) -> BudgetPlan:
 def _stages(run: FinishedRun, noun: InputNoun) -> list[ReportStage]:
     """Returns the stages of the plan with their queries, and the stages of training."""
     stages = []
-    planned = _asked(run).stages_in_words(noun)
+    planned = _asked(run).stages
     asked = sum(stage.queries for stage in planned) or 1
     for stage in planned:
         queries = stage.queries
