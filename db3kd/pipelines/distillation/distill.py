@@ -9,7 +9,7 @@ from torch import nn
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.prepared import PreparedDistillation, prepare_distillation
-from db3kd.pipelines.distillation.run import DistillRun
+from db3kd.pipelines.distillation.run import run_stages
 from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
@@ -225,14 +225,14 @@ def run_distillation(
             compare_or_accept_teacher(
                 prepared.expected_runs(folder), accept_changed_teacher=accept_changed_teacher
             )
-        run = DistillRun(
+        finished = run_stages(
             prepared,
             folder,
-            callbacks,
+            resume=resume,
+            callbacks=callbacks,
             consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
-            shown=shown,
+            shown=folder if shown is None else shown,
         )
-        finished = run.execute(resume=resume)
     return DistillResult(
         student=finished.trained.network,
         agreement=finished.matches / finished.held_out,
