@@ -247,8 +247,7 @@ def print_result(result: "DistillResult", price_per_1000: float | None, student:
         )
         print(f"validation {held_out}{versions}; they compare the options")
     print(f"taught by  {result.taught_by}")
-    matches = round(result.agreement * result.held_out)
-    print(f"agreement  {agreement_text(matches, result.held_out, f'held-out {noun}')}")
+    print(f"agreement  {agreement_text(result.matches, result.held_out, f'held-out {noun}')}")
     print_warnings(result.warnings)
     if result.accuracy is not None:
         print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")

@@ -125,7 +125,7 @@ class ComparedStudents:
         return ComparedStudent(
             seed=seed,
             queries=result.queries,
-            held_out=(round(result.agreement * result.held_out), result.held_out),
+            held_out=(result.matches, result.held_out),
             accuracy=accuracy,
             test_agreement=agreement,
             seconds=seconds,

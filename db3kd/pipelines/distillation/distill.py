@@ -36,6 +36,7 @@ class DistillResult:
             class.
         interval: Its 95 % confidence interval (Wilson).
         held_out: Number of held-out images.
+        matches: Number of them for which the student predicts the teacher's class.
         validation: Number of validation images, by which training was chosen and may stop early:
             the held-out images, and augmented versions of them.
         queries: All queries of the run, including `check_queries`.
@@ -63,6 +64,7 @@ class DistillResult:
     agreement: float
     interval: tuple[float, float]
     held_out: int
+    matches: int
     validation: int
     queries: int
     plan: BudgetPlan
@@ -238,6 +240,7 @@ def run_distillation(
         agreement=finished.matches / finished.held_out,
         interval=wilson_interval(finished.matches, finished.held_out),
         held_out=finished.held_out,
+        matches=finished.matches,
         validation=finished.validation,
         queries=finished.queries + finished.check_queries,
         plan=prepared.plan,
