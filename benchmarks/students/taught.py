@@ -69,14 +69,14 @@ def _agreement(
     folder = options.runs / trained.train.name / f"{images}-{per_sample}-{proxy}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     teaching = StudentTrainer(
-        partial(build_model, student, shape, classes),
-        student,
-        classes,
-        0.0,
-        settings,
-        options.steps,
-        NetworkStore(folder, {"teacher": trained.teacher.fingerprint(), "seed": seed}),
-        DistillNotes(RunNotes(folder)),
+        make=partial(build_model, student, shape, classes),
+        name=student,
+        classes=classes,
+        balance=0.0,
+        settings=settings,
+        steps=options.steps,
+        store=NetworkStore(folder, {"teacher": trained.teacher.fingerprint(), "seed": seed}),
+        notes=DistillNotes(RunNotes(folder)),
     )
     networks = teaching.choose_proxies(
         answers,

@@ -117,6 +117,16 @@ def as_number(index: Any, count: int, name: str = "index", advice: str = "") -> 
     return number % count
 
 
+def seeded_permutation(count: int, seed: int) -> Tensor:
+    """Returns the numbers from 0 to `count` - 1 in the random order of a seed, [count] int64.
+
+    Example:
+        >>> seeded_permutation(3, seed=0)
+        tensor([2, 0, 1])
+    """
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
 def float_tensor(array: np.ndarray) -> Tensor:
     """Returns an array as a float32 tensor, which shares its memory if it can.
 

@@ -26,27 +26,26 @@ TIME_OF_QUERIES = "time unknown; db3kd info --teacher … --time 20 measures it 
 
 def print_plan(prepared: "PreparedDistillation") -> None:
     """Prints the queries of each stage in order, with their reasons and their price."""
-    plan, noun = prepared.plan, prepared.noun
+    plan = prepared.plan
     print(f"strategy   {plan.strategy}")
-    stages = plan.stages_in_words(noun)
-    width = max(len(stage.name) for stage in stages)
-    for stage in stages:
+    width = max(len(stage.name) for stage in plan.stages)
+    for stage in plan.stages:
         print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
     price = price_text(plan.queries, prepared.price_per_1000)
     print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
-    reason = plan.unused_in_words(noun)
-    if reason is not None:
-        print(f"unused     {counted(plan.budget - plan.queries, 'query')}: {reason}")
-    print(f"measured   {_measurement(plan, noun)}")
+    if plan.why_unused is not None:
+        unused = counted(plan.budget - plan.queries, "query")
+        print(f"unused     {unused}: {plan.why_unused}")
+    print(f"measured   {_measurement(plan)}")
     print_warnings(prepared.warnings)
 
 
-def _measurement(plan: "BudgetPlan", noun: "InputNoun") -> str:
+def _measurement(plan: "BudgetPlan") -> str:
     """Returns on how many images the student is measured, how well, and how to do better."""
     from db3kd.pipelines.student_warnings import MEASURE_AGREEMENT
     from db3kd.planning.held_out import describe_precision, precision
 
-    images = plan.measured_on
+    images, noun = plan.measured_on, plan.noun
     what = f"held-out {'pseudo sample' if plan.pseudo_samples else noun}"
     text = (
         f"the agreement, on {counted(images, what)}, to {describe_precision(images)} or better "
@@ -117,7 +116,7 @@ def print_comparison_plan(prepared: "PreparedComparison") -> None:
         taught = "; proxies may teach" if each.uses_proxies and prepared.proxies.count else ""
         print(
             f"{strategy:<{width}}  at most {counted(each.queries, 'query')}"
-            f"{price_text(each.queries, price_per_1000)}: {each.text_in_words(noun)}{taught}"
+            f"{price_text(each.queries, price_per_1000)}: {each.text}{taught}"
         )
     students = len(plan.plans) * plan.seeds
     test = f" and {counted(plan.test_images, f'test {noun}')}" if plan.test_images else ""
@@ -248,8 +247,7 @@ def print_result(result: "DistillResult", price_per_1000: float | None, student:
         )
         print(f"validation {held_out}{versions}; they compare the options")
     print(f"taught by  {result.taught_by}")
-    matches = round(result.agreement * result.held_out)
-    print(f"agreement  {agreement_text(matches, result.held_out, f'held-out {noun}')}")
+    print(f"agreement  {agreement_text(result.matches, result.held_out, f'held-out {noun}')}")
     print_warnings(result.warnings)
     if result.accuracy is not None:
         print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError
 from db3kd.querying.search import UNANSWERED
@@ -21,8 +22,7 @@ def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
         return torch.arange(count)
     if limit < 1:
         raise ArgumentError("limit", f"expected at least 1, got {limit}")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return order[:limit].sort().values
+    return seeded_permutation(count, seed)[:limit].sort().values
 
 
 def draw_images(

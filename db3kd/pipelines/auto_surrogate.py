@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.arguments.images import UNIT_BOUNDS, interval_text
 from db3kd.arguments.plain import check_type, suggests_arguments
 from db3kd.data.image_source import NamedImages, SelectedImages
@@ -176,8 +177,7 @@ class PlannedAutoSurrogate:
             Its agreement with the teacher on held-out images, in [0, 1], and their number,
             augmented ones included.
         """
-        generator = torch.Generator().manual_seed(self.settings.training.seed)
-        order = torch.randperm(len(images), generator=generator)
+        order = seeded_permutation(len(images), self.settings.training.seed)
         drawn = order[decisions[order] >= 0][: self.plan.samples]
         augmented = augment_shuffled(
             SelectedImages(images, drawn), self.settings, projection_of(teacher, images)

@@ -20,7 +20,7 @@ from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_classifier
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Sizes:
     """What the demo trains: networks by name, and numbers of images, queries and steps.
 
@@ -37,8 +37,26 @@ class _Sizes:
     batch_size: int
 
 
-_FULL = _Sizes("mnist5k", "lenet5", 10, "lenet5-half", 1_000, 10_000, 400, 128)
-_QUICK = _Sizes("digits", "linear", 30, "linear", 100, 400, 30, 32)
+_FULL = _Sizes(
+    data="mnist5k",
+    teacher="lenet5",
+    epochs=10,
+    student="lenet5-half",
+    images=1_000,
+    budget=10_000,
+    steps=400,
+    batch_size=128,
+)
+_QUICK = _Sizes(
+    data="digits",
+    teacher="linear",
+    epochs=30,
+    student="linear",
+    images=100,
+    budget=400,
+    steps=30,
+    batch_size=32,
+)
 
 
 def run_demo(out: str | Path, *, quick: bool = False, seed: int = 0) -> Comparison:

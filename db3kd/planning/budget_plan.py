@@ -1,6 +1,6 @@
 """Divides a query budget among the stages of a strategy."""
 
-from functools import partial
+from dataclasses import replace
 
 from db3kd.arguments.plain import check_count
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
@@ -59,7 +59,7 @@ def plan_budget(
         strategy: One of `STRATEGIES`.
         held_out: Number of held-out images, fewer than the images; they cost a query each within
             the budget. None for one in twenty, at most 1,000.
-        noun: What errors call an image, such as a row of a table.
+        noun: What errors and the plan call an image: "image", or "row" for tables.
 
     Raises:
         ValueError: If the strategy is unknown or does not fit, if there are too few images, or if
@@ -74,22 +74,7 @@ def plan_budget(
             f"{did_you_mean(strategy, STRATEGIES)}",
         )
     if strategy == "zero-shot" or images is None:
-        if strategy not in ("auto", "zero-shot"):
-            raise ArgumentError(
-                "images",
-                f'strategy {strategy!r} needs {noun}s, got none; pass {noun}s, or use "zero-shot"',
-            )
-        held_out = check_held_out(held_out, None)
-        least = _LEAST_PSEUDO_SAMPLES_PER_CLASS * classes
-        _check_useful(budget, least, "without images", held_out)
-        return BudgetPlan(
-            strategy,
-            budget,
-            None,
-            pseudo_samples=min(budget, _MOST_ANSWERS),
-            pseudo_held_out=held_out,
-            classes=classes,
-        )
+        return _plan_pseudo_samples(strategy, budget, classes, held_out, noun)
     images = check_count(images, "images")
     if images < 2:
         raise ArgumentError(
@@ -101,48 +86,83 @@ def plan_budget(
     circumstances = f"with {counted(images, noun)} of {classes:,} classes"
     _check_useful(budget, least, circumstances, chosen)
     held_out = held_out_images(images, budget, chosen)
-    training = images - held_out
-    plan = partial(BudgetPlan, strategy, budget, images, held_out, classes=classes)
+    plan = BudgetPlan(strategy, budget, images, held_out, classes=classes, noun=noun)
     if strategy in LABEL_MEASURES:
-        if LABEL_MEASURES[strategy] == "mbd" and classes > MAX_CLASSES:
-            raise ArgumentError(
-                "strategy",
-                f"{strategy!r} needs a teacher with at most {MAX_CLASSES:,} "
-                f"classes, got {classes:,}; use another strategy",
-            )
-        if training < 2:
-            others = "one" if held_out == 1 else f"{held_out:,}"
-            raise ArgumentError(
-                "images",
-                f"strategy {strategy!r} needs at least {2 + held_out:,}, two to measure a distance "
-                f"between and {others} to hold out, got {images:,}",
-            )
-        left = budget - held_out
-        if left < training:
-            raise ArgumentError(
-                "budget",
-                f"strategy {strategy!r} needs one decision for each of "
-                f"{counted(images, noun)}, got {counted(budget, 'query')}; use fewer {noun}s or "
-                "another strategy",
-            )
-        most = training * (1 + MOST_PER_PAIR * (classes - 1))
-        queries = training if strategy == "sd" else min(left, most)
-        targets = None
-        if strategy in ("bd", "mbd"):
-            count = max(_LEAST_TARGETS, (queries // training - 1) // _QUERIES_PER_TARGET)
-            targets = count if count < classes - 1 else None
-        return plan(label_queries=queries, targets=targets)
-    left = min(budget - held_out, most_answers(training))
+        return _plan_distances(plan, images, classes)
+    return _plan_rounds(plan)
+
+
+def _plan_pseudo_samples(
+    strategy: Strategy, budget: int, classes: int, held_out: int | None, noun: InputNoun
+) -> BudgetPlan:
+    """Plans a run that makes its images."""
+    if strategy not in ("auto", "zero-shot"):
+        raise ArgumentError(
+            "images",
+            f'strategy {strategy!r} needs {noun}s, got none; pass {noun}s, or use "zero-shot"',
+        )
+    held_out = check_held_out(held_out, None)
+    least = _LEAST_PSEUDO_SAMPLES_PER_CLASS * classes
+    _check_useful(budget, least, "without images", held_out)
+    return BudgetPlan(
+        strategy,
+        budget,
+        None,
+        pseudo_samples=min(budget, _MOST_ANSWERS),
+        pseudo_held_out=held_out,
+        classes=classes,
+        noun=noun,
+    )
+
+
+def _plan_distances(plan: BudgetPlan, images: int, classes: int) -> BudgetPlan:
+    """Adds the queries of a strategy that measures distances to a plan with held-out images."""
+    strategy, budget, noun = plan.strategy, plan.budget, plan.noun
+    held_out, training = plan.held_out, plan.training_images
+    if LABEL_MEASURES[strategy] == "mbd" and classes > MAX_CLASSES:
+        raise ArgumentError(
+            "strategy",
+            f"{strategy!r} needs a teacher with at most {MAX_CLASSES:,} "
+            f"classes, got {classes:,}; use another strategy",
+        )
+    if training < 2:
+        others = "one" if held_out == 1 else f"{held_out:,}"
+        raise ArgumentError(
+            "images",
+            f"strategy {strategy!r} needs at least {2 + held_out:,}, two to measure a distance "
+            f"between and {others} to hold out, got {images:,}",
+        )
+    left = budget - held_out
+    if left < training:
+        raise ArgumentError(
+            "budget",
+            f"strategy {strategy!r} needs one decision for each of "
+            f"{counted(images, noun)}, got {counted(budget, 'query')}; use fewer {noun}s or "
+            "another strategy",
+        )
+    most = training * (1 + MOST_PER_PAIR * (classes - 1))
+    queries = training if strategy == "sd" else min(left, most)
+    targets = None
+    if strategy in ("bd", "mbd"):
+        count = max(_LEAST_TARGETS, (queries // training - 1) // _QUERIES_PER_TARGET)
+        targets = count if count < classes - 1 else None
+    return replace(plan, label_queries=queries, targets=targets)
+
+
+def _plan_rounds(plan: BudgetPlan) -> BudgetPlan:
+    """Adds the rounds of a strategy that queries decisions to a plan with held-out images."""
+    strategy, held_out, training = plan.strategy, plan.held_out, plan.training_images
+    left = min(plan.budget - held_out, most_answers(training))
     few = training <= left < (1 + FEW_FURTHER) * training
     if strategy == "auto" and few and training in _SD_IMAGES:
-        return plan(label_queries=training)
+        return replace(plan, label_queries=training)
     if strategy == "decisions":
-        return plan(rounds=(min(training, left),))
+        return replace(plan, rounds=(min(training, left),))
     augmented = held_out_augmented(held_out, training, left)
     rounds: tuple[int, ...] = (left - augmented,)
     if strategy == "auto":
         rounds = _choice_rounds(training, left - augmented)
-    return plan(augmented, rounds)
+    return replace(plan, held_out_augmented=augmented, rounds=rounds)
 
 
 def most_answers(training: int) -> int:

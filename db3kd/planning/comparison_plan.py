@@ -39,23 +39,16 @@ class ComparisonPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is worth changing before the first query: too few images, or held-out images."""
-        return self.warnings_in_words()
-
-    def warnings_in_words(self, noun: InputNoun = "image") -> tuple[str, ...]:
-        """Returns what is worth changing before the first query, each warning once.
+        """What is worth changing before the first query: too few images, or held-out images.
 
         Few held-out images are no reason for a warning if test images measure the agreement.
-
-        Args:
-            noun: What the warnings call an image, such as a row of a table.
         """
         tested = self.test_images > 0
         found = (
             each
             for plan in self.plans.values()
-            for each in plan.warnings_in_words(noun)
-            if not (tested and each == few_held_out_warning(plan.measured_on, noun))
+            for each in plan.warnings
+            if not (tested and each == few_held_out_warning(plan.measured_on, plan.noun))
         )
         return tuple(dict.fromkeys(found))
 
@@ -86,7 +79,7 @@ def plan_comparison(
         seeds: Number of students of each strategy.
         test_images: Number of test images; 0 for none.
         held_out: Number of held-out images of each student, as for `plan_budget`.
-        noun: What errors call an image, such as a row of a table.
+        noun: What errors and plans call an image: "image", or "row" for tables.
 
     Raises:
         ValueError: If a strategy is unknown or named twice, or if none can be used.

@@ -7,12 +7,9 @@ from db3kd.errors import ArgumentError
 from db3kd.planning.budget_plan import LEAST_CHOSEN, ROUNDS, most_answers
 from db3kd.planning.held_out import held_out_augmented
 from db3kd.planning.plan import BudgetPlan, FurtherQueries
-from db3kd.wording import InputNoun
 
 
-def plan_larger_budget(
-    plan: BudgetPlan, budget: int, noun: InputNoun = "image", *, proxies: bool = True
-) -> BudgetPlan:
+def plan_larger_budget(plan: BudgetPlan, budget: int, *, proxies: bool = True) -> BudgetPlan:
     """Returns a plan with the further queries of a larger budget; those of `plan` stay as they are.
 
     The held-out images stay the same, because the augmented images of a run depend on which images
@@ -29,7 +26,6 @@ def plan_larger_budget(
     Args:
         plan: The plan of the run.
         budget: The larger budget.
-        noun: What errors call an image.
         proxies: Whether the run has proxies; without, `auto` makes one random round, too.
 
     Returns:
@@ -51,7 +47,7 @@ def plan_larger_budget(
         raise ArgumentError(
             "budget",
             f"expected {plan.budget:,}, or at least {plan.next_useful_budget:,}, which also "
-            f"queries augmented {noun}s, got {budget:,}",
+            f"queries augmented {plan.noun}s, got {budget:,}",
         )
     plan = _with_decisions_as_round(plan)
     training = plan.training_images
@@ -70,7 +66,7 @@ def plan_larger_budget(
         raise ArgumentError(
             "budget",
             f"strategy {plan.strategy!r} has no use for more than {plan.queries:,} queries with "
-            f"these {noun}s, got {budget:,}",
+            f"these {plan.noun}s, got {budget:,}",
         )
     chosen = plan.strategy == "auto" and proxies
     count = min(ROUNDS, max(1, queries // LEAST_CHOSEN)) if chosen else 1

@@ -95,6 +95,7 @@ class BudgetPlan:
         classes: Number of classes of the teacher.
         further: What larger budgets added, which `budget`, `held_out_augmented` and `rounds`
             include; see `plan_larger_budget`.
+        noun: What texts call an image: "image", or "row" for tables.
     """
 
     strategy: Strategy
@@ -109,6 +110,7 @@ class BudgetPlan:
     pseudo_held_out: int | None = None
     classes: int | None = None
     further: tuple[FurtherQueries, ...] = ()
+    noun: InputNoun = "image"
 
     @property
     def parts(self) -> list[FurtherQueries]:
@@ -145,45 +147,28 @@ class BudgetPlan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is worth changing before the first query: too few images, or held-out images."""
-        return self.warnings_in_words()
-
-    def warnings_in_words(self, noun: InputNoun = "image") -> tuple[str, ...]:
-        """Returns what is worth changing before the first query.
-
-        Args:
-            noun: What the warnings call an image, such as a row of a table.
-        """
         few = None
         if self.images is not None and self.classes is not None:
-            few = few_images_warning(self.images, self.classes, noun)
-        found = few, few_held_out_warning(self.measured_on, noun)
+            few = few_images_warning(self.images, self.classes, self.noun)
+        found = few, few_held_out_warning(self.measured_on, self.noun)
         return tuple(each for each in found if each is not None)
 
-    def unused_in_words(self, noun: InputNoun = "image") -> str | None:
-        """Returns why the plan spends less than the budget; None if it spends all of it.
-
-        Args:
-            noun: What the reason calls an image, such as a row of a table.
-        """
+    @property
+    def why_unused(self) -> str | None:
+        """Why the plan spends less than the budget; None if it spends all of it."""
         if self.queries >= self.budget:
             return None
         if self.next_useful_budget is not None:
-            return f"a budget of {self.next_useful_budget:,} or more also queries augmented {noun}s"
+            least = f"{self.next_useful_budget:,}"
+            return f"a budget of {least} or more also queries augmented {self.noun}s"
         if self.pseudo_samples:
             return "training uses no more pseudo samples"
-        return f"this strategy has no use for more with these {noun}s"
+        return f"this strategy has no use for more with these {self.noun}s"
 
     @property
     def text(self) -> str:
         """What is queried, in a few words; for strategies without distances, the plan's."""
-        return self.text_in_words()
-
-    def text_in_words(self, noun: InputNoun = "image") -> str:
-        """Returns what is queried, in a few words.
-
-        Args:
-            noun: What it calls an image, such as a row of a table.
-        """
+        noun = self.noun
         if self.strategy not in ("auto", "augmented", "decisions"):
             return _TEXTS[self.strategy].format(noun=noun)
         if self.pseudo_samples:
@@ -240,17 +225,10 @@ class BudgetPlan:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages in the order in which they are queried."""
-        return self.stages_in_words()
+        return tuple(stage for stage in self._stages() if stage.queries)
 
-    def stages_in_words(self, noun: InputNoun = "image") -> tuple[Stage, ...]:
-        """Returns the stages in the order in which they are queried.
-
-        Args:
-            noun: What their names and reasons call an image, such as a row of a table.
-        """
-        return tuple(stage for stage in self._stages(noun) if stage.queries)
-
-    def _stages(self, noun: str) -> Iterator[Stage]:
+    def _stages(self) -> Iterator[Stage]:
+        noun = self.noun
         name = noun_for(self.held_out, f"held-out {noun}")
         yield Stage("held_out", name, self.held_out, "measure the student's agreement")
         left, number, chosen = self.training_images, 0, self.chosen_rounds
@@ -258,7 +236,7 @@ class BudgetPlan:
             name = noun_for(part.held_out_augmented, f"held-out augmented {noun}")
             yield Stage("held_out", name, part.held_out_augmented, "choose how to train")
             for queries in part.rounds:
-                yield from self._round(number, queries, left, chosen[number], noun)
+                yield from self._round(number, queries, left, chosen[number])
                 left -= min(left, queries)
                 number += 1
         if self.measure:
@@ -272,11 +250,9 @@ class BudgetPlan:
         why = f"take the place of {noun}s; {measured:,} of them {verb} the student's agreement"
         yield Stage("pseudo_samples", "pseudo samples", self.pseudo_samples, why)
 
-    def _round(
-        self, number: int, queries: int, left: int, chosen: bool, noun: str
-    ) -> Iterator[Stage]:
+    def _round(self, number: int, queries: int, left: int, chosen: bool) -> Iterator[Stage]:
         """Yields the stages of a round, which queries the images that are left before others."""
-        last = len(self.rounds)
+        noun, last = self.noun, len(self.rounds)
         clean = min(left, queries)
         suffix = f", round {number + 1} of {last}" if last > 1 else ""
         why = f"the {noun}s that proxies are least sure about" if chosen else "a random sample"

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError
 from db3kd.querying.driver import decide_all
@@ -101,8 +101,8 @@ class ConsistencyCheck:
             TeacherError: If the teacher fails.
         """
         _count_interrupted(folder)
-        generator = torch.Generator().manual_seed(folder.manifest["seed"])
-        chosen = torch.randperm(len(rows), generator=generator)[: self.queries].sort().values
+        order = seeded_permutation(len(rows), folder.manifest["seed"])
+        chosen = order[: self.queries].sort().values
         if not len(chosen):
             return
         stage = _stage(folder)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.arguments import ImagesLike
 from db3kd.errors import ArgumentError
 from db3kd.labelling.labels import Labels
@@ -203,7 +204,7 @@ def search_scale(
             "labels", f"expected at least {counted(_FOLDS, 'answered sample')}, got {len(answered)}"
         )
     unit = 1 / median_nearest_distance(distances[answered], predicted[answered])
-    order = torch.randperm(len(answered), generator=torch.Generator().manual_seed(settings.seed))
+    order = seeded_permutation(len(answered), settings.seed)
     parts = answered[order].tensor_split(_FOLDS)
     trials: dict[float, ScaleTrial] = {}
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.arguments.images import check_shape_of_images, interval_text
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
@@ -72,7 +73,7 @@ def augment_samples(
         raise ArgumentError(
             "images", f"expected at least 2, one to train on and one to hold out, got {count}"
         )
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = seeded_permutation(count, seed)
     if isinstance(images, ImageSet):
         images.check()
     drawn = images[order] if isinstance(images, Tensor) else images.subset(order)

@@ -38,6 +38,7 @@ from torch import nn
 import db3kd
 from db3kd.answers.image_choice import choose_rows
 from db3kd.answers.neighbour_labels import neighbour_labels
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines import DistillResult, DistillSettings
 from db3kd.pipelines.distillation import asking
@@ -68,6 +69,10 @@ def test_the_queries_are_those_that_the_teacher_saw_and_never_exceed_the_budget(
     assert result.queries == counting.total <= 1500
     assert read_manifest(tmp_path / "run")["totals"]["queries"] == result.queries
     assert result.held_out == result.plan.held_out
+    last = seeded_permutation(len(images()), QUICK.training.seed)[-result.held_out :]
+    unseen = images().read(last)
+    agrees = result.student(unseen).argmax(1) == teacher().decide(unseen)
+    assert result.matches == agrees.sum() == round(result.agreement * result.held_out)
     low, high = result.interval
     assert low <= result.agreement <= high
     if strategy in ("auto", "augmented"):

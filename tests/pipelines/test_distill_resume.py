@@ -118,6 +118,10 @@ def test_a_run_that_another_version_planned_goes_on_as_it_was_started(
         with suppress(TeacherError):
             run(out, RaisingTeacher(counting, stopped))
     plan = read_manifest(out)["settings"]["plan"]
+    assert " ".join(plan) == (  # the entries of earlier versions, in their order
+        "strategy budget images held_out held_out_augmented rounds label_queries pseudo_samples "
+        "targets pseudo_held_out"
+    )
 
     result = run(out, counting)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from distill_cases import images
 from resumable_cases import (
     COMMANDS,
@@ -124,9 +125,11 @@ def test_another_name_of_a_class_changes_nothing_until_it_is_accepted(
     run(function.teacher("before", renamed), out, resume=True)
 
 
-def prepared_comparison(teacher: Any, out: Path, strategies: Sequence[Strategy]) -> Any:
+def prepared_comparison(
+    teacher: Any, out: Path, strategies: Sequence[Strategy], given: ImageSet | None = None
+) -> Any:
     return prepare_comparison(
-        teacher, images(), budget=60, strategies=strategies, student="linear", seeds=2,
+        teacher, given or images(), budget=60, strategies=strategies, student="linear", seeds=2,
         settings=quick_settings(0), out=out, resume=True, test=images(), ask_about_test=True,
     )  # fmt: skip
 
@@ -148,7 +151,9 @@ def test_students_are_compared_without_reading_the_images_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     function = begin(compare, tmp_path / "run", 1)
-    prepared = prepared_comparison(function.teacher("before"), tmp_path / "run", ("decisions",))
+    named = images().with_labels(torch.arange(len(images())) % 3, NAMES)
+    teacher = function.teacher("before", NAMES)
+    prepared = prepared_comparison(teacher, tmp_path / "run", ("decisions",), named)
     read, fingerprint = list[ImageSet](), ImageSet.fingerprint
     monkeypatch.setattr(
         ImageSet, "fingerprint", lambda images: read.append(images) or fingerprint(images)

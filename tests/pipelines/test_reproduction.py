@@ -37,6 +37,24 @@ MANIFEST = {
 }
 
 
+def finished(
+    student: str, settings: db3kd.DistillSettings, steps: int, test: ImageSet | None = None
+) -> Any:
+    return SimpleNamespace(
+        prepared=SimpleNamespace(
+            plan=PLAN,
+            student=SimpleNamespace(title=student),
+            settings=settings,
+            images=photos(),
+            test=test,
+        ),
+        trained=SimpleNamespace(steps=steps),
+        manifest=MANIFEST,
+        folder=RUN,
+        noun="image",
+    )
+
+
 def photos() -> ImageSet:
     pixels = np.zeros((100, 4, 4), np.uint8)
     return ImageSet.from_arrays(pixels, np.arange(100) % 10, "photos, split train")
@@ -133,7 +151,7 @@ def test_the_call_has_the_settings_that_the_run_had():
     training = db3kd.TrainSettings(optimizer="adamw", seed=3)
     settings = db3kd.DistillSettings(training=training, proxies=1, time_limit=60)
 
-    call = reproduction(PLAN, "mlp", settings, 900, MANIFEST, photos(), photos(), RUN)["Python"]
+    call = reproduction(finished("mlp", settings, 900, test=photos()))["Python"]
 
     def distill(*arguments, settings, **others):
         assert arguments == ("t", "i")
@@ -160,7 +178,7 @@ def test_the_call_has_the_settings_that_the_run_had():
 
 
 def test_what_is_usual_is_left_out():
-    usual = reproduction(PLAN, "Net", db3kd.DistillSettings(), 6000, MANIFEST, photos(), None, RUN)
+    usual = reproduction(finished("Net", db3kd.DistillSettings(), 6000))
     *comments, call = usual["Python"].splitlines()
     assert call == (
         "db3kd.distill(teacher, images, budget=1000, student=student, strategy='auto', "

@@ -81,7 +81,7 @@ def test_the_steps_are_those_of_a_run(monkeypatch, strategy, changes):
     plan = plan_budget(1500, 4, 120, strategy)
     counts = steps_of_a_run(monkeypatch, strategy, chosen)
 
-    found = 12 * StepTimes(STUDENT, PROXY).seconds_per_full_step(plan, chosen, 12)
+    found = 12 * StepTimes(student=STUDENT, proxy=PROXY).seconds_per_full_step(plan, chosen, 12)
 
     # Proxies that teach answer each batch of their student: a sixth of a step.
     proxies = chosen.proxies if strategy == "auto" else 0
@@ -97,7 +97,7 @@ def test_what_a_run_does_not_train_takes_no_time(monkeypatch, strategy, budget, 
     plan = plan_budget(budget, 4, 120, strategy)
     counts = steps_of_a_run(monkeypatch, strategy, chosen, budget, least=10**6)
 
-    found = 12 * StepTimes(STUDENT, PROXY).seconds_per_full_step(plan, chosen, 12)
+    found = 12 * StepTimes(student=STUDENT, proxy=PROXY).seconds_per_full_step(plan, chosen, 12)
 
     seconds = STUDENT * counts["student"] + PROXY * counts["proxy"]
     assert found == pytest.approx(seconds + taught * PROXY / 6 * 12)
@@ -109,7 +109,7 @@ def test_with_little_time_nothing_is_chosen_and_all_of_it_is_used(monkeypatch):
 
     def seconds(limit: float) -> float:
         steps = time_limit.steps_within(limit, plan, chosen, nn.Identity, _NO_PROXIES, known())
-        return steps * StepTimes(0.01, 0.0).seconds_per_full_step(plan, chosen, steps)
+        return steps * StepTimes(student=0.01, proxy=0.0).seconds_per_full_step(plan, chosen, steps)
 
     for limit in (1.0, 5.0, 5.9, 6.5, 10.0, 100.0):
         assert 0.7 * limit < seconds(limit) <= limit
@@ -118,7 +118,7 @@ def test_with_little_time_nothing_is_chosen_and_all_of_it_is_used(monkeypatch):
 def test_a_limit_divides_the_time_among_all_trainings(monkeypatch, caplog):
     monkeypatch.setattr(time_limit, "seconds_per_step", lambda make, *_: 0.01)
     plan, chosen = plan_budget(1500, 4, 120, "decisions"), settings(steps=6000)
-    times = StepTimes(0.01, 0.01)
+    times = StepTimes(student=0.01, proxy=0.01)
     whole = times.of_run(plan, chosen)
     assert whole == pytest.approx(6000 * times.seconds_per_full_step(plan, chosen, 6000))
 
@@ -164,7 +164,7 @@ def test_the_steps_without_images_are_those_of_a_run(monkeypatch, budget, change
     monkeypatch.setattr(acquisition_settings, "_LEAST_STEPS", 25)
     db3kd.distill(teacher(), None, budget=budget, student="linear", settings=chosen)
 
-    times = StepTimes(0.0, 0.0, acquisition=1.0)
+    times = StepTimes(student=0.0, proxy=0.0, acquisition=1.0)
     steps = counts[weights_of_students_that_choose()]
     assert times.of_run(plan, chosen) == pytest.approx(steps + ranked)
     assert steps and ranked
@@ -184,13 +184,13 @@ def test_the_steps_that_choose_a_scale_are_those_of_a_run(monkeypatch):
     monkeypatch.setattr(search, "_MAX_EXTENSIONS", 0)  # what is best at an edge is not foreseen
     db3kd.distill(teacher(), images(), budget=120, student="linear", strategy="sd", settings=chosen)
 
-    assert batches[4] == StepTimes(0.0, 0.0, scale=1.0).of_run(plan, chosen) == 2 * 3 * 41
-    paper = replace(plan, strategy="db3kd-paper")
-    assert StepTimes(0.0, 0.0, scale=1.0).of_run(paper, chosen) == 0
+    times = StepTimes(student=0.0, proxy=0.0, scale=1.0)
+    assert batches[4] == times.of_run(plan, chosen) == 2 * 3 * 41
+    assert times.of_run(replace(plan, strategy="db3kd-paper"), chosen) == 0
 
 
 def test_a_time_limit_does_not_shorten_acquisition(monkeypatch):
-    times = StepTimes(1.0, 1.0, acquisition=1.0, scale=1.0)
+    times = StepTimes(student=1.0, proxy=1.0, acquisition=1.0, scale=1.0)
     plan, chosen = plan_budget(1000, CLASSES, None), settings(steps=6000)
     beyond = times.of_run(plan, chosen) - replace(times, acquisition=0.0).of_run(plan, chosen)
     assert beyond > 0
@@ -284,7 +284,7 @@ def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
     def steps(spent: float | None) -> int:
         return time_limit.steps_within(100.0, plan, chosen, nn.Identity, proxies, known(), spent)
 
-    seconds = partial(StepTimes(0.01, 0.01).seconds_per_full_step, plan, chosen)
+    seconds = partial(StepTimes(student=0.01, proxy=0.01).seconds_per_full_step, plan, chosen)
     each = seconds(2000, images_chosen=True)
     assert each < seconds(2000)
     assert steps(70.0) == pytest.approx(30 / each, abs=1)

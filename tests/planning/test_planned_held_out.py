@@ -84,7 +84,7 @@ def test_too_few_images_are_warned_of_before_the_first_query(images, classes, he
 
 
 def test_warnings_about_tables_speak_of_rows_and_of_no_pseudo_samples():
-    few, measured = plan_budget(40, 10, 5).warnings_in_words("row")
+    few, measured = plan_budget(40, 10, 5, noun="row").warnings
     assert "only 5 rows for 10 classes" in few and "pseudo samples" not in few
     assert "only 1 held-out row," in measured and "image" not in few + measured
 
@@ -99,7 +99,8 @@ def test_one_query_is_named_in_the_singular():
         "augmented images": 24,
     }
     assert plan_budget(40, 10, 5).stages[0].name == "held-out image"
-    assert plan_budget(22, 10, 20, "augmented").stages_in_words("row")[-1].name == "augmented rows"
+    of_rows = plan_budget(22, 10, 20, "augmented", noun="row")
+    assert of_rows.stages[-1].name == "augmented rows"
     (stage,) = plan_budget(1_000, 10, None, held_out=1).stages
     assert "1 of them measures" in stage.why
 
@@ -114,5 +115,5 @@ def test_one_query_is_named_in_the_singular():
     ],
 )
 def test_a_plan_says_why_it_does_not_spend_its_budget(budget, images, strategy, reason):
-    found = plan_budget(budget, 10, images, strategy).unused_in_words("row")
+    found = plan_budget(budget, 10, images, strategy, noun="row").why_unused
     assert found is None if reason is None else reason in found

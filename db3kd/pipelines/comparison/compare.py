@@ -215,7 +215,11 @@ def run_comparison(
             ConsistencyCheck(checks, accept_changed_teacher).repeat(
                 folder.run, prepared.teacher, images.read, known, decisions
             )
-        prepared = replace(prepared, rare_classes=folder.rare_classes(prepared.rare_classes))
+        prepared = replace(
+            prepared,
+            rare_classes=folder.rare_classes(prepared.rare_classes),
+            known_fingerprint=prepared.data_fingerprint,
+        )
         plan, steps = prepared.plan, _equal_steps(folder, prepared)
         students = ComparedStudents(
             folder=folder,

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -48,22 +49,27 @@ class ComparedStudents:
         """Returns the results of a student for each seed, and why they did not spend the budget."""
         found = tuple(self.get(strategy, seed) for seed in self.prepared.used_seeds)
         plan = self.prepared.plan.plans[strategy]
-        unspent = plan.unused_in_words(self.prepared.noun)
+        unspent = plan.why_unused
         if unspent is None and any(each.queries < plan.budget for each in found):
             unspent = "its searches needed no more queries"
         return ComparisonRow(strategy, found, unspent=unspent)
 
     def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
         """Returns the results of a student, after training it if necessary."""
-        test = self.prepared.test
-        tested = None if test is None or self.decisions is not None else test.fingerprint()
-        student = self.folder.finished_student(strategy, seed, tested, measured=test is not None)
+        measured = self.prepared.test is not None
+        student = self.folder.finished_student(strategy, seed, self._tested, measured=measured)
         if student is None or self._is_made_again(strategy, seed):
             student = self._measure(seed, *self._timed_run(strategy, seed))
-            self.folder.keep_student(strategy, student, tested)
+            self.folder.keep_student(strategy, student, self._tested)
         if self.on_student is not None:
             self.on_student(strategy, student)
         return student
+
+    @cached_property
+    def _tested(self) -> str | None:
+        """The fingerprint of test images that are not queried; None without any."""
+        test = self.prepared.test
+        return None if test is None or self.decisions is not None else test.fingerprint()
 
     def _is_made_again(self, strategy: Strategy, seed: int) -> bool:
         """Returns whether the file of a finished student is lost, but its answers are not.
@@ -119,7 +125,7 @@ class ComparedStudents:
         return ComparedStudent(
             seed=seed,
             queries=result.queries,
-            held_out=(round(result.agreement * result.held_out), result.held_out),
+            held_out=(result.matches, result.held_out),
             accuracy=accuracy,
             test_agreement=agreement,
             seconds=seconds,

@@ -34,8 +34,8 @@ from db3kd.pipelines.inputs import (
     convert_images,
     convert_inputs,
 )
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.answer_run import clean_answers
-from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
@@ -90,7 +90,6 @@ class PreparedComparison(PreparedRun):
                 folder = student_folder(out, strategy, seed)
                 if holds_run(folder):
                     student = self.distillation(strategy, seed, steps, folder)
-                    student.share_fingerprint(self)
                     yield from student.expected_runs(folder)
 
     @property
@@ -116,6 +115,7 @@ class PreparedComparison(PreparedRun):
             test=self.test if labelled else None,
             price_per_1000=self.price_per_1000,
             rare_classes=self.rare_classes,
+            known_fingerprint=self.data_fingerprint,
         )
 
     def answer_folders(self, out: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from torch import nn
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.prepared import PreparedDistillation, prepare_distillation
-from db3kd.pipelines.distillation.run import DistillRun
+from db3kd.pipelines.distillation.run import run_stages
 from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
@@ -36,6 +36,7 @@ class DistillResult:
             class.
         interval: Its 95 % confidence interval (Wilson).
         held_out: Number of held-out images.
+        matches: Number of them for which the student predicts the teacher's class.
         validation: Number of validation images, by which training was chosen and may stop early:
             the held-out images, and augmented versions of them.
         queries: All queries of the run, including `check_queries`.
@@ -61,6 +62,7 @@ class DistillResult:
     agreement: float
     interval: tuple[float, float]
     held_out: int
+    matches: int
     validation: int
     queries: int
     plan: BudgetPlan
@@ -217,19 +219,20 @@ def run_distillation(
             compare_or_accept_teacher(
                 prepared.expected_runs(folder), accept_changed_teacher=accept_changed_teacher
             )
-        run = DistillRun(
+        finished = run_stages(
             prepared,
             folder,
-            callbacks,
+            resume=resume,
+            callbacks=callbacks,
             consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
-            shown=shown,
+            shown=folder if shown is None else shown,
         )
-        finished = run.execute(resume=resume)
     return DistillResult(
         student=finished.trained.network,
         agreement=finished.matches / finished.held_out,
         interval=wilson_interval(finished.matches, finished.held_out),
         held_out=finished.held_out,
+        matches=finished.matches,
         validation=finished.validation,
         queries=finished.queries + finished.check_queries,
         plan=prepared.plan,

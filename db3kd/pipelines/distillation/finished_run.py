@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from db3kd.answers.answers import Answers
 from db3kd.arguments.images import are_equal
-from db3kd.data.image_set import ImageSet
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
-from db3kd.pipelines.distill_settings import DistillSettings
+from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.pipelines.student_warnings import (
     FEW_HELD_OUT,
@@ -23,11 +22,9 @@ from db3kd.pipelines.student_warnings import (
     student_warnings,
     time_limit_warning,
 )
-from db3kd.planning import BudgetPlan
 from db3kd.planning.held_out import few_images_warning
 from db3kd.querying.consistency import queries_of_checks
-from db3kd.tables import Features
-from db3kd.wording import InputNoun, input_noun
+from db3kd.wording import InputNoun
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +54,9 @@ class FinishedRun:
     """The result of a distillation run, of which its report is written.
 
     Attributes:
+        prepared: The checked arguments of the distillation.
         trained: The student, and how it was trained.
-        folder: The run folder.
-        student: What the report calls the student.
-        teacher: What it calls the teacher.
-        data: What it calls the images.
-        plan: How the budget was divided.
-        settings: How networks were trained.
+        folder: The run folder, as the report names it.
         answers: All answers, those for held-out images included.
         labels: The labels of a strategy that measures distances; otherwise None.
         predicted: [n] int64, the student's classes of the held-out images, in their order.
@@ -71,42 +64,26 @@ class FinishedRun:
             images; None without them.
         curve: Numbers of queries, and the agreement of proxies trained on their answers.
         seconds: Time by part of the run.
-        images: The images; None without images.
-        test: The labelled images that the student was measured on; None without them.
-        classes: The teacher's number of classes.
-        class_names: Names of the classes, or None.
-        features: The features of a table, or None.
         manifest: The manifest of the run.
         paid_twice: At most how many queries were paid twice, because an answer was lost.
-        network_warnings: What makes the student's network learn worse than it could.
     """
 
+    prepared: PreparedDistillation
     trained: TrainedStudent
     folder: Path
-    student: str
-    teacher: str
-    data: str
-    plan: BudgetPlan
-    settings: DistillSettings
     answers: Answers
     labels: Labels | None
     predicted: Tensor
     correct: tuple[int, int] | None
     curve: Sequence[tuple[int, float]]
     seconds: Mapping[TimedPart, float]
-    images: ImageSet | None
-    test: ImageSet | None
-    classes: int
-    class_names: Sequence[str] | None
-    features: Features | None
     manifest: Mapping[str, Any]
     paid_twice: int
-    network_warnings: Sequence[str] = ()
 
     @property
     def noun(self) -> InputNoun:
         """What messages call an image."""
-        return input_noun(self.answers.images.image_shape)
+        return self.prepared.noun
 
     @property
     def label_queries(self) -> int:
@@ -126,30 +103,25 @@ class FinishedRun:
     @property
     def warnings(self) -> list[str]:
         """What makes the student or its agreement less useful than it seems, if anything does."""
+        prepared, noun = self.prepared, self.noun
+        names, images = prepared.class_names, prepared.images
+        classes, limit = prepared.teacher.classes, prepared.settings.time_limit
         decisions = None if self.labels is None else self.decisions
-        found = student_warnings(
-            self.answers, self.predicted, self.class_names, self.noun, decisions
-        )
+        found = student_warnings(self.answers, self.predicted, names, noun, decisions)
         absent = absent_classes_warning(
-            self.decisions,
-            self.classes,
-            self.class_names,
-            self.noun,
-            pseudo_samples=self.images is None,
+            self.decisions, classes, names, noun, pseudo_samples=images is None
         )
         if absent is not None and not are_equal(self.decisions):
             found.append(absent)
-        if self.images is not None:
-            few = few_images_warning(len(self.images), self.classes, self.noun)
+        if images is not None:
+            few = few_images_warning(len(images), classes, noun)
             found += [] if few is None else [few]
         if self.held_out < FEW_HELD_OUT:
-            found.append(few_held_out(self.held_out, self.correct is not None, self.noun))
-        if self.settings.time_limit is not None:
-            cut = time_limit_warning(
-                self.settings.time_limit, self.trained.steps, self.full_steps, LONGER_RUN
-            )
+            found.append(few_held_out(self.held_out, self.correct is not None, noun))
+        if limit is not None:
+            cut = time_limit_warning(limit, self.trained.steps, self.full_steps, LONGER_RUN)
             found += [] if cut is None else [cut]
-        return [*found, *self.network_warnings]
+        return [*found, *prepared.network_warnings]
 
     @property
     def decisions(self) -> Tensor:
@@ -165,13 +137,13 @@ class FinishedRun:
     @property
     def full_steps(self) -> int:
         """Training steps of the student without a time limit."""
-        return self.settings.steps_for(count_trained_on(self.answers, self.labels))
+        return self.prepared.settings.steps_for(count_trained_on(self.answers, self.labels))
 
     @property
     def default_steps(self) -> int:
         """Training steps of the student by default, with the answers of this run."""
-        training = replace(self.settings.training, steps=None)
-        usual = replace(self.settings, training=training)
+        settings = self.prepared.settings
+        usual = replace(settings, training=replace(settings.training, steps=None))
         return usual.steps_for(count_trained_on(self.answers, self.labels))
 
     @property

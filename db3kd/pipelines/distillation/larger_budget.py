@@ -33,7 +33,6 @@ from db3kd.storage.manifest import (
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import count_answers
-from db3kd.wording import InputNoun
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,6 @@ def plans_of_run(
     budget: int,
     out: Path | None,
     stored: StoredBudgets,
-    noun: InputNoun,
     *,
     proxies: bool,
     grow: bool,
@@ -127,7 +125,6 @@ def plans_of_run(
         budget: The budget.
         out: The run folder; None if there is none.
         stored: The budgets of the run in it.
-        noun: What errors call an image.
         proxies: Whether the run has proxies.
         grow: Whether the run may get a larger budget.
 
@@ -160,7 +157,7 @@ def plans_of_run(
             f"budget of {plan.budget:,} and has answers for it, got {budget:,}; continue with that "
             "budget, or start another run in another folder, which pays for its answers anew",
         )
-    larger = plan_larger_budget(plan, budget, noun, proxies=proxies)
+    larger = plan_larger_budget(plan, budget, proxies=proxies)
     if plan.label_queries and not is_finished(out / LABELS_FOLDER):
         raise ArgumentError(
             "budget",

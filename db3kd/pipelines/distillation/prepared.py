@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
@@ -29,9 +30,9 @@ from db3kd.pipelines.inputs import (
     check_test,
     convert_inputs,
 )
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
-from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
-from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings, shuffled
+from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.distance_students import expected_distances, label_settings
@@ -88,6 +89,7 @@ class PreparedDistillation(PreparedRun):
         plan = asdict(self.begun)
         plan.pop("classes")  # an entry of every manifest
         plan.pop("further")  # an entry of its own
+        plan.pop("noun")  # known from the teacher
         entries: dict[str, Any] = {"plan": plan}
         if len(self.begun.rounds) > 1 and self.choosing is not None:
             entries["choosing"] = self.choosing
@@ -168,7 +170,7 @@ class PreparedDistillation(PreparedRun):
     def order(self) -> Tensor:
         """Returns the image of each sample, [N] int64; the last samples are held out."""
         assert self.images is not None  # pseudo samples have their own order
-        return shuffled(len(self.images), self.settings.training.seed)
+        return seeded_permutation(len(self.images), self.settings.training.seed)
 
     def training_images(self) -> ImageSet:
         """Returns the images that are not held out, in the order of the samples."""
@@ -213,11 +215,13 @@ def prepare_distillation(
     price_per_1000: float | None = None,
     rare_classes: bool = False,
     grow: bool = False,
+    known_fingerprint: str | None = None,
 ) -> PreparedDistillation:
     """Checks and converts the arguments of `distill`, without a query.
 
-    The arguments are those of `distill`, and `grow`: whether the run in `out` may be continued with
-    a larger budget.
+    The arguments are those of `distill`, and two more: `grow`, whether the run in `out` may be
+    continued with a larger budget; and `known_fingerprint`, that of the images, if they were read
+    for it before.
 
     Raises:
         TypeError: As `distill`.
@@ -226,7 +230,6 @@ def prepare_distillation(
     settings = check_plain_arguments(settings, price_per_1000, out, resume)
     check_rare_classes(rare_classes, images)
     teacher, image_set = convert_inputs(teacher, images, test)
-    noun = input_noun(teacher.image_shape)
     count = None if image_set is None else len(image_set)
     make_plan = partial(
         plan_budget,
@@ -234,14 +237,14 @@ def prepare_distillation(
         images=count,
         strategy=strategy,
         held_out=settings.held_out,
-        noun=noun,
+        noun=input_noun(teacher.image_shape),
     )
     folder = None if out is None else Path(out)
     stored = StoredBudgets({})
     if resume and folder is not None:
         stored = StoredBudgets.read(folder)
     begun, plan = plans_of_run(
-        make_plan, budget, folder, stored, noun, proxies=settings.proxies > 0, grow=grow
+        make_plan, budget, folder, stored, proxies=settings.proxies > 0, grow=grow
     )
     if plan.pseudo_samples:
         image_set = None
@@ -273,6 +276,7 @@ def prepare_distillation(
         test=test_set,
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
+        known_fingerprint=known_fingerprint,
         features=features_of(teacher, image_set),
         class_names=(
             class_names_of(teacher) if image_set is None else run_class_names(teacher, image_set)

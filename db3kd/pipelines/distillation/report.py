@@ -20,7 +20,8 @@ from db3kd.report import (
     StudentReport,
     write_student_report,
 )
-from db3kd.wording import InputNoun, counted
+from db3kd.teachers import describe
+from db3kd.wording import counted
 
 _SHOWN_DISAGREEMENTS = 24
 _SHOWN_SOFT_LABELS = 8
@@ -32,18 +33,18 @@ _CERTAIN = 0.9995
 """A probability above this is shown as 100.0 %."""
 
 
-def write_distill_report(folder: Path, run: FinishedRun, price_per_1000: float | None) -> Path:
+def write_distill_report(folder: Path, run: FinishedRun) -> Path:
     """Writes report.html and report.md into a run folder.
 
     Args:
         folder: The run folder.
         run: The finished run.
-        price_per_1000: The price of 1,000 queries, or None.
 
     Returns:
         The path of report.html.
     """
-    held_out, classes = run.answers.held_out.clean, run.classes
+    prepared, teacher = run.prepared, describe(run.prepared.teacher)
+    held_out, classes = run.answers.held_out.clean, prepared.teacher.classes
     confusion = torch.bincount(
         held_out.decisions * classes + run.predicted, minlength=classes**2
     ).view(classes, classes)
@@ -56,15 +57,16 @@ def write_distill_report(folder: Path, run: FinishedRun, price_per_1000: float |
             run.predicted[wrong],
         )
     report = StudentReport(
-        title=f"A student of {run.teacher}",
-        teacher=run.teacher,
-        student=run.student,
-        data=run.data,
-        strategy=f"{run.plan.strategy}: {_asked(run).text_in_words(run.noun)}",
+        title=f"A student of {teacher}",
+        teacher=teacher,
+        student=prepared.student.title,
+        data="pseudo samples" if prepared.images is None else prepared.images.name,
+        strategy=f"{prepared.plan.strategy}: {_asked(run).text}",
         taught_by=run.trained.taught_by,
         agreement=(run.matches, run.held_out),
         accuracy=run.correct,
-        price_per_1000=price_per_1000,
+        price_per_1000=prepared.price_per_1000,
+        stages=_stages(run),
         curve=_curve(run),
         paid_twice=run.paid_twice,
         validation=run.validation,
@@ -72,32 +74,24 @@ def write_distill_report(folder: Path, run: FinishedRun, price_per_1000: float |
             PlanChoice(choice.question, choice.chosen, choice.options)
             for choice in run.trained.choices
         ],
-        class_names=run.class_names,
+        class_names=prepared.class_names,
         class_counts=torch.bincount(run.decisions, minlength=classes),
         confusion=confusion,
         disagreements=disagreements,
         soft_examples=_soft_examples(run),
-        features=run.features,
-        reproduce=reproduction(
-            run.plan,
-            run.student,
-            run.settings,
-            run.trained.steps,
-            run.manifest,
-            run.images,
-            run.test,
-            run.folder,
-        ),
-        usage=usage(run.folder, run.student),
+        features=prepared.features,
+        reproduce=reproduction(run),
+        usage=usage(run.folder, prepared.student.title),
         warnings=run.warnings,
         notes=_notes(run),
     )
-    return write_student_report(folder, replace(report, stages=_stages(run, run.noun)))
+    return write_student_report(folder, report)
 
 
 def _asked(run: FinishedRun) -> BudgetPlan:
     """Returns the plan with one random round in the place of those for which no proxy chose."""
-    plan, begun = run.plan, run.plan.parts[0].rounds
+    plan = run.prepared.plan
+    begun = plan.parts[0].rounds
     if not run.curve and len(plan.rounds) > 1:
         return replace(plan, rounds=(sum(plan.rounds),), further=())
     if "choosing" not in run.manifest["settings"] and len(begun) > 1:
@@ -105,10 +99,10 @@ def _asked(run: FinishedRun) -> BudgetPlan:
     return plan
 
 
-def _stages(run: FinishedRun, noun: InputNoun) -> list[ReportStage]:
+def _stages(run: FinishedRun) -> list[ReportStage]:
     """Returns the stages of the plan with their queries, and the stages of training."""
-    stages = []
-    planned = _asked(run).stages_in_words(noun)
+    stages, noun = [], run.noun
+    planned = _asked(run).stages
     asked = sum(stage.queries for stage in planned) or 1
     for stage in planned:
         queries = stage.queries
@@ -169,27 +163,28 @@ def _share(steps: int, default: int) -> str:
 
 
 def _notes(run: FinishedRun) -> list[str]:
-    steps, default = run.trained.steps, run.default_steps
-    most = "at most " if run.settings.patience is not None else ""
+    steps, default, plan = run.trained.steps, run.default_steps, run.prepared.plan
+    patience = run.prepared.settings.patience
+    most = "at most " if patience is not None else ""
     relative = "the default" if steps == default else f"{_share(steps, default)} of the default"
     notes = [
         f"The student was trained for {most}{counted(steps, 'step')}, {relative}"
         f"{'' if steps == default else f' of {default:,}'}.",
         run.trained.why,
     ]
-    if run.settings.patience is not None:
+    if patience is not None:
         notes.append(
             f"The student's best weights were chosen by its agreement on held-out {run.noun}s, so "
             f"the agreement is somewhat higher than on other {run.noun}s."
         )
-    if run.plan.can_grow:
+    if plan.can_grow:
         notes.append(
             "To spend more queries later, repeat the command with a larger --budget and --resume "
             "(budget= and resume=True in Python). Only the further queries are sent."
         )
     if run.paid_twice:
         notes.append(paid_twice_note(run.paid_twice))
-    if run.plan.pseudo_samples:
+    if plan.pseudo_samples:
         notes.append(
             "The held-out images are pseudo samples, which may be easier or harder than real ones."
         )

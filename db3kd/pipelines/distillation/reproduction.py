@@ -13,38 +13,21 @@ import numpy as np
 from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import is_own_model
 from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
+from db3kd.pipelines.distillation.finished_run import FinishedRun
 from db3kd.planning import BudgetPlan
 from db3kd.storage.manifest import CHANGED_TEACHERS, LARGER_BUDGETS
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted, input_noun
 
 
-def reproduction(
-    plan: BudgetPlan,
-    student: str,
-    settings: DistillSettings,
-    steps: int,
-    manifest: Mapping[str, Any],
-    images: ImageSet | None,
-    test: ImageSet | None,
-    folder: Path,
-) -> dict[str, str]:
+def reproduction(run: FinishedRun) -> dict[str, str]:
     """Returns what a report states under this heading, by name.
 
     A time limit depends on the speed of a machine, so the steps that it led to take its place.
-
-    Args:
-        plan: The plan of the run.
-        student: The name of the student's architecture, or the type of a network of the caller's.
-        settings: How networks were trained.
-        steps: Training steps of the student.
-        manifest: The manifest of the run.
-        images: The images; None without images.
-        test: The labelled images that the student was measured on; None without them.
-        folder: The run folder.
     """
-    noun = "image" if images is None else input_noun(images.image_shape)
-    training = settings.training
+    prepared, steps, manifest = run.prepared, run.trained.steps, run.manifest
+    plan, settings, training = prepared.plan, prepared.settings, prepared.settings.training
+    images, test, student = prepared.images, prepared.test, prepared.student.title
     fixed = settings
     if settings.time_limit is not None:
         fixed = with_fixed_steps(settings, steps)
@@ -59,7 +42,7 @@ def reproduction(
         "Python": "\n".join(
             [
                 *_names(student, manifest, images, test),
-                *_calls(plan, student, fixed, folder, budgets, tested=test is not None),
+                *_calls(plan, student, fixed, run.folder, budgets, tested=test is not None),
             ]
         ),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
@@ -68,7 +51,7 @@ def reproduction(
         "test data": "" if test is None else described_data(test),
         "seed": str(training.seed),
         "training": (
-            f"{counted(steps, 'step')} of {counted(training.batch_size, noun)}, "
+            f"{counted(steps, 'step')} of {counted(training.batch_size, run.noun)}, "
             f"{training.optimizer}, {training.schedule} schedule"
         ),
         "teacher fingerprint": ", then ".join(fingerprints),
@@ -194,7 +177,7 @@ def usage(folder: Path, student: str) -> dict[str, str]:
 
     Args:
         folder: The run folder, or a weights file.
-        student: As for `reproduction`.
+        student: The name of the student's architecture, or the type of a network of the caller's.
 
     Example:
         >>> usage(Path("runs/mine"), "lenet5")["load"]

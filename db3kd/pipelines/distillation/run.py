@@ -37,7 +37,6 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice
 from db3kd.storage.manifest import identity
 from db3kd.storage.run_folder import RunFolder
-from db3kd.teachers import describe
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.evaluation import predict
 from db3kd.training.network_store import NetworkStore
@@ -52,198 +51,194 @@ _PSEUDO_SAMPLE_BALANCE = 0.5
 """Random images favour some classes, so images of rare classes are trained on more often."""
 
 
-class DistillRun:
-    """A distillation in its run folder.
+def run_stages(
+    prepared: PreparedDistillation,
+    folder: Path,
+    *,
+    resume: bool,
+    callbacks: Sequence[TrainingCallback],
+    consistency_check: ConsistencyCheck,
+    shown: Path,
+) -> FinishedRun:
+    """Carries out a distillation, or the rest of it, and writes the student and the report.
 
     Args:
         prepared: The checked arguments of the distillation.
         folder: The run folder.
+        resume: Whether to continue a run in the folder.
         callbacks: Further callbacks of the student's training.
         consistency_check: Checks the teacher before a resumed run continues.
-        shown: The run folder as the report and messages name it; by default `folder`.
+        shown: The run folder as the report and messages name it.
     """
-
-    def __init__(
-        self,
-        prepared: PreparedDistillation,
-        folder: Path,
-        callbacks: Sequence[TrainingCallback] = (),
-        consistency_check: ConsistencyCheck | None = None,
-        shown: Path | None = None,
-    ) -> None:
-        self.prepared, self.folder = prepared, folder
-        self._shown = folder if shown is None else shown
-        self._callbacks = callbacks
-        self._consistency_check = consistency_check
-
-    def execute(self, *, resume: bool) -> FinishedRun:
-        """Carries out the run, or the rest of it, and writes the student and the report.
-
-        Args:
-            resume: Whether to continue a run in the folder.
-        """
-        prepared = self.prepared
-        manifest = prepared.resumed_manifest(self.folder) if resume else prepared.manifest()
-        opened = RunFolder.open(self.folder, ANSWERS, manifest, resume=resume)
-        with opened as folder, notes_of(folder) as file:
-            # Damaged labels are an error before the larger budget is recorded.
-            taken_over = decisions_to_take_over(folder.path, prepared.begun, prepared.plan)
-            add_larger_budget(folder, prepared.plan, prepared.stored, prepared.choosing)
-            notes = DistillNotes(file)
-            store = NetworkStore(
-                folder.path / NETWORKS_FOLDER,
-                {"run": identity(folder.manifest), "from": folder.manifest["started"]},
-            )
-            asked = ask_teacher(prepared, folder, notes, store, self._consistency_check, taken_over)
-            answers, labels = asked.answers, asked.labels
-            with notes.timed("training"):
-                trained = self._train(answers, labels, notes, store)
-            predicted = predict(trained.network, answers.held_out.clean.as_source())
-            correct = _count_correct(trained.network, prepared.test)
-            self._save_student(folder.path, trained.network)
-            self._finish_folder(folder, asked, sum(notes.seconds.values()))
-            finished = FinishedRun(
-                trained=trained,
-                folder=self._shown,
-                student=prepared.student.title,
-                teacher=describe(prepared.teacher),
-                data="pseudo samples" if prepared.images is None else prepared.images.name,
-                plan=prepared.plan,
-                settings=prepared.settings,
-                answers=answers,
-                labels=labels,
-                predicted=predicted,
-                correct=correct,
-                curve=notes.curve,
-                seconds=notes.seconds,
-                images=prepared.images,
-                test=prepared.test,
-                classes=prepared.teacher.classes,
-                class_names=prepared.class_names,
-                features=prepared.features,
-                manifest=folder.manifest,
-                paid_twice=queries_paid_twice(*answer_folders(folder.path)),
-                network_warnings=prepared.network_warnings,
-            )
-            write_distill_report(folder.path, finished, prepared.price_per_1000)
-            store.keep_only(_KEPT_NETWORKS)
-        return finished
-
-    def _train(
-        self, answers: Answers, labels: Labels | None, notes: DistillNotes, store: NetworkStore
-    ) -> TrainedStudent:
-        prepared = self.prepared
-        steps = training_steps(prepared, answers, count_trained_on(answers, labels), notes)
-        if labels is not None:
-            return self._train_on_distances(answers, labels, steps, notes, store)
-        trainer = StudentTrainer(
-            prepared.student.make,
-            prepared.student.identity,
-            prepared.teacher.classes,
-            _PSEUDO_SAMPLE_BALANCE if prepared.images is None else 0.0,
-            prepared.settings,
-            steps,
-            store,
-            notes,
-            self._callbacks,
+    manifest = prepared.resumed_manifest(folder) if resume else prepared.manifest()
+    opened = RunFolder.open(folder, ANSWERS, manifest, resume=resume)
+    with opened as run, notes_of(run) as file:
+        # Damaged labels are an error before the larger budget is recorded.
+        taken_over = decisions_to_take_over(run.path, prepared.begun, prepared.plan)
+        add_larger_budget(run, prepared.plan, prepared.stored, prepared.choosing)
+        notes = DistillNotes(file)
+        store = NetworkStore(
+            run.path / NETWORKS_FOLDER,
+            {"run": identity(run.manifest), "from": run.manifest["started"]},
         )
-        rate = trainer.choose_learning_rate(answers)
-        prefer_proxies = prepared.images is not None and trainer.prefers_proxies(
-            answers.training, prepared.proxies
+        asked = ask_teacher(prepared, run, notes, store, consistency_check, taken_over)
+        with notes.timed("training"):
+            trained = _train(prepared, asked, notes, store, callbacks)
+        predicted = predict(trained.network, asked.answers.held_out.clean.as_source())
+        correct = _count_correct(trained.network, prepared.test)
+        _save_student(prepared, run.path, trained.network, shown)
+        _finish_folder(run, asked, sum(notes.seconds.values()))
+        finished = FinishedRun(
+            prepared=prepared,
+            trained=trained,
+            folder=shown,
+            answers=asked.answers,
+            labels=asked.labels,
+            predicted=predicted,
+            correct=correct,
+            curve=notes.curve,
+            seconds=notes.seconds,
+            manifest=run.manifest,
+            paid_twice=queries_paid_twice(*answer_folders(run.path)),
         )
-        proxies = trainer.choose_proxies(
-            answers, prepared.proxies, rate, prefer_proxies=prefer_proxies
-        )
-        network = trainer.train_student(answers, proxies, rate)
-        taught_by = "decisions alone"
-        if proxies:
-            taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
-        why = why_taught_by(
-            prepared.proxies.count,
-            len(proxies),
-            steps,
-            len(answers.held_out),
-            prepared.noun,
-            pseudo_samples=prepared.images is None,
-        )
-        return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
+        write_distill_report(run.path, finished)
+        store.keep_only(_KEPT_NETWORKS)
+    return finished
 
-    def _train_on_distances(
-        self,
-        answers: Answers,
-        labels: Labels,
-        steps: int,
-        notes: DistillNotes,
-        store: NetworkStore,
-    ) -> TrainedStudent:
-        prepared = self.prepared
-        student = DistanceStudent(
-            prepared.student.make,
-            prepared.student.identity,
-            prepared.training_images(),
-            labels,
-            store,
-            notes,
-        )
-        patience = prepared.settings.patience
-        network = student.train(
-            prepared.plan.strategy,
-            prepared.settings.trained_for(steps, prepared.settings.learning_rates[0], 0),
-            [*validation_callbacks(answers, patience), *self._callbacks],
-            patience,
-        )
-        measured = str(prepared.plan.measure).upper()
-        taught_by = f"decisions and soft labels from {measured} distances"
-        why = f"The student learned from {taught_by}, because its strategy measures these."
-        return TrainedStudent(network, steps, taught_by, why)
 
-    def _save_student(self, path: Path, network: nn.Module) -> None:
-        if not holds_run(path):
-            raise InputNotFoundError(
-                f"{self._shown}: the run folder and its answers were removed during the run; "
-                "start another run"
-            )
-        prepared = self.prepared
-        file = path / STUDENT_FILE
-        before = _stored_weights(file)
-        save_model(
-            file,
-            network,
-            model=prepared.student.name,
-            image_shape=tuple(prepared.teacher.image_shape),
-            classes=prepared.teacher.classes,
-            class_names=prepared.class_names,
-            features=prepared.features,
-        )
-        after = _stored_weights(file)
-        if not before or _are_equal(before, after):
-            return
-        exports = (file.with_suffix(suffix) for suffix in SUFFIXES if suffix != file.suffix)
-        for exported in filter(Path.exists, exports):
-            shown = self._shown / exported.name
-            _LOG.warning("%s: holds an earlier student; remove it and export the new one", shown)
+def _train(
+    prepared: PreparedDistillation,
+    asked: Asked,
+    notes: DistillNotes,
+    store: NetworkStore,
+    callbacks: Sequence[TrainingCallback],
+) -> TrainedStudent:
+    answers, labels = asked.answers, asked.labels
+    steps = training_steps(prepared, answers, count_trained_on(answers, labels), notes)
+    if labels is not None:
+        return _train_on_distances(prepared, answers, labels, steps, notes, store, callbacks)
+    trainer = StudentTrainer(
+        make=prepared.student.make,
+        name=prepared.student.identity,
+        classes=prepared.teacher.classes,
+        balance=_PSEUDO_SAMPLE_BALANCE if prepared.images is None else 0.0,
+        settings=prepared.settings,
+        steps=steps,
+        store=store,
+        notes=notes,
+        callbacks=callbacks,
+    )
+    rate = trainer.choose_learning_rate(answers)
+    prefer_proxies = prepared.images is not None and trainer.prefers_proxies(
+        answers.training, prepared.proxies
+    )
+    proxies = trainer.choose_proxies(answers, prepared.proxies, rate, prefer_proxies=prefer_proxies)
+    network = trainer.train_student(answers, proxies, rate)
+    taught_by = "decisions alone"
+    if proxies:
+        taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
+    why = why_taught_by(
+        prepared.proxies.count,
+        len(proxies),
+        steps,
+        len(answers.held_out),
+        prepared.noun,
+        pseudo_samples=prepared.images is None,
+    )
+    return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
 
-    def _finish_folder(self, folder: RunFolder, asked: Asked, seconds: float) -> None:
-        """Marks the run as finished and empties the log of chosen images.
 
-        Args:
-            folder: The run folder.
-            asked: What the teacher answered.
-            seconds: The seconds of the run in all processes. A finished run that is resumed may
-                train its networks again, so it takes longer.
-        """
-        if folder.verify_finished():
-            folder.update_totals({"seconds": seconds})
-            return
-        folder.finish(
-            {
-                "samples": asked.rows,
-                "queries": len(asked.answers) + count_label_queries(asked.labels),
-                "check_queries": queries_of_checks(folder.manifest),
-                "seconds": seconds,
-            }
+def _train_on_distances(
+    prepared: PreparedDistillation,
+    answers: Answers,
+    labels: Labels,
+    steps: int,
+    notes: DistillNotes,
+    store: NetworkStore,
+    callbacks: Sequence[TrainingCallback],
+) -> TrainedStudent:
+    student = DistanceStudent(
+        make=prepared.student.make,
+        name=prepared.student.identity,
+        images=prepared.training_images(),
+        labels=labels,
+        store=store,
+        notes=notes,
+    )
+    patience = prepared.settings.patience
+    network = student.train(
+        prepared.plan.strategy,
+        prepared.settings.trained_for(steps, prepared.settings.learning_rates[0], 0),
+        [*validation_callbacks(answers, patience), *callbacks],
+        patience,
+    )
+    measured = str(prepared.plan.measure).upper()
+    taught_by = f"decisions and soft labels from {measured} distances"
+    why = f"The student learned from {taught_by}, because its strategy measures these."
+    return TrainedStudent(network, steps, taught_by, why)
+
+
+def _save_student(
+    prepared: PreparedDistillation, path: Path, network: nn.Module, shown: Path
+) -> None:
+    """Writes the student, and warns of exports of an earlier one.
+
+    Args:
+        prepared: The checked arguments of the distillation.
+        path: The run folder.
+        network: The student.
+        shown: The run folder as messages name it.
+
+    Raises:
+        FileNotFoundError: If the run folder was removed.
+    """
+    if not holds_run(path):
+        raise InputNotFoundError(
+            f"{shown}: the run folder and its answers were removed during the run; "
+            "start another run"
         )
-        ChoiceLog(folder.path).empty()
+    file = path / STUDENT_FILE
+    before = _stored_weights(file)
+    save_model(
+        file,
+        network,
+        model=prepared.student.name,
+        image_shape=tuple(prepared.teacher.image_shape),
+        classes=prepared.teacher.classes,
+        class_names=prepared.class_names,
+        features=prepared.features,
+    )
+    after = _stored_weights(file)
+    if not before or _are_equal(before, after):
+        return
+    exports = (file.with_suffix(suffix) for suffix in SUFFIXES if suffix != file.suffix)
+    for exported in filter(Path.exists, exports):
+        _LOG.warning(
+            "%s: holds an earlier student; remove it and export the new one", shown / exported.name
+        )
+
+
+def _finish_folder(folder: RunFolder, asked: Asked, seconds: float) -> None:
+    """Marks the run as finished and empties the log of chosen images.
+
+    Args:
+        folder: The run folder.
+        asked: What the teacher answered.
+        seconds: The seconds of the run in all processes. A finished run that is resumed may
+            train its networks again, so it takes longer.
+    """
+    if folder.verify_finished():
+        folder.update_totals({"seconds": seconds})
+        return
+    folder.finish(
+        {
+            "samples": asked.rows,
+            "queries": len(asked.answers) + count_label_queries(asked.labels),
+            "check_queries": queries_of_checks(folder.manifest),
+            "seconds": seconds,
+        }
+    )
+    ChoiceLog(folder.path).empty()
 
 
 def _stored_weights(file: Path) -> dict[str, Tensor]:

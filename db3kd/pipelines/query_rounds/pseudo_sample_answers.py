@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.planning import BudgetPlan
 from db3kd.storage.existing_runs import begun_with
@@ -33,7 +33,7 @@ def pseudo_sample_answers(
     held_out = synthesis.held_out
     write_pseudo_samples(path, teacher, synthesis, resume=path.exists())
     samples = load_pseudo_samples(path)
-    training_rows = held_out + shuffled(len(samples) - held_out, training.seed)
+    training_rows = held_out + seeded_permutation(len(samples) - held_out, training.seed)
     order = torch.cat([training_rows, torch.arange(held_out)])
     images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
     return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
@@ -49,11 +49,6 @@ def sample_settings(plan: BudgetPlan, training: TrainSettings, path: Path) -> Sy
         acquisition=replace(acquisition, steps=_begun_steps(path) or acquisition.steps),
         seed=training.seed,
     )
-
-
-def shuffled(count: int, seed: int) -> Tensor:
-    """Returns the numbers from 0 to `count` - 1 in random order, [count] int64."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def acquisition_settings(training: TrainSettings) -> AcquisitionSettings:

@@ -129,7 +129,7 @@ def measure_distances(
         return labels(progress)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistanceStudent:
     """A student that learns from soft labels.
 

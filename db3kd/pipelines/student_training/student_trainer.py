@@ -69,7 +69,7 @@ class Choice:
     chosen: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StudentTrainer:
     """How a student learns from answers, and what was chosen for it.
 

@@ -32,7 +32,7 @@ _RANKING_SHARE = 0.5
 images. A large part of that time makes the images. It is 0.55 for LeNet-5-half on one CPU core."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepTimes:
     """Seconds of a training step on this machine, and estimates of whole runs from them.
 

@@ -14,7 +14,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import build_model
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.inputs import check_images, convert_inputs
-from db3kd.pipelines.query_rounds.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.distance_students import chooses_scale
@@ -50,9 +50,9 @@ def steps_within(
     """
     left, images_chosen = limit - (spent or 0.0), spent is not None
     times = StepTimes(
-        seconds_per_step(make_student, answers, settings.training),
-        seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0,
-        bool(proxies.count)
+        student=seconds_per_step(make_student, answers, settings.training),
+        proxy=seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0,
+        new_mixtures=bool(proxies.count)
         and learns_from_new_mixtures(make_student, proxies.make, answers.images.image_shape),
     )
     longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
@@ -142,11 +142,11 @@ def _time_steps(
     make_choosing = partial(build_model, AcquisitionSettings.model, shape, teacher.classes)
     scaling = scale_training(training, len(some))
     return StepTimes(
-        seconds_per_step(make_student, known, training),
-        seconds_per_step(make_proxy, known, training),
-        learns_from_new_mixtures(make_student, make_proxy, shape),
-        seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
+        student=seconds_per_step(make_student, known, training),
+        proxy=seconds_per_step(make_proxy, known, training),
+        new_mixtures=learns_from_new_mixtures(make_student, make_proxy, shape),
+        acquisition=seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
         if makes_images
         else 0.0,
-        seconds_per_step(make_student, known, scaling) if scales else 0.0,
+        scale=seconds_per_step(make_student, known, scaling) if scales else 0.0,
     )

@@ -1,6 +1,7 @@
 """What a distillation and a comparison have in common before their first query."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -26,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedRun:
+class PreparedRun(ABC):
     """The checked arguments that `distill` and `compare` share.
 
     Attributes:
@@ -39,6 +40,7 @@ class PreparedRun:
         test: Images to measure students on, in the teacher's numbering of the classes, or None.
         price_per_1000: The price of 1,000 queries, or None.
         rare_classes: See `distill`.
+        known_fingerprint: The fingerprint of the images, if they were read for it before.
     """
 
     plan: BudgetPlan | ComparisonPlan
@@ -50,11 +52,12 @@ class PreparedRun:
     test: ImageSet | None
     price_per_1000: float | None
     rare_classes: bool
+    known_fingerprint: str | None = None
 
     @cached_property
     def data_fingerprint(self) -> str | None:
-        """The fingerprint of the images, for which all of them are read once."""
-        return None if self.images is None else self.images.fingerprint()
+        """The fingerprint of the images, for which all of them are read at most once."""
+        return None if self.images is None else self.known_fingerprint or self.images.fingerprint()
 
     @cached_property
     def network_warnings(self) -> tuple[str, ...]:
@@ -77,15 +80,15 @@ class PreparedRun:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is worth changing before the first query."""
-        return (*self.plan.warnings_in_words(self.noun), *self.network_warnings)
+        return (*self.plan.warnings, *self.network_warnings)
 
+    @abstractmethod
     def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
         """Returns how many queries of the run in `out` are answered; 0 without a run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count_checks(self, out: Path, checks: int) -> int:
         """Returns how many queries of the resumed run in `out` repeat known answers."""
-        raise NotImplementedError
 
     def log_warnings(
         self, out: str | Path | None, consistency_checks: int, *, any_teacher: bool
@@ -106,14 +109,6 @@ class PreparedRun:
             warn_if_unchecked(consistency_checks, checks, answered)
         for warning in self.warnings:
             _LOG.warning("%s", warning)
-
-    def share_fingerprint(self, other: "PreparedRun") -> None:
-        """Takes the fingerprint of the images from another run, if it has the same image set.
-
-        The images are then not read again.
-        """
-        if self.images is other.images:
-            self.__dict__["data_fingerprint"] = other.data_fingerprint  # as cached_property does
 
     def manifest_with(self, entries: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the manifest of the run.
