@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from db3kd.pipelines.distillation.prepared import PreparedDistillation
     from db3kd.pipelines.student_training.time_estimate import StepTimes
     from db3kd.planning import BudgetPlan, ComparisonPlan
+    from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
 
@@ -151,34 +152,29 @@ def _comparison_measurement(plan: "ComparisonPlan", noun: "InputNoun") -> str:
 
 
 def print_answered(
-    answered: int,
-    queries: int,
-    price_per_1000: float | None,
-    *,
-    unused: int = 0,
-    finished: bool = False,
-    width: int = 9,
+    so_far: "RunQueries", queries: int | None, price_per_1000: float | None, *, width: int = 9
 ) -> None:
     """Prints how many queries of a run are answered, and the price of the others.
 
     Args:
-        answered: The number of answered queries; 0 prints nothing.
-        queries: The maximum number of queries of the run.
+        so_far: The queries of the run; nothing is printed if none is answered.
+        queries: The maximum number of queries of the run; None if it has none.
         price_per_1000: The price of 1,000 queries, or None.
-        unused: How many of them are not needed, because finished parts of the run needed fewer.
-        finished: Whether the run is finished, so that nothing is left.
         width: The width of the first column.
     """
-    if not answered:
+    if not so_far.answered:
         return
-    if finished:
-        print(f"{'answered':<{width}}  {counted(answered, 'query')}; the run is finished")
+    if so_far.finished:
+        print(f"{'answered':<{width}}  {counted(so_far.answered, 'query')}; the run is finished")
         return
-    left = max(0, queries - answered - unused)
-    not_needed = f"{unused:,} not needed; " if unused else ""
+    left = ""
+    if queries is not None:
+        not_needed = f"{so_far.unused:,} not needed; " if so_far.unused else ""
+        most = so_far.left(queries)
+        left = f"; {not_needed}at most {most:,} are left{price_text(most, price_per_1000)}"
     print(
-        f"{'answered':<{width}}  {answered:,} of these queries, which are not sent again; "
-        f"{not_needed}at most {left:,} are left{price_text(left, price_per_1000)}"
+        f"{'answered':<{width}}  {so_far.answered:,} of these queries, which are not sent again"
+        f"{left}"
     )
 
 
@@ -186,10 +182,8 @@ def print_times(
     times: "StepTimes",
     prepared: "PreparedDistillation",
     teacher: "Teacher",
-    answered: int,
+    so_far: "RunQueries",
     seconds_asked: float,
-    *,
-    finished: bool = False,
 ) -> None:
     """Prints how long the queries and the training of a run take, as far as it is known.
 
@@ -197,14 +191,13 @@ def print_times(
         times: The times of training steps.
         prepared: The run.
         teacher: The teacher as it was opened, which may limit the rate of its queries.
-        answered: How many queries of the run are answered already.
-        seconds_asked: The seconds that these took, as far as they are known.
-        finished: Whether the run is finished, so that no query is left.
+        so_far: The queries of the run that is resumed; none without one.
+        seconds_asked: The seconds that the answered ones took, as far as they are known.
     """
     plan, settings = prepared.plan, prepared.settings
     rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
-    left = max(0, plan.queries - answered)
-    if finished or not left:
+    answered, left = so_far.answered, so_far.left(plan.queries)
+    if not left:
         print("querying   no query is left")
     elif rate is not None:
         print(f"querying   at least {duration(left / rate)} at {rate:g} queries per second")
@@ -218,7 +211,7 @@ def print_times(
     steps, full = times.steps_of_run(plan, settings)
     cut = f" of {full:,} without --time-limit" if steps < full else ""
     about, kept = "about", ""
-    if finished:
+    if so_far.finished:
         about, kept = "at most", ", without the networks that are trained already"
     print(
         f"training   {about} {duration(times.of_run(plan, settings))} on this machine, "

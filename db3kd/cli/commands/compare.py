@@ -125,6 +125,7 @@ def compare(
     from db3kd.pipelines.comparison.folder import TEST_DECISIONS, student_folder
     from db3kd.pipelines.comparison.prepared import prepare_comparison
     from db3kd.report import ComparedStudent, percent
+    from db3kd.storage.run_queries import RunQueries
 
     settings = distill_settings(training, proxies, spending, teacher.device)
     if out is not None:
@@ -132,7 +133,7 @@ def compare(
     transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer, teacher.teacher, training.seed)
-    resumed, answered = out if resume else None, 0
+    resumed, so_far = out if resume else None, RunQueries()
     with naming_options(images="--data"):
         prepared = prepare_comparison(
             opened,
@@ -151,14 +152,14 @@ def compare(
         )
         # A refused comparison is refused before a plan that looks accepted.
         if resumed is not None:
-            answered = prepared.count_answered(resumed, any_teacher=any_teacher)
+            so_far = prepared.count_queries(resumed, any_teacher=any_teacher)
     print_comparison_plan(prepared)
     if resumed is not None:
         width, requested = comparison_width(prepared.plan), resuming.consistency_checks
         checks = prepared.count_checks(resumed, requested)
         cost = prepared.plan.queries, prepared.price_per_1000
-        print_checks_plan(requested, checks, answered, *cost, width=width)
-        print_answered(answered, *cost, width=width)
+        print_checks_plan(requested, checks, so_far.answered, *cost, width=width)
+        print_answered(so_far, *cost, width=width)
         sys.stdout.flush()  # progress is written to stderr
     if spending.dry_run:
         _print_training_time(prepared)

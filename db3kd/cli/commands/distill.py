@@ -35,6 +35,7 @@ from db3kd.errors import ArgumentError
 if TYPE_CHECKING:
     from db3kd.pipelines.distillation.prepared import PreparedDistillation
     from db3kd.planning import Strategy
+    from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
 
 
@@ -183,6 +184,7 @@ def _distill_from_teacher(
     from db3kd.pipelines.distillation.prepared import prepare_distillation
     from db3kd.pipelines.query_rounds.answer_run import ANSWERS
     from db3kd.pipelines.run_layout import answer_folders
+    from db3kd.storage.run_queries import RunQueries
 
     settings = distill_settings(training, proxies, spending, teacher.device)
     settings = replace(settings, patience=training.patience)
@@ -191,7 +193,7 @@ def _distill_from_teacher(
     transfer = images.load(training.seed, teacher.teacher)
     opened = teacher.open(transfer)
     test = images.load_test(opened, transfer, teacher.teacher, training.seed)
-    resumed, answered = out if resume else None, 0
+    resumed, so_far = out if resume else None, RunQueries()
     with naming_options(images="--data"):
         prepared = prepare_distillation(
             opened,
@@ -209,20 +211,19 @@ def _distill_from_teacher(
         )
         # A refused run is refused before a plan that looks accepted.
         if resumed is not None:
-            answered = prepared.count_answered(resumed, any_teacher=any_teacher)
+            so_far = prepared.count_queries(resumed, any_teacher=any_teacher)
     print_plan(prepared)
     if resumed is not None:
         requested = resuming.consistency_checks
         checks = prepared.count_checks(resumed, requested)
         cost = prepared.plan.queries, prepared.price_per_1000
-        print_checks_plan(requested, checks, answered, *cost)
+        print_checks_plan(requested, checks, so_far.answered, *cost)
+        print_answered(so_far, *cost)
+        sys.stdout.flush()  # progress is written to stderr
     if spending.dry_run:
-        _print_dry_run(prepared, opened, resumed, answered)
+        _print_times(prepared, opened, resumed, so_far)
         return
     assert out is not None  # checked above
-    if resumed is not None:
-        _print_answered(prepared, resumed, answered)
-        sys.stdout.flush()  # progress is written to stderr
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
             prepared,
@@ -235,8 +236,8 @@ def _distill_from_teacher(
     print_result(result, prepared.price_per_1000, prepared.student.title)
 
 
-def _print_dry_run(
-    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, answered: int
+def _print_times(
+    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, so_far: "RunQueries"
 ) -> None:
     """Prints how long a run takes; `run` is the folder of one to resume."""
     from db3kd.pipelines.distill_notes import seconds_of_asking
@@ -244,23 +245,4 @@ def _print_dry_run(
 
     times = time_prepared_steps(prepared, [prepared.plan])
     seconds_asked = 0.0 if run is None else seconds_of_asking(run)
-    finished = run is not None and prepared.is_answered(run, answered)
-    print_times(times, prepared, teacher, answered, seconds_asked, finished=finished)
-    if run is not None:
-        _print_answered(prepared, run, answered)
-
-
-def _print_answered(prepared: "PreparedDistillation", run: Path, answered: int) -> None:
-    """Prints how many queries of a run are answered, and the price of the others.
-
-    Args:
-        prepared: The run.
-        run: Its folder.
-        answered: The number of answered queries.
-    """
-    print_answered(
-        answered,
-        prepared.plan.queries,
-        prepared.price_per_1000,
-        finished=prepared.is_answered(run, answered),
-    )
+    print_times(times, prepared, teacher, so_far, seconds_asked)

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from db3kd.data.image_set import ImageSet
-    from db3kd.labelling.runs.planned_run import PlannedRun, RunQueries
+    from db3kd.labelling.runs.planned_run import PlannedRun
     from db3kd.labelling.runs.totals import Totals
     from db3kd.labelling.settings import LabelSettings
     from db3kd.pipelines.auto_surrogate import AutoSurrogate
+    from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
 
@@ -173,14 +174,7 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
     checks = planned.count_checks(so_far)
     requested = planned.execution.consistency_checks
     print_checks_plan(requested, checks, so_far.answered, queries, price, width=13)
-    print_answered(
-        so_far.answered,
-        queries,
-        price,
-        unused=so_far.unused,
-        finished=so_far.finished,
-        width=13,
-    )
+    print_answered(so_far, queries, price, width=13)
     sys.stdout.flush()  # progress is written to stderr
 
 

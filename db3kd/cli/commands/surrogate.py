@@ -111,20 +111,20 @@ def surrogate(
     )
     noun = input_noun(loaded.image_shape)
     # A refused run is refused before a plan that looks accepted.
-    finished, answered = out.exists(), prepared.count_answered(any_teacher=any_teacher)
+    so_far = prepared.count_queries(any_teacher=any_teacher)
     print(
         f"plan           {counted(prepared.queries, 'query')}: "
         f"{counted(len(prepared.chosen), noun)} in {counted(queries_per_sample, 'version')} each"
         f"{price_text(prepared.queries, plan.price_per_1000)}"
     )
-    print_answered(answered, prepared.queries, plan.price_per_1000, finished=finished, width=13)
+    print_answered(so_far, prepared.queries, plan.price_per_1000, width=13)
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
         return
     folder = decisions_folder(out.absolute())  # a teacher may change the working directory
     with hint_at_resuming(folder):
         manifest = prepared.write(rare_classes=rare_classes, accept_changed_teacher=any_teacher)
-    if finished:
+    if so_far.finished:
         print("nothing to do  the surrogate was already finished")
     _print_summary(manifest, queries_paid_twice(folder), noun, plan.price_per_1000, out)
 

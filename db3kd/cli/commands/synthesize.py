@@ -181,8 +181,8 @@ def synthesize(
     from db3kd.storage.existing_runs import queries_paid_twice
     from db3kd.storage.run_comparison import compare_with_runs
     from db3kd.synthesis.sample_run import (
-        answered_in_sample_run,
         expected_samples,
+        queries_of_sample_run,
         write_pseudo_samples,
     )
 
@@ -199,13 +199,12 @@ def synthesize(
     if (queries := settings.max_queries) is not None:
         most = f"at most {counted(queries, 'query')}{price_text(queries, plan.price_per_1000)}"
     print(f"plan           {samples}, {most}")
+    if resume:
+        print_answered(queries_of_sample_run(out), queries, plan.price_per_1000, width=13)
+        sys.stdout.flush()  # progress is written to stderr
     if plan.dry_run:
         print("dry run        no query was sent; nothing was written")
         return
-    if resume and settings.max_queries is not None:
-        answered = answered_in_sample_run(out)
-        print_answered(answered, settings.max_queries, plan.price_per_1000, width=13)
-        sys.stdout.flush()  # progress is written to stderr
     folder = out.absolute()  # a teacher may change the working directory
     with naming_options(model="--acquisition-model"), hint_at_resuming(folder):
         totals = write_pseudo_samples(
