@@ -1,5 +1,6 @@
 """Text for plans, results, prices and surrogates that several commands print."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from db3kd.progress import duration
@@ -67,25 +68,23 @@ def print_warnings(warnings: "Sequence[str]", width: int = 9) -> None:
         print(f"{'warning':<{width}}  {warning}")
 
 
-def print_checks_plan(
-    requested: int,
-    checks: int,
-    answered: int,
+def print_resumption(
+    so_far: "RunQueries",
     queries: int,
     price_per_1000: float | None,
     *,
+    requested_checks: int,
+    checks: int,
     width: int = 9,
 ) -> None:
-    """Prints how many queries of a resumed run repeat known answers, and its cost with them.
-
-    Nothing is printed if no such query was requested, or if there is no answer to repeat.
+    """Prints which queries of a resumed run repeat known answers, and which are left.
 
     Args:
-        requested: The value of --consistency-checks.
-        checks: How many queries repeat known answers.
-        answered: The number of answered queries.
-        queries: The maximum number of the other queries of the run.
+        so_far: The queries of the run.
+        queries: The maximum number of queries of the run, without those that are repeated.
         price_per_1000: The price of 1,000 queries, or None.
+        requested_checks: The value of --consistency-checks.
+        checks: How many queries repeat known answers.
         width: The width of the first column.
     """
     from db3kd.querying.consistency import NOTHING_TO_CHECK, is_unchecked
@@ -97,8 +96,10 @@ def print_checks_plan(
             f"{price_text(checks, price_per_1000)}; with them at most {total:,}"
             f"{price_text(total, price_per_1000)}"
         )
-    elif is_unchecked(requested, checks, answered):
+    elif is_unchecked(requested_checks, checks, so_far.answered):
         print(f"{'checks':<{width}}  {NOTHING_TO_CHECK}")
+    print_answered(so_far, queries, price_per_1000, width=width)
+    sys.stdout.flush()  # progress is written to stderr
 
 
 def comparison_width(plan: "ComparisonPlan") -> int:

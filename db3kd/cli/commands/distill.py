@@ -1,6 +1,5 @@
 """The `db3kd distill` command."""
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,10 @@ from db3kd.cli.options.distill import (
     Student,
     TransferOptions,
     check_options,
+    count_resumed,
     distill_settings,
+    open_inputs,
+    print_resumed,
 )
 from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options
 from db3kd.cli.options.shared import CheckedResumeOptions
@@ -23,13 +25,7 @@ from db3kd.cli.options.strategy import StrategyName
 from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
-from db3kd.cli.plan_output import (
-    print_answered,
-    print_checks_plan,
-    print_plan,
-    print_result,
-    print_times,
-)
+from db3kd.cli.plan_output import print_plan, print_result, print_times
 from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -172,7 +168,7 @@ def _distill_from_teacher(
     out: Path | None,
     resuming: CheckedResumeOptions,
 ) -> None:
-    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
+    resume = resuming.resume
     if teacher.teacher is None:
         raise ArgumentError(
             "teacher", "expected a teacher, or --labels with the folder of a label run"
@@ -184,16 +180,12 @@ def _distill_from_teacher(
     from db3kd.pipelines.distillation.prepared import prepare_distillation
     from db3kd.pipelines.query_rounds.answer_run import ANSWERS
     from db3kd.pipelines.run_layout import answer_folders
-    from db3kd.storage.run_queries import RunQueries
 
     settings = distill_settings(training, proxies, spending, teacher.device)
     settings = replace(settings, patience=training.patience)
     if out is not None:
         check_run_folder(out, resume, ANSWERS.format)
-    transfer = images.load(training.seed, teacher.teacher)
-    opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer, teacher.teacher, training.seed)
-    resumed, so_far = out if resume else None, RunQueries()
+    opened, transfer, test = open_inputs(teacher, images, training.seed)
     with naming_options(images="--data"):
         prepared = prepare_distillation(
             opened,
@@ -209,19 +201,11 @@ def _distill_from_teacher(
             rare_classes=spending.rare_classes,
             grow=True,
         )
-        # A refused run is refused before a plan that looks accepted.
-        if resumed is not None:
-            so_far = prepared.count_queries(resumed, any_teacher=any_teacher)
+        so_far = count_resumed(prepared, out, resuming)
     print_plan(prepared)
-    if resumed is not None:
-        requested = resuming.consistency_checks
-        checks = prepared.count_checks(resumed, requested)
-        cost = prepared.plan.queries, prepared.price_per_1000
-        print_checks_plan(requested, checks, so_far.answered, *cost)
-        print_answered(so_far, *cost)
-        sys.stdout.flush()  # progress is written to stderr
+    print_resumed(prepared, out, resuming, so_far)
     if spending.dry_run:
-        _print_times(prepared, opened, resumed, so_far)
+        _print_times(prepared, opened, out if resume else None, so_far)
         return
     assert out is not None  # checked above
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
@@ -230,7 +214,7 @@ def _distill_from_teacher(
             out=out,
             resume=resume,
             callbacks=training.callbacks(out / "student", settings.training),
-            accept_changed_teacher=any_teacher,
+            accept_changed_teacher=resuming.accept_changed_teacher,
             consistency_checks=resuming.consistency_checks,
         )
     print_result(result, prepared.price_per_1000, prepared.student.title)

@@ -23,10 +23,9 @@ from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
     TIME_OF_QUERIES,
     price_text,
-    print_answered,
     print_checks,
-    print_checks_plan,
     print_paid_twice,
+    print_resumption,
     surrogate_text,
 )
 from db3kd.errors import ArgumentError
@@ -171,11 +170,14 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
     if surrogate.why:
         cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
         print(f"surrogate      {cost}: {surrogate.why}")
-    checks = planned.count_checks(so_far)
-    requested = planned.execution.consistency_checks
-    print_checks_plan(requested, checks, so_far.answered, queries, price, width=13)
-    print_answered(so_far, queries, price, width=13)
-    sys.stdout.flush()  # progress is written to stderr
+    print_resumption(
+        so_far,
+        queries,
+        price,
+        requested_checks=planned.execution.consistency_checks,
+        checks=planned.count_checks(so_far),
+        width=13,
+    )
 
 
 def _report(
