@@ -25,6 +25,7 @@ from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import comparison_width, print_comparison_plan
+from db3kd.cli.rows import print_row
 from db3kd.progress import duration
 
 if TYPE_CHECKING:
@@ -191,5 +192,5 @@ def _print_training_time(prepared: "PreparedComparison") -> None:
     plan, settings = prepared.plan, prepared.settings
     times = time_prepared_steps(prepared, plan.plans.values())
     seconds = times.of_comparison(plan, settings, prepared.budget)
-    name = f"{'training':<{comparison_width(plan)}}"
-    print(f"{name}  about {duration(seconds)} on this machine; no query was sent")
+    about = f"about {duration(seconds)} on this machine; no query was sent"
+    print_row("training", about, comparison_width(plan))

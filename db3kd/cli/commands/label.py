@@ -28,6 +28,7 @@ from db3kd.cli.plan_output import (
     print_resumption,
     surrogate_text,
 )
+from db3kd.cli.rows import WIDE, print_row
 from db3kd.errors import ArgumentError
 from db3kd.wording import also_paid, counted, input_noun
 
@@ -141,12 +142,12 @@ def label(
         _print_plan(planned, so_far, budget.price)
         if budget.dry_run:
             if not so_far.finished:
-                print(f"querying       {TIME_OF_QUERIES}")
-            print("dry run        no query was sent; nothing was written")
+                print_row("querying", TIME_OF_QUERIES, WIDE)
+            print_row("dry run", "no query was sent; nothing was written", WIDE)
             return
         totals = carry_out(planned)
     if so_far.finished:
-        print("nothing to do  the run was already finished")
+        print_row("nothing to do", "the run was already finished", WIDE)
     _report(totals, out, folder, budget.price, noun)
 
 
@@ -163,20 +164,22 @@ def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") 
 def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None) -> None:
     """Prints the maximum number of queries of a run and their price, before the first of them."""
     queries, surrogate = planned.max_queries, planned.surrogate
-    print(
-        f"plan           at most {counted(queries, 'query')} for "
-        f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}"
+    print_row(
+        "plan",
+        f"at most {counted(queries, 'query')} for "
+        f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}",
+        WIDE,
     )
     if surrogate.why:
         cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
-        print(f"surrogate      {cost}: {surrogate.why}")
+        print_row("surrogate", f"{cost}: {surrogate.why}", WIDE)
     print_resumption(
         so_far,
         queries,
         price,
         requested_checks=planned.execution.consistency_checks,
         checks=planned.count_checks(so_far),
-        width=13,
+        width=WIDE,
     )
 
 
@@ -190,9 +193,9 @@ def _report(
     after = read_manifest(folder)
     absent = totals.describe_absent(current_names(after), noun)
     _print_summary(totals, price, queries_in_flight(after), noun, out, absent)
-    print_checks(totals.check_queries, describe_checks(after), 13)
+    print_checks(totals.check_queries, describe_checks(after), WIDE)
     if described := surrogate_text(after, noun, included=True):
-        print(f"surrogate      {described}")
+        print_row("surrogate", described, WIDE)
     if totals.statuses["contradictory"]:
         print(
             "error: the teacher gave different answers to the same "
@@ -259,7 +262,7 @@ def _print_summary(
         f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample{others}"
         f"{price_text(queries, price)}{also_paid(paid_twice, queries, price)}"
     )
-    print_paid_twice(paid_twice, 14)
+    print_paid_twice(paid_twice, WIDE)
     if without := totals.statuses["budget"]:
         print(
             f"not labelled   {counted(without, 'sample')} (status budget), whose decision the "

@@ -21,6 +21,7 @@ from db3kd.cli.options.shared import (
 from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.plan_output import print_resumption
+from db3kd.cli.rows import NARROW
 from db3kd.errors import ArgumentError
 from db3kd.wording import input_noun
 
@@ -300,7 +301,7 @@ def print_resumed(
     resuming: CheckedResumeOptions,
     so_far: "RunQueries",
     *,
-    width: int = 9,
+    width: int = NARROW,
 ) -> None:
     """Prints what is repeated and what is left if a run is resumed; `so_far` as it was counted."""
     if out is not None and resuming.resume:
