@@ -1,7 +1,9 @@
 """Text for plans, results, prices and surrogates that several commands print."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+from db3kd.cli.rows import NARROW, print_row
 from db3kd.progress import duration
 from db3kd.wording import also_paid, counted, money, noun_for, paid_twice_text, plain_number
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from db3kd.pipelines.distillation.prepared import PreparedDistillation
     from db3kd.pipelines.student_training.time_estimate import StepTimes
     from db3kd.planning import BudgetPlan, ComparisonPlan
+    from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
 
@@ -27,16 +30,16 @@ TIME_OF_QUERIES = "time unknown; db3kd info --teacher … --time 20 measures it 
 def print_plan(prepared: "PreparedDistillation") -> None:
     """Prints the queries of each stage in order, with their reasons and their price."""
     plan = prepared.plan
-    print(f"strategy   {plan.strategy}")
+    print_row("strategy", plan.strategy)
     width = max(len(stage.name) for stage in plan.stages)
     for stage in plan.stages:
         print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
     price = price_text(plan.queries, prepared.price_per_1000)
-    print(f"queries    at most {plan.queries:,} of {plan.budget:,}{price}")
+    print_row("queries", f"at most {plan.queries:,} of {plan.budget:,}{price}")
     if plan.why_unused is not None:
         unused = counted(plan.budget - plan.queries, "query")
-        print(f"unused     {unused}: {plan.why_unused}")
-    print(f"measured   {_measurement(plan)}")
+        print_row("unused", f"{unused}: {plan.why_unused}")
+    print_row("measured", _measurement(plan))
     print_warnings(prepared.warnings)
 
 
@@ -59,49 +62,51 @@ def _measurement(plan: "BudgetPlan") -> str:
     )
 
 
-def print_warnings(warnings: "Sequence[str]", width: int = 9) -> None:
+def print_warnings(warnings: "Sequence[str]", width: int = NARROW) -> None:
     """Prints warnings, one a line; the first column has this width."""
     for warning in warnings:
-        print(f"{'warning':<{width}}  {warning}")
+        print_row("warning", warning, width)
 
 
-def print_checks_plan(
-    requested: int,
-    checks: int,
-    answered: int,
+def print_resumption(
+    so_far: "RunQueries",
     queries: int,
     price_per_1000: float | None,
     *,
-    width: int = 9,
+    requested_checks: int,
+    checks: int,
+    width: int = NARROW,
 ) -> None:
-    """Prints how many queries of a resumed run repeat known answers, and its cost with them.
-
-    Nothing is printed if no such query was requested, or if there is no answer to repeat.
+    """Prints which queries of a resumed run repeat known answers, and which are left.
 
     Args:
-        requested: The value of --consistency-checks.
-        checks: How many queries repeat known answers.
-        answered: The number of answered queries.
-        queries: The maximum number of the other queries of the run.
+        so_far: The queries of the run.
+        queries: The maximum number of queries of the run, without those that are repeated.
         price_per_1000: The price of 1,000 queries, or None.
+        requested_checks: The value of --consistency-checks.
+        checks: How many queries repeat known answers.
         width: The width of the first column.
     """
     from db3kd.querying.consistency import NOTHING_TO_CHECK, is_unchecked
 
     if checks:
         total = checks + queries
-        print(
-            f"{'checks':<{width}}  {counted(checks, 'more query')} to repeat known answers"
+        print_row(
+            "checks",
+            f"{counted(checks, 'more query')} to repeat known answers"
             f"{price_text(checks, price_per_1000)}; with them at most {total:,}"
-            f"{price_text(total, price_per_1000)}"
+            f"{price_text(total, price_per_1000)}",
+            width,
         )
-    elif is_unchecked(requested, checks, answered):
-        print(f"{'checks':<{width}}  {NOTHING_TO_CHECK}")
+    elif is_unchecked(requested_checks, checks, so_far.answered):
+        print_row("checks", NOTHING_TO_CHECK, width)
+    print_answered(so_far, queries, price_per_1000, width=width)
+    sys.stdout.flush()  # progress is written to stderr
 
 
 def comparison_width(plan: "ComparisonPlan") -> int:
     """Returns the width of the first column of the plan of a comparison."""
-    return max(9, *map(len, plan.strategies))
+    return max(NARROW, *(len(strategy) + 1 for strategy in plan.strategies))
 
 
 def print_comparison_plan(prepared: "PreparedComparison") -> None:
@@ -110,21 +115,25 @@ def print_comparison_plan(prepared: "PreparedComparison") -> None:
     width = comparison_width(plan)
     for strategy in plan.strategies:
         if strategy in plan.refused:
-            print(f"{strategy:<{width}}  not used: {plan.refused[strategy]}")
+            print_row(strategy, f"not used: {plan.refused[strategy]}", width)
             continue
         each = plan.plans[strategy]
         taught = "; proxies may teach" if each.uses_proxies and prepared.proxies.count else ""
-        print(
-            f"{strategy:<{width}}  at most {counted(each.queries, 'query')}"
-            f"{price_text(each.queries, price_per_1000)}: {each.text}{taught}"
+        print_row(
+            strategy,
+            f"at most {counted(each.queries, 'query')}"
+            f"{price_text(each.queries, price_per_1000)}: {each.text}{taught}",
+            width,
         )
     students = len(plan.plans) * plan.seeds
     test = f" and {counted(plan.test_images, f'test {noun}')}" if plan.test_images else ""
-    print(
-        f"{'in total':<{width}}  at most {counted(plan.queries, 'query')} for "
-        f"{counted(students, 'student')}{test}{price_text(plan.queries, price_per_1000)}"
+    print_row(
+        "in total",
+        f"at most {counted(plan.queries, 'query')} for "
+        f"{counted(students, 'student')}{test}{price_text(plan.queries, price_per_1000)}",
+        width,
     )
-    print(f"{'measured':<{width}}  {_comparison_measurement(plan, noun)}")
+    print_row("measured", _comparison_measurement(plan, noun), width)
     print_warnings(prepared.warnings, width)
 
 
@@ -150,45 +159,36 @@ def _comparison_measurement(plan: "ComparisonPlan", noun: "InputNoun") -> str:
 
 
 def print_answered(
-    answered: int,
-    queries: int,
-    price_per_1000: float | None,
-    *,
-    unused: int = 0,
-    finished: bool = False,
-    width: int = 9,
+    so_far: "RunQueries", queries: int | None, price_per_1000: float | None, *, width: int = NARROW
 ) -> None:
     """Prints how many queries of a run are answered, and the price of the others.
 
     Args:
-        answered: The number of answered queries; 0 prints nothing.
-        queries: The maximum number of queries of the run.
+        so_far: The queries of the run; nothing is printed if none is answered.
+        queries: The maximum number of queries of the run; None if it has none.
         price_per_1000: The price of 1,000 queries, or None.
-        unused: How many of them are not needed, because finished parts of the run needed fewer.
-        finished: Whether the run is finished, so that nothing is left.
         width: The width of the first column.
     """
-    if not answered:
+    if not so_far.answered:
         return
-    if finished:
-        print(f"{'answered':<{width}}  {counted(answered, 'query')}; the run is finished")
+    if so_far.finished:
+        print_row("answered", f"{counted(so_far.answered, 'query')}; the run is finished", width)
         return
-    left = max(0, queries - answered - unused)
-    not_needed = f"{unused:,} not needed; " if unused else ""
-    print(
-        f"{'answered':<{width}}  {answered:,} of these queries, which are not sent again; "
-        f"{not_needed}at most {left:,} are left{price_text(left, price_per_1000)}"
-    )
+    left = ""
+    if queries is not None:
+        not_needed = f"{so_far.unused:,} not needed; " if so_far.unused else ""
+        most = so_far.left(queries)
+        left = f"; {not_needed}at most {most:,} are left{price_text(most, price_per_1000)}"
+    text = f"{so_far.answered:,} of these queries, which are not sent again{left}"
+    print_row("answered", text, width)
 
 
 def print_times(
     times: "StepTimes",
     prepared: "PreparedDistillation",
     teacher: "Teacher",
-    answered: int,
+    so_far: "RunQueries",
     seconds_asked: float,
-    *,
-    finished: bool = False,
 ) -> None:
     """Prints how long the queries and the training of a run take, as far as it is known.
 
@@ -196,32 +196,33 @@ def print_times(
         times: The times of training steps.
         prepared: The run.
         teacher: The teacher as it was opened, which may limit the rate of its queries.
-        answered: How many queries of the run are answered already.
-        seconds_asked: The seconds that these took, as far as they are known.
-        finished: Whether the run is finished, so that no query is left.
+        so_far: The queries of the run that is resumed; none without one.
+        seconds_asked: The seconds that the answered ones took, as far as they are known.
     """
     plan, settings = prepared.plan, prepared.settings
     rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
-    left = max(0, plan.queries - answered)
-    if finished or not left:
-        print("querying   no query is left")
+    answered, left = so_far.answered, so_far.left(plan.queries)
+    if not left:
+        print_row("querying", "no query is left")
     elif rate is not None:
-        print(f"querying   at least {duration(left / rate)} at {rate:g} queries per second")
+        print_row("querying", f"at least {duration(left / rate)} at {rate:g} queries per second")
     elif answered and seconds_asked:
-        print(
-            f"querying   about {duration(left * seconds_asked / answered)} more, at "
-            f"{plain_number(answered / seconds_asked)} queries per second, the rate so far"
+        print_row(
+            "querying",
+            f"about {duration(left * seconds_asked / answered)} more, at "
+            f"{plain_number(answered / seconds_asked)} queries per second, the rate so far",
         )
     else:
-        print(f"querying   {TIME_OF_QUERIES}")
+        print_row("querying", TIME_OF_QUERIES)
     steps, full = times.steps_of_run(plan, settings)
     cut = f" of {full:,} without --time-limit" if steps < full else ""
     about, kept = "about", ""
-    if finished:
+    if so_far.finished:
         about, kept = "at most", ", without the networks that are trained already"
-    print(
-        f"training   {about} {duration(times.of_run(plan, settings))} on this machine, "
-        f"{counted(steps, 'step')} of the student{cut}{kept}; no query was sent"
+    print_row(
+        "training",
+        f"{about} {duration(times.of_run(plan, settings))} on this machine, "
+        f"{counted(steps, 'step')} of the student{cut}{kept}; no query was sent",
     )
 
 
@@ -236,7 +237,9 @@ def print_result(result: "DistillResult", price_per_1000: float | None, student:
     held_out = counted(result.held_out, f"held-out {noun}")
     for choice in result.choices:
         measured = ", ".join(f"{name} {share:.1%}" for name, share in choice.options.items())
-        print(f"choice     {choice.question}: {choice.chosen} (validation agreement: {measured})")
+        print_row(
+            "choice", f"{choice.question}: {choice.chosen} (validation agreement: {measured})"
+        )
     if result.choices:
         augmented = result.validation - result.held_out
         versions = (
@@ -245,23 +248,24 @@ def print_result(result: "DistillResult", price_per_1000: float | None, student:
             if augmented
             else ""
         )
-        print(f"validation {held_out}{versions}; they compare the options")
-    print(f"taught by  {result.taught_by}")
-    print(f"agreement  {agreement_text(result.matches, result.held_out, f'held-out {noun}')}")
+        print_row("validation", f"{held_out}{versions}; they compare the options")
+    print_row("taught by", result.taught_by)
+    print_row("agreement", agreement_text(result.matches, result.held_out, f"held-out {noun}"))
     print_warnings(result.warnings)
     if result.accuracy is not None:
-        print(f"accuracy   {result.accuracy:.2%} of the test {noun}s")
-    print(
-        f"queries    {result.queries:,}{price_text(result.queries, price_per_1000)}"
-        f"{also_paid(result.paid_twice, result.queries, price_per_1000)}"
+        print_row("accuracy", f"{result.accuracy:.2%} of the test {noun}s")
+    print_row(
+        "queries",
+        f"{result.queries:,}{price_text(result.queries, price_per_1000)}"
+        f"{also_paid(result.paid_twice, result.queries, price_per_1000)}",
     )
     print_checks(result.check_queries, result.checks)
-    print_paid_twice(result.paid_twice, 10)
+    print_paid_twice(result.paid_twice)
     if result.folder is not None:
-        print(f"student    {result.folder / STUDENT_FILE}")
+        print_row("student", result.folder / STUDENT_FILE)
         print_usage(result.folder, student)
     if result.report is not None:
-        print(f"report     {result.report}")
+        print_row("report", result.report)
 
 
 def print_usage(student: "Path", architecture: str) -> None:
@@ -270,13 +274,13 @@ def print_usage(student: "Path", architecture: str) -> None:
 
     lines = usage(student, architecture)
     for name in ("load", "measure", "export"):
-        print(f"{name:<9}  {lines[name]}")
+        print_row(name, lines[name])
 
 
-def print_checks(queries: int, found: str, width: int = 9) -> None:
+def print_checks(queries: int, found: str, width: int = NARROW) -> None:
     """Prints how many queries of a run repeated known ones, and what `describe_checks` says."""
     if queries:
-        print(f"{'checks':<{width}}  {queries:,} of these queries; {found}")
+        print_row("checks", f"{queries:,} of these queries; {found}", width)
 
 
 def agreement_text(matches: int, total: int, noun: str) -> str:
@@ -315,7 +319,7 @@ def surrogate_text(
 
 
 def print_paid_twice(
-    queries: int, width: int, *, others: int = 0, price_per_1000: float | None = None
+    queries: int, width: int = NARROW, *, others: int = 0, price_per_1000: float | None = None
 ) -> None:
     """Prints how many queries may have been paid for without a usable answer, if any.
 
@@ -330,7 +334,7 @@ def print_paid_twice(
         if price_per_1000 is not None:
             highest = money((queries + others) * price_per_1000 / 1000)
             price = f", so the price is at most {highest}"
-        print(f"{'paid twice':<{width}} {paid_twice_text(queries)}{price}")
+        print_row("paid twice", f"{paid_twice_text(queries)}{price}", width)
 
 
 def price_text(queries: int, price_per_1000: float | None) -> str:

@@ -1,23 +1,18 @@
 """The demo: a teacher of a built-in data set, and students that several strategies make of it."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_flag, check_path, check_seed
-from db3kd.data.image_set import ImageSet, true_classes
 from db3kd.labelling.runs.source import Source
 from db3kd.labelling.sample_choice import draw_images
-from db3kd.models import save_model
-from db3kd.models.networks import build_model
 from db3kd.pipelines.comparison.compare import Comparison, compare
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.progress import Progress
+from db3kd.pipelines.teacher_training import train_teacher
 from db3kd.report.extras import check_report_packages
 from db3kd.storage.existing_runs import check_free
 from db3kd.teachers import load_teacher
 from db3kd.training.settings import TrainSettings
-from db3kd.training.student import train_classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +84,9 @@ def run_demo(out: str | Path, *, quick: bool = False, seed: int = 0) -> Comparis
     # The teacher of an existing demo must not be replaced.
     check_free(out, can_resume=False)
     train, test = (Source(sizes.data, split).load() for split in ("train", "test"))
-    out.mkdir(parents=True, exist_ok=True)
     file = out / "teacher.safetensors"
-    _train_teacher(sizes, train, file, seed)
+    taught = TrainSettings(epochs=sizes.epochs, seed=seed, device="cpu")
+    train_teacher(train, sizes.teacher, taught, file)
     training = TrainSettings(
         steps=sizes.steps, batch_size=sizes.batch_size, seed=seed, device="cpu"
     )
@@ -106,13 +101,3 @@ def run_demo(out: str | Path, *, quick: bool = False, seed: int = 0) -> Comparis
         out=out / "comparison",
         test=test,
     )
-
-
-def _train_teacher(sizes: _Sizes, train: ImageSet, file: Path, seed: int) -> None:
-    shape, (labels, classes) = train.image_shape, true_classes(train)
-    make = partial(build_model, sizes.teacher, shape, classes)
-    training = TrainSettings(epochs=sizes.epochs, seed=seed, device="cpu")
-    steps = training.total_steps(len(train))
-    with Progress(steps, title="training the teacher", unit="steps") as progress:
-        network = train_classifier(make, train, labels, settings=training, progress=progress)
-    save_model(file, network, model=sizes.teacher, image_shape=shape, classes=classes)

@@ -20,6 +20,7 @@ from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.querying.consistency import warn_if_unchecked
 from db3kd.storage.manifest import make_manifest
+from db3kd.storage.run_queries import RunQueries
 from db3kd.teachers import Teacher, describe
 from db3kd.wording import InputNoun, input_noun
 
@@ -83,8 +84,18 @@ class PreparedRun(ABC):
         return (*self.plan.warnings, *self.network_warnings)
 
     @abstractmethod
-    def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
-        """Returns how many queries of the run in `out` are answered; 0 without a run."""
+    def count_queries(self, out: Path, *, any_teacher: bool = False) -> RunQueries:
+        """Counts the queries of the run in `out`, which this one continues; none without a run.
+
+        No query is sent, and nothing is written.
+
+        Args:
+            out: The run folder.
+            any_teacher: Whether the run may have had another teacher.
+
+        Raises:
+            ValueError: If `out` holds another run, or if it is damaged.
+        """
 
     @abstractmethod
     def count_checks(self, out: Path, checks: int) -> int:
@@ -104,7 +115,7 @@ class PreparedRun(ABC):
             ValueError: If `consistency_checks` is above 0 and `out` holds another run.
         """
         if out is not None and consistency_checks:
-            answered = self.count_answered(Path(out), any_teacher=any_teacher)
+            answered = self.count_queries(Path(out), any_teacher=any_teacher).answered
             checks = self.count_checks(Path(out), consistency_checks)
             warn_if_unchecked(consistency_checks, checks, answered)
         for warning in self.warnings:

@@ -44,6 +44,7 @@ from db3kd.storage.manifest import (
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_differences import describe_differences, differences
 from db3kd.storage.run_journals import count_answers
+from db3kd.storage.run_queries import RunQueries
 from db3kd.surrogates.augmented_decisions import AUGMENTED_DECISIONS
 from db3kd.surrogates.queries import (
     augment_samples,
@@ -86,8 +87,8 @@ class PreparedSurrogate:
         """The exact number of queries."""
         return len(self.chosen) * self.settings.queries_per_sample
 
-    def count_answered(self, *, any_teacher: bool = False) -> int:
-        """Returns how many of these queries are answered on disk; 0 without files.
+    def count_queries(self, *, any_teacher: bool = False) -> RunQueries:
+        """Counts the queries of the surrogate on disk; none without files.
 
         Args:
             any_teacher: Whether the files may be of another teacher.
@@ -97,7 +98,8 @@ class PreparedSurrogate:
         """
         self._stored_manifest(any_teacher=any_teacher)
         compare_with_runs([self._expected_answers], any_teacher=any_teacher)
-        return count_answers(decisions_folder(self.out), AUGMENTED_DECISIONS)
+        answered = count_answers(decisions_folder(self.out), AUGMENTED_DECISIONS)
+        return RunQueries(answered, finished=self.out.exists())
 
     def write(
         self,

@@ -13,10 +13,11 @@ from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import check_output
-from db3kd.storage.manifest import CLASS_NAMES, make_manifest
+from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest, read_manifest
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import journaled_answers
+from db3kd.storage.run_queries import RunQueries
 from db3kd.storage.shards import read_shards
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.synthesis import Synthesis
@@ -141,11 +142,14 @@ def expected_samples(
     return ExpectedRun(Path(folder), PSEUDO_SAMPLES, manifest)
 
 
-def answered_in_sample_run(folder: Path) -> int:
-    """Returns the number of answered queries in a run of pseudo samples; 0 without a run."""
+def queries_of_sample_run(folder: Path) -> RunQueries:
+    """Counts the queries of a run of pseudo samples; none without a run."""
     shards = read_shards(folder, PSEUDO_SAMPLES, missing_ok=True)
     moves = sum(sum(table.column("queries").to_pylist()) for _, table in shards)
-    return moves + journaled_answers(folder)  # the journal of the starts is kept
+    answered = moves + journaled_answers(folder)  # the journal of the starts is kept
+    # Shards may have been removed after the end of the run.
+    ended = is_finished(folder) and answered >= int(read_manifest(folder)["totals"]["queries"])
+    return RunQueries(answered, finished=ended)
 
 
 def _write_shards(run: RunFolder, teacher: Teacher, settings: SynthesisSettings) -> SynthesisTotals:

@@ -72,10 +72,16 @@ def test_a_failed_synthesis_prints_how_to_continue(tmp_path):
     assert "already holds a run; continue it with --resume" in message
     message = fail(*arguments, *MOVED, "--resume", "--seed", 1)
     assert "holds a different run" in message and "seed: was 0, is 1" in message
-    resumed = succeed(
-        *synthesize_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run"), *MOVED, "--resume"
-    )
-    assert "answered       1 of these queries, which are not sent again; at most 3,665" in resumed
+    given = synthesize_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run")
+    left = "answered       1 of these queries, which are not sent again; at most 3,665 are left"
+    assert left in succeed(*given, *MOVED, "--resume", "--dry-run")
+    assert left in succeed(*given, *MOVED, "--resume")
+    queries = read_manifest(tmp_path / "run")["totals"]["queries"]
+    finished = f"answered       {queries:,} queries; the run is finished"
+    assert queries < 3_666 and finished in succeed(*given, *MOVED, "--resume", "--dry-run")
+    shard = next((tmp_path / "run").glob("*.parquet"))
+    shard.unlink()
+    assert "the run is finished" not in succeed(*given, *MOVED, "--resume", "--dry-run")
 
 
 @pytest.mark.parametrize(

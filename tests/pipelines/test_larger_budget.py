@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
-from distill_cases import QUICK, SAMPLES, TRAINING, images, teacher, weights
+from distill_cases import CLASSES, QUICK, SAMPLES, TRAINING, images, teacher, weights
 from teachers_analytic import CountingTeacher as Counting
 from teachers_analytic import RaisingTeacher
 
 import db3kd
 from db3kd.pipelines import DistillResult
 from db3kd.pipelines.distillation import distill as distill_module
-from db3kd.pipelines.distillation.prepared import answered_in_distill_run
+from db3kd.pipelines.distillation.prepared import stored_queries
 from db3kd.pipelines.distillation.reproduction import command_lines
 from db3kd.pipelines.query_rounds.answer_run import AnswerRun, clean_answers
-from db3kd.planning import held_out
+from db3kd.planning import held_out, plan_budget
 from db3kd.storage.manifest import LARGER_BUDGETS, MANIFEST, read_manifest
 
 
@@ -37,6 +37,10 @@ def run(out: Path, budget: int, asked: Any = None, **options: Any) -> DistillRes
     given: dict[str, Any] = {"student": "linear", "settings": QUICK, "resume": out.exists()}
     given |= options
     return db3kd.distill(asked or teacher(), images(), budget=budget, out=out, **given)
+
+
+def answered(out: Path) -> int:
+    return stored_queries(out, plan_budget(1500, CLASSES, SAMPLES)).answered
 
 
 def silent() -> RaisingTeacher:
@@ -65,7 +69,7 @@ def test_only_the_further_queries_are_sent_and_no_image_is_asked_about_twice(
 
         assert result.queries == counting.total == budget
         assert max(counting.per_image.values()) == 1
-        assert answered_in_distill_run(out) == budget
+        assert answered(out) == budget
         assert read_manifest(out)["totals"]["queries"] == budget
         assert read_manifest(out)["state"] == "finished"
     again = run(out, budgets[-1], silent(), strategy=strategy)
@@ -96,7 +100,7 @@ def test_a_stop_after_the_budget_was_increased_loses_nothing(budgets, answers, t
     failing = RaisingTeacher(teacher(), answers)
     with pytest.raises(Exception, match="continue"):
         run(stopped, larger, failing)
-    assert first <= answered_in_distill_run(stopped) <= first + answers + 64
+    assert first <= answered(stopped) <= first + answers + 64
     result = run(stopped, larger)
 
     assert weights(result.student).equal(weights(expected.student))
@@ -114,7 +118,7 @@ def test_a_mistyped_budget_is_withdrawn_if_nothing_was_asked_with_it(first, tmp_
         run(out, 90_000, silent())
 
     before = run(out, first, silent())
-    assert before.queries == first == answered_in_distill_run(out)
+    assert before.queries == first == answered(out)
     manifest = read_manifest(out)
     assert manifest["state"] == "finished"
     run(out, first, silent())
@@ -122,7 +126,7 @@ def test_a_mistyped_budget_is_withdrawn_if_nothing_was_asked_with_it(first, tmp_
     with pytest.raises(Exception, match="continue"):
         run(out, 90_000, silent())
     assert weights(run(out, 900).student).equal(weights(run(plain, 900).student))
-    assert answered_in_distill_run(out) == 900
+    assert answered(out) == 900
 
 
 def test_damaged_sd_labels_leave_the_run_as_it_was(tmp_path):
@@ -205,7 +209,7 @@ def test_a_stop_before_the_decisions_are_taken_over_hides_none_of_them(tmp_path,
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(AnswerRun, "take_over", stop)
         run(out, 1500)
-    assert answered_in_distill_run(out) == 120
+    assert answered(out) == 120
     counting = Counting(teacher())
     assert run(out, 1500, counting).queries == 1500
     assert counting.total == 1380

@@ -144,7 +144,7 @@ def test_a_student_of_another_run_is_found_before_new_students_ask(tmp_path: Pat
     # as --dry-run does
     prepared = prepared_comparison(function.teacher("before"), out, strategies)
     with pytest.raises(ValueError, match=message):
-        prepared.count_answered(out)
+        prepared.count_queries(out)
 
 
 def test_students_are_compared_without_reading_the_images_again(

@@ -1,6 +1,5 @@
 """The `db3kd compare` command."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,10 @@ from db3kd.cli.options.distill import (
     Student,
     TransferOptions,
     check_options,
+    count_resumed,
     distill_settings,
+    open_inputs,
+    print_resumed,
 )
 from db3kd.cli.options.sets import COMMON, expand_option_sets
 from db3kd.cli.options.shared import CheckedResumeOptions
@@ -22,12 +24,8 @@ from db3kd.cli.options.strategy import StrategyNames, parse_strategies
 from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
-from db3kd.cli.plan_output import (
-    comparison_width,
-    print_answered,
-    print_checks_plan,
-    print_comparison_plan,
-)
+from db3kd.cli.plan_output import comparison_width, print_comparison_plan
+from db3kd.cli.rows import print_row
 from db3kd.progress import duration
 
 if TYPE_CHECKING:
@@ -119,7 +117,7 @@ def compare(
         --price-per-1000 0.25 --dry-run
     """
     chosen = parse_strategies(strategies)
-    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
+    resume = resuming.resume
     check_options(out, images, spending, training, resuming, "comparison")
     from db3kd.pipelines.comparison.compare import run_comparison
     from db3kd.pipelines.comparison.folder import TEST_DECISIONS, student_folder
@@ -129,10 +127,7 @@ def compare(
     settings = distill_settings(training, proxies, spending, teacher.device)
     if out is not None:
         check_run_folder(out, resume, TEST_DECISIONS.format)
-    transfer = images.load(training.seed, teacher.teacher)
-    opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer, teacher.teacher, training.seed)
-    resumed, answered = out if resume else None, 0
+    opened, transfer, test = open_inputs(teacher, images, training.seed)
     with naming_options(images="--data"):
         prepared = prepare_comparison(
             opened,
@@ -149,17 +144,9 @@ def compare(
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
         )
-        # A refused comparison is refused before a plan that looks accepted.
-        if resumed is not None:
-            answered = prepared.count_answered(resumed, any_teacher=any_teacher)
+        so_far = count_resumed(prepared, out, resuming)
     print_comparison_plan(prepared)
-    if resumed is not None:
-        width, requested = comparison_width(prepared.plan), resuming.consistency_checks
-        checks = prepared.count_checks(resumed, requested)
-        cost = prepared.plan.queries, prepared.price_per_1000
-        print_checks_plan(requested, checks, answered, *cost, width=width)
-        print_answered(answered, *cost, width=width)
-        sys.stdout.flush()  # progress is written to stderr
+    print_resumed(prepared, out, resuming, so_far, width=comparison_width(prepared.plan))
     if spending.dry_run:
         _print_training_time(prepared)
         return
@@ -180,7 +167,7 @@ def compare(
                 student_folder(out, strategy, seed), settings.training
             ),
             on_student=report,
-            accept_changed_teacher=any_teacher,
+            accept_changed_teacher=resuming.accept_changed_teacher,
             consistency_checks=resuming.consistency_checks,
         )
     print_comparison(result)
@@ -205,5 +192,5 @@ def _print_training_time(prepared: "PreparedComparison") -> None:
     plan, settings = prepared.plan, prepared.settings
     times = time_prepared_steps(prepared, plan.plans.values())
     seconds = times.of_comparison(plan, settings, prepared.budget)
-    name = f"{'training':<{comparison_width(plan)}}"
-    print(f"{name}  about {duration(seconds)} on this machine; no query was sent")
+    about = f"about {duration(seconds)} on this machine; no query was sent"
+    print_row("training", about, comparison_width(plan))

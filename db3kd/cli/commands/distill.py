@@ -1,6 +1,5 @@
 """The `db3kd distill` command."""
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,10 @@ from db3kd.cli.options.distill import (
     Student,
     TransferOptions,
     check_options,
+    count_resumed,
     distill_settings,
+    open_inputs,
+    print_resumed,
 )
 from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options, refuse_options
 from db3kd.cli.options.shared import CheckedResumeOptions
@@ -23,18 +25,13 @@ from db3kd.cli.options.strategy import StrategyName
 from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
-from db3kd.cli.plan_output import (
-    print_answered,
-    print_checks_plan,
-    print_plan,
-    print_result,
-    print_times,
-)
+from db3kd.cli.plan_output import print_plan, print_result, print_times
 from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
     from db3kd.pipelines.distillation.prepared import PreparedDistillation
     from db3kd.planning import Strategy
+    from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
 
 
@@ -167,7 +164,7 @@ def _distill_from_teacher(
     out: Path | None,
     resuming: CheckedResumeOptions,
 ) -> None:
-    resume, any_teacher = resuming.resume, resuming.accept_changed_teacher
+    resume = resuming.resume
     if teacher.teacher is None:
         raise ArgumentError(
             "teacher", "expected a teacher, or --labels with the folder of a label run"
@@ -184,10 +181,7 @@ def _distill_from_teacher(
     settings = replace(settings, patience=training.patience)
     if out is not None:
         check_run_folder(out, resume, ANSWERS.format)
-    transfer = images.load(training.seed, teacher.teacher)
-    opened = teacher.open(transfer)
-    test = images.load_test(opened, transfer, teacher.teacher, training.seed)
-    resumed, answered = out if resume else None, 0
+    opened, transfer, test = open_inputs(teacher, images, training.seed)
     with naming_options(images="--data"):
         prepared = prepare_distillation(
             opened,
@@ -203,36 +197,27 @@ def _distill_from_teacher(
             rare_classes=spending.rare_classes,
             grow=True,
         )
-        # A refused run is refused before a plan that looks accepted.
-        if resumed is not None:
-            answered = prepared.count_answered(resumed, any_teacher=any_teacher)
+        so_far = count_resumed(prepared, out, resuming)
     print_plan(prepared)
-    if resumed is not None:
-        requested = resuming.consistency_checks
-        checks = prepared.count_checks(resumed, requested)
-        cost = prepared.plan.queries, prepared.price_per_1000
-        print_checks_plan(requested, checks, answered, *cost)
+    print_resumed(prepared, out, resuming, so_far)
     if spending.dry_run:
-        _print_dry_run(prepared, opened, resumed, answered)
+        _print_times(prepared, opened, out if resume else None, so_far)
         return
     assert out is not None  # checked above
-    if resumed is not None:
-        _print_answered(prepared, resumed, answered)
-        sys.stdout.flush()  # progress is written to stderr
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
             prepared,
             out=out,
             resume=resume,
             callbacks=training.callbacks(out / "student", settings.training),
-            accept_changed_teacher=any_teacher,
+            accept_changed_teacher=resuming.accept_changed_teacher,
             consistency_checks=resuming.consistency_checks,
         )
     print_result(result, prepared.price_per_1000, prepared.student.title)
 
 
-def _print_dry_run(
-    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, answered: int
+def _print_times(
+    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, so_far: "RunQueries"
 ) -> None:
     """Prints how long a run takes; `run` is the folder of one to resume."""
     from db3kd.pipelines.distill_notes import seconds_of_asking
@@ -240,23 +225,4 @@ def _print_dry_run(
 
     times = time_prepared_steps(prepared, [prepared.plan])
     seconds_asked = 0.0 if run is None else seconds_of_asking(run)
-    finished = run is not None and prepared.is_answered(run, answered)
-    print_times(times, prepared, teacher, answered, seconds_asked, finished=finished)
-    if run is not None:
-        _print_answered(prepared, run, answered)
-
-
-def _print_answered(prepared: "PreparedDistillation", run: Path, answered: int) -> None:
-    """Prints how many queries of a run are answered, and the price of the others.
-
-    Args:
-        prepared: The run.
-        run: Its folder.
-        answered: The number of answered queries.
-    """
-    print_answered(
-        answered,
-        prepared.plan.queries,
-        prepared.price_per_1000,
-        finished=prepared.is_answered(run, answered),
-    )
+    print_times(times, prepared, teacher, so_far, seconds_asked)

@@ -2,7 +2,6 @@
 
 import statistics
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,23 +16,9 @@ from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun
 
 if TYPE_CHECKING:
-    from db3kd.data.image_set import ImageSet
     from db3kd.labelling.runs.label_run import LabelRun
-    from db3kd.ops import Normalisation
-    from db3kd.training.callbacks import TrainingCallback
-    from db3kd.training.loss import KDLoss
-    from db3kd.training.train import Model as TrainedModel
-    from db3kd.training.train import TrainSettings
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How students are trained; a scale of None has yet to be chosen."""
-
-    normalisation: "Normalisation"
-    scale: float | None
-    loss: "KDLoss"
-    settings: "TrainSettings"
+    from db3kd.pipelines.label_distillation import LabelTraining
+    from db3kd.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +88,13 @@ def distill_labels(
     from db3kd.labelling.runs.label_run import open_run
     from db3kd.models.weights import STUDENT_FILE
     from db3kd.pipelines.distill_settings import default_student
+    from db3kd.pipelines.label_distillation import (
+        LabelTraining,
+        choose_label_scale,
+        labelled_test_split,
+        network_warnings,
+        train_from_labels,
+    )
     from db3kd.training.loss import KDLoss
 
     out = labels.with_name(f"{labels.name}-{STUDENT_FILE}") if out is None else out
@@ -114,14 +106,35 @@ def distill_labels(
     run = open_run(labels, data)
     if losses.preset:
         _check_preset_alone(losses)
-        plan = _Plan("inverse", None, KDLoss.paper(), settings)
+        plan = LabelTraining("inverse", None, KDLoss.paper(), settings)
     else:
         plan = _plan(run, losses, settings)
     if not run.finished:
         print(f"note: {labels} is not finished; it holds {counted(len(run.labels), 'sample')}")
-    test = _test_set(run)
+    test = labelled_test_split(run)
     model = model or default_student(run.images.image_shape)
-    _train_students(run, model, plan, files, test, callbacks)
+    print_warnings(network_warnings(run, model))
+    noun, scale = input_noun(run.images.image_shape), plan.scale
+    choice = choose_label_scale(run, model, plan)
+    if choice is not None:
+        print("\n".join(choice.describe(noun)))
+        scale = choice.scale
+    accuracies = []
+    for student in train_from_labels(
+        run, model, plan, scale, files, test=test, callbacks=callbacks
+    ):
+        if test is not None and student.accuracy is not None:
+            accuracies.append(student.accuracy)
+            tested = counted(len(test), f"test {noun}")
+            print(f"{student.file}: accuracy {student.accuracy:.2%} of {tested}")
+        else:
+            print(student.file)
+        print_warnings(student.warnings)
+    print_usage(next(iter(files.values())), model)
+    if len(accuracies) > 1:
+        mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
+        over = counted(len(accuracies), "seed")
+        print(f"mean accuracy {mean:.2%}, deviation {deviation:.2%} over {over}")
 
 
 def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
@@ -143,9 +156,10 @@ def _check_preset_alone(losses: LossOptions) -> None:
         )
 
 
-def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _Plan:
+def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> "LabelTraining":
     """Combines the options with the soft labels of the run, which supply the defaults."""
     from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
+    from db3kd.pipelines.label_distillation import LabelTraining
     from db3kd.training.loss import KDLoss
 
     stored = run.soft_label_settings
@@ -164,7 +178,7 @@ def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> _P
     scale = None if stored is None else stored.scale
     if losses.scale is not None:
         scale = _parse_scale(losses.scale)
-    return _Plan(normalisation, scale, loss, settings)
+    return LabelTraining(normalisation, scale, loss, settings)
 
 
 def _parse_scale(text: str) -> float | None:
@@ -175,127 +189,3 @@ def _parse_scale(text: str) -> float | None:
     except ValueError:
         raise ArgumentError("scale", f"expected a number or auto, got {text!r}") from None
     return check_positive(scale, "scale", "a finite number above 0 or auto")
-
-
-def _test_set(run: "LabelRun") -> "ImageSet | None":
-    """Returns the test split of the run's data set; None without one, or without true classes."""
-    try:
-        test = replace(run.source, split="test").load()
-    except (ValueError, FileNotFoundError):
-        return None
-    if test.labels is None or run.source.split == "test":
-        return None
-    return run.match(test)
-
-
-def _train_students(
-    run: "LabelRun",
-    model: str,
-    plan: _Plan,
-    files: dict[int, Path],
-    test: "ImageSet | None",
-    callbacks: "dict[int, list[TrainingCallback]]",
-) -> None:
-    import torch
-
-    from db3kd.labelling.soft_labels import with_soft_labels
-    from db3kd.models import save_model
-    from db3kd.models.networks import build_model
-    from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
-    from db3kd.progress import Progress
-    from db3kd.querying.search import UNANSWERED
-    from db3kd.training.constant_answer import constant_answer_warning
-    from db3kd.training.evaluation import evaluate
-    from db3kd.training.student import train_on_soft_labels
-
-    image_shape, classes = run.images.image_shape, run.labels.classes
-    make_student = partial(build_model, model, image_shape, classes)
-    tried = run.images.read(range(min(TRIED_INPUTS, len(run.images))))
-    with torch.random.fork_rng(devices=[]):
-        warning = probabilities_warning(make_student(), tried)
-    print_warnings([] if warning is None else [warning])
-    scale = _scale(run, make_student, plan)
-    labels = with_soft_labels(
-        run.labels,
-        normalisation=plan.normalisation,
-        scale=1.0 if scale is None else scale,
-        temperature=plan.loss.temperature,
-    )
-    assert labels.soft_labels is not None  # with_soft_labels adds them
-    steps = plan.settings.total_steps(int((labels.decision != UNANSWERED).sum()))
-    test_noun = f"test {input_noun(image_shape)}"
-    accuracies = []
-    for seed, file in files.items():
-        seeded = replace(plan, settings=replace(plan.settings, seed=seed))
-        with Progress(steps, title=f"training, seed {seed}", unit="steps") as progress:
-            network = train_on_soft_labels(
-                make_student,
-                run.images,
-                labels.decision,
-                labels.soft_labels,
-                plan.loss,
-                seeded.settings,
-                progress=progress,
-                callbacks=callbacks[seed],
-            )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_model(
-            file,
-            network,
-            model=model,
-            image_shape=image_shape,
-            classes=classes,
-            class_names=run.class_names,
-            features=run.images.features,
-        )
-        accuracy = None
-        if test is not None and test.labels is not None:
-            accuracy = evaluate(network, test, test.labels)
-            accuracies.append(accuracy)
-            print(f"{file}: accuracy {accuracy:.2%} of {counted(len(test), test_noun)}")
-        else:
-            print(file)
-        warning = constant_answer_warning(
-            network, run.images, labels.decision, class_names=run.class_names
-        )
-        print_warnings([] if warning is None else [warning])
-        _write_description(
-            file, run, {"model": model, "scale": scale, "plan": seeded}, seed, accuracy
-        )
-    print_usage(next(iter(files.values())), model)
-    if len(accuracies) > 1:
-        mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
-        over = counted(len(accuracies), "seed")
-        print(f"mean accuracy {mean:.2%}, deviation {deviation:.2%} over {over}")
-
-
-def _write_description(
-    file: Path, run: "LabelRun", settings: dict[str, object], seed: int, accuracy: float | None
-) -> None:
-    """Writes the .json file of a student, which records how it was made."""
-    from db3kd.storage.manifest import make_manifest, write_manifest
-
-    described = make_manifest(
-        settings,
-        seed=seed,
-        teacher_fingerprint=run.manifest["teacher"],
-        classes=run.labels.classes,
-        data_fingerprint=run.manifest["data"],
-    )
-    described["queries"] = int(run.labels.queries.sum())
-    if accuracy is not None:
-        described["test_accuracy"] = accuracy
-    write_manifest(file.with_suffix(".json"), described)
-
-
-def _scale(run: "LabelRun", make_student: "TrainedModel", plan: _Plan) -> float | None:
-    """Returns the scale of margin soft labels, choosing it if none is given; None for inverse."""
-    from db3kd.scale.search import choose_scale
-
-    if plan.normalisation == "inverse" or plan.scale is not None:
-        return plan.scale
-    choice = choose_scale(
-        make_student, run.images, run.labels, plan.loss, plan.settings, progress=True
-    )
-    print("\n".join(choice.describe(input_noun(run.images.image_shape))))
-    return choice.scale

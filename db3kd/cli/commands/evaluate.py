@@ -18,6 +18,7 @@ from db3kd.cli.options.shared import (
 from db3kd.cli.options.teacher import TEACHER_HELP, Device, ModelFileOptions
 from db3kd.cli.outputs import printing_notes
 from db3kd.cli.plan_output import price_text, print_paid_twice
+from db3kd.cli.rows import print_row
 from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun, plural
 
@@ -113,34 +114,35 @@ def evaluate(
         labels = match_classes(loaded, names, evaluated.classes, f"model {name}").labels
     drawn = "" if len(loaded) == whole else f" of {whole:,}"
     noun = input_noun(loaded.image_shape)
-    print(f"{plural(noun):<10} {len(loaded):,}{drawn}: {part} of {images.data}")
+    print_row(plural(noun), f"{len(loaded):,}{drawn}: {part} of {images.data}")
     asked = _asked(name, evaluated, agree_with)
     queries = len(loaded) * len(asked)
     price = price_text(queries, price_per_1000)
-    print(f"queries    {len(loaded):,}, answered by {' and by '.join(asked)}{price}")
+    print_row("queries", f"{len(loaded):,}, answered by {' and by '.join(asked)}{price}")
     if dry_run:
-        print("dry run    no query was sent")
+        print_row("dry run", "no query was sent")
         return
     sent = SentQueries()
     decisions = _decide_all(evaluated, loaded, sent)
     if labels is not None:
         correct = int((decisions == labels).sum())
-        print(
-            f"accuracy   {correct / len(loaded):.2%} ({correct:,} of {counted(len(loaded), noun)})"
+        print_row(
+            "accuracy", f"{correct / len(loaded):.2%} ({correct:,} of {counted(len(loaded), noun)})"
         )
     elif assumed:
-        print(
-            "accuracy   not measured, because only one of data and model names its classes; "
-            "without --agree-with, their numbers are taken to mean the same"
+        print_row(
+            "accuracy",
+            "not measured, because only one of data and model names its classes; "
+            "without --agree-with, their numbers are taken to mean the same",
         )
     if agree_with is not None and teacher is not None:
         decisions = renumbered(decisions, names, class_names_of(teacher), name, agree_with)
         agreeing = int((decisions == _decide_all(teacher, loaded, sent)).sum())
-        print(
-            f"agreement  {agreeing / len(loaded):.2%} "
-            f"({agreeing:,} of {counted(len(loaded), noun)})"
+        print_row(
+            "agreement",
+            f"{agreeing / len(loaded):.2%} ({agreeing:,} of {counted(len(loaded), noun)})",
         )
-    print_paid_twice(sent.lost, 10, others=queries, price_per_1000=price_per_1000)
+    print_paid_twice(sent.lost, others=queries, price_per_1000=price_per_1000)
 
 
 def _one_model(student: str | None, models: Sequence[str] | None) -> str:

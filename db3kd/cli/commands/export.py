@@ -10,6 +10,7 @@ from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets, refuse
 from db3kd.cli.options.shared import ImageOptions, Split, load_split_or_all
 from db3kd.cli.options.teacher import parse_shape
 from db3kd.cli.outputs import refuse_existing
+from db3kd.cli.rows import print_row
 from db3kd.errors import ArgumentError, OutputExistsError
 from db3kd.wording import counted
 
@@ -145,5 +146,5 @@ def export(
         f"{result.path}: makes the same decisions as {file.name} on "
         f"{counted(result.images, result.noun)}"
     )
-    print(f"classes     {result.classes_decided} among these decisions")
-    print(f"difference  at most {result.largest_difference:.2g} between scores")
+    print_row("classes", f"{result.classes_decided} among these decisions")
+    print_row("difference", f"at most {result.largest_difference:.2g} between scores")

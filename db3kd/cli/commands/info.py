@@ -17,6 +17,7 @@ from db3kd.cli.options.sets import COMMON, expand_option_sets, refuse_options
 from db3kd.cli.options.shared import ImageOptions
 from db3kd.cli.options.teacher import TEACHER_HELP, ModelFileOptions
 from db3kd.cli.outputs import printing_notes, refuse_existing
+from db3kd.cli.rows import WIDE, print_row
 from db3kd.errors import ArgumentError
 from db3kd.wording import also_paid, counted
 
@@ -308,4 +309,4 @@ def _teacher_rows(teacher: "Teacher") -> Iterable[tuple[str, str]]:
 
 def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     for name, value in rows:
-        print(f"{name:14} {value}")
+        print_row(name, value, WIDE)

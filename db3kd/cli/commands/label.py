@@ -23,12 +23,12 @@ from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
     TIME_OF_QUERIES,
     price_text,
-    print_answered,
     print_checks,
-    print_checks_plan,
     print_paid_twice,
+    print_resumption,
     surrogate_text,
 )
+from db3kd.cli.rows import WIDE, print_row
 from db3kd.errors import ArgumentError
 from db3kd.wording import also_paid, counted, input_noun
 
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from db3kd.data.image_set import ImageSet
-    from db3kd.labelling.runs.planned_run import PlannedRun, RunQueries
+    from db3kd.labelling.runs.planned_run import PlannedRun
     from db3kd.labelling.runs.totals import Totals
     from db3kd.labelling.settings import LabelSettings
     from db3kd.pipelines.auto_surrogate import AutoSurrogate
+    from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
 
@@ -141,12 +142,12 @@ def label(
         _print_plan(planned, so_far, budget.price)
         if budget.dry_run:
             if not so_far.finished:
-                print(f"querying       {TIME_OF_QUERIES}")
-            print("dry run        no query was sent; nothing was written")
+                print_row("querying", TIME_OF_QUERIES, WIDE)
+            print_row("dry run", "no query was sent; nothing was written", WIDE)
             return
         totals = carry_out(planned)
     if so_far.finished:
-        print("nothing to do  the run was already finished")
+        print_row("nothing to do", "the run was already finished", WIDE)
     _report(totals, out, folder, budget.price, noun)
 
 
@@ -163,25 +164,23 @@ def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") 
 def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None) -> None:
     """Prints the maximum number of queries of a run and their price, before the first of them."""
     queries, surrogate = planned.max_queries, planned.surrogate
-    print(
-        f"plan           at most {counted(queries, 'query')} for "
-        f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}"
+    print_row(
+        "plan",
+        f"at most {counted(queries, 'query')} for "
+        f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}",
+        WIDE,
     )
     if surrogate.why:
         cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
-        print(f"surrogate      {cost}: {surrogate.why}")
-    checks = planned.count_checks(so_far)
-    requested = planned.execution.consistency_checks
-    print_checks_plan(requested, checks, so_far.answered, queries, price, width=13)
-    print_answered(
-        so_far.answered,
+        print_row("surrogate", f"{cost}: {surrogate.why}", WIDE)
+    print_resumption(
+        so_far,
         queries,
         price,
-        unused=so_far.unused,
-        finished=so_far.finished,
-        width=13,
+        requested_checks=planned.execution.consistency_checks,
+        checks=planned.count_checks(so_far),
+        width=WIDE,
     )
-    sys.stdout.flush()  # progress is written to stderr
 
 
 def _report(
@@ -192,20 +191,22 @@ def _report(
     from db3kd.storage.manifest import MANIFEST, current_names, queries_in_flight, read_manifest
 
     after = read_manifest(folder)
-    print(f"samples        {totals.samples:,}: {totals.statuses_text}")
+    print_row("samples", f"{totals.samples:,}: {totals.statuses_text}", WIDE)
     queries, paid_twice = totals.queries + totals.other_queries, queries_in_flight(after)
     others = f" and {totals.other_queries:,} others" if totals.other_queries else ""
-    print(
-        f"queries        {queries:,}, {totals.queries_per_sample:,.1f} per sample{others}"
-        f"{price_text(queries, price)}{also_paid(paid_twice, queries, price)}"
+    print_row(
+        "queries",
+        f"{queries:,}, {totals.queries_per_sample:,.1f} per sample{others}"
+        f"{price_text(queries, price)}{also_paid(paid_twice, queries, price)}",
+        WIDE,
     )
-    print_paid_twice(paid_twice, 14)
+    print_paid_twice(paid_twice, WIDE)
     for title, text in totals.describe(current_names(after), noun).items():
-        print(f"{title:<13}  {text}")
-    print(f"written to     {out}")
-    print_checks(totals.check_queries, describe_checks(after), 13)
+        print_row(title, text, WIDE)
+    print_row("written to", out, WIDE)
+    print_checks(totals.check_queries, describe_checks(after), WIDE)
     if described := surrogate_text(after, noun, included=True):
-        print(f"surrogate      {described}")
+        print_row("surrogate", described, WIDE)
     if totals.statuses["contradictory"]:
         print(
             "error: the teacher gave different answers to the same "

@@ -18,6 +18,7 @@ from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import TRAINING, TrainingOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
 from db3kd.cli.plan_output import agreement_text, price_text, print_answered, print_paid_twice
+from db3kd.cli.rows import WIDE, print_row
 from db3kd.wording import also_paid, counted, input_noun
 
 if TYPE_CHECKING:
@@ -111,21 +112,23 @@ def surrogate(
     )
     noun = input_noun(loaded.image_shape)
     # A refused run is refused before a plan that looks accepted.
-    finished, answered = out.exists(), prepared.count_answered(any_teacher=any_teacher)
-    print(
-        f"plan           {counted(prepared.queries, 'query')}: "
+    so_far = prepared.count_queries(any_teacher=any_teacher)
+    print_row(
+        "plan",
+        f"{counted(prepared.queries, 'query')}: "
         f"{counted(len(prepared.chosen), noun)} in {counted(queries_per_sample, 'version')} each"
-        f"{price_text(prepared.queries, plan.price_per_1000)}"
+        f"{price_text(prepared.queries, plan.price_per_1000)}",
+        WIDE,
     )
-    print_answered(answered, prepared.queries, plan.price_per_1000, finished=finished, width=13)
+    print_answered(so_far, prepared.queries, plan.price_per_1000, width=WIDE)
     if plan.dry_run:
-        print("dry run        no query was sent; nothing was written")
+        print_row("dry run", "no query was sent; nothing was written", WIDE)
         return
     folder = decisions_folder(out.absolute())  # a teacher may change the working directory
     with hint_at_resuming(folder):
         manifest = prepared.write(rare_classes=rare_classes, accept_changed_teacher=any_teacher)
-    if finished:
-        print("nothing to do  the surrogate was already finished")
+    if so_far.finished:
+        print_row("nothing to do", "the surrogate was already finished", WIDE)
     _print_summary(manifest, queries_paid_twice(folder), noun, plan.price_per_1000, out)
 
 
@@ -134,12 +137,14 @@ def _print_summary(
 ) -> None:
     queries, agreement = manifest["queries"], manifest["agreement"]
     per_sample = manifest["settings"]["surrogate"]["queries_per_sample"]
-    print(
-        f"queries        {queries:,}, {per_sample:,} per sample{price_text(queries, price)}"
-        f"{also_paid(paid_twice, queries, price)}"
+    print_row(
+        "queries",
+        f"{queries:,}, {per_sample:,} per sample{price_text(queries, price)}"
+        f"{also_paid(paid_twice, queries, price)}",
+        WIDE,
     )
-    print_paid_twice(paid_twice, 14)
+    print_paid_twice(paid_twice, WIDE)
     held_out = manifest["held_out"]
     measured = agreement_text(round(agreement * held_out), held_out, f"held-out {noun}")
-    print(f"agreement      {measured}, augmented versions included")
-    print(f"written to     {out}")
+    print_row("agreement", f"{measured}, augmented versions included", WIDE)
+    print_row("written to", out, WIDE)

@@ -14,6 +14,7 @@ from db3kd.cli.options.shared import PlanOptions, ResumeOptions, Seed, given, pa
 from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import price_text, print_answered, print_paid_twice
+from db3kd.cli.rows import WIDE, print_row
 from db3kd.wording import also_paid, counted
 
 if TYPE_CHECKING:
@@ -181,8 +182,8 @@ def synthesize(
     from db3kd.storage.existing_runs import queries_paid_twice
     from db3kd.storage.run_comparison import compare_with_runs
     from db3kd.synthesis.sample_run import (
-        answered_in_sample_run,
         expected_samples,
+        queries_of_sample_run,
         write_pseudo_samples,
     )
 
@@ -198,14 +199,13 @@ def synthesize(
     most = "no maximum number of queries; --budget or --queries-per-sample sets one"
     if (queries := settings.max_queries) is not None:
         most = f"at most {counted(queries, 'query')}{price_text(queries, plan.price_per_1000)}"
-    print(f"plan           {samples}, {most}")
-    if plan.dry_run:
-        print("dry run        no query was sent; nothing was written")
-        return
-    if resume and settings.max_queries is not None:
-        answered = answered_in_sample_run(out)
-        print_answered(answered, settings.max_queries, plan.price_per_1000, width=13)
+    print_row("plan", f"{samples}, {most}", WIDE)
+    if resume:
+        print_answered(queries_of_sample_run(out), queries, plan.price_per_1000, width=WIDE)
         sys.stdout.flush()  # progress is written to stderr
+    if plan.dry_run:
+        print_row("dry run", "no query was sent; nothing was written", WIDE)
+        return
     folder = out.absolute()  # a teacher may change the working directory
     with naming_options(model="--acquisition-model"), hint_at_resuming(folder):
         totals = write_pseudo_samples(
@@ -217,21 +217,29 @@ def synthesize(
         )
     paid_twice = queries_paid_twice(folder)
     _print_totals(totals, plan.price_per_1000, paid_twice)
-    print_paid_twice(paid_twice, 14)
-    print(f"written to     {out}")
+    print_paid_twice(paid_twice, WIDE)
+    print_row("written to", out, WIDE)
 
 
 def _print_totals(totals: "SynthesisTotals", price_per_1000: float | None, paid_twice: int) -> None:
     """Prints what a run of pseudo samples made and what it cost."""
     statuses = ", ".join(f"{count:,} {status}" for status, count in totals.statuses.items())
-    print(f"pseudo samples {totals.samples:,}: {statuses}")
-    print(
-        f"queries        {totals.queries:,}, of which {totals.start_queries:,} for starts"
+    print_row("pseudo samples", f"{totals.samples:,}: {statuses}", WIDE)
+    print_row(
+        "queries",
+        f"{totals.queries:,}, of which {totals.start_queries:,} for starts"
         f"{price_text(totals.queries, price_per_1000)}"
-        f"{also_paid(paid_twice, totals.queries, price_per_1000)}"
+        f"{also_paid(paid_twice, totals.queries, price_per_1000)}",
+        WIDE,
     )
-    print(f"by class       {', '.join(f'{count:,}' for count in totals.kept)}")
+    print_row("by class", ", ".join(f"{count:,}" for count in totals.kept), WIDE)
     if totals.mean_distance is not None:
-        print(f"mean distance  {totals.mean_distance:.3f} (L2), {totals.mean_moves:.1f} moves")
+        print_row(
+            "mean distance", f"{totals.mean_distance:.3f} (L2), {totals.mean_moves:.1f} moves", WIDE
+        )
     if totals.unreached:
-        print(f"not reached    classes {', '.join(map(str, totals.unreached))}: no image was found")
+        print_row(
+            "not reached",
+            f"classes {', '.join(map(str, totals.unreached))}: no image was found",
+            WIDE,
+        )

@@ -1,6 +1,5 @@
 """The `db3kd teacher` command."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,35 +40,20 @@ def teacher(
     """
     from db3kd.data.class_names import match_classes
     from db3kd.data.image_set import true_classes
-    from db3kd.models import save_model
-    from db3kd.models.networks import build_model, default_model
-    from db3kd.progress import Progress
+    from db3kd.models.networks import default_model
+    from db3kd.pipelines.teacher_training import train_teacher
     from db3kd.storage.manifest import make_manifest, write_manifest
     from db3kd.teachers import load_teacher
     from db3kd.training.evaluation import evaluate
-    from db3kd.training.student import train_classifier
 
     check_weights_file(out)
     train, test = (images.source(split).load() for split in ("train", "test"))
-    labels, classes = true_classes(train)
+    _, classes = true_classes(train)
     test = match_classes(test, train.class_names, classes, f"the split {train.name}")
     test_labels, _ = true_classes(test)
     settings = training.settings(device, epochs=epochs)
     model = model or default_model(train.image_shape, "lenet5")
-    make = partial(build_model, model, train.image_shape, classes)
-    steps = settings.total_steps(len(train))
-    with Progress(steps, title="training the teacher", unit="steps") as progress:
-        network = train_classifier(make, train, labels, settings=settings, progress=progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_model(
-        out,
-        network,
-        model=model,
-        image_shape=train.image_shape,
-        classes=classes,
-        class_names=train.class_names,
-        features=train.features,
-    )
+    network = train_teacher(train, model, settings, out)
     accuracy = evaluate(network, test, test_labels)
     described = make_manifest(
         {"model": model, "data": images.data, "training": settings},

@@ -18,13 +18,18 @@ from db3kd.cli.options.shared import (
     load_split_or_all,
     refuse_model,
 )
+from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
+from db3kd.cli.plan_output import print_resumption
+from db3kd.cli.rows import NARROW
 from db3kd.errors import ArgumentError
 from db3kd.wording import input_noun
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
     from db3kd.pipelines.distill_settings import DistillSettings
+    from db3kd.pipelines.prepared_run import PreparedRun
+    from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
 
 Student = Annotated[
@@ -265,6 +270,45 @@ def check_options(
         refuse_options(resuming, "needs --data", "consistency_checks")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
+
+
+def open_inputs(
+    teacher: TeacherOptions, images: TransferOptions, seed: int
+) -> "tuple[Teacher, ImageSet | None, ImageSet | None]":
+    """Returns the teacher, the images to query, and those to measure students on."""
+    transfer = images.load(seed, teacher.teacher)
+    opened = teacher.open(transfer)
+    return opened, transfer, images.load_test(opened, transfer, teacher.teacher, seed)
+
+
+def count_resumed(
+    prepared: "PreparedRun", out: Path | None, resuming: CheckedResumeOptions
+) -> "RunQueries":
+    """Counts the queries of the run that is resumed; none without --resume.
+
+    A refused run is refused here, before a plan that looks accepted.
+    """
+    from db3kd.storage.run_queries import RunQueries
+
+    if out is None or not resuming.resume:
+        return RunQueries()
+    return prepared.count_queries(out, any_teacher=resuming.accept_changed_teacher)
+
+
+def print_resumed(
+    prepared: "PreparedRun",
+    out: Path | None,
+    resuming: CheckedResumeOptions,
+    so_far: "RunQueries",
+    *,
+    width: int = NARROW,
+) -> None:
+    """Prints what is repeated and what is left if a run is resumed; `so_far` as it was counted."""
+    if out is not None and resuming.resume:
+        requested = resuming.consistency_checks
+        checks = prepared.count_checks(out, requested)
+        cost = prepared.plan.queries, prepared.price_per_1000
+        print_resumption(so_far, *cost, requested_checks=requested, checks=checks, width=width)
 
 
 def distill_settings(

@@ -34,6 +34,7 @@ from db3kd.storage.existing_runs import begun_with, data_of_run, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import answers_in_stage
+from db3kd.storage.run_queries import RunQueries
 from db3kd.teachers import Teacher, describe
 
 
@@ -93,10 +94,10 @@ class PlannedRun:
         """Maximum number of queries of the run, with those of its surrogate."""
         return self.job.max_queries + self.surrogate.queries
 
-    def count_queries(self) -> "RunQueries":
+    def count_queries(self) -> RunQueries:
         """Counts the queries of the run in the folder, which this one continues.
 
-        Those of checks are not counted. No query is sent. Without a run, there are none.
+        No query is sent. Without a run, there are none.
 
         Raises:
             ValueError: If the folder holds another run.
@@ -126,33 +127,15 @@ class PlannedRun:
         asked = decision_order(self.job.limits)
         return asked[: len(classes)], torch.from_numpy(classes)
 
-    def count_checks(self, so_far: "RunQueries") -> int:
+    def count_checks(self, so_far: RunQueries) -> int:
         """Returns how many known queries are repeated before the run continues.
 
         Args:
             so_far: From `count_queries`.
         """
-        left = self.max_queries - so_far.answered - so_far.unused
-        if so_far.finished or left <= 0:
+        if not so_far.left(self.max_queries):
             return 0
         return min(self.execution.consistency_checks, len(self.known_decisions()[0]))
-
-
-@dataclass(frozen=True)
-class RunQueries:
-    """The queries of a run that is continued.
-
-    Attributes:
-        answered: How many are answered. A call of `write_run` with `resume=True` does not send
-            them again.
-        unused: The unused part of the limits of finished samples. It is not spent on other samples,
-            so it lowers the maximum of the run.
-        finished: Whether nothing is left to do.
-    """
-
-    answered: int = 0
-    unused: int = 0
-    finished: bool = False
 
 
 def plan_run(

@@ -13,7 +13,7 @@ from db3kd.models.weights import STUDENT_FILE, read_saved_model
 from db3kd.pipelines.comparison.folder import ComparisonFolder, student_folder
 from db3kd.pipelines.comparison.prepared import PreparedComparison
 from db3kd.pipelines.distillation.distill import DistillResult, run_distillation
-from db3kd.pipelines.distillation.prepared import answered_in_distill_run
+from db3kd.pipelines.distillation.prepared import stored_queries
 from db3kd.planning import Strategy
 from db3kd.report import ComparedStudent, ComparisonRow
 from db3kd.storage.existing_runs import holds_run
@@ -87,7 +87,7 @@ class ComparedStudents:
         file = student_folder(self.shown, strategy, seed) / STUDENT_FILE
         if holds_run(out):
             distillation = self.prepared.distillation(strategy, seed, self.steps, out)
-            if distillation.is_answered(out, answered_in_distill_run(out)):
+            if stored_queries(out, distillation.plan).finished:
                 _LOG.warning("%s: %s; it is made again from its stored answers", file, problem)
                 return True
         _LOG.warning(

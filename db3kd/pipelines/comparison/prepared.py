@@ -21,9 +21,8 @@ from db3kd.pipelines.comparison.folder import (
 from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
 from db3kd.pipelines.distillation.prepared import (
     PreparedDistillation,
-    answered_in_distill_run,
-    nothing_left_to_ask,
     prepare_distillation,
+    stored_queries,
 )
 from db3kd.pipelines.inputs import (
     check_images,
@@ -40,8 +39,10 @@ from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.existing_runs import holds_run
+from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import count_answers
+from db3kd.storage.run_queries import RunQueries
 from db3kd.wording import input_noun
 
 
@@ -141,8 +142,7 @@ class PreparedComparison(PreparedRun):
 
     def count_checks(self, out: Path, checks: int) -> int:
         """Returns how many queries of the resumed comparison in `out` repeat known answers."""
-        tested = count_answers(out, TEST_DECISIONS) == self.plan.test_images
-        if not checks or (tested and all(map(_is_answered, self._students(out)))):
+        if not checks or not self._stored_queries(out).left(self.plan.queries):
             return 0
         return min(checks, len(self.known_answers(out)[1]))
 
@@ -154,24 +154,26 @@ class PreparedComparison(PreparedRun):
             for seed in self.used_seeds
         ]
 
-    def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
-        """Returns how many queries of the comparison in `out` are answered; 0 without one.
-
-        A call of `compare` with `resume=True` does not send them again. Answers for strategies and
-        seeds that this comparison leaves out are not counted. This method sends no query.
-
-        Raises:
-            ValueError: If `out` holds another comparison.
-        """
+    def count_queries(self, out: Path, *, any_teacher: bool = False) -> RunQueries:
+        """See `PreparedRun`; those of strategies and seeds that are left out are not counted."""
         if not holds_run(out):
-            return 0
+            return RunQueries()
         compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
-        answered = map(answered_in_distill_run, self._students(out))
-        return count_answers(out, TEST_DECISIONS) + sum(answered)
+        return self._stored_queries(out)
 
-
-def _is_answered(student: Path) -> bool:
-    return nothing_left_to_ask(student, answered_in_distill_run(student))
+    def _stored_queries(self, out: Path) -> RunQueries:
+        tested = count_answers(out, TEST_DECISIONS)
+        students = [
+            stored_queries(student_folder(out, strategy, seed), plan)
+            for strategy, plan in self.plan.plans.items()
+            for seed in self.used_seeds
+        ]
+        ended = is_finished(out) and tested == self.plan.test_images
+        return RunQueries(
+            answered=tested + sum(student.answered for student in students),
+            unused=sum(student.unused for student in students),
+            finished=ended and all(student.finished for student in students),
+        )
 
 
 def prepare_comparison(

@@ -8,7 +8,7 @@ from torch import Tensor
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import DistillNotes
-from db3kd.pipelines.distillation.prepared import PreparedDistillation
+from db3kd.pipelines.distillation.prepared import PreparedDistillation, stored_queries
 from db3kd.pipelines.distillation.training_steps import training_steps
 from db3kd.pipelines.query_rounds.answer_run import AnswerRun
 from db3kd.pipelines.query_rounds.pseudo_sample_answers import pseudo_sample_answers
@@ -21,7 +21,6 @@ from db3kd.pipelines.student_training.distance_students import (
 from db3kd.progress import Progress
 from db3kd.progress.answers import count_answers_in
 from db3kd.querying.consistency import ConsistencyCheck
-from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_folder import RunFolder
 from db3kd.training.network_store import NetworkStore
 from db3kd.wording import plural
@@ -109,7 +108,7 @@ def ask_teacher(
     rows, labels = max(len(answers), run.stored), None
     if plan.label_queries:
         path = folder.path / LABELS_FOLDER
-        if not is_finished(path):
+        if stored_queries(folder.path, plan).left(plan.queries):
             numbers, decisions = decisions_before_distances(
                 plan, prepared.teacher.classes, seed, path
             )

@@ -42,6 +42,7 @@ from db3kd.storage.existing_runs import begun_with, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, read_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_journals import answers_in_stage, count_answers, journaled_answers
+from db3kd.storage.run_queries import RunQueries
 from db3kd.synthesis.sample_run import expected_samples
 from db3kd.tables import Features
 from db3kd.teachers import describe
@@ -132,23 +133,11 @@ class PreparedDistillation(PreparedRun):
         """
         if not checks:
             return 0
-        answered = answered_in_distill_run(out)
-        _, labels, _ = answer_folders(out)
-        measured = not self.plan.further and is_finished(labels)
-        if self.is_answered(out, answered) or measured or answered >= self.plan.queries:
+        if not stored_queries(out, self.plan).left(self.plan.queries):
             return 0
+        _, labels, _ = answer_folders(out)
         decided = answers_in_stage(labels, LABELS, DECISIONS)  # before distances are measured
         return min(checks, count_answers(out, ANSWERS) + len(decided))
-
-    def is_answered(self, out: Path, answered: int) -> bool:
-        """Returns whether the run in `out` is finished, and its budget is not increased.
-
-        Args:
-            out: The run folder.
-            answered: From `count_answered`.
-        """
-        grows = bool(self.plan.further) and answered < self.plan.queries
-        return not grows and nothing_left_to_ask(out, answered)
 
     def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
         """Yields the runs of the distillation that a resumed one may find in `out`.
@@ -182,23 +171,12 @@ class PreparedDistillation(PreparedRun):
         log = ChoiceLog(out)
         return all(log.holds(number) for number in range(first, stop))
 
-    def count_answered(self, out: Path, *, any_teacher: bool = False) -> int:
-        """Returns how many queries of the run in `out` are answered; 0 without a run.
-
-        A call of `distill` with `resume=True` does not send them again. This method sends
-        no query and writes nothing.
-
-        Args:
-            out: The run folder.
-            any_teacher: Whether the run may have had another teacher.
-
-        Raises:
-            ValueError: If `out` holds another run, or if it is damaged.
-        """
+    def count_queries(self, out: Path, *, any_teacher: bool = False) -> RunQueries:
+        """See `PreparedRun`."""
         if not holds_run(out):
-            return 0
+            return RunQueries()
         compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
-        return answered_in_distill_run(out)
+        return stored_queries(out, self.plan)
 
 
 def prepare_distillation(
@@ -284,25 +262,28 @@ def prepare_distillation(
     )
 
 
-def answered_in_distill_run(folder: Path) -> int:
-    """Returns the number of answers in the folder of a distillation; 0 without a run."""
-    _, labels, samples = answer_folders(folder)
-    answers = count_answers(folder, ANSWERS)
-    labelled = answered_in_label_folder(labels, totals_of_shards(labels))
-    if labelled:
-        # Beside labels, the run itself has answers for held-out images, and others only if a larger
-        # budget has taken over the decisions of the labels.
-        taken_over = max(0, answers - int(StoredBudgets.read(folder).plan["held_out"]))
-        return answers + labelled - min(labelled, taken_over)
-    # Pseudo samples are not moved, and the journal of their starts is kept.
-    return answers + journaled_answers(samples)
-
-
-def nothing_left_to_ask(folder: Path, answered: int) -> bool:
-    """Returns whether the run in a folder is finished, and none of its answers was removed.
+def stored_queries(folder: Path, plan: BudgetPlan) -> RunQueries:
+    """Counts the queries of the distillation in a folder; none without a run.
 
     Args:
-        folder: The folder, with or without a run.
-        answered: From `PreparedDistillation.count_answered`.
+        folder: The run folder.
+        plan: The plan with which the run continues.
     """
-    return is_finished(folder) and answered >= int(read_manifest(folder)["totals"]["queries"])
+    _, labels, samples = answer_folders(folder)
+    answered, unused = count_answers(folder, ANSWERS), 0
+    totals = totals_of_shards(labels)
+    labelled = answered_in_label_folder(labels, totals)
+    if labelled:
+        if plan.label_queries and is_finished(labels) and totals.samples == plan.training_images:
+            unused = plan.label_queries - labelled
+        # Beside labels, the run itself has answers for held-out images, and others only if a larger
+        # budget has taken over the decisions of the labels.
+        taken_over = max(0, answered - int(StoredBudgets.read(folder).plan["held_out"]))
+        answered += labelled - min(labelled, taken_over)
+    else:
+        # Pseudo samples are not moved, and the journal of their starts is kept.
+        answered += journaled_answers(samples)
+    grows = bool(plan.further) and answered < plan.queries
+    # Shards may have been removed after the end of the run.
+    ended = is_finished(folder) and answered >= int(read_manifest(folder)["totals"]["queries"])
+    return RunQueries(answered, unused, finished=ended and not grows)
