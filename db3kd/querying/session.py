@@ -65,7 +65,7 @@ class QuerySession:
         """Asks the affordable queries of a batch.
 
         Returns:
-            The decisions, `[B] int64`, and `UNANSWERED` for queries that were not affordable.
+            The decisions, [B] int64, and `UNANSWERED` for queries that were not affordable.
         """
         images = query.images.view(len(query.images), *self._declared.image_shape)
         rows = None if query.prepaid else self._ledger.affordable(query.accounts)
@@ -308,7 +308,7 @@ class JournaledSession(QuerySession):
         """Keeps the decisions of a stream that ended early.
 
         Args:
-            answered: `[n] int64`, all decisions of the stream up to the first gap.
+            answered: [n] int64, all decisions of the stream up to the first gap.
             maybe_paid: How many of the queries after that may have been paid for.
             accounts: The accounts of the stream's queries.
             written_before: `written` of the journal when the stream began. An interrupt may come

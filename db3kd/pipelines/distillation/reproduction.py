@@ -192,13 +192,13 @@ def usage(folder: Path, student: str) -> dict[str, str]:
 
     A network of the caller's is made by a function, which they call `make_student`.
 
-    Args:
-        folder: The run folder, or a weights file.
-        student: As for `reproduction`.
-
     Example:
         >>> usage(Path("runs/mine"), "lenet5")["load"]
         "student = db3kd.load_teacher('runs/mine')"
+
+    Args:
+        folder: The run folder, or a weights file.
+        student: As for `reproduction`.
     """
     run, named = str(folder), ""
     option = f" --model {shlex.quote(student)}" if ":" in student else ""
