@@ -38,7 +38,7 @@ def neighbour_labels(answers: Answers, classes: int) -> Tensor:
         classes: The number of the teacher's classes.
 
     Returns:
-        `[n, classes] float32`, made with temperature `NEIGHBOUR_TEMPERATURE`. Rows of images
+        [n, classes] float32, made with temperature `NEIGHBOUR_TEMPERATURE`. Rows of images
         without a soft label are zeros, and so are all rows if all samples are in one class.
     """
     soft_labels = torch.zeros(len(answers), classes)

@@ -34,7 +34,7 @@ def as_classes(
         tensor([0, 2])
 
     Args:
-        labels: `[count]` integers of any dtype, each in [least, classes).
+        labels: [count] integers of any dtype, each in [least, classes).
         count: The number of entries.
         name: The name of the argument in errors.
         classes: The number of classes; None if it is unknown.
@@ -68,7 +68,7 @@ def as_index(index: IndexLike, count: int, name: str = "index") -> Tensor:
         (tensor([0, 1]), tensor([1]))
 
     Args:
-        index: `[n]` row numbers as integers of any dtype, or `[count]` booleans, which are True for
+        index: [n] row numbers as integers of any dtype, or [count] booleans, which are True for
             the rows to take.
         count: The number of rows.
         name: The name of the argument in errors.

@@ -135,7 +135,7 @@ def check_images(
     """Checks a batch of images and returns it.
 
     Args:
-        images: `[N, *image_shape] float32`, finite and inside `bounds`; N may be 0.
+        images: [N, *image_shape] float32, finite and inside `bounds`; N may be 0.
         image_shape: The shape of an image.
         bounds: The lowest and the highest value of an image.
         name: The name of the argument in errors.

@@ -38,15 +38,15 @@ def bisect(
         rays: The rays to search.
         boundary: Updated in place. Its distance is the high end of the bracket, and must be
             finite for every pair with rays.
-        low: `[P] float32`, the low end of the bracket.
-        radius: `[P] float32`, the first radius, inside the bracket.
+        low: [P] float32, the low end of the bracket.
+        radius: [P] float32, the first radius, inside the bracket.
         absolute: The width of the bracket at which a pair is done, in input units.
         relative: That width as a share of the distance; the wider of the two applies.
         query_batch_size: Maximum number of images in a batch.
         budget: The queries that each pair has spent and may spend.
 
     Returns:
-        The ray that now holds the best point of each pair, `[P] int64`; -1 if none improved it.
+        The ray that now holds the best point of each pair, [P] int64; -1 if none improved it.
     """
     high, winner = boundary.distance.clone(), torch.full_like(pairs.sample_of, -1)
     low, radius = low.clone(), radius.clone()
@@ -90,8 +90,8 @@ def _prepaid_rounds(remaining: Tensor, pair_of: Tensor) -> int:
     """Returns how many rounds every pair can pay for, even if none of its rays is dropped.
 
     Args:
-        remaining: `[P] int64`, the queries that each pair may still spend.
-        pair_of: `[R] int64`, the pair of each ray.
+        remaining: [P] int64, the queries that each pair may still spend.
+        pair_of: [R] int64, the pair of each ray.
     """
     rays = torch.zeros_like(remaining).index_add_(0, pair_of, torch.ones_like(pair_of))
     rounds = torch.where(rays > 0, remaining // rays.clamp_min(1), _MAX_ROUNDS)

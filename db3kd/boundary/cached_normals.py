@@ -11,7 +11,7 @@ class CachedNormals:
     """The surrogate's normals at the boundary points of pairs, computed once for each point.
 
     Attributes:
-        moved: `[P] bool`, the pairs whose points moved since their normals were computed. The
+        moved: [P] bool, the pairs whose points moved since their normals were computed. The
             search sets it.
     """
 
@@ -22,7 +22,7 @@ class CachedNormals:
         self.moved = torch.ones_like(pairs.sample_of, dtype=torch.bool)
 
     def at(self, boundary: Boundary, chosen: Tensor) -> Tensor:
-        """Returns the unit normals at the points of the chosen pairs, `[n, D] float32`."""
+        """Returns the unit normals at the points of the chosen pairs, [n, D] float32."""
         unknown = chosen[self.moved[chosen]]
         if len(unknown):
             points = boundary.points[unknown]
@@ -31,7 +31,7 @@ class CachedNormals:
         return self._normals[chosen]
 
     def nearest(self, boundary: Boundary, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns those of the chosen pairs with a nearest point, `[n]`, and the points `[n, D]`.
+        """Returns those of the chosen pairs with a nearest point, [n], and the points [n, D].
 
         See `Surrogate.nearest`.
         """
@@ -39,7 +39,7 @@ class CachedNormals:
         return chosen[found], points[found]
 
     def approach(self, boundary: Boundary, chosen: Tensor) -> Tensor:
-        """Returns nearer points for the chosen pairs, `[n, D]`; see `Surrogate.approach`."""
+        """Returns nearer points for the chosen pairs, [n, D]; see `Surrogate.approach`."""
         points = boundary.points[chosen]
         ends, self._normals[chosen] = self._surrogate.approach(self._pairs, points, chosen)
         return ends

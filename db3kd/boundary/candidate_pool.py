@@ -34,7 +34,7 @@ class CandidatePool:
 
     Args:
         images: N images.
-        decisions: `[N] int64`, the teacher's class of each image. `UNANSWERED` images are left
+        decisions: [N] int64, the teacher's class of each image. `UNANSWERED` images are left
             out.
         max_images: Maximum number of images in the pool; None for all.
         seed: The seed of the selection.
@@ -42,7 +42,7 @@ class CandidatePool:
     Attributes:
         images: The argument.
         decisions: The argument.
-        numbers: `[n] int64`, the numbers of the images in the pool, class by class and ascending
+        numbers: [n] int64, the numbers of the images in the pool, class by class and ascending
             in each.
 
     Raises:
@@ -68,11 +68,11 @@ class CandidatePool:
         self._resident: dict[torch.device, Tensor | None] = {}
 
     def of_class(self, c: int) -> Tensor:
-        """Returns the numbers of the images of a class, ascending, `[n] int64`."""
+        """Returns the numbers of the images of a class, ascending, [n] int64."""
         return self._by_class.get(c, self.numbers[:0])
 
     def of_other_classes(self, c: int) -> Tensor:
-        """Returns the numbers of the images of all other classes, ascending, `[n] int64`."""
+        """Returns the numbers of the images of all other classes, ascending, [n] int64."""
         return self.numbers[self.decisions[self.numbers] != c].sort().values
 
     def read(self, numbers: Tensor, device: torch.device) -> Tensor:
@@ -81,11 +81,11 @@ class CandidatePool:
         A GPU receives the whole pool in the first call and keeps it, unless it is too large.
 
         Args:
-            numbers: `[n] int64`, the numbers of the images.
+            numbers: [n] int64, the numbers of the images.
             device: The device of the result.
 
         Returns:
-            `[n, D] float32`.
+            [n, D] float32.
         """
         if device.type == "cpu":
             return self.images.read(numbers).flatten(1)
@@ -97,7 +97,7 @@ class CandidatePool:
         return resident[self._row_of[numbers].to(device)]
 
     def block_size(self, samples: Tensor) -> int:
-        """Returns how many images to compare at once with samples `[S, D]`.
+        """Returns how many images to compare at once with samples [S, D].
 
         That many images, and their distances to all samples, fit the memory of a block.
         """
@@ -134,13 +134,13 @@ def draw(pool: Tensor, size: int, key: tuple[int, int], counter: tuple[int, ...]
     """Draws entries of a pool without replacement, in random order.
 
     Args:
-        pool: `[n] int64`.
+        pool: [n] int64.
         size: How many entries to draw.
         key: The key of the Philox generator.
         counter: Its counter, four numbers. Key and counter together select the random stream.
 
     Returns:
-        `[size] int64`.
+        [size] int64.
     """
     bits = np.random.Philox(key=list(key), counter=list(counter))
     picks = np.random.Generator(bits).choice(len(pool), size, replace=False)
@@ -166,7 +166,7 @@ def _max_per_class(counts: Tensor, max_images: int | None) -> int:
     """Returns the maximum number of images that a class may contribute, at least 1.
 
     Args:
-        counts: `[classes] int64`, the number of images of each class.
+        counts: [classes] int64, the number of images of each class.
         max_images: Maximum number of images in the pool; None for all.
     """
     largest = int(counts.max()) if len(counts) else 1

@@ -107,7 +107,7 @@ def boundary_distance(
 
 
 def _first_rays(rays: Rays) -> Tensor:
-    """Returns the first ray of each pair that has any, `[n] int64`."""
+    """Returns the first ray of each pair that has any, [n] int64."""
     if not len(rays):
         return rays.pair_of
     is_first = rays.pair_of[1:] != rays.pair_of[:-1]

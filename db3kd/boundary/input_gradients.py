@@ -83,14 +83,14 @@ def _input_gradient(
     """Computes the gradient of a convolution for its images.
 
     Args:
-        gradient: `[N, O, h, w]`, the gradient of the convolution's output.
-        weight: `[O, I, k, l]`.
+        gradient: [N, O, h, w], the gradient of the convolution's output.
+        weight: [O, I, k, l].
         stride: The convolution's stride.
         padding: The convolution's padding.
         size: Height and width of the images.
 
     Returns:
-        `[N, I, H, W]`.
+        [N, I, H, W].
     """
     count, outputs, height, width = gradient.shape
     _, inputs, rows, columns = weight.shape

@@ -21,11 +21,11 @@ class Pairs:
         >>> pairs = Pairs(samples, number, number, criterion_class=torch.tensor([3, 5]))
 
     Attributes:
-        samples: `[S, D] float32`, inside the bounds.
-        sample_index: `[S] int64`, the index of each sample in its data set; selects its random
+        samples: [S, D] float32, inside the bounds.
+        sample_index: [S] int64, the index of each sample in its data set; selects its random
             numbers.
-        sample_of: `[P] int64`, the row of `samples` of each pair.
-        criterion_class: `[P] int64`, the class to reach if `targeted`, else the class to leave.
+        sample_of: [P] int64, the row of `samples` of each pair.
+        criterion_class: [P] int64, the class to reach if `targeted`, else the class to leave.
         targeted: Whether a hit is a decision for `criterion_class`, or for any other class.
         bounds: The lowest and the highest value of an image.
     """
@@ -41,7 +41,7 @@ class Pairs:
         return len(self.sample_of)
 
     def counters(self, pairs: Tensor, round_number: int) -> Tensor:
-        """Returns the counters of these pairs' random directions in a round, `[n, 3] int64`."""
+        """Returns the counters of these pairs' random directions in a round, [n, 3] int64."""
         index = self.sample_index[self.sample_of[pairs]]
         round_column = torch.full_like(index, round_number)
         return torch.stack([index, self.criterion_class[pairs], round_column], dim=1)
@@ -55,10 +55,10 @@ class Rays:
     pairs.
 
     Attributes:
-        ends: `[E, D] float32`, the images to which rays lead.
-        pair_of: `[R] int64`, the pair of each ray, ascending.
-        end_of: `[R] int64`, the row of `ends` of each ray.
-        lengths: `[R] float32`, L2 in input units.
+        ends: [E, D] float32, the images to which rays lead.
+        pair_of: [R] int64, the pair of each ray, ascending.
+        end_of: [R] int64, the row of `ends` of each ray.
+        lengths: [R] float32, L2 in input units.
     """
 
     ends: Tensor
@@ -73,7 +73,7 @@ class Rays:
         return cls(ends, pair_of, end_of, lengths)
 
     def select(self, chosen: Tensor) -> "Rays":
-        """Returns the rays with these numbers, `[n] int64`, in this order."""
+        """Returns the rays with these numbers, [n] int64, in this order."""
         return Rays(self.ends, self.pair_of[chosen], self.end_of[chosen], self.lengths[chosen])
 
     def shortest_first(self) -> "Rays":
@@ -90,12 +90,12 @@ class Boundary:
     """The best boundary point of each pair so far.
 
     Attributes:
-        distance: `[P] float32`, L2 in input units from the sample to its point; +inf if no point
+        distance: [P] float32, L2 in input units from the sample to its point; +inf if no point
             is known.
-        points: `[P, D] float32`, on the side that meets the criterion; meaningless if the distance
+        points: [P, D] float32, on the side that meets the criterion; meaningless if the distance
             is +inf.
         snapshots: Maps a number of queries to the distance that each pair had reached with at most
-            that many queries, `[P] float32`.
+            that many queries, [P] float32.
     """
 
     distance: Tensor
@@ -114,7 +114,7 @@ class Boundary:
 
         Args:
             budget: The queries that each pair has spent so far.
-            distance: `[P] float32`, the distance of each pair now.
+            distance: [P] float32, the distance of each pair now.
         """
         if not self.snapshots:
             return
@@ -124,7 +124,7 @@ class Boundary:
 
 
 def zeros_per_pair(pairs: Pairs) -> Tensor:
-    """Returns `[P, D] float32` zeros.
+    """Returns [P, D] float32 zeros.
 
     On a CPU a row takes memory only when it is written to, so pairs without rays take none.
     """

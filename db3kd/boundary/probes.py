@@ -63,17 +63,17 @@ def probe_normals(
     Args:
         pairs: All pairs.
         boundary: Their boundary points.
-        chosen: `[n] int64`, the pairs to probe; their distances must be finite.
+        chosen: [n] int64, the pairs to probe; their distances must be finite.
         directions: The distribution of the directions.
-        step: `[n] float32`, the length of a probe's step, in input units.
+        step: [n] float32, the length of a probe's step, in input units.
         count: The probes of each pair.
-        allowed: `[n] int64`, how many probes each pair queries; at most its remaining budget.
+        allowed: [n] int64, how many probes each pair queries; at most its remaining budget.
         round_number: The round. Together with `seed` and the pair it selects the directions.
         seed: The seed of the directions.
         query_batch_size: Maximum number of images in a batch.
 
     Returns:
-        `[n, D] float32`, unit vectors towards the side that meets the criterion; zeros for a pair
+        [n, D] float32, unit vectors towards the side that meets the criterion; zeros for a pair
         without an answer.
     """
     drawn = {"seed": seed, **directions.arguments(boundary.points.device)}
@@ -124,11 +124,11 @@ def _first_of_each(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
     """Returns the places 0 to `counts[p] - 1` of each pair p.
 
     Args:
-        counts: `[n] int64`.
+        counts: [n] int64.
         total: The sum of `counts`, passed in to avoid a GPU synchronisation.
 
     Returns:
-        The pairs and the places, each `[total] int64`.
+        The pairs and the places, each [total] int64.
     """
     here = torch.arange(len(counts), device=counts.device)
     pair = here.repeat_interleave(counts, output_size=total)
@@ -146,7 +146,7 @@ def dct_basis(count: int, size: int, device: torch.device | None = None) -> Tens
         device: Where to keep them; the CPU by default.
 
     Returns:
-        `[count, size] float32`.
+        [count, size] float32.
     """
     position = torch.arange(size, dtype=torch.float64) + 0.5
     frequency = torch.arange(count, dtype=torch.float64)[:, None]

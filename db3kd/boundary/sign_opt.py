@@ -127,8 +127,8 @@ class _State:
     """The state of one search: pairs, boundary points, and step lengths that adapt.
 
     Attributes:
-        trust: `[P] float32`, the maximum next gain of each pair, as a share of its distance.
-        reach: `[P] float32`, the factor of each pair's step lengths.
+        trust: [P] float32, the maximum next gain of each pair, as a share of its distance.
+        reach: [P] float32, the factor of each pair's step lengths.
     """
 
     pairs: Pairs
@@ -163,14 +163,14 @@ class _State:
             worth[chosen] = boundary.distance[chosen] < before * (1 - _WORTH_FOLLOWING)
 
     def _can_follow(self, worth: Tensor) -> Tensor:
-        """Returns the pairs, of those marked in `worth`, that have queries left; `[n] int64`."""
+        """Returns the pairs, of those marked in `worth`, that have queries left; [n] int64."""
         return (worth & (self.budget.remaining >= _MIN_QUERIES_TO_FOLLOW)).nonzero()[:, 0]
 
     def step_along(self, chosen: Tensor, normals: Tensor) -> Search[Tensor]:
-        """Moves the points of the chosen pairs along their normals, `[n, D]`, by the best step.
+        """Moves the points of the chosen pairs along their normals, [n, D], by the best step.
 
         Returns:
-            Whether each point moved, `[n] bool`.
+            Whether each point moved, [n] bool.
         """
         winner = yield from self._line_search(chosen, self._step_ends(chosen, normals), self.trust)
         moved = winner >= 0
@@ -180,7 +180,7 @@ class _State:
         return moved
 
     def _step_ends(self, chosen: Tensor, normals: Tensor) -> Tensor:
-        """Returns where each step takes the point of each chosen pair, `[n, steps, D]`."""
+        """Returns where each step takes the point of each chosen pair, [n, steps, D]."""
         boundary = self.boundary
         here = torch.arange(len(chosen), device=chosen.device)
         origin = normals.new_zeros(1, normals.shape[1])
@@ -195,12 +195,12 @@ class _State:
         """Moves the point of each chosen pair to the nearest boundary point on its rays.
 
         Args:
-            chosen: `[n] int64`, the pairs.
-            ends: `[n, k, D]`, the ends of the rays of each pair.
-            gainable: `[P] float32`, maximum gain of each pair, as a share of its distance.
+            chosen: [n] int64, the pairs.
+            ends: [n, k, D], the ends of the rays of each pair.
+            gainable: [P] float32, maximum gain of each pair, as a share of its distance.
 
         Returns:
-            The number of the winning ray, from 0 to k - 1, or -1 if none gained; `[n] int64`.
+            The number of the winning ray, from 0 to k - 1, or -1 if none gained; [n] int64.
         """
         boundary, settings = self.boundary, self.settings
         rays_per_pair = ends.shape[1]

@@ -41,7 +41,7 @@ class StartingPoints:
 
     Args:
         images: N images.
-        decisions: `[N] int64`, the teacher's class of each image, or `UNANSWERED`.
+        decisions: [N] int64, the teacher's class of each image, or `UNANSWERED`.
         count: Maximum number of starting points per pair.
         order: "nearest" (L2), or "random" as in the paper.
         seed: The seed of the random order, which depends on seed, sample index and class only.
@@ -81,7 +81,7 @@ class StartingPoints:
 
         Args:
             pairs: The pairs.
-            counts: `[P] int64`, the maximum number of rays of each pair, in addition to the limit
+            counts: [P] int64, the maximum number of rays of each pair, in addition to the limit
                 `count`; None for no further limit.
         """
         is_nearest = self.order == "nearest"
@@ -101,7 +101,7 @@ class StartingPoints:
         pairs times the size of an image.
 
         Returns:
-            `[P] float32` on the CPU, L2 in input units; +inf if there is no such image.
+            [P] float32 on the CPU, L2 in input units; +inf if there is no such image.
         """
         chosen = self._nearest(pairs, 1)
         present = chosen >= 0
@@ -131,7 +131,7 @@ class StartingPoints:
         """Returns the numbers of the nearest images of each pair.
 
         Returns:
-            `[P, count + spare] int64`; -1 after the last image if there are fewer.
+            [P, count + spare] int64; -1 after the last image if there are fewer.
         """
         samples, sample_of = pairs.samples.double(), pairs.sample_of
         squares = (samples * samples).sum(1, keepdim=True)
@@ -158,7 +158,7 @@ class StartingPoints:
         """Returns the numbers of random images of each pair.
 
         Returns:
-            `[P, count] int64`; -1 after the last image if there are fewer.
+            [P, count] int64; -1 after the last image if there are fewer.
         """
         pool = self.candidate_pool
         images_for = pool.of_class if pairs.targeted else pool.of_other_classes
@@ -184,13 +184,13 @@ def _keys(samples: Tensor, squares: Tensor, block: Tensor, numbers: Tensor) -> T
     thread counts, so images at the same distance have an order.
 
     Args:
-        samples: `[S, D] float64`.
-        squares: `[S, 1] float64`, their squared lengths.
-        block: `[n, D] float64`, the images.
-        numbers: `[n] int64`, their numbers.
+        samples: [S, D] float64.
+        squares: [S, 1] float64, their squared lengths.
+        block: [n, D] float64, the images.
+        numbers: [n] int64, their numbers.
 
     Returns:
-        `[S, n] int64`.
+        [S, n] int64.
     """
     # ‖x - c‖² = ‖x‖² + ‖c‖² - 2 x·c
     gaps = torch.addmm((block * block).sum(1), samples, block.T, alpha=-2)
@@ -200,7 +200,7 @@ def _keys(samples: Tensor, squares: Tensor, block: Tensor, numbers: Tensor) -> T
 
 
 def _pairs_for_class(pairs: Pairs) -> Callable[[int], Tensor]:
-    """Returns a function from a class to the pairs whose criterion it meets, `[n] int64`."""
+    """Returns a function from a class to the pairs whose criterion it meets, [n] int64."""
     criterion_class = pairs.criterion_class.cpu()
     device = pairs.criterion_class.device
     if not pairs.targeted:

@@ -62,7 +62,7 @@ class Surrogate:
         >>> surrogate = Surrogate(network, image_shape=(1, 28, 28), classes=10)
 
     Args:
-        network: Maps images `[N, *image_shape]`, in the teacher's bounds, to scores `[N, classes]`.
+        network: Maps images [N, *image_shape], in the teacher's bounds, to scores [N, classes].
         image_shape: The shape of an image.
         classes: The number of the teacher's classes.
         device: Where pairs are searched; the copy is moved there.
@@ -73,7 +73,7 @@ class Surrogate:
     Raises:
         TypeError: If `network` is not a module.
         ValueError: If `network` does not accept the teacher's images, or its scores are not
-            `[N, classes]`.
+            [N, classes].
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Surrogate:
         Args:
             pairs: The pairs.
             rays: Their rays.
-            nearest: `[P] float32`, the distance to the nearest end of each pair.
+            nearest: [P] float32, the distance to the nearest end of each pair.
 
         Returns:
             One ray for each pair that has any.
@@ -131,11 +131,11 @@ class Surrogate:
 
         Args:
             pairs: All pairs.
-            points: `[n, D] float32`, the points of the chosen pairs.
-            chosen: `[n] int64`, the numbers of the pairs.
+            points: [n, D] float32, the points of the chosen pairs.
+            chosen: [n] int64, the numbers of the pairs.
 
         Returns:
-            `[n, D] float32`, unit vectors towards the side that meets the criterion; zeros if the
+            [n, D] float32, unit vectors towards the side that meets the criterion; zeros if the
             surrogate has no gradient there.
         """
         (normals,) = self._by_batch(
@@ -148,11 +148,11 @@ class Surrogate:
 
         Args:
             pairs: All pairs.
-            distance: `[P] float32`, finite for the chosen pairs: the first norm.
-            chosen: `[n] int64`, the numbers of the pairs.
+            distance: [P] float32, finite for the chosen pairs: the first norm.
+            chosen: [n] int64, the numbers of the pairs.
 
         Returns:
-            The points, `[n, D] float32`, and whether one was found for each pair, `[n] bool`. The
+            The points, [n, D] float32, and whether one was found for each pair, [n] bool. The
             point of a pair without one is its sample.
         """
         points, found = self._by_batch(
@@ -172,10 +172,10 @@ class Surrogate:
 
         Args:
             pairs: The pairs.
-            images: `[P, D] float32`, an image for each pair, which should meet the criterion.
+            images: [P, D] float32, an image for each pair, which should meet the criterion.
 
         Returns:
-            `[P, D] float32`, points between the samples and the images that meet the criterion; the
+            [P, D] float32, points between the samples and the images that meet the criterion; the
             image itself if the surrogate finds no other point that does.
         """
         numbers = torch.arange(len(pairs), device=images.device)
@@ -196,12 +196,12 @@ class Surrogate:
 
         Args:
             pairs: All pairs.
-            points: `[n, D] float32`, the points of the chosen pairs.
-            chosen: `[n] int64`, the numbers of the pairs.
+            points: [n, D] float32, the points of the chosen pairs.
+            chosen: [n] int64, the numbers of the pairs.
 
         Returns:
             The new points, and the normals at the old points as from `normals`; each
-            `[n, D] float32`.
+            [n, D] float32.
         """
         moved, normals = self._by_batch(
             lambda ends, pair: follow_boundary(
@@ -251,7 +251,7 @@ class Surrogate:
         return (margin, gradient) if pairs.targeted else (-margin, -gradient)
 
     def _bisect(self, pairs: Pairs, samples: Tensor, images: Tensor, chosen: Tensor) -> Tensor:
-        """Returns a crossing of each segment, on the side that meets the criterion, `[n, D]`."""
+        """Returns a crossing of each segment, on the side that meets the criterion, [n, D]."""
         near, far = samples.new_zeros(len(chosen), 1), samples.new_ones(len(chosen), 1)
         for _ in range(_BISECTIONS):
             middle = (near + far) / 2
@@ -262,7 +262,7 @@ class Surrogate:
         return samples.lerp(images, far)
 
     def _margins_on_rays(self, pairs: Pairs, rays: Rays, radius: Tensor, chosen: Tensor) -> Tensor:
-        """Returns the margins of one batch of rays, `[n]`; `radius` is `[P]`, one for each pair."""
+        """Returns the margins of one batch of rays, [n]; `radius` is [P], one for each pair."""
         points = ops.bracket_queries(
             pairs.samples, rays.ends, pairs.sample_of, rays.pair_of, rays.end_of, rays.lengths,
             radius, chosen, lower=pairs.bounds[0], upper=pairs.bounds[1],
@@ -272,11 +272,11 @@ class Surrogate:
 
     @torch.inference_mode()
     def _scores(self, points: Tensor) -> Tensor:
-        """Returns the scores of at most a batch, `[n, classes] float32`."""
+        """Returns the scores of at most a batch, [n, classes] float32."""
         return self._network(self._pad(points))[: len(points)].float()
 
     def _differentiate(self, points: Tensor, criterion_class: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the margins of these classes, `[n]`, and gradients, `[n, D]`, of one batch."""
+        """Returns the margins of these classes, [n], and gradients, [n, D], of one batch."""
         count = len(points)
         # The caller may be in inference mode, in which no tensor has a gradient.
         with torch.inference_mode(False), torch.enable_grad():
@@ -287,14 +287,14 @@ class Surrogate:
         return margin.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def _pad(self, points: Tensor) -> Tensor:
-        """Returns a full batch of images: the points `[n, D]`, and zeros after them."""
+        """Returns a full batch of images: the points [n, D], and zeros after them."""
         images = points.new_zeros(self.batch_size, points.shape[1], dtype=self._dtype)
         images[: len(points)] = points
         return images.view(self.batch_size, *self._shape)
 
 
 def _margin(scores: Tensor, criterion_class: Tensor) -> Tensor:
-    """Returns by how much a class scores above the highest other class, `[n]`."""
+    """Returns by how much a class scores above the highest other class, [n]."""
     column = criterion_class[:, None]
     others = scores.scatter(1, column, -torch.inf).amax(1)
     return scores.gather(1, column)[:, 0] - others

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Margins = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Returns the margins of points `[n, D]`, `[n]`, and their gradients, `[n, D]`.
+"""Returns the margins of points [n, D], [n], and their gradients, [n, D].
 
 A margin is positive at a point that meets the criterion.
 """
@@ -45,12 +45,12 @@ def nearest_points(
 
     Args:
         margins: The margins of points, one for each sample.
-        samples: `[n, D] float32`.
-        distance: `[n] float32`, the first norms.
+        samples: [n, D] float32.
+        distance: [n] float32, the first norms.
         bounds: The smallest and the largest value of a point.
 
     Returns:
-        The points, `[n, D] float32`, and whether one was found for each sample, `[n] bool`. If none
+        The points, [n, D] float32, and whether one was found for each sample, [n] bool. If none
         was found, the point is the sample.
     """
     distance = distance[:, None]
@@ -80,13 +80,13 @@ def follow_boundary(
 
     Args:
         margins: The margins of points, one for each sample.
-        samples: `[n, D] float32`.
-        points: `[n, D] float32`.
+        samples: [n, D] float32.
+        points: [n, D] float32.
         bounds: The smallest and the largest value of a point.
 
     Returns:
         The new points, and the unit gradients of the margins at the old ones; each
-        `[n, D] float32`.
+        [n, D] float32.
     """
     margin, gradient = margins(points)
     level, normals = margin, unit(gradient)
@@ -104,6 +104,6 @@ def follow_boundary(
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Scales the rows of `[n, D]` to length 1; rows of zeros stay zeros."""
+    """Scales the rows of [n, D] to length 1; rows of zeros stay zeros."""
     length = rows.norm(dim=1, keepdim=True)
     return torch.where(length > 0, rows / length, 0)

@@ -168,7 +168,7 @@ def with_labels(
     Labels of -1 are accepted: they mean that there is none.
 
     Returns:
-        The images as by `as_image_source`, and int64 [N].
+        The images as by `as_image_source`, and [N] int64.
 
     Raises:
         TypeError: See `as_images`.

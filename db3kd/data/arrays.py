@@ -35,7 +35,7 @@ class PixelSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """Reads the images at `rows`, int64 [n], as [n, *image_shape] float32 in [0, 1]."""
+        """Reads the images at `rows`, [n] int64, as [n, *image_shape] float32 in [0, 1]."""
         ...
 
     def check(self, rows: np.ndarray) -> None:
@@ -46,7 +46,7 @@ class PixelSource(Protocol):
         """Returns a digest of each image as it is stored.
 
         Args:
-            rows: int64 [n].
+            rows: [n] int64.
             check: Whether to do in the same pass what `check` does.
 
         Returns:
@@ -119,7 +119,7 @@ class ArrayLayout:
 
         Args:
             stored: [n, *shape] of the layout's dtype.
-            rows: int64 [n], what error messages call the images.
+            rows: [n] int64, what error messages call the images.
 
         Returns:
             [n, *image_shape] float32 in [0, 1].
@@ -165,7 +165,7 @@ class ArrayPixels:
         return self._array.shape[0]
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """Reads the images at `rows`, int64 [n], as [n, *image_shape] float32 in [0, 1]."""
+        """Reads the images at `rows`, [n] int64, as [n, *image_shape] float32 in [0, 1]."""
         return self._layout.to_images(self._array[rows], rows)
 
     def check(self, rows: np.ndarray) -> None:

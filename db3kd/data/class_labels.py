@@ -27,7 +27,7 @@ def as_labels(
         class_names: The name of each class, or None.
 
     Returns:
-        int64 [N], and the class names, or None if there are none.
+        [N] int64, and the class names, or None if there are none.
 
     Raises:
         TypeError: If the labels are neither integers nor strings.

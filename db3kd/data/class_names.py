@@ -102,12 +102,12 @@ def class_table(
     Args:
         names: The class names that `numbers` refer to.
         others: The names to look among.
-        numbers: int64 [n], the classes that occur: only these must have a place.
+        numbers: [n] int64, the classes that occur: only these must have a place.
         who: What messages call the owner of `names`.
         other: What messages call the owner of `others`.
 
     Returns:
-        int64 [len(names)], -1 for a name without a place.
+        [len(names)] int64, -1 for a name without a place.
 
     Raises:
         ValueError: If a class that occurs has no place.
@@ -127,14 +127,14 @@ def renumbered(decisions: Tensor, names: Names, others: Names, who: str, other: 
     once.
 
     Args:
-        decisions: int64 [n]; -1 stays -1.
+        decisions: [n] int64; -1 stays -1.
         names: The class names of the model that decided.
         others: The class names of the other model.
         who: What messages call the model that decided.
         other: What messages call the other model.
 
     Returns:
-        int64 [n].
+        [n] int64.
 
     Raises:
         ValueError: If the other model does not name a class that was decided.

@@ -77,7 +77,7 @@ class DatasetPixels:
         return self._count
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """Reads the images at `rows`, int64 [n], as [n, *image_shape] float32 in [0, 1].
+        """Reads the images at `rows`, [n] int64, as [n, *image_shape] float32 in [0, 1].
 
         Raises:
             TypeError: If an item is not an image.

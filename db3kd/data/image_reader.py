@@ -24,7 +24,7 @@ def image_reader(images: ImagesLike, device: torch.device | str) -> Callable[[Te
         device: The device of the batches.
 
     Returns:
-        A function from indices, int64 [n], to images, [n, *image_shape] float32.
+        A function from indices, [n] int64, to images, [n, *image_shape] float32.
 
     Raises:
         TypeError: See `db3kd.data.arguments.as_images`.

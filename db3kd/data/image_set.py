@@ -39,7 +39,7 @@ class Selection:
     """Which images of the original set a view holds.
 
     Attributes:
-        numbers: int64 [N], their numbers in that set.
+        numbers: [N] int64, their numbers in that set.
         total: The number of images in that set.
         how: How they were chosen, if the caller said so; otherwise empty.
     """
@@ -56,6 +56,8 @@ class ImageSet:
     label) if the set has labels; `images[10:20]` is a view of ten images. So a
     `torch.utils.data.DataLoader` takes an image set. Subsets share the pixels of their set.
 
+    Rows of a table, encoded as vectors in [0, 1], are images of shape (D,); see `from_table`.
+
     Example:
         >>> images = db3kd.ImageSet.from_arrays(pixels, labels, class_names=["cat", "dog"])
         >>> images
@@ -63,20 +65,18 @@ class ImageSet:
         >>> image, label = images[0]
         >>> loader = torch.utils.data.DataLoader(images, batch_size=32, shuffle=True)
 
-    Rows of a table, encoded as vectors in [0, 1], are images of shape (D,); see `from_table`.
-
     Args:
         pixels: The images.
-        labels: int64 [N], the class numbers, or None.
+        labels: [N] int64, the class numbers, or None.
         classes: The number of classes; None for the highest label plus one.
         name: What messages call the set.
-        rows: int64 [N], the rows of `pixels` that are in the set; None for all.
+        rows: [N] int64, the rows of `pixels` that are in the set; None for all.
         class_names: The name of each class, or None.
         features: The features of a table, by which its rows were encoded, or None.
 
     Attributes:
         features: See above.
-        labels: int64 [N], or None.
+        labels: [N] int64, or None.
         classes: The number of classes; None if it is unknown.
         class_names: The name of each class, or None.
         name: What messages call the set.
@@ -296,7 +296,7 @@ class ImageSet:
         """Returns a view of the same images with other labels.
 
         Args:
-            labels: int64 [N]; None for no labels.
+            labels: [N] int64; None for no labels.
             class_names: The name of each class, or None.
         """
         view = ImageSet(

@@ -25,7 +25,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Tensor) -> Tensor:
-        """Reads the images at `indices`, int64 [n], as [n, *image_shape] float32."""
+        """Reads the images at `indices`, [n] int64, as [n, *image_shape] float32."""
         ...
 
 
@@ -34,7 +34,7 @@ class NamedImages(ImageSource, Protocol):
 
     Attributes:
         name: What messages call the images.
-        labels: int64 [N], or None.
+        labels: [N] int64, or None.
     """
 
     name: str
@@ -56,7 +56,7 @@ class SelectedImages:
 
     Attributes:
         images: N images.
-        numbers: int64 [n], the numbers of the selected ones.
+        numbers: [n] int64, the numbers of the selected ones.
     """
 
     images: ImageSource
@@ -66,7 +66,7 @@ class SelectedImages:
         return len(self.numbers)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Reads the selected images at `indices`, int64 [m], as [m, *image_shape] float32."""
+        """Reads the selected images at `indices`, [m] int64, as [m, *image_shape] float32."""
         return self.images.read(self.numbers[indices])
 
 
@@ -86,7 +86,7 @@ class ImagesWithPoints:
         return len(self.images) + len(self.points)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Reads the images at `indices`, int64 [n], as [n, *image_shape] float32."""
+        """Reads the images at `indices`, [n] int64, as [n, *image_shape] float32."""
         further = indices >= len(self.images)
         read = self.points.new_empty(len(indices), *self.points.shape[1:])
         read[further] = self.points[indices[further] - len(self.images)]
@@ -115,7 +115,7 @@ class TensorImages:
         return len(self._images)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Returns the images at `indices`, int64 [n], as [n, *image_shape] float32."""
+        """Returns the images at `indices`, [n] int64, as [n, *image_shape] float32."""
         return self._images[indices]
 
     def fingerprint(self) -> str:

@@ -43,13 +43,13 @@ class PseudoSamples:
         torch.Size([200, 1, 28, 28])
 
     Attributes:
-        pixels: uint8 [n, *image_shape]; pixel p is the value lower + (upper - lower) · p / 255.
-        decision: int64 [n], the teacher's class of each image.
-        start: int64 [n], the number of the starting image; -1 if there was none.
-        moves: int64 [n], the number of moves.
-        distance: float32 [n], L2 in input units, to the nearest boundary point that the moves
+        pixels: [n, *image_shape] uint8; pixel p is the value lower + (upper - lower) · p / 255.
+        decision: [n] int64, the teacher's class of each image.
+        start: [n] int64, the number of the starting image; -1 if there was none.
+        moves: [n] int64, the number of moves.
+        distance: [n] float32, L2 in input units, to the nearest boundary point that the moves
             found; +inf if none was searched for.
-        queries: int64 [n], the queries of its moves.
+        queries: [n] int64, the queries of its moves.
         status: n of `STATUSES`: "ok" (all moves were made), "stuck" (no boundary was found, or no
             move changes the image without leaving its class), "budget" (the budget ended its
             moves).
@@ -104,7 +104,7 @@ class PseudoSamples:
         )
 
     def images(self) -> Tensor:
-        """Returns the images within the bounds, float32 [n, *image_shape].
+        """Returns the images within the bounds, [n, *image_shape] float32.
 
         They equal those that were queried, bit for bit.
         """

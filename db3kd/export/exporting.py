@@ -54,6 +54,11 @@ def export_model(
     The new file is loaded and run on 1,000 images, in batches of 1, 37 and more. It is kept only if
     it decides like the student on all of them. An existing file is replaced.
 
+    Example:
+        >>> db3kd.export_model("runs/mine", "student.onnx", images=db3kd.load_data("mnist5k"))
+        >>> db3kd.load_teacher("student.onnx").class_names
+        >>> db3kd.export_model("runs/own", "own.onnx", model=make_student)
+
     Args:
         student: A file of `save_model`, a folder with one such file named `student*.safetensors`,
             a description file with preprocessing steps (`.toml` or `.json`; see
@@ -83,11 +88,6 @@ def export_model(
         TeacherError: If the student returns no scores.
         TypeError: If the student has another type.
         ValueError: If an argument is invalid or missing, or the suffix is unknown.
-
-    Example:
-        >>> db3kd.export_model("runs/mine", "student.onnx", images=db3kd.load_data("mnist5k"))
-        >>> db3kd.load_teacher("student.onnx").class_names
-        >>> db3kd.export_model("runs/own", "own.onnx", model=make_student)
     """
     out = check_path(out, "out")
     kind = format_of(out)

@@ -10,7 +10,7 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
     """Divides a run's budget evenly over its samples; the first samples get a remainder.
 
     Returns:
-        `[samples] int64`, the maximum number of queries for each sample, including its decision.
+        [samples] int64, the maximum number of queries for each sample, including its decision.
 
     Raises:
         ValueError: See `LabelSettings.targets_among`.
@@ -30,12 +30,12 @@ def divide_over_targets(limits: Tensor, searched: Tensor, max_queries: int) -> T
     """Divides the budget that a sample has left after its decision over its targets.
 
     Args:
-        limits: `[n] int64`, the budget of each sample, including its decision.
-        searched: `[n, C] bool`, the targets of each sample; the first of them get a remainder.
+        limits: [n] int64, the budget of each sample, including its decision.
+        searched: [n, C] bool, the targets of each sample; the first of them get a remainder.
         max_queries: Maximum number of queries per target.
 
     Returns:
-        `[n, C] int64`, 0 for classes that are not targets.
+        [n, C] int64, 0 for classes that are not targets.
     """
     share = (limits - 1).clamp_min(0)[:, None]
     targets = searched.sum(1, keepdim=True).clamp_min(1)

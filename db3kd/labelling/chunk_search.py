@@ -53,10 +53,10 @@ class Labeller:
         teacher: The teacher that answers the queries.
         images: The N images of the set; rays start towards them.
         settings: How distances are measured.
-        decisions: `[N] int64`, the teacher's class for each image, -1 if the budget refused it.
-        limits: `[N] int64`, the maximum number of queries for each sample, including its decision.
+        decisions: [N] int64, the teacher's class for each image, -1 if the budget refused it.
+        limits: [N] int64, the maximum number of queries for each sample, including its decision.
         surrogate: A surrogate of the teacher, for measure "mbd"; or None.
-        contradictions: `[K, 2] int64`, an image and another class that an equal image is in, as
+        contradictions: [K, 2] int64, an image and another class that an equal image is in, as
             from `EqualImages.contradictions`. Their distance is 0 and costs no query. None if
             there are no contradictions.
     """
@@ -91,7 +91,7 @@ class Labeller:
         """Labels the samples at `index`.
 
         Args:
-            index: `[n] int64`, indices of the samples.
+            index: [n] int64, indices of the samples.
             on_answers: A function that is called with the number of queries that were answered,
                 batch by batch.
             journal: A journal that keeps the answers of this chunk, as for
@@ -159,7 +159,7 @@ class Labeller:
         return measure(pairs, rays, self.teacher.image_shape, settings, ledger, surrogate)
 
     def targets(self, samples: Tensor, decision: Tensor) -> Targets:
-        """The classes to measure for samples [n, *image_shape] with decisions `[n] int64`."""
+        """The classes to measure for samples [n, *image_shape] with decisions [n] int64."""
         classes = self.teacher.classes
         others = other_classes(decision, classes)
         count = self.settings.targets_among(classes)
@@ -217,9 +217,9 @@ def pairs_of(teacher: Teacher, samples: Tensor, index: Tensor, searched: Tensor)
 
     Args:
         teacher: The teacher, whose device and bounds the pairs get.
-        samples: `[n, *image_shape] float32`.
-        index: `[n] int64`, the samples' indices in their data set.
-        searched: `[n, C] bool`, the targets. The pairs have the order of its True entries.
+        samples: [n, *image_shape] float32.
+        index: [n] int64, the samples' indices in their data set.
+        searched: [n, C] bool, the targets. The pairs have the order of its True entries.
     """
     device = teacher.device
     sample_of, target = searched.nonzero(as_tuple=True)

@@ -27,7 +27,7 @@ class EqualImages:
         self._digests = np.zeros(count, np.uint64)
 
     def add(self, index: Tensor, images: Tensor) -> None:
-        """Adds images [n, ...] float32 with the indices `index`, `[n] int64`."""
+        """Adds images [n, ...] float32 with the indices `index`, [n] int64."""
         rows = (images.detach().cpu().flatten(1) + 0.0).numpy()  # + 0.0 makes -0.0 equal to 0.0
         digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
         self._digests[index.numpy()] = np.frombuffer(b"".join(digests), np.uint64)
@@ -37,10 +37,10 @@ class EqualImages:
 
         Args:
             images: The N images; those with equal digests are read again and compared.
-            decisions: `[N] int64`, -1 for an image that was not added.
+            decisions: [N] int64, -1 for an image that was not added.
 
         Returns:
-            `[K, 2] int64`, sorted: the index of an image, and another class of an equal image.
+            [K, 2] int64, sorted: the index of an image, and another class of an equal image.
         """
         decided = (decisions != UNANSWERED).nonzero()[:, 0].numpy()
         order = decided[np.argsort(self._digests[decided], kind="stable")]
@@ -76,12 +76,12 @@ def contradicted_classes(contradictions: Tensor | None, index: Tensor, classes: 
     """The classes that images equal to these samples are in, except the predicted class.
 
     Args:
-        contradictions: `[K, 2] int64`, as from `EqualImages.contradictions`; None for none.
-        index: `[n] int64`, indices of the samples.
+        contradictions: [K, 2] int64, as from `EqualImages.contradictions`; None for none.
+        index: [n] int64, indices of the samples.
         classes: The number of classes C.
 
     Returns:
-        A mask `[n, C] bool`.
+        A mask [n, C] bool.
     """
     mask = torch.zeros(len(index), classes, dtype=torch.bool)
     if contradictions is not None:

@@ -34,7 +34,7 @@ class SingleClassCheck:
     advice: str = IF_RARE
 
     def check_first(self, teacher: Teacher, images: NamedImages, decisions: Tensor) -> None:
-        """Checks the decisions of the first images, `[FIRST_CHECKED] int64`.
+        """Checks the decisions of the first images, [FIRST_CHECKED] int64.
 
         Raises:
             SingleClassError: If they are all one class and `rare_classes` is not set.
@@ -77,15 +77,15 @@ def decide_images(
     Args:
         teacher: The teacher that decides.
         images: The N images of the set.
-        limits: `[N] int64`; an image with limit 0 is not queried.
+        limits: [N] int64; an image with limit 0 is not queried.
         query_batch_size: Maximum number of images in a batch.
         on_answers: A function that is called with the number of answers, batch by batch.
         journal: A journal that keeps the answers.
         check: Whether a single class of the first images stops the run.
 
     Returns:
-        The decisions, `[N] int64`, -1 for images that were not queried; and the contradictions,
-        `[K, 2] int64`, as from `EqualImages.contradictions`.
+        The decisions, [N] int64, -1 for images that were not queried; and the contradictions,
+        [K, 2] int64, as from `EqualImages.contradictions`.
 
     Raises:
         TeacherError: If the teacher fails, or puts all images, or the first ones, in one

@@ -46,22 +46,22 @@ def label(
 ) -> Labels:
     """Labels images by a teacher's decisions and its distances to the other classes.
 
-    Example:
-        >>> labels = db3kd.label(teacher, images, db3kd.LabelSettings(queries=100_000))
-        >>> labels = db3kd.label(teacher, images, out="runs/mine", resume=True)
-
     First each image is decided (one query), including images that are not labelled, because they
     are starting points. Then each sample's distance to every other class, or to the nearest
     classes, is measured. If the data set's class differs from the teacher's, the teacher's counts.
     See `Labels` for the meaning of the distances.
 
+    Example:
+        >>> labels = db3kd.label(teacher, images, db3kd.LabelSettings(queries=100_000))
+        >>> labels = db3kd.label(teacher, images, out="runs/mine", resume=True)
+
     Args:
         teacher: A teacher, or a torch module that takes the images as they are, in [0, 1].
         images: An image set or a map-style data set of PyTorch or Hugging Face; float images
-            `[N, *image_shape]` inside the teacher's bounds; or uint8 images, which are divided by
+            [N, *image_shape] inside the teacher's bounds; or uint8 images, which are divided by
             255 (see `db3kd.data.arguments.ImagesLike`).
         settings: How distances are measured, and the budgets; `LabelSettings()` by default.
-        index: `[n]` row numbers of the images to label, in this order, or a mask `[N]` of booleans;
+        index: [n] row numbers of the images to label, in this order, or a mask [N] of booleans;
             all by default. The decisions for the other images are queries too, which the labels do
             not count; with `out`, the totals of the manifest do (`unlabelled_queries`). To send
             nothing else to the teacher, pass `images.subset(index)` as the images.
@@ -71,7 +71,7 @@ def label(
             Python: 2 by default on CUDA, else 1. The labels do not depend on it. Each chunk may
             have one call of the teacher in flight.
         surrogate: For measure "mbd", a network that was trained on the teacher's decisions,
-            `[n, *image_shape]` -> scores `[n, C]` (see `db3kd.make_surrogate`). On a CPU
+            [n, *image_shape] -> scores [n, C] (see `db3kd.make_surrogate`). On a CPU
             several threads call it at the same time, and labels are bit-identical only on
             processors of one kind. With `db3kd.AutoSurrogate()` the run trains one itself, if
             that pays, on a part of its budget; this needs `out`.
@@ -182,11 +182,11 @@ def label_chunks(
 ) -> Iterator[Labels]:
     """Labels images like `label`, but yields one chunk of samples at a time.
 
+    Memory grows only by one class number per image.
+
     Example:
         >>> for labels in db3kd.label_chunks(teacher, images, settings):
         ...     store(labels)
-
-    Memory grows only by one class number per image.
 
     Args:
         teacher: See `label`.

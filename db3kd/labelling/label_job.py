@@ -46,7 +46,7 @@ class LabelJob:
         teacher: The teacher, rescaled to the bounds of `images` if necessary.
         images: The images, with labels in the teacher's class numbering.
         settings: How distances are measured.
-        index: `[n] int64`, the images to label.
+        index: [n] int64, the images to label.
         concurrent_chunks: Chunks that this process searches at once.
         network: The weights of the surrogate, or None.
         surrogate: The surrogate made of `network`, or None.
@@ -120,7 +120,7 @@ class LabelJob:
 
     @property
     def limits(self) -> Tensor:
-        """The maximum number of queries for each image, including its decision, `[N] int64`."""
+        """The maximum number of queries for each image, including its decision, [N] int64."""
         return divide_budget(self.settings, len(self.images), self.teacher.classes)
 
     def run(

@@ -53,24 +53,24 @@ class Labels:
         >>> labels.to_pandas().sort_values("nearest_distance").head()
 
     Attributes:
-        index: `[n] int64`, each sample's index in its data set; `ImageSet.name_of` returns its file
+        index: [n] int64, each sample's index in its data set; `ImageSet.name_of` returns its file
             or row.
-        decision: `[n] int64`, the teacher's class for each sample; -1 if the budget refused it.
-        distances: `[n, C] float32`, L2 in input units; +inf if a class was not reached. Measured
+        decision: [n] int64, the teacher's class for each sample; -1 if the budget refused it.
+        distances: [n, C] float32, L2 in input units; +inf if a class was not reached. Measured
             distances are upper bounds of the true ones. The column of the predicted class is 0 and
             has no meaning.
-        queries: `[n, C] int64`, queries spent per class. The column of the predicted class counts
+        queries: [n, C] int64, queries spent per class. The column of the predicted class counts
             the query that decided the sample.
         status: n of `STATUSES`: "ok" (a distance to every class), "partly reached" (to some; a
             class that the teacher chose for no image is never reached), "unreached" (to none),
             "contradictory" (the teacher put an equal image in another class, whose distance is 0)
             or "budget" (the budget did not cover the decision).
-        label: `[n] int64`, the sample's class in its data set, -1 if it is unknown; None if the
+        label: [n] int64, the sample's class in its data set, -1 if it is unknown; None if the
             data set has no classes.
-        searched: `[n, C] bool`, True if the distance was measured and False if it is an estimate
+        searched: [n, C] bool, True if the distance was measured and False if it is an estimate
             (see `db3kd.labelling.targets`). None if all other classes were measured.
         snapshots: Distances as above, keyed by the number of queries per class that they cost.
-        soft_labels: `[n, C] float32`, rows sum to 1; or None.
+        soft_labels: [n, C] float32, rows sum to 1; or None.
         soft_label_temperature: The temperature of `soft_labels`, which the student's loss must
             share. None without soft labels, or if it is unknown.
 
@@ -148,13 +148,13 @@ class Labels:
 
     @property
     def targets(self) -> Tensor:
-        """`[n, C] bool`: the classes that each decided sample was measured against."""
+        """[n, C] bool: the classes that each decided sample was measured against."""
         others = other_classes(self.decision, self.classes)
         return others if self.searched is None else others & self.searched
 
     @property
     def measured_distances(self) -> Tensor:
-        """`[k] float64`: the finite distances that were measured, L2 in input units.
+        """[k] float64: the finite distances that were measured, L2 in input units.
 
         Estimates and the zeros of contradictory samples are left out.
         """

@@ -23,20 +23,20 @@ from db3kd.wording import counted
 class Recovered:
     """The finished labels and the answers of a labelling, to continue without paying again.
 
+    It is kept in memory; use `db3kd.label(..., out=)` for a folder that outlives the process.
+    Answers of a module on a GPU only cost time and are not kept, but finished labels are.
+
     Example:
         >>> try:
         ...     labels = db3kd.label(teacher, images, settings)
         ... except db3kd.TeacherError as error:
         ...     labels = db3kd.label(teacher, images, settings, recovered=error.recovered)
 
-    It is kept in memory; use `db3kd.label(..., out=)` for a folder that outlives the process.
-    Answers of a module on a GPU only cost time and are not kept, but finished labels are.
-
     Attributes:
         teacher: The teacher that was queried.
         images: The images that were labelled.
         settings: How they were labelled.
-        index: `[n] int64`, the samples to label.
+        index: [n] int64, the samples to label.
         surrogate: The surrogate that was used, or None.
     """
 

@@ -13,7 +13,7 @@ def draw_samples(count: int, limit: int | None, seed: int) -> Tensor:
     """Draws `limit` of `count` samples at random.
 
     Returns:
-        `[n] int64`, their indices in ascending order.
+        [n] int64, their indices in ascending order.
 
     Raises:
         ValueError: If `limit` is less than 1.
@@ -49,11 +49,11 @@ def spread_over_classes(decisions: Tensor, count: int) -> Tensor:
     """Picks `count` decided samples, spread over their classes as evenly as possible.
 
     Args:
-        decisions: `[N] int64`, the predicted class of each sample, -1 if it has none.
+        decisions: [N] int64, the predicted class of each sample, -1 if it has none.
         count: How many to pick.
 
     Returns:
-        `[n] int64`, their rows, sorted by class.
+        [n] int64, their rows, sorted by class.
     """
     by_class: dict[int, list[int]] = {}
     for row, predicted in enumerate(decisions.tolist()):

@@ -162,11 +162,11 @@ class LabelSettings:
         """The number of starting points of each pair.
 
         Args:
-            limits: `[P] int64`, the maximum number of queries for each pair.
+            limits: [P] int64, the maximum number of queries for each pair.
             surrogate: Whether a surrogate compares the starting points, which then cost no query.
 
         Returns:
-            `[P] int64`.
+            [P] int64.
         """
         maximum = torch.full_like(limits, self.max_starting_points)
         if self.starting_points is not None or self.measure == "sd" or surrogate:

@@ -55,11 +55,11 @@ def with_soft_labels(
 ) -> Labels:
     """Adds soft labels, made from the distances, to `labels`.
 
-    Example:
-        >>> labels = db3kd.with_soft_labels(labels, scale=4.0)
-
     A sample without a decision gets the uniform distribution. A sample that equals an image in
     another class (distance 0) counts as each of these classes equally.
+
+    Example:
+        >>> labels = db3kd.with_soft_labels(labels, scale=4.0)
 
     Args:
         labels: The labels, whose distances are used.
@@ -121,14 +121,14 @@ def make_soft_labels(
     class and all classes at distance 0 then share the weight equally.
 
     Args:
-        distances: `[N, C] float32`, at least 0; +inf if a class was not reached.
-        predicted: `[N] int64`, the teacher's class for each sample, whose column is not read.
+        distances: [N, C] float32, at least 0; +inf if a class was not reached.
+        predicted: [N] int64, the teacher's class for each sample, whose column is not read.
         normalisation: "margin" or "inverse".
         scale: Logits per unit of distance, for "margin".
         temperature: The temperature of the softmax.
 
     Returns:
-        `[N, C] float32`, rows sum to 1.
+        [N, C] float32, rows sum to 1.
     """
     same = distances.abs() < _ZERO
     same.scatter_(1, predicted[:, None], False)

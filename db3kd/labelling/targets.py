@@ -17,8 +17,8 @@ class Targets:
     """The classes to measure for n samples.
 
     Attributes:
-        searched: `[n, C] bool`, True for the targets of each sample.
-        sample_distance: `[n, C] float32`, L2 to the nearest image of each class, in input units;
+        searched: [n, C] bool, True for the targets of each sample.
+        sample_distance: [n, C] float32, L2 to the nearest image of each class, in input units;
             None if all other classes are targets.
     """
 
@@ -29,11 +29,11 @@ class Targets:
         """Arranges the measured distances by class, and estimates the other ones.
 
         Args:
-            distance: `[P] float32`, the distance of each target in the order of `searched`.
-            decision: `[n] int64`, the predicted class of each sample.
+            distance: [P] float32, the distance of each target in the order of `searched`.
+            decision: [n] int64, the predicted class of each sample.
 
         Returns:
-            `[n, C] float32`, 0 for the predicted class.
+            [n, C] float32, 0 for the predicted class.
         """
         table = torch.full(self.searched.shape, torch.inf)
         table[self.searched] = distance.cpu()
@@ -47,11 +47,11 @@ def other_classes(decision: Tensor, classes: int) -> Tensor:
     """Every class except the predicted one.
 
     Args:
-        decision: `[n] int64`, the predicted class of each sample, -1 if it has none.
+        decision: [n] int64, the predicted class of each sample, -1 if it has none.
         classes: The number of classes C.
 
     Returns:
-        `[n, C] bool`; a row is False if the sample has no decision.
+        [n, C] bool; a row is False if the sample has no decision.
     """
     predicted = decision[:, None]
     return (torch.arange(classes) != predicted) & (predicted != UNANSWERED)
@@ -61,13 +61,13 @@ def nearest_classes(sample_distance: Tensor, others: Tensor, count: int) -> Tens
     """The `count` other classes with the smallest sample distance; of equal ones, the first.
 
     Args:
-        sample_distance: `[n, C] float32`, L2 to the nearest image of each class; +inf if the class
+        sample_distance: [n, C] float32, L2 to the nearest image of each class; +inf if the class
             has no image.
-        others: `[n, C] bool`, the classes to choose from.
+        others: [n, C] bool, the classes to choose from.
         count: How many to choose for each sample.
 
     Returns:
-        `[n, C] bool`.
+        [n, C] bool.
     """
     # NaN sorts last, behind classes without an image.
     order = sample_distance.masked_fill(~others, torch.nan).argsort(dim=1, stable=True)
@@ -85,12 +85,12 @@ def estimate_unsearched(distances: Tensor, sample_distance: Tensor, searched: Te
     of a sample without any finite distance.
 
     Args:
-        distances: `[n, C] float32`, the measured distances.
-        sample_distance: `[n, C] float32`, as for `nearest_classes`.
-        searched: `[n, C] bool`, the targets.
+        distances: [n, C] float32, the measured distances.
+        sample_distance: [n, C] float32, as for `nearest_classes`.
+        searched: [n, C] bool, the targets.
 
     Returns:
-        `[n, C] float32`.
+        [n, C] float32.
     """
     found = searched & distances.isfinite()
     ratios = (distances / sample_distance).masked_fill(~found, torch.nan)

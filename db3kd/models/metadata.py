@@ -27,6 +27,11 @@ _FORMAT = "db3kd-teacher-1"
 class ModelMetadata:
     """What `load_teacher` needs to use a network, beyond its weights or its graph.
 
+    Example:
+        >>> metadata = ModelMetadata((1, 28, 28), classes=10)
+        >>> ModelMetadata.from_header(metadata.header()) == metadata
+        True
+
     Attributes:
         image_shape: Shape of one image.
         classes: Number of classes.
@@ -38,11 +43,6 @@ class ModelMetadata:
     Raises:
         TypeError: If the class names are no sequence.
         ValueError: If any of the values is invalid.
-
-    Example:
-        >>> metadata = ModelMetadata((1, 28, 28), classes=10)
-        >>> ModelMetadata.from_header(metadata.header()) == metadata
-        True
     """
 
     image_shape: tuple[int, ...]

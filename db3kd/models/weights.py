@@ -58,6 +58,13 @@ def save_model(
 
     The file is written atomically: it appears complete or not at all.
 
+    Example:
+        >>> net = build_model("lenet5", (1, 28, 28), 10)
+        >>> path = save_model(
+        ...     "t.safetensors", net, model="lenet5", image_shape=(1, 28, 28), classes=10
+        ... )
+        >>> teacher = load_teacher(path)
+
     Args:
         path: A name that ends in `.safetensors`.
         module: The network.
@@ -77,13 +84,6 @@ def save_model(
     Raises:
         ValueError: If the file name or any of the other arguments is invalid.
         OSError: If the file cannot be written.
-
-    Example:
-        >>> net = build_model("lenet5", (1, 28, 28), 10)
-        >>> path = save_model(
-        ...     "t.safetensors", net, model="lenet5", image_shape=(1, 28, 28), classes=10
-        ... )
-        >>> teacher = load_teacher(path)
     """
     path = check_path(path, "path")
     check_type(module, nn.Module, "module", "a torch.nn.Module", "weights alone have no shape")

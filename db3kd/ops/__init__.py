@@ -1,6 +1,6 @@
 """The native ops: one typed function for each, with shapes, units and formulas.
 
-Images are rows of a matrix `[*, D]`. Each row is computed on its own: it has the same bits whatever
+Images are rows of a matrix [N, D]. Each row is computed on its own: it has the same bits whatever
 rows accompany it and however many threads run. All tensors of a call must be on one device; the op
 runs on that device and its current stream. State is float32, indices are int64. No op is
 differentiable.

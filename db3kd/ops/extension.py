@@ -98,7 +98,7 @@ def check_size(binary: Path) -> None:
     Python would not raise an error for such a library: the process would end with SIGBUS.
 
     Raises:
-        ImportError: The file is cut short.
+        ImportError: If the file is cut short.
     """
     size = binary.stat().st_size
     with binary.open("rb") as file:
@@ -160,7 +160,7 @@ def keep_result_memory(size: int) -> int:
         The bytes that were kept until now.
 
     Raises:
-        ValueError: The size is negative.
+        ValueError: If the size is negative.
     """
     if size < 0:
         raise ArgumentError("size", f"expected 0 bytes or more, got {size}")
@@ -171,11 +171,11 @@ def call(op: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a native op.
 
     Raises:
-        TypeError: An argument has the wrong type, or a tensor the wrong dtype or device.
-        ValueError: A shape, a setting or a value is wrong.
-        IndexError: An index is out of range.
-        torch.OutOfMemoryError: There is no memory for the result.
-        RuntimeError: Anything else that the op or torch reports.
+        TypeError: If an argument has the wrong type, or a tensor the wrong dtype or device.
+        ValueError: If a shape, a setting or a value is wrong.
+        IndexError: If an index is out of range.
+        torch.OutOfMemoryError: If there is no memory for the result.
+        RuntimeError: If the op or torch reports anything else.
     """
     try:
         return op(*arguments)

@@ -36,15 +36,15 @@ def soft_labels(
         tensor([[0.6652, 0.2447, 0.0900]])
 
     Args:
-        distances: `[N, C] float32`, above 0, in input units; +inf if a class was not reached. The
+        distances: [N, C] float32, above 0, in input units; +inf if a class was not reached. The
             column of the predicted class is not read.
-        predicted: `[N] int64`, the predicted class of each sample.
+        predicted: [N] int64, the predicted class of each sample.
         normalisation: "inverse" or "margin".
         scale: The factor of "margin", above 0.
         temperature: The temperature, above 0.
 
     Returns:
-        `[N, C] float32`; each row sums to 1.
+        [N, C] float32; each row sums to 1.
 
     Raises:
         ValueError: If a distance is NaN, zero or negative.

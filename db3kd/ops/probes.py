@@ -49,23 +49,23 @@ def probe_queries(
     `row_basisᵀ · coefficients · column_basis`: directions of low frequency.
 
     Args:
-        origins: `[P, D] float32`, the samples.
-        points: `[P, D] float32`, a point near the boundary for each.
-        step: `[P] float32`, the length of a step, in input units.
-        counters: `[P, 3] int64`: sample index (below 2³²), target and round (each below
+        origins: [P, D] float32, the samples.
+        points: [P, D] float32, a point near the boundary for each.
+        step: [P] float32, the length of a step, in input units.
+        counters: [P, 3] int64: sample index (below 2³²), target and round (each below
             `COUNTER_LIMIT`).
         seed: Any int64.
         count: Probes at each point.
         noise: The distribution of the coefficients; see `Noise`.
-        row_basis: `[h, H] float32` with orthonormal rows, or None.
-        column_basis: `[w, W] float32` with orthonormal rows, or None.
+        row_basis: [h, H] float32 with orthonormal rows, or None.
+        column_basis: [w, W] float32 with orthonormal rows, or None.
         channels: The channels of an image; only used with bases.
         lower: The lowest value of an image.
         upper: The highest value of an image.
         dtype: The dtype of the queries: float32, float16 or bfloat16.
 
     Returns:
-        `[P · count, D]` of `dtype`; row `p · count + k` is probe k of point p.
+        [P · count, D] of `dtype`; row `p · count + k` is probe k of point p.
     """
     return call(
         torch.ops.db3kd.probe_queries, origins, points, step, counters, seed, count, noise,
@@ -102,8 +102,8 @@ def probe_gradient(
     2020).
 
     Args:
-        decisions: `[P, K] int64`, the classes at the probes; negative if not answered.
-        criterion_class: `[P] int64`, the class to reach if `targeted`, else the class to leave.
+        decisions: [P, K] int64, the classes at the probes; negative if not answered.
+        criterion_class: [P] int64, the class to reach if `targeted`, else the class to leave.
         counters: See `probe_queries`.
         targeted: See `criterion_class`.
         seed: See `probe_queries`.
@@ -114,7 +114,7 @@ def probe_gradient(
         components: D, the values of an image.
 
     Returns:
-        `[P, D] float32`, unit vectors towards the side that meets the criterion; zeros if the sum
+        [P, D] float32, unit vectors towards the side that meets the criterion; zeros if the sum
         is zero.
     """
     return call(

@@ -17,13 +17,13 @@ def ray_lengths(samples: Tensor, ends: Tensor, sample_of: Tensor, end_of: Tensor
     `length[r] = ‖ends[end_of[r]] - samples[sample_of[r]]‖₂`
 
     Args:
-        samples: `[S, D] float32`.
-        ends: `[E, D] float32`.
-        sample_of: `[R] int64`, the row of `samples` where each ray starts.
-        end_of: `[R] int64`, the row of `ends` where it ends.
+        samples: [S, D] float32.
+        ends: [E, D] float32.
+        sample_of: [R] int64, the row of `samples` where each ray starts.
+        end_of: [R] int64, the row of `ends` where it ends.
 
     Returns:
-        `[R] float32`.
+        [R] float32.
     """
     return call(torch.ops.db3kd.ray_lengths, samples, ends, sample_of, end_of)
 
@@ -54,20 +54,20 @@ def bracket_queries(
     or x if the ray has length 0.
 
     Args:
-        samples: `[S, D] float32`.
-        ends: `[E, D] float32`.
-        sample_of: `[P] int64`, the row of `samples` of each pair.
-        pair_of: `[R] int64`, the pair of each ray.
-        end_of: `[R] int64`, the row of `ends` of each ray.
-        lengths: `[R] float32`, from `ray_lengths`.
-        radius: `[P] float32`, in input units.
-        active: `[A] int64`, the numbers of the rays to query.
+        samples: [S, D] float32.
+        ends: [E, D] float32.
+        sample_of: [P] int64, the row of `samples` of each pair.
+        pair_of: [R] int64, the pair of each ray.
+        end_of: [R] int64, the row of `ends` of each ray.
+        lengths: [R] float32, from `ray_lengths`.
+        radius: [P] float32, in input units.
+        active: [A] int64, the numbers of the rays to query.
         lower: The lowest value of an image.
         upper: The highest value of an image.
         dtype: The dtype of the queries: float32, float16 or bfloat16.
 
     Returns:
-        `[A, D]` of `dtype`, in the order of `active`.
+        [A, D] of `dtype`, in the order of `active`.
     """
     return call(
         torch.ops.db3kd.bracket_queries, samples, ends, sample_of, pair_of, end_of, lengths,
@@ -85,9 +85,9 @@ class NextRound(NamedTuple):
     """The next round of a bisection, as `bracket_step` returns it.
 
     Attributes:
-        active: `[A'] int64`, the rays that remain, in their old order.
-        pairs: `[A'] int64`, the pair of each of them.
-        queries: `[min(A', limit), D] float32`, the query of each of the first `limit` of them.
+        active: [A'] int64, the rays that remain, in their old order.
+        pairs: [A'] int64, the pair of each of them.
+        queries: [min(A', limit), D] float32, the query of each of the first `limit` of them.
     """
 
     active: Tensor
@@ -146,20 +146,20 @@ def bracket_step(
         tensor([[0.1250, 0.1250, 0.1250, 0.1250]])
 
     Args:
-        low: `[P] float32`, contiguous; updated in place.
-        high: `[P] float32`, contiguous; updated in place.
-        radius: `[P] float32`, contiguous, in input units; updated in place.
-        winner: `[P] int64`, contiguous, the ray that hit at `high`, or -1; updated in place.
-        active: `[A] int64`, the numbers of the active rays, in ascending order of their pairs, else
+        low: [P] float32, contiguous; updated in place.
+        high: [P] float32, contiguous; updated in place.
+        radius: [P] float32, contiguous, in input units; updated in place.
+        winner: [P] int64, contiguous, the ray that hit at `high`, or -1; updated in place.
+        active: [A] int64, the numbers of the active rays, in ascending order of their pairs, else
             the op raises ValueError, on CUDA after brackets were narrowed.
-        decisions: `[A] int64`, the class at each active ray; negative if it was not answered.
-        samples: `[S, D] float32`.
-        ends: `[E, D] float32`.
-        sample_of: `[P] int64`, the row of `samples` of each pair.
-        pair_of: `[R] int64`, the pair of each ray.
-        end_of: `[R] int64`, the row of `ends` of each ray.
-        lengths: `[R] float32`, from `ray_lengths`.
-        criterion_class: `[P] int64`, the class to reach if `targeted`, else the class to leave.
+        decisions: [A] int64, the class at each active ray; negative if it was not answered.
+        samples: [S, D] float32.
+        ends: [E, D] float32.
+        sample_of: [P] int64, the row of `samples` of each pair.
+        pair_of: [R] int64, the pair of each ray.
+        end_of: [R] int64, the row of `ends` of each ray.
+        lengths: [R] float32, from `ray_lengths`.
+        criterion_class: [P] int64, the class to reach if `targeted`, else the class to leave.
         targeted: See `criterion_class`.
         absolute: The width of a bracket that is narrow enough, in input units, at least 0.
         relative: The same as a share of `high`, at least 0.

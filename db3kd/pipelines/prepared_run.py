@@ -158,8 +158,8 @@ def make_networks(
         uses_proxies: Whether the run trains proxies; their number is 0 if not.
 
     Raises:
-        TypeError: As `Student.of`.
-        ValueError: As `Student.of` and `checked_proxy`.
+        TypeError: See `Student.of`.
+        ValueError: See `Student.of` and `checked_proxy`.
     """
     shape, classes = tuple(teacher.image_shape), teacher.classes
     training = replace(settings.training, batch_size=batch_size)

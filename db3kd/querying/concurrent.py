@@ -39,7 +39,7 @@ def run_concurrently(
         device: The teacher's device.
 
     Raises:
-        Exception: The error of a task is raised in place of its result.
+        Exception: If a task fails, in place of its result.
     """
     streams = deque(_streams(max_tasks, device))
     running: deque[_RunningTask[Result]] = deque()

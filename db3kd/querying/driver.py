@@ -127,9 +127,9 @@ def decide_all(
 
     Args:
         teacher: The teacher to query.
-        read: Returns the images with the given numbers: `[n] int64` to `[n, *image_shape]`
+        read: Returns the images with the given numbers: [n] int64 to [n, *image_shape]
             float32. It is called once for each batch.
-        index: The numbers of the images, `[N] int64`.
+        index: The numbers of the images, [N] int64.
         query_batch_size: Maximum number of images in a batch, which also has at most 256 MiB.
         on_answers: See `run`.
         journal: See `run`.
@@ -139,7 +139,7 @@ def decide_all(
         sent: See `run`.
 
     Returns:
-        The classes in the order of `index`, `[N] int64` on the CPU.
+        The classes in the order of `index`, [N] int64 on the CPU.
 
     Raises:
         TeacherError: If the teacher fails. `error.answered` covers the failed batch only.

@@ -19,7 +19,7 @@ class Ledger:
         tensor([0, 1])
 
     Args:
-        limits: `[A] int64`, the maximum number of queries of each account, at least 0.
+        limits: [A] int64, the maximum number of queries of each account, at least 0.
 
     Attributes:
         limits: The argument.
@@ -42,23 +42,23 @@ class Ledger:
 
     @property
     def spent(self) -> Tensor:
-        """The answered queries of each account, `[A] int64`."""
+        """The answered queries of each account, [A] int64."""
         self._count_pending()
         return self._spent
 
     @property
     def remaining(self) -> Tensor:
-        """The queries that each account may still spend, `[A] int64`."""
+        """The queries that each account may still spend, [A] int64."""
         return self.limits - self.spent
 
     def affordable(self, accounts: Tensor) -> Tensor | None:
         """Selects the queries that the accounts can pay for, first come, first served.
 
         Args:
-            accounts: `[B] int64`, the account of each query.
+            accounts: [B] int64, the account of each query.
 
         Returns:
-            The rows of the affordable queries, `[n] int64`, or None if all are affordable.
+            The rows of the affordable queries, [n] int64, or None if all are affordable.
         """
         asked, remaining = self._count(accounts), self.remaining
         if bool((asked <= remaining).all()):
@@ -71,7 +71,7 @@ class Ledger:
         return (rank < remaining[accounts]).nonzero()[:, 0]
 
     def book(self, accounts: Tensor) -> None:
-        """Counts one answered query for each entry of `accounts`, `[B] int64`.
+        """Counts one answered query for each entry of `accounts`, [B] int64.
 
         Counting waits until somebody reads `spent`, because on a GPU each booking would be a launch
         of its own. So the tensor must not change afterwards.
@@ -81,7 +81,7 @@ class Ledger:
             self._count_pending()
 
     def refund(self, accounts: Tensor) -> None:
-        """Reverses `book` for queries that turned out to have no answer, `[B] int64`."""
+        """Reverses `book` for queries that turned out to have no answer, [B] int64."""
         self._add(self.spent, accounts, -1)
 
     def check(self) -> None:
@@ -103,7 +103,7 @@ class Ledger:
             self._pending.clear()
 
     def _count(self, accounts: Tensor) -> Tensor:
-        """Counts the queries of each account, `[A] int64`; unlike `bincount` without a wait."""
+        """Counts the queries of each account, [A] int64; unlike `bincount` without a wait."""
         return self._add(torch.zeros_like(self.limits), accounts)
 
     def _add(self, counts: Tensor, accounts: Tensor, times: int = 1) -> Tensor:

@@ -21,8 +21,8 @@ class Query(NamedTuple):
     """A batch of images whose classes a search asks for.
 
     Attributes:
-        images: `[B, D]` or `[B, *image_shape]` float, inside the teacher's bounds.
-        accounts: `[B] int64`, the ledger account that pays for each image.
+        images: [B, D] or [B, *image_shape] float, inside the teacher's bounds.
+        accounts: [B] int64, the ledger account that pays for each image.
         prepaid: Whether the search has already checked, by its `BudgetView`, that the accounts can
             pay for all images. The ledger then does not check again, which on a GPU would wait
             for all work that is queued.
@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 Search = Generator[Query, Tensor, Result]
 """A generator that yields queries, receives their decisions and returns a result.
 
-The decisions are `[B] int64`, and `UNANSWERED` for each query that its account cannot pay for.
+The decisions are [B] int64, and `UNANSWERED` for each query that its account cannot pay for.
 Searches compose with `yield from`.
 
 Example:
@@ -53,12 +53,12 @@ class BudgetView(Protocol):
 
     @property
     def spent(self) -> Tensor:
-        """The queries that each account has spent, `[A] int64`."""
+        """The queries that each account has spent, [A] int64."""
         ...
 
     @property
     def remaining(self) -> Tensor:
-        """The queries that each account may still spend, `[A] int64`."""
+        """The queries that each account may still spend, [A] int64."""
         ...
 
 
@@ -71,13 +71,13 @@ def query_in_batches(
     """Queries images in batches, and builds each batch only after the previous one is answered.
 
     Args:
-        build: Returns the images of a slice of the queries, `[b, D]` or `[b, *image_shape]`.
-        accounts: `[B] int64`, the account that pays for each query.
+        build: Returns the images of a slice of the queries, [b, D] or [b, *image_shape].
+        accounts: [B] int64, the account that pays for each query.
         query_batch_size: Maximum number of images in a batch.
         prepaid: See `Query`; holds for all batches together.
 
     Returns:
-        The decisions, `[B] int64`.
+        The decisions, [B] int64.
     """
     decisions = []
     for start in range(0, len(accounts), query_batch_size):

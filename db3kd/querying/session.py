@@ -65,7 +65,7 @@ class QuerySession:
         """Asks the affordable queries of a batch.
 
         Returns:
-            The decisions, `[B] int64`, and `UNANSWERED` for queries that were not affordable.
+            The decisions, [B] int64, and `UNANSWERED` for queries that were not affordable.
         """
         images = query.images.view(len(query.images), *self._declared.image_shape)
         rows = None if query.prepaid else self._ledger.affordable(query.accounts)
@@ -329,7 +329,7 @@ class _StreamRecord:
         """Keeps the decisions of a stream that ended early.
 
         Args:
-            answered: `[n] int64`, all decisions of the stream up to the first gap.
+            answered: [n] int64, all decisions of the stream up to the first gap.
             maybe_paid: How many of the queries after that may have been paid for.
         """
         kept, count = self._kept, len(answered)

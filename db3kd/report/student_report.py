@@ -53,10 +53,10 @@ class Disagreements(NamedTuple):
     """Images that teacher and student put in different classes.
 
     Attributes:
-        images: `[n, channels, height, width]` in [0, 1], or rows of features `[n, D]` in their own
+        images: [n, channels, height, width] in [0, 1], or rows of features [n, D] in their own
             units.
-        teacher_classes: `[n]` int64.
-        student_classes: `[n]` int64.
+        teacher_classes: [n] int64.
+        student_classes: [n] int64.
     """
 
     images: Tensor
@@ -69,7 +69,7 @@ class SoftExamples(NamedTuple):
 
     Attributes:
         images: As for `Disagreements`.
-        probabilities: `[n, C]` float, rows sum to 1.
+        probabilities: [n, C] float, rows sum to 1.
         source: Where they come from.
     """
 
@@ -111,8 +111,8 @@ class StudentReport:
             augmented versions of them. None if nothing is known about it.
         choices: The choices of the plan.
         class_names: C names; the numbers of the classes by default.
-        class_counts: `[C]` integers, the teacher's decisions for the images asked.
-        confusion: `[C, C]` integers, held-out images by teacher's class (rows) and student's class
+        class_counts: [C] integers, the teacher's decisions for the images asked.
+        confusion: [C, C] integers, held-out images by teacher's class (rows) and student's class
             (columns). Its sum and trace are those of `agreement`.
         disagreements: Images they disagree on; the first 24 are shown.
         soft_examples: Images with soft labels; the first 8 are shown.

@@ -14,7 +14,7 @@ _SMALLEST, _LARGEST = 112, 224
 def image_png(image: Tensor) -> bytes:
     """Returns an image as PNG with a longer side of about 112 to 224 pixels.
 
-    The image is `[channels, height, width]` in [0, 1]; see `as_grey_or_colour`. Small images are
+    The image is [channels, height, width] in [0, 1]; see `as_grey_or_colour`. Small images are
     enlarged by a whole number, so that their pixels stay visible.
     """
     from PIL import Image

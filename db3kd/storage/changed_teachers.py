@@ -51,8 +51,8 @@ def compare_or_accept_teacher(runs: Iterable[ExpectedRun], *, accept_changed_tea
             manifests record this one.
 
     Raises:
-        ValueError: A folder holds another run, or a damaged manifest; no folder has changed.
-        BlockingIOError: Another process is writing one of the folders; no folder has changed.
+        ValueError: If a folder holds another run, or a damaged manifest; no folder has changed.
+        BlockingIOError: If another process is writing one of the folders; no folder has changed.
     """
     found = compare_with_runs(runs, any_teacher=accept_changed_teacher)
     if accept_changed_teacher:

@@ -37,7 +37,7 @@ class ChoiceLog:
         """Returns the arrays of a round, or None if there are none or their file was emptied.
 
         Raises:
-            ValueError: The file is damaged.
+            ValueError: If the file is damaged.
         """
         files = self._files(f"{round_number:03d}")
         if not files or not files[0].stat().st_size:
@@ -55,7 +55,7 @@ class ChoiceLog:
         """Writes the arrays of a round, which then survive a crash.
 
         Raises:
-            ValueError: Others were chosen in an earlier process.
+            ValueError: If others were chosen in an earlier process.
         """
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)

@@ -18,7 +18,7 @@ def check_range(column: str, values: Tensor, low: float, high: float, meaning: s
     """Checks that all values are in [low, high), or [low, inf] if `high` is infinite; NaN is not.
 
     Raises:
-        ValueError: A value is outside; the error names the first row.
+        ValueError: If a value is outside; the error names the first row.
     """
     below = values <= high if math.isinf(high) else values < high
     wrong = ~((values >= low) & below)
@@ -35,7 +35,7 @@ def check_distinct(column: str, values: Tensor) -> None:
     """Checks that no value occurs twice.
 
     Raises:
-        ValueError: A value does; the error names it.
+        ValueError: If a value does; the error names it.
     """
     ordered = values.sort().values
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -47,7 +47,7 @@ def check_sums(column: str, values: Tensor) -> None:
     """Checks that each row [C] sums to 1.
 
     Raises:
-        ValueError: A row does not; the error names it.
+        ValueError: If a row does not; the error names it.
     """
     sums = values.double().sum(1)
     wrong = ~((sums - 1).abs() < 1e-3)
@@ -57,7 +57,7 @@ def check_sums(column: str, values: Tensor) -> None:
 
 
 def read_column(table: "pyarrow.Table", name: str, dtype: torch.dtype) -> Tensor:
-    """Reads a numeric column as `[n]`, or a column of fixed-size lists as `[n, length]`.
+    """Reads a numeric column as [n], or a column of fixed-size lists as [n, length].
 
     Args:
         table: The table of a shard.

@@ -30,7 +30,7 @@ def begun_with(path: str | Path, format: str | None = None) -> dict[str, Any]:
         The settings as the manifest has them, unchecked; empty without a run.
 
     Raises:
-        ValueError: The manifest is damaged or has another format.
+        ValueError: If the manifest is damaged or has another format.
     """
     if not holds_run(path):
         return {}
@@ -42,7 +42,7 @@ def data_of_run(path: str | Path) -> object:
     """Returns the fingerprint of the images of the run in a folder; None without a run or images.
 
     Raises:
-        ValueError: The manifest is damaged.
+        ValueError: If the manifest is damaged.
     """
     return read_manifest(path).get("data") if holds_run(path) else None
 
@@ -72,9 +72,9 @@ def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = Tru
         can_resume: Whether the caller offers to continue a run, for the error.
 
     Raises:
-        FileExistsError: The path is a file, or a folder with files.
-        NotADirectoryError: The path leads through a file.
-        OSError: Nothing can be written at the path.
+        FileExistsError: If the path is a file, or a folder with files.
+        NotADirectoryError: If the path leads through a file.
+        OSError: If nothing can be written at the path.
     """
     path = Path(path)
     if resume and holds_run(path):

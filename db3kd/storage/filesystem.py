@@ -133,7 +133,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     A crash before that leaves the previous file, or none.
 
     Raises:
-        OSError: The disk is full or not writable; the error names `path`.
+        OSError: If the disk is full or not writable; the error names `path`.
     """
     name = os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
     temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
@@ -170,7 +170,7 @@ def open_no_follow(path: Path, flags: int) -> int:
     """Opens a file like `os.open`, but refuses symbolic links.
 
     Raises:
-        OSError: The file cannot be opened, or is a symbolic link.
+        OSError: If the file cannot be opened, or is a symbolic link.
     """
     try:
         return os.open(path, flags | _NO_LINKS, 0o666)
@@ -216,7 +216,7 @@ class FolderLock:
     The kernel releases the lock with the process, so a kill leaves at most the empty file.
 
     Raises:
-        BlockingIOError: Another process holds the lock.
+        BlockingIOError: If another process holds the lock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -258,7 +258,7 @@ def wait_for_workers(folder: Path, seconds: float | None = None) -> None:
         seconds: Maximum wait; by default as long as workers of a killed process need to notice.
 
     Raises:
-        BlockingIOError: A worker still holds the lock.
+        BlockingIOError: If a worker still holds the lock.
     """
     path = folder / _WORKERS
     if not path.exists():
@@ -287,7 +287,7 @@ def _lock(path: Path, mode: int) -> BinaryIO:
     a lock on the removed file, so another file is opened then.
 
     Raises:
-        BlockingIOError: Another process holds the lock, and `mode` has `LOCK_NB`.
+        BlockingIOError: If another process holds the lock, and `mode` has `LOCK_NB`.
     """
     while True:
         file = os.fdopen(open_no_follow(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")

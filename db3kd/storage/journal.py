@@ -63,7 +63,7 @@ class Journal:
         begins_run: Whether no other journal or shard of the run holds an answer.
 
     Raises:
-        ValueError: The file is not a journal, is damaged, or belongs to another run.
+        ValueError: If the file is not a journal, is damaged, or belongs to another run.
     """
 
     def __init__(self, path: Path, classes: int, run: str, *, begins_run: bool = False) -> None:
@@ -127,7 +127,7 @@ class Journal:
             [n] int64 with 0 <= n <= B, on the device of the accounts.
 
         Raises:
-            ValueError: The journal continues with answers to other queries.
+            ValueError: If the journal continues with answers to other queries.
         """
         return take_answers(self._waiting, accounts, str(self._path))
 
@@ -150,7 +150,7 @@ class Journal:
                 write, as by `ask`.
 
         Raises:
-            OSError: The answers could not be written; the queries remain recorded as asked.
+            OSError: If the answers could not be written; the queries remain recorded as asked.
         """
         if not len(answers):
             self._discard_asked()
@@ -169,7 +169,7 @@ class Journal:
             answers: The least number of answers to remove.
 
         Raises:
-            OSError: The file could not be truncated.
+            OSError: If the file could not be truncated.
         """
         remaining = self._place.written - answers
         place = next(each for each in reversed(self._places) if each.written <= remaining)
@@ -185,7 +185,7 @@ class Journal:
         """Records queries that may have been paid for and are sent again, in any thread.
 
         Raises:
-            OSError: They could not be recorded.
+            OSError: If they could not be recorded.
         """
         add_lost(lost_file(self._path), queries)
 

@@ -31,7 +31,7 @@ def add_lost(file: Path, queries: int) -> None:
     """Adds a line to a file, which survives a crash as soon as this returns.
 
     Raises:
-        OSError: The disk is full or not writable; the error names the file.
+        OSError: If the disk is full or not writable; the error names the file.
     """
     line = f"{queries}\n".encode()
     try:
@@ -52,7 +52,7 @@ def count_lost(folder: Path) -> int:
     """Returns the number of lost queries that the files of a run folder record.
 
     Raises:
-        ValueError: A file is damaged.
+        ValueError: If a file is damaged.
     """
     return sum(map(_sum_of, lost_files(folder)))
 

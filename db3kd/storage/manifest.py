@@ -122,8 +122,8 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
         format: Expected format; None accepts any.
 
     Raises:
-        FileNotFoundError: The folder has no manifest.
-        ValueError: The manifest is damaged or has another format.
+        FileNotFoundError: If the folder has no manifest.
+        ValueError: If the manifest is damaged or has another format.
     """
     file = Path(path) / MANIFEST
     if not file.is_file():
@@ -168,7 +168,7 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
     """Checks the entries that readers of a run folder rely on.
 
     Raises:
-        ValueError: An entry is missing or invalid.
+        ValueError: If an entry is missing or invalid.
     """
     file = Path(path) / MANIFEST
     state, totals = content.get("state"), content.get("totals")

@@ -71,7 +71,7 @@ def compare_with_run(run: ExpectedRun, *, any_teacher: bool = False) -> dict[str
         The manifest of the stored run.
 
     Raises:
-        FileNotFoundError: The folder holds no run.
+        FileNotFoundError: If the folder holds no run.
         ValueError: See `RunFolder.reopen`.
     """
     stored = read_manifest(run.path, run.kind.format)

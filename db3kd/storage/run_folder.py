@@ -113,8 +113,8 @@ class RunFolder:
 
         Raises:
             FileExistsError: See `check_free`.
-            BlockingIOError: Another process is writing the folder.
-            ImportError: pyarrow is missing.
+            BlockingIOError: If another process is writing the folder.
+            ImportError: If pyarrow is missing.
         """
         import_pyarrow()
         path = Path(path)
@@ -145,10 +145,10 @@ class RunFolder:
             manifest: From `make_manifest`, with the seed, settings and fingerprints of the run.
 
         Raises:
-            FileNotFoundError: The folder holds no run.
-            ValueError: The folder holds another run (the error names what differs), or a manifest,
-                shard or journal is damaged.
-            BlockingIOError: Another process is writing the folder.
+            FileNotFoundError: If the folder holds no run.
+            ValueError: If the folder holds another run (the error names what differs), or a
+                manifest, shard or journal is damaged.
+            BlockingIOError: If another process is writing the folder.
         """
         path = Path(path)
         read_manifest(path, kind.format)
@@ -226,7 +226,7 @@ class RunFolder:
         while the folder is open, so further calls read nothing.
 
         Raises:
-            ValueError: A shard is damaged, or belongs to another run.
+            ValueError: If a shard is damaged, or belongs to another run.
         """
         if self.manifest["state"] != "finished":
             return False
@@ -251,7 +251,7 @@ class RunFolder:
         """Opens a journal; see `Journals.open`.
 
         Raises:
-            ValueError: The run has another number of classes, or the journal is damaged.
+            ValueError: If the run has another number of classes, or the journal is damaged.
         """
         begun_with = (self.manifest.get("settings") or {}).get(CLASSES, classes)
         if begun_with != classes:
@@ -305,9 +305,9 @@ class RunFolder:
             The file of the shard.
 
         Raises:
-            FileExistsError: The run already has a shard at `position`.
-            ValueError: The columns differ from those of the first shard.
-            OSError: The disk is full or not writable; earlier shards are kept.
+            FileExistsError: If the run already has a shard at `position`.
+            ValueError: If the columns differ from those of the first shard.
+            OSError: If the disk is full or not writable; earlier shards are kept.
         """
         if position in self._shards:
             raise OutputExistsError(f"{self.path}: this run already has a shard at {position}")

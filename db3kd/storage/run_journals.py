@@ -68,7 +68,7 @@ class Journals:
         return read_journal(file, _journal_identity(file, self.run))
 
     def answers_in(self, file: Path) -> np.ndarray:
-        """Returns the answers in one of the files, `[n] int64`, in the order of the queries."""
+        """Returns the answers in one of the files, [n] int64, in the order of the queries."""
         answers = [call.answers for call in self.read(file).calls]
         return np.concatenate(answers or [np.empty(0)]).astype(np.int64)
 
@@ -82,7 +82,7 @@ def queries_unanswered(path: str | Path) -> int:
         path: Run folder; one without a run has none.
 
     Raises:
-        ValueError: The manifest or a journal is damaged.
+        ValueError: If the manifest or a journal is damaged.
     """
     return sum(found.in_flight for found in _read_all(Path(path)).values())
 
@@ -97,7 +97,7 @@ def queries_without_answer(path: str | Path) -> int:
         path: Run folder; one without a run has none.
 
     Raises:
-        ValueError: The manifest, a journal, or a file of lost queries is damaged.
+        ValueError: If the manifest, a journal, or a file of lost queries is damaged.
     """
     return queries_unanswered(path) + count_lost(Path(path))
 
@@ -112,7 +112,7 @@ def journaled_answers(path: str | Path) -> int:
         path: Run folder; one without a run has none.
 
     Raises:
-        ValueError: The manifest or a journal is damaged.
+        ValueError: If the manifest or a journal is damaged.
     """
     path = Path(path)
     return sum(
@@ -125,7 +125,7 @@ def journaled_answers(path: str | Path) -> int:
 
 
 def answers_in_stage(path: str | Path, kind: Kind, of: int | str) -> np.ndarray:
-    """Returns the answers in a journal of a stored run, `[n] int64`; none without a run.
+    """Returns the answers in a journal of a stored run, [n] int64; none without a run.
 
     Args:
         path: Run folder.
@@ -133,7 +133,7 @@ def answers_in_stage(path: str | Path, kind: Kind, of: int | str) -> np.ndarray:
         of: See `Journals.open`.
 
     Raises:
-        ValueError: The run is of another kind, or its manifest or the journal is damaged.
+        ValueError: If the run is of another kind, or its manifest or the journal is damaged.
     """
     try:
         manifest = read_manifest(path, kind.format)
@@ -151,7 +151,7 @@ def count_answers(path: str | Path, kind: Kind) -> int:
         kind: What it must hold.
 
     Raises:
-        ValueError: The run is of another kind, or it is damaged.
+        ValueError: If the run is of another kind, or it is damaged.
     """
     shards = read_shards(path, kind, missing_ok=True)
     return journaled_answers(path) + sum(len(table) for _, table in shards)

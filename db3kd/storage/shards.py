@@ -57,7 +57,7 @@ class Kind:
         """Returns the shards of a folder by position, in ascending order.
 
         Raises:
-            ValueError: Two shards have the same position.
+            ValueError: If two shards have the same position.
         """
         files: dict[int, Path] = {}
         for file in sorted(Path(folder).glob(f"{self.name}-*.parquet")):
@@ -88,8 +88,8 @@ def read_shards(
         The position of the first row, and the table of each shard.
 
     Raises:
-        FileNotFoundError: The folder holds no run, or no shard yet.
-        ValueError: The run is of another kind, a shard is damaged, or a finished run lacks one.
+        FileNotFoundError: If the folder holds no run, or no shard yet.
+        ValueError: If the run is of another kind, a shard is damaged, or a finished run lacks one.
     """
     files = kind.shards(path)
     if missing_ok and not files:
@@ -131,7 +131,7 @@ def read_shard(file: Path, place: bytes) -> "pyarrow.Table":
         place: The place it must have; see `place_of`.
 
     Raises:
-        ValueError: The shard is damaged, or belongs to another place.
+        ValueError: If the shard is damaged, or belongs to another place.
     """
     table = parse_parquet(file, checked_bytes(file))
     found = (table.schema.metadata or {}).get(_PLACE)
@@ -144,7 +144,7 @@ def parse_parquet(file: Path, content: bytes, what: str = "a Parquet file") -> "
     """Returns the table in the bytes of a Parquet file.
 
     Raises:
-        ValueError: The bytes are no valid Parquet file; the error names `file` and `what`.
+        ValueError: If the bytes are no valid Parquet file; the error names `file` and `what`.
     """
     arrow, parquet = import_pyarrow()
     try:
@@ -160,7 +160,7 @@ def checked_bytes(file: Path) -> bytes:
     """Reads the bytes of a shard and verifies their checksum.
 
     Raises:
-        ValueError: The bytes changed since they were written.
+        ValueError: If the bytes changed since they were written.
     """
     content = file.read_bytes()
     written, found = file.stem.rpartition("-")[2], f"{zlib.crc32(content):08x}"

@@ -117,7 +117,7 @@ class PreparedSurrogate:
 
         Raises:
             ValueError: If the files belong to another surrogate, or if they are damaged.
-            TeacherError: As for `make_surrogate`. Paid answers are kept.
+            TeacherError: See `make_surrogate`. Paid answers are kept.
             OSError: If a file cannot be written. Paid answers are kept.
         """
         check_accepts_teacher(accept_changed_teacher, self.resume)

@@ -80,11 +80,11 @@ def write_pseudo_samples(
 ) -> SynthesisTotals:
     """Makes pseudo samples in a run folder, one shard at a time, and shows progress.
 
+    Paid answers are kept after an error; a run folder without any is removed.
+
     Example:
         >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher)
         >>> samples = db3kd.load_pseudo_samples("runs/pseudo")
-
-    Paid answers are kept after an error; a run folder without any is removed.
 
     Args:
         folder: Run folder.
@@ -99,7 +99,7 @@ def write_pseudo_samples(
         FileExistsError: If the folder holds files, and `resume` is off.
         FileNotFoundError: If the folder does not exist, and `resume` is on.
         ValueError: If the folder holds a different run.
-        TeacherError: As for `synthesize`.
+        TeacherError: See `synthesize`.
         OSError: If the disk is full or not writable.
     """
     settings = SynthesisSettings() if settings is None else settings

@@ -42,15 +42,15 @@ def synthesize(
 ) -> PseudoSamples:
     """Makes pseudo samples for a teacher from its decisions alone.
 
-    Example:
-        >>> samples = db3kd.synthesize(teacher, db3kd.SynthesisSettings.guided("lenet5-half"))
-
     The samples and answers are in memory only, and an error loses them.
     `db3kd.write_pseudo_samples` keeps each answer in a run folder that can be resumed, and
     `db3kd.load_pseudo_samples` reads it.
 
     The seed, the number of a sample, the teacher and the settings determine a sample. A class for
     which no image was found has no samples; the other classes are not affected.
+
+    Example:
+        >>> samples = db3kd.synthesize(teacher, db3kd.SynthesisSettings.guided("lenet5-half"))
 
     Args:
         teacher: The teacher.

@@ -21,6 +21,10 @@ class AnswerReader:
     Only the position of the largest score is used, and only decisions leave `read`, so a search
     cannot use more than decisions.
 
+    Example:
+        >>> AnswerReader(3, names=["ant", "bee", "cat"]).read(["cat", "ant"], 2, "teacher x")
+        tensor([2, 0])
+
     Args:
         classes: Number of classes C.
         names: Class names in the order of the class numbers, if they are known.
@@ -31,10 +35,6 @@ class AnswerReader:
 
     Raises:
         ValueError: If the arguments contradict each other.
-
-    Example:
-        >>> AnswerReader(3, names=["ant", "bee", "cat"]).read(["cat", "ant"], 2, "teacher x")
-        tensor([2, 0])
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class AnswerReader:
             [count] int64.
 
         Raises:
-            TeacherError: For anything else: another shape, NaN, a class outside [0, C), an unknown
-                name.
+            TeacherError: If they are anything else: another shape, NaN, a class outside [0, C), an
+                unknown name.
         """
         if self._threshold is not None:
             return self._read_single_scores(answers, count, who, self._threshold)

@@ -84,6 +84,10 @@ def decide_checked(
 ) -> Tensor:
     """Returns the teacher's class for each image, in calls of at most `teacher.max_batch` images.
 
+    Example:
+        >>> decide_checked(teacher, torch.rand(1000, 1, 28, 28)).shape
+        torch.Size([1000])
+
     Args:
         teacher: The teacher.
         images: [N, *image_shape] on any device.
@@ -98,10 +102,6 @@ def decide_checked(
             holds the decisions of the earlier calls and what the teacher reports for the failed
             one, and `error.maybe_paid` is the number of further images that may have been paid
             for, without those of `on_lost`.
-
-    Example:
-        >>> decide_checked(teacher, torch.rand(1000, 1, 28, 28)).shape
-        torch.Size([1000])
     """
     return decide_async_checked(teacher, images, on_lost).result()
 

@@ -18,6 +18,10 @@ def as_images(images: Any, teacher: Teacher) -> Tensor:
 
     Searches pass tensors, which are returned unchanged; their values are not checked.
 
+    Example:
+        >>> as_images(np.zeros((2, 1, 8, 8)), teacher).shape
+        torch.Size([2, 1, 8, 8])
+
     Args:
         images: A tensor; an array [N, *image_shape] of numbers inside the teacher's bounds; or, for
             a teacher with features, a DataFrame of rows.
@@ -27,10 +31,6 @@ def as_images(images: Any, teacher: Teacher) -> Tensor:
         TypeError: If `images` is something else.
         ValueError: If an array has another shape or values outside of the bounds, or if a table
             holds values that the features do not have.
-
-    Example:
-        >>> as_images(np.zeros((2, 1, 8, 8)), teacher).shape
-        torch.Size([2, 1, 8, 8])
     """
     if isinstance(images, Tensor):
         check_dense(images)

@@ -47,6 +47,11 @@ def load_teacher(
     only by torch's restricted unpickler. TorchScript and exported programs are code, so they need
     `trust_code`.
 
+    Example:
+        >>> load_teacher("digits.onnx")
+        >>> load_teacher("weights.pt", model="lenet5", image_shape=(1, 28, 28), classes=10)
+        >>> load_teacher("http://localhost:8000/v2/models/digits")
+
     Args:
         source: One of
 
@@ -95,11 +100,6 @@ def load_teacher(
         FileNotFoundError: If there is no such file.
         TeacherError: If the file is corrupt or pickled, does not fit, or cannot be reached.
         ValueError: If an argument is missing, contradicts the source, or does not apply to it.
-
-    Example:
-        >>> load_teacher("digits.onnx")
-        >>> load_teacher("weights.pt", model="lenet5", image_shape=(1, 28, 28), classes=10)
-        >>> load_teacher("http://localhost:8000/v2/models/digits")
     """
     if isinstance(source, torch.nn.Module):
         raise ArgumentTypeError(

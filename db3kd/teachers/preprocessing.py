@@ -26,6 +26,11 @@ class Preprocessing:
     The steps are applied in this order: channel order, resize, scale, mean, std, layout, dtype.
     Each image is processed by itself.
 
+    Example:
+        >>> steps = Preprocessing(scale=(0, 255), layout="NHWC")
+        >>> steps(torch.rand(2, 3, 8, 8)).shape
+        (2, 8, 8, 3)
+
     Attributes:
         bounds: Lowest and highest pixel value of the images. Distances are measured in these units.
         resize: (height, width) of the model's input, bilinear and antialiased. None: no resizing.
@@ -39,11 +44,6 @@ class Preprocessing:
 
     Raises:
         ValueError: If any of the values is invalid.
-
-    Example:
-        >>> steps = Preprocessing(scale=(0, 255), layout="NHWC")
-        >>> steps(torch.rand(2, 3, 8, 8)).shape
-        (2, 8, 8, 3)
     """
 
     bounds: tuple[float, float] = (0.0, 1.0)

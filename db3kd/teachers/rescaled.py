@@ -25,12 +25,12 @@ class RescaledTeacher:
 
     Distances are measured in the new bounds.
 
+    Example:
+        >>> RescaledTeacher(teacher)  # takes images in [0, 1] for a teacher with bounds (0, 255)
+
     Args:
         teacher: The other teacher, which takes images in `teacher.bounds`.
         bounds: Lowest and highest pixel value of the new teacher's images.
-
-    Example:
-        >>> RescaledTeacher(teacher)  # takes images in [0, 1] for a teacher with bounds (0, 255)
     """
 
     def __init__(self, teacher: Teacher, bounds: tuple[float, float] = UNIT_BOUNDS) -> None:

@@ -47,6 +47,9 @@ class TensorSpec:
 class ModelOverrides:
     """What the user declares about a model. None means: as the model declares it.
 
+    Example:
+        >>> OnnxTeacher("digits.onnx", ModelOverrides(output="label", classes=10))
+
     Attributes:
         input: The name of the input tensor, for a model with several.
         output: The name of the output tensor, for a model with several.
@@ -59,9 +62,6 @@ class ModelOverrides:
         assumed_shape: The image shape if neither the user nor the model declares it.
         assumed_classes: The number of classes if neither the user nor the model declares it.
         features: The features of a table, for a function or a fitted model that takes its rows.
-
-    Example:
-        >>> OnnxTeacher("digits.onnx", ModelOverrides(output="label", classes=10))
     """
 
     input: str | None = None

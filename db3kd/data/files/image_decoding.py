@@ -103,7 +103,7 @@ class ImageConverter:
         self.image_shape: tuple[int, ...] = (self._channels, height, width)
 
     def to_tensor(self, image: Any, where: str) -> Tensor:
-        """Converts an image to float32 [*image_shape] in [0, 1].
+        """Converts an image to [*image_shape] float32 in [0, 1].
 
         Raises:
             ValueError: See `to_pixels`.

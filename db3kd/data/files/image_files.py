@@ -129,7 +129,7 @@ class EncodedPixels:
         return len(self._images)
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """Reads the images at `rows`, int64 [n], as [n, *image_shape] float32 in [0, 1].
+        """Reads the images at `rows`, [n] int64, as [n, *image_shape] float32 in [0, 1].
 
         Raises:
             ValueError: If an image cannot be decoded, or if it does not fit the first one; the

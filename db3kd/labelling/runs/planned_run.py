@@ -69,7 +69,7 @@ class PlannedRun:
         resume: Whether it continues the run in the folder, if there is one.
         execution: How it is carried out.
         job: The labelling, with the budget that remains after the surrogate.
-        source_index: `[N] int64`, the index of each of its images in their source.
+        source_index: [N] int64, the index of each of its images in their source.
         surrogate: The surrogate of the run.
         soft_labels: How distances become soft labels; None for distances only.
         manifest: What identifies the run.
@@ -227,7 +227,7 @@ def expected_labels(
     """Returns the run that `db3kd.label` continues in a folder, with `resume` and these arguments.
 
     Raises:
-        ValueError: As `plan_run`.
+        ValueError: See `plan_run`.
     """
     job = LabelJob.prepare(teacher, images, settings, check_images=False)
     return plan_run(folder, job, resume=True).expected

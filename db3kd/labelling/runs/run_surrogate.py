@@ -73,7 +73,7 @@ class PlannedSurrogate(Protocol):
         Args:
             teacher: The teacher of the run.
             images: The images of the run.
-            decisions: `[N] int64`, their classes; -1 for images that the budget refused.
+            decisions: [N] int64, their classes; -1 for images that the budget refused.
             journal: Keeps the answers, and supplies those that it has.
             log: Keeps the images that networks choose, and supplies those that it has.
             weights: The file to write.
@@ -228,7 +228,7 @@ def plan_surrogate(
         teacher: See `SurrogatePlanner.plan`.
         images: See `SurrogatePlanner.plan`.
         settings: The settings of the run, with its whole budget.
-        index: `[n] int64`, the images to label.
+        index: [n] int64, the images to label.
 
     Raises:
         TypeError: If `surrogate` is something else.

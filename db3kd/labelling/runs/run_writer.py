@@ -43,14 +43,14 @@ def write_run(
 ) -> Totals:
     """Labels the images of a source into a run folder, a shard at a time, and shows progress.
 
-    Example:
-        >>> write_run("runs/mine", teacher, Source("digits"), LabelSettings(queries=100_000))
-
     Nothing is read before the folder is known to be free, and nothing is queried before the images
     are known to fit the teacher. Each answer is on disk before the teacher is called again. If the
     process is killed, at most one call of the teacher (for a served teacher, its requests in
     flight) per concurrent chunk is paid for twice; after a power cut, also the answers of the last
     second and batch. `db3kd.storage.manifest.queries_in_flight` counts them.
+
+    Example:
+        >>> write_run("runs/mine", teacher, Source("digits"), LabelSettings(queries=100_000))
 
     Args:
         folder: The folder to write to; new or empty, unless `resume` is set.

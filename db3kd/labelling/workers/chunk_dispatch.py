@@ -35,7 +35,7 @@ def dispatch_chunks(
     Args:
         pool: The workers of the run.
         labeller: The labeller, with the decisions of all images.
-        chunks: `[n] int64`, the samples of each chunk, keyed by position.
+        chunks: [n] int64, the samples of each chunk, keyed by position.
         on_answers: A function that is called with the number of new answers; with a negative number
             if answers that were counted will be counted again.
 

@@ -94,7 +94,7 @@ class Worker:
         limits: Tensor,
         contradictions: Tensor | None = None,
     ) -> Labels:
-        """Labels the chunk of the samples `index`, `[n] int64`.
+        """Labels the chunk of the samples `index`, [n] int64.
 
         Its position in the run names its journal. The other arguments are those of `Labeller`.
 

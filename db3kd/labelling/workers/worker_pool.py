@@ -175,7 +175,7 @@ class RayWorkerPool:
         Raises:
             ChildProcessError: If workers die while they are starting.
             TimeoutError: If no worker becomes ready.
-            Exception: The error of a worker.
+            Exception: If a worker raises it.
         """
         done, _ = self._ray.wait(list(self._calls), num_returns=1, timeout=_POLL_SECONDS)
         if not done:

@@ -143,11 +143,11 @@ def compare(
         The rows and the table.
 
     Raises:
-        TypeError: As `distill`.
-        ValueError: As `distill`; if no strategy can be used; or if the settings have `patience`,
-            with which students would not train equally long.
-        FileExistsError: As `distill`.
-        FileNotFoundError: As `distill`.
+        TypeError: See `distill`.
+        ValueError: See `distill`; also if no strategy can be used, or if the settings have
+            `patience`, with which students would not train equally long.
+        FileExistsError: See `distill`.
+        FileNotFoundError: See `distill`.
         TeacherError: If the teacher fails. All answers are kept.
     """
     check_function(callbacks, "callbacks")
@@ -199,8 +199,8 @@ def run_comparison(
 
     Raises:
         TeacherChangedError: If answers of the teacher have changed.
-        FileExistsError: As `compare`.
-        TeacherError: As `compare`.
+        FileExistsError: See `compare`.
+        TeacherError: See `compare`.
     """
     with ExitStack() as stack:
         path = stack.enter_context(output_folder(out, resume))

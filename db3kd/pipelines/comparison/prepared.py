@@ -195,8 +195,8 @@ def prepare_comparison(
     """Checks and converts the arguments of `compare`, without a query.
 
     Raises:
-        TypeError: As `compare`.
-        ValueError: As `compare`.
+        TypeError: See `compare`.
+        ValueError: See `compare`.
     """
     settings = check_plain_arguments(settings, price_per_1000, out, resume)
     check_rare_classes(rare_classes, images)

@@ -211,8 +211,8 @@ def run_distillation(
     Raises:
         ValueError: If the folder holds another run.
         TeacherChangedError: If answers of the teacher have changed.
-        FileExistsError: As `distill`.
-        TeacherError: As `distill`.
+        FileExistsError: See `distill`.
+        TeacherError: See `distill`.
     """
     with output_folder(out, resume) as folder:
         if resume:

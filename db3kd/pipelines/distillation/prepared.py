@@ -202,8 +202,8 @@ def prepare_distillation(
     for it before.
 
     Raises:
-        TypeError: As `distill`.
-        ValueError: As `distill`.
+        TypeError: See `distill`.
+        ValueError: See `distill`.
     """
     settings = check_plain_arguments(settings, price_per_1000, out, resume)
     check_rare_classes(rare_classes, images)

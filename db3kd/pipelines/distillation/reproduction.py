@@ -182,6 +182,10 @@ def usage(folder: Path, student: str) -> dict[str, str]:
     Example:
         >>> usage(Path("runs/mine"), "lenet5")["load"]
         "student = db3kd.load_teacher('runs/mine')"
+
+    Args:
+        folder: The run folder, or a weights file.
+        student: As for `reproduction`.
     """
     run, named = str(folder), ""
     option = f" --model {shlex.quote(student)}" if ":" in student else ""

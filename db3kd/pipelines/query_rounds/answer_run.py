@@ -191,7 +191,7 @@ class AnswerRun:
             decisions: [n] int64, these answers.
 
         Raises:
-            TeacherError: As `ConsistencyCheck.repeat`.
+            TeacherError: See `ConsistencyCheck.repeat`.
         """
         check, self.consistency_check = self.consistency_check, None
         if check is None:

@@ -83,8 +83,8 @@ def time_steps(
         settings: How networks are trained.
 
     Raises:
-        TypeError: As `distill`.
-        ValueError: As `distill`.
+        TypeError: See `distill`.
+        ValueError: See `distill`.
     """
     check_type(settings, DistillSettings, "settings", "DistillSettings")
     checked_teacher, image_set = convert_inputs(teacher, images)

@@ -32,8 +32,11 @@ class FunctionTeacher:
     If each image takes long or costs money, make the function a generator that yields one class
     after the other: db3kd then records each class before it asks for the next.
 
+    Example:
+        >>> FunctionTeacher(svc.predict, (1, 8, 8), classes=10, flatten=True)  # scikit-learn
+
     Args:
-        function: Takes images, float32 [N, *image_shape] or, with `flatten`, [N, D], and returns N
+        function: Takes images, [N, *image_shape] float32 or, with `flatten`, [N, D], and returns N
             class numbers, or N names among `class_names`. It receives a copy, which it may modify.
         image_shape: Shape of one image, for example `(1, 28, 28)`.
         classes: Number of classes.
@@ -48,9 +51,6 @@ class FunctionTeacher:
     Raises:
         TypeError: If `function` cannot be called with one array.
         ValueError: If any of the other arguments is invalid.
-
-    Example:
-        >>> FunctionTeacher(svc.predict, (1, 8, 8), classes=10, flatten=True)  # scikit-learn
     """
 
     def __init__(

@@ -36,13 +36,13 @@ def read_onnx(path: Path) -> OnnxFile:
 
     A model may name only files in its own folder or below.
 
-    Raises:
-        OSError: If the file cannot be read.
-        TeacherError: If it is no ONNX file, or if a file of weights is missing or elsewhere.
-
     Example:
         >>> list(read_onnx(Path("digits.onnx")).weights)  # as torch.onnx.export writes it
         ['digits.onnx.data']
+
+    Raises:
+        OSError: If the file cannot be read.
+        TeacherError: If it is no ONNX file, or if a file of weights is missing or elsewhere.
     """
     onnx = import_extra("onnx", "onnx")
     content = path.read_bytes()

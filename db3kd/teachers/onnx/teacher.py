@@ -40,6 +40,9 @@ _NAME_KEYS = ("names", "class_names", "labels", "classes")
 class OnnxTeacher:
     """A teacher that returns the class of an ONNX model, or the argmax of its scores.
 
+    Example:
+        >>> OnnxTeacher("digits.onnx", preprocessing=Preprocessing(scale=(0, 255)))
+
     Args:
         path: The `.onnx` file. Its weights are in it, or in files beside it that it names, such as
             the `.onnx.data` of `torch.onnx.export`.
@@ -53,9 +56,6 @@ class OnnxTeacher:
     Raises:
         TeacherError: If ONNX Runtime cannot read the file, or a file of weights is missing.
         ValueError: If the arguments contradict the model, or if information is missing.
-
-    Example:
-        >>> OnnxTeacher("digits.onnx", preprocessing=Preprocessing(scale=(0, 255)))
     """
 
     def __init__(

@@ -36,6 +36,12 @@ def open_inference_teacher(
 ) -> RemoteTeacher:
     """Opens a teacher behind the Open Inference Protocol v2 and reads the model's metadata.
 
+    Example:
+        >>> teacher = open_inference_teacher(
+        ...     "http://localhost:8000/v2/models/digits", ModelOverrides(classes=10)
+        ... )
+        >>> labels = db3kd.label(teacher, images)
+
     Args:
         url: `http://host:8000/v2/models/NAME` or `grpc://host:8001/NAME`; see `ModelAddress.parse`.
         overrides: What the user declares about the model. The metadata declares the rest.
@@ -50,12 +56,6 @@ def open_inference_teacher(
     Raises:
         ValueError: If the overrides contradict the metadata, or if something is not known.
         TeacherError: If the server cannot be reached or does not have the model.
-
-    Example:
-        >>> teacher = open_inference_teacher(
-        ...     "http://localhost:8000/v2/models/digits", ModelOverrides(classes=10)
-        ... )
-        >>> labels = db3kd.label(teacher, images)
     """
     address = ModelAddress.parse(url)
     preprocessing, requests = preprocessing or Preprocessing(), requests or RequestSettings()

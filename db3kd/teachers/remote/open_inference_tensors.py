@@ -34,16 +34,16 @@ _GRPC_PATH = r"()/([^/]+)(?:/([^/]+))?"
 class ModelAddress:
     """The address of a model on a server.
 
+    Example:
+        >>> ModelAddress.parse("http://host:8000/v2/models/digits/versions/3").version
+        '3'
+
     Attributes:
         scheme: "http", "https", "grpc" or "grpcs".
         host: The host and the port.
         base: Everything before `/v2` or the model, such as "http://host:8000".
         model: The name of the model.
         version: The version of the model, or "" for the server's choice.
-
-    Example:
-        >>> ModelAddress.parse("http://host:8000/v2/models/digits/versions/3").version
-        '3'
     """
 
     scheme: str

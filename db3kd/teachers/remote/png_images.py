@@ -55,12 +55,12 @@ def png_steps(steps: Preprocessing, image_shape: Sequence[int]) -> Preprocessing
 def as_png_texts(pixels: np.ndarray) -> list[str]:
     """Returns each image as a PNG file in base64.
 
-    Args:
-        pixels: [N, H, W, C] uint8, with one channel (grey) or three (RGB).
-
     Example:
         >>> as_png_texts(np.zeros((1, 8, 8, 3), np.uint8))[0][:12]
         'iVBORw0KGgoA'
+
+    Args:
+        pixels: [N, H, W, C] uint8, with one channel (grey) or three (RGB).
     """
     pillow = import_extra("PIL.Image", "data", "a PNG file")
     texts = []

@@ -11,6 +11,10 @@ from db3kd.arguments.plain import check_count_fields, check_flag, check_positive
 class RequestSettings:
     """How requests to a remote teacher are sent. No setting changes a decision.
 
+    Example:
+        >>> settings = RequestSettings(batch=32, in_flight=8, queries_per_second=100)
+        >>> teacher = open_inference_teacher(url, requests=settings)
+
     Attributes:
         batch: Maximum number of images per request.
         in_flight: Maximum number of concurrent requests. A process that is killed loses the answers
@@ -32,10 +36,6 @@ class RequestSettings:
 
     Raises:
         ValueError: If any of the values is invalid.
-
-    Example:
-        >>> settings = RequestSettings(batch=32, in_flight=8, queries_per_second=100)
-        >>> teacher = open_inference_teacher(url, requests=settings)
     """
 
     batch: int = 64

@@ -54,6 +54,14 @@ def rest_teacher(
 ) -> RemoteTeacher:
     """Opens a teacher behind a JSON service. Nothing is sent before the first query.
 
+    Example:
+        >>> teacher = rest_teacher(
+        ...     "http://localhost:8501/v1/models/digits:predict",
+        ...     {"instances": "$images"},
+        ...     "predictions",
+        ...     ModelOverrides(image_shape=(1, 28, 28), classes=10),
+        ... )
+
     Args:
         url: The address for POST requests.
         request: The JSON value to post, with a placeholder for the images; see `Template`.
@@ -67,14 +75,6 @@ def rest_teacher(
 
     Raises:
         ValueError: If something is not known, or if the request or the path is invalid.
-
-    Example:
-        >>> teacher = rest_teacher(
-        ...     "http://localhost:8501/v1/models/digits:predict",
-        ...     {"instances": "$images"},
-        ...     "predictions",
-        ...     ModelOverrides(image_shape=(1, 28, 28), classes=10),
-        ... )
     """
     parts = split_url(url, ("http", "https"))
     name = f"{parts.path} at {parts.scheme}://{parts.netloc}"  # a query may hold a key
@@ -119,6 +119,10 @@ class Template:
     only entry of a list, or inside of it, they are repeated for each image of a request. Other text
     may be around `$image_png_base64`: `data:image/png;base64,$image_png_base64`.
 
+    Example:
+        >>> Template({"instances": "$images"}).fill(np.zeros((2, 1)))
+        {'instances': array([[0.], [0.]])}
+
     Args:
         value: The value, with a placeholder in it.
 
@@ -129,10 +133,6 @@ class Template:
 
     Raises:
         ValueError: If there is not exactly one placeholder.
-
-    Example:
-        >>> Template({"instances": "$images"}).fill(np.zeros((2, 1)))
-        {'instances': array([[0.], [0.]])}
     """
 
     def __init__(self, value: Any) -> None:
@@ -160,6 +160,10 @@ class Template:
 class AnswerPath:
     """A path into a JSON value: keys, list indices and `*`, separated by dots.
 
+    Example:
+        >>> AnswerPath("predictions.*.label").find({"predictions": [{"label": 7}]}, "teacher")
+        [7]
+
     Args:
         path: The path.
 
@@ -168,10 +172,6 @@ class AnswerPath:
 
     Raises:
         ValueError: If the path is not a text or has an empty step.
-
-    Example:
-        >>> AnswerPath("predictions.*.label").find({"predictions": [{"label": 7}]}, "teacher")
-        [7]
     """
 
     def __init__(self, path: str) -> None:

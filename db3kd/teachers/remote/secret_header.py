@@ -15,17 +15,17 @@ _ALLOWED_SECRETS = "DB3KD_ALLOW_SECRET"
 class SecretHeader:
     """A request header whose value is kept in an environment variable and nowhere else.
 
+    Example:
+        >>> os.environ["DIGITS_AUTHORIZATION"] = "Bearer 0a1b2c"
+        >>> secret = SecretHeader("DIGITS_AUTHORIZATION")
+        >>> teacher = open_inference_teacher(url, secret=secret)
+
     Attributes:
         variable: The environment variable with the whole value, such as "Bearer …".
         name: The name of the header.
 
     Raises:
         ValueError: If the name is invalid, or if the variable is not set or not a valid header.
-
-    Example:
-        >>> os.environ["DIGITS_AUTHORIZATION"] = "Bearer 0a1b2c"
-        >>> secret = SecretHeader("DIGITS_AUTHORIZATION")
-        >>> teacher = open_inference_teacher(url, secret=secret)
     """
 
     variable: str

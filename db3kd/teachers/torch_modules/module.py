@@ -50,6 +50,14 @@ class ModuleTeacher:
     """A teacher that returns the argmax of a torch module's scores.
 
     The teacher copies the module, so later training does not change its decisions.
+    `max_batch`, `compile` and `cuda_graphs` change scores only by rounding, so the fingerprint does
+    not depend on them.
+
+    Example:
+        >>> network = ModuleTeacher(resnet, (3, 32, 32), 10, mean=(0.49, 0.48, 0.45), std=0.25)
+        >>> teacher = ModuleTeacher(build_model("lenet5", (1, 28, 28), 10), (1, 28, 28), classes=10)
+        >>> teacher.decide(torch.rand(4, 1, 28, 28)).shape
+        torch.Size([4])
 
     Args:
         module: Takes images [N, *image_shape] and returns scores [N, classes] or, with `threshold`,
@@ -77,18 +85,9 @@ class ModuleTeacher:
             what `torchvision.transforms.Normalize` got in training.
         std: Divisor after that; one number, or one per channel.
 
-    `max_batch`, `compile` and `cuda_graphs` change scores only by rounding, so the fingerprint does
-    not depend on them.
-
     Raises:
         TypeError: If `module` is not a torch.nn.Module.
         ValueError: If the arguments are invalid or contradict each other.
-
-    Example:
-        >>> network = ModuleTeacher(resnet, (3, 32, 32), 10, mean=(0.49, 0.48, 0.45), std=0.25)
-        >>> teacher = ModuleTeacher(build_model("lenet5", (1, 28, 28), 10), (1, 28, 28), classes=10)
-        >>> teacher.decide(torch.rand(4, 1, 28, 28)).shape
-        torch.Size([4])
     """
 
     def __init__(
