@@ -106,7 +106,7 @@ class CandidatePool:
 
     @cached_property
     def _row_of(self) -> Tensor:
-        """`[N] int64`, the row of each image of the pool in its copy on a device."""
+        """[N] int64, the row of each image of the pool in its copy on a device."""
         row_of = torch.empty_like(self.decisions)
         row_of[self.numbers] = torch.arange(len(self.numbers))
         return row_of

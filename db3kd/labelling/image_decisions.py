@@ -44,14 +44,14 @@ class SingleClassCheck:
 
 
 def decision_order(limits: Tensor) -> Tensor:
-    """Returns the images that a run decides, `[n] int64`, in the order in which it does.
+    """Returns the images that a run decides, [n] int64, in the order in which it does.
 
     `FIRST_CHECKED` images, spread evenly over the set, are decided and checked before the others.
     Files are often sorted by class, so the first ones in the order of their numbers could all be in
     one class although the teacher is right.
 
     Args:
-        limits: `[N] int64`; an image with limit 0 is not decided.
+        limits: [N] int64; an image with limit 0 is not decided.
     """
     decided = (limits > 0).nonzero()[:, 0]
     if len(decided) <= FIRST_CHECKED:

@@ -283,7 +283,7 @@ class _StreamRecord:
         journal: Keeps the decisions; it has recorded that the first queries are asked.
         ledger: Pays for the queries.
         report: Called with the number of decisions that were booked; see `QuerySession`.
-        accounts: `[N] int64`, the accounts of the stream's queries.
+        accounts: [N] int64, the accounts of the stream's queries.
     """
 
     def __init__(

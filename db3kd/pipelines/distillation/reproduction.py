@@ -175,13 +175,13 @@ def usage(folder: Path, student: str) -> dict[str, str]:
 
     A network of the caller's is made by a function, which they call `make_student`.
 
-    Args:
-        folder: The run folder, or a weights file.
-        student: The name of the student's architecture, or the type of a network of the caller's.
-
     Example:
         >>> usage(Path("runs/mine"), "lenet5")["load"]
         "student = db3kd.load_teacher('runs/mine')"
+
+    Args:
+        folder: The run folder, or a weights file.
+        student: The name of the student's architecture, or the type of a network of the caller's.
 
     Args:
         folder: The run folder, or a weights file.
