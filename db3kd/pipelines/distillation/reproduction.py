@@ -182,10 +182,6 @@ def usage(folder: Path, student: str) -> dict[str, str]:
     Args:
         folder: The run folder, or a weights file.
         student: The name of the student's architecture, or the type of a network of the caller's.
-
-    Args:
-        folder: The run folder, or a weights file.
-        student: As for `reproduction`.
     """
     run, named = str(folder), ""
     option = f" --model {shlex.quote(student)}" if ":" in student else ""
