@@ -1,6 +1,6 @@
 """`ImageSet`, the type of all images that db3kd labels, trains on and evaluates with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, SupportsIndex, overload
 
@@ -81,6 +81,8 @@ class ImageSet:
         class_names: The name of each class, or None.
         name: What messages call the set.
         selection: Which images of the original set this one holds: all, unless it is a subset.
+        loaded_with: The arguments of `db3kd.load_data` that load the original set, apart from its
+            features; None if it was not loaded with these alone.
         bounds: Lowest and highest value of an image, always (0, 1). A teacher with other bounds is
             asked through `db3kd.RescaledTeacher`.
 
@@ -120,6 +122,7 @@ class ImageSet:
         self.features = features
         self.selection = Selection(np.arange(len(self._rows)), len(self._rows))
         self._state = _State()
+        self.loaded_with: Mapping[str, Any] | None = None
 
     @classmethod
     def from_arrays(
@@ -288,6 +291,7 @@ class ImageSet:
         )
         part.selection = Selection(self.selection.numbers[chosen], self.selection.total, how)
         part._state = _State(self._state.checked)
+        part.loaded_with = self.loaded_with
         return part
 
     def with_labels(
@@ -304,6 +308,7 @@ class ImageSet:
         )
         view.selection = self.selection
         view._state = self._state  # The views share their images, so one check is enough.
+        view.loaded_with = self.loaded_with
         return view
 
     def fingerprint(self, *, check: bool = False) -> str:

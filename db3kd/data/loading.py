@@ -87,6 +87,29 @@ def load_data(
         FileNotFoundError: If a file is missing.
         ImportError: If a package is missing; the message names the command that installs it.
     """
+    images = _load(spec, split, size, channels, classes, features, label_column, clip)
+    if classes is None:
+        images.loaded_with = {
+            "data": str(spec),
+            "split": split,
+            "size": size,
+            "channels": channels,
+            "label_column": label_column,
+            "clip": clip,
+        }
+    return images
+
+
+def _load(
+    spec: str | Path,
+    split: str,
+    size: int | None,
+    channels: int | None,
+    classes: int | None,
+    features: Features | str | Path | None,
+    label_column: str | None,
+    clip: bool,
+) -> ImageSet:
     path = check_path(spec, "spec")
     name, options = str(spec), DecodeOptions(size, channels)
     columns = TableOptions(features, label_column, clip)

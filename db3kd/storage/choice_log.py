@@ -11,6 +11,11 @@ from db3kd.errors import InputError
 from db3kd.storage.filesystem import truncate, write_atomically
 
 
+def choice_files(folder: Path) -> list[Path]:
+    """Returns the files of all choices in a run folder."""
+    return sorted(folder.glob("_*-[0-9][0-9][0-9]-*.npz"))
+
+
 class ChoiceLog:
     """The choices of a run, one file per round, with its CRC-32 in its name.
 
@@ -24,10 +29,12 @@ class ChoiceLog:
 
     Args:
         folder: The run folder.
+        name: What is chosen, the beginning of the names of the files.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "round") -> None:
         self._folder = folder
+        self._name = name
 
     def holds(self, round_number: int) -> bool:
         """Returns whether images were chosen for a round, even if its file was emptied."""
@@ -60,7 +67,7 @@ class ChoiceLog:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         content = buffer.getvalue()
-        name = f"_round-{round_number:03d}-{zlib.crc32(content):08x}.npz"
+        name = f"_{self._name}-{round_number:03d}-{zlib.crc32(content):08x}.npz"
         if any(file.name != name for file in self._files(f"{round_number:03d}")):
             raise InputError(
                 f"{self._folder}: expected to choose the images that were already sent to the "
@@ -82,4 +89,4 @@ class ChoiceLog:
             truncate(file, 0)
 
     def _files(self, round_number: str) -> list[Path]:
-        return sorted(self._folder.glob(f"_round-{round_number}-*.npz"))
+        return sorted(self._folder.glob(f"_{self._name}-{round_number}-*.npz"))

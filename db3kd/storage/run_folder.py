@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from db3kd.errors import ArgumentError, InputError, OutputExistsError
+from db3kd.storage.choice_log import choice_files
 from db3kd.storage.existing_runs import check_free, holds_run
 from db3kd.storage.filesystem import (
     LOCKS,
@@ -206,6 +207,7 @@ class RunFolder:
                     for file in (
                         *self.journals.files(),
                         *lost_files(self.path),
+                        *choice_files(self.path),
                         self.path / MANIFEST,
                     ):
                         file.unlink()

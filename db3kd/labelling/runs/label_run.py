@@ -17,6 +17,7 @@ from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import MEASURES, Measure
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.storage.manifest import check_state, current_names, read_manifest
+from db3kd.storage.source_numbers import stored_numbers
 from db3kd.tables.checks import InvalidValueError
 from db3kd.wording import counted, input_noun
 
@@ -109,15 +110,19 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         raise InputError(
             f"{folder}: its data, {source.data!r}, were not found; pass their location as data="
         ) from error
-    rows = draw_samples(len(images), settings.get("limit"), manifest["seed"])
-    chosen, stored = images.subset(rows), manifest.get("data")
-    if fingerprint_in_run(chosen, chosen.fingerprint(), stored) != stored:
+    labels, numbers = load_labels(folder), stored_numbers(folder)
+    if numbers is None:
+        numbers = draw_samples(len(images), settings.get("limit"), manifest["seed"]).numpy()
+    else:  # a run inside a distillation, whose images have the classes of the teacher
+        images = _with_classes_of(manifest, labels, images, teacher)
+    stored = manifest.get("data")
+    found = images.subset(numbers) if numbers.max() < len(images) else None
+    if found is None or fingerprint_in_run(found, found.fingerprint(), stored) != stored:
         raise ArgumentError(
             "data",
             f"expected the data that {folder} was labelled from, got other values or labels "
             f"in {source.data!r} ({source.split}); pass the original data as data=",
         )
-    labels = load_labels(folder)
     if int(labels.index.max()) >= len(images):
         raise InputError(
             f"{folder}: column index: expected numbers in [0, {len(images)}) for "
@@ -125,6 +130,15 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         )
     run = LabelRun(labels, images.subset(labels.index), manifest, source, measure, teacher)
     return dataclasses.replace(run, images=run.match(run.images))
+
+
+def _with_classes_of(
+    manifest: Mapping[str, Any], labels: Labels, images: ImageSet, teacher: str
+) -> ImageSet:
+    """Returns images with the classes that a run knows them by: none, or the teacher's."""
+    if labels.label is None:
+        return images.with_labels(None)
+    return match_classes(images, current_names(manifest), labels.classes, f"teacher {teacher}")
 
 
 def _stored_measure(folder: str | Path, settings: Mapping[str, Any]) -> Measure:

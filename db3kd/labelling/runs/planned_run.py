@@ -70,6 +70,7 @@ class PlannedRun:
         execution: How it is carried out.
         job: The labelling, with the budget that remains after the surrogate.
         source_index: [N] int64, the index of each of its images in their source.
+        keeps_index: Whether the folder keeps this index, which nothing else in it determines.
         surrogate: The surrogate of the run.
         soft_labels: How distances become soft labels; None for distances only.
         manifest: What identifies the run.
@@ -80,6 +81,7 @@ class PlannedRun:
     execution: RunExecution
     job: LabelJob
     source_index: Tensor
+    keeps_index: bool
     surrogate: RunSurrogate
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
@@ -148,6 +150,7 @@ def plan_run(
     limit: int | None = None,
     source_images: ImageSet | None = None,
     source_index: Tensor | None = None,
+    keeps_index: bool = False,
     soft_labels: SoftLabelSettings | None = None,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
@@ -166,6 +169,7 @@ def plan_run(
         source_images: The images as their source numbers their classes; by default those of the
             job, which have the teacher's numbers.
         source_index: See `PlannedRun`; by default the images are the whole source.
+        keeps_index: See `PlannedRun`.
         soft_labels: See `PlannedRun`.
         execution: See `write_run`.
 
@@ -215,22 +219,11 @@ def plan_run(
         execution=execution,
         job=replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard),
         source_index=torch.arange(len(images)) if source_index is None else source_index,
+        keeps_index=keeps_index,
         surrogate=run_surrogate,
         soft_labels=soft_labels,
         manifest=manifest,
     )
-
-
-def expected_labels(
-    folder: Path, teacher: Teacher, images: ImageSet, settings: LabelSettings
-) -> ExpectedRun:
-    """Returns the run that `db3kd.label` continues in a folder, with `resume` and these arguments.
-
-    Raises:
-        ValueError: See `plan_run`.
-    """
-    job = LabelJob.prepare(teacher, images, settings, check_images=False)
-    return plan_run(folder, job, resume=True).expected
 
 
 def _samples_per_shard(

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from db3kd.data.image_set import ImageSet
@@ -23,6 +24,7 @@ from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_output
 from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.source_numbers import keep_numbers
 from db3kd.teachers import Teacher
 
 
@@ -163,10 +165,12 @@ def _write_shards(
     run: RunFolder, job: LabelJob, planned: PlannedRun, progress: ProgressListener | bool
 ) -> None:
     """Labels the chunks that the run has no shard of, and commits their shards."""
-    soft_labels = planned.soft_labels
+    soft_labels, numbers = planned.soft_labels, planned.source_index
+    if planned.keeps_index:
+        numbers = torch.from_numpy(keep_numbers(run, numbers.numpy()))
     with job.shown(progress, add_up(run.path, run.manifest)) as listener:
         for position, chunk in job.run(run, listener):
-            chunk = replace(chunk, index=planned.source_index[chunk.index])
+            chunk = replace(chunk, index=numbers[chunk.index])
             if soft_labels is not None:
                 chunk = with_soft_labels(chunk, **asdict(soft_labels))
             run.write_shard(position, to_table(chunk))

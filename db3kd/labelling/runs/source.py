@@ -57,6 +57,16 @@ class Source:
         return dataclasses.replace(self, features=images.features.to_json())
 
 
+def source_of(images: ImageSet) -> Source | None:
+    """Returns the source of images, or of the set of which they are a part.
+
+    None if `db3kd.load_data` did not load them, or got arguments that a source lacks.
+    """
+    if images.loaded_with is None:
+        return None
+    return Source(**images.loaded_with).with_features_of(images)
+
+
 def stored_source(folder: str | Path, stored: object, data: str | None) -> Source:
     """The source in a run's manifest, if it may be used on this machine.
 

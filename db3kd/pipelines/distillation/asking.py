@@ -22,6 +22,7 @@ from db3kd.progress import Progress
 from db3kd.progress.answers import count_answers_in
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.storage.run_folder import RunFolder
+from db3kd.storage.source_numbers import keep_numbers
 from db3kd.training.network_store import NetworkStore
 from db3kd.wording import plural
 
@@ -76,7 +77,8 @@ def ask_teacher(
     project = None if prepared.features is None else prepared.features.project
     augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
     asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
-    run = AnswerRun(folder, prepared.teacher, augmented, order)
+    numbers = torch.from_numpy(keep_numbers(folder, prepared.images.selection.numbers))
+    run = AnswerRun(folder, prepared.teacher, augmented, numbers[order])
     run.consistency_check = consistency_check
     if taken_over is not None:
         run.take_over(0, plan.held_out, torch.arange(len(taken_over)) * NUMBERS, taken_over)

@@ -18,6 +18,7 @@ from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.storage.source_numbers import positions_of, stored_numbers
 from db3kd.teachers import Teacher
 from db3kd.wording import counted, input_noun
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 ANSWERS = Kind("answers", 1)
 """The kind of run folder that a distillation writes.
 
-The columns are `image` (its index in the data set), `number` (0 for the image itself, otherwise the
-number of an augmented image of it), `round` (-1 if held out) and `decision`.
+The columns are `image` (its number in the data set, see `keep_numbers`), `number` (0 for the image
+itself, otherwise the number of an augmented image of it), `round` (-1 if held out) and `decision`.
 """
 
 HELD_OUT = -1
@@ -44,14 +45,17 @@ def clean_answers(path: Path) -> tuple[Tensor, Tensor]:
         path: The run folder; one without a run has none.
 
     Returns:
-        [n] int64, the numbers of the images in their set, and [n] int64, their classes.
+        [n] int64, the positions of the images among those of the run, and [n] int64, their classes.
     """
     images, decisions = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
     for _, table in read_shards(path, ANSWERS, missing_ok=True):
         clean = read_column(table, "number", torch.int64) == 0
         images.append(read_column(table, "image", torch.int64)[clean])
         decisions.append(read_column(table, "decision", torch.int64)[clean])
-    return torch.cat(images), torch.cat(decisions)
+    positions, numbers = torch.cat(images), stored_numbers(path)
+    if numbers is not None:
+        positions = torch.from_numpy(positions_of(positions.numpy(), numbers))
+    return positions, torch.cat(decisions)
 
 
 class AnswerRun:
@@ -65,7 +69,7 @@ class AnswerRun:
         folder: The run folder, opened for writing.
         teacher: The teacher to query.
         images: All images that may be queried.
-        order: [N] int64, the image of each sample.
+        numbers: [N] int64, the number by which the folder stores the image of each sample.
 
     Attributes:
         on_answers: Called with the number of new answers after each batch; None by default.
@@ -83,12 +87,12 @@ class AnswerRun:
         folder: RunFolder,
         teacher: Teacher,
         images: AugmentedImages,
-        order: Tensor,
+        numbers: Tensor,
     ) -> None:
         self.folder = folder
         self.teacher = teacher
         self.answers = no_answers(images)
-        self._order = order
+        self._numbers = numbers
         self.on_answers: Callable[[int], None] | None = None
         self.while_choosing: Callable[[], AbstractContextManager[object]] = nullcontext
         self.consistency_check: ConsistencyCheck | None = None
@@ -261,29 +265,27 @@ class AnswerRun:
         if not self.folder.has_shards:
             return
         images = self.answers.images
-        sample_of = torch.empty_like(self._order)
-        sample_of[self._order] = torch.arange(len(self._order))
         for position, table in read_shards(self.folder.path, ANSWERS):
             try:
                 columns = {
                     name: read_column(table, name, torch.int64)
                     for name in ("image", "number", "round", "decision")
                 }
-                check_range("image", columns["image"], 0, images.samples, "an image")
+                samples = positions_of(columns["image"].numpy(), self._numbers.numpy())
                 check_range("number", columns["number"], 0, NUMBERS, "an augmented image")
                 check_range("decision", columns["decision"], 0, self.teacher.classes, "a class")
                 if not bool((columns["round"] == columns["round"][0]).all()):
                     raise InputError("column round: expected a single round")
             except (KeyError, ValueError, IndexError) as error:
                 raise invalid_shard(self.folder.path, ANSWERS, position, error) from error
-            rows = sample_of[columns["image"]] * NUMBERS + columns["number"]
+            rows = torch.from_numpy(samples) * NUMBERS + columns["number"]
             self._stored[position] = Answers(images, rows, columns["decision"])
             self._stored_rounds[position] = int(columns["round"][0])
 
     def _to_table(self, round_number: int, rows: Tensor, decisions: Tensor) -> "pyarrow.Table":
         arrow, _ = import_pyarrow()
         columns = {
-            "image": self._order[rows // NUMBERS],
+            "image": self._numbers[rows // NUMBERS],
             "number": rows % NUMBERS,
             "round": torch.full_like(rows, round_number),
             "decision": decisions,

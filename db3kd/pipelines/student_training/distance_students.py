@@ -1,7 +1,7 @@
 """Students that learn from distances: the strategies sd, bd, mbd and db3kd-paper of `distill`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import DECISIONS, decision_order
-from db3kd.labelling.label_images import label
+from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decision_order
+from db3kd.labelling.label_files import load_labels
+from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS, Labels
-from db3kd.labelling.runs.planned_run import expected_labels
+from db3kd.labelling.runs.planned_run import PlannedRun, plan_run
+from db3kd.labelling.runs.run_writer import carry_out
+from db3kd.labelling.runs.source import source_of
 from db3kd.labelling.runs.totals import totals_of_shards
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import check_soft_labels, with_soft_labels
@@ -64,7 +67,33 @@ def expected_distances(
     teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
 ) -> ExpectedRun:
     """Returns the run that `measure_distances` makes or continues with these arguments."""
-    return expected_labels(folder, teacher, images, label_settings(plan, seed))
+    return _planned(teacher, images, plan, seed, folder).expected
+
+
+def _planned(
+    teacher: Teacher,
+    images: ImageSet,
+    plan: BudgetPlan,
+    seed: int,
+    folder: Path,
+    *,
+    rare_classes: bool = False,
+) -> PlannedRun:
+    job = LabelJob.prepare(
+        teacher,
+        images,
+        label_settings(plan, seed),
+        single_class=SingleClassCheck(rare_classes=rare_classes),
+        check_images=False,
+    )
+    return plan_run(
+        folder,
+        job,
+        resume=folder.exists(),
+        source=source_of(images),
+        source_index=torch.from_numpy(images.selection.numbers),
+        keeps_index=True,
+    )
 
 
 def decisions_before_distances(
@@ -101,19 +130,16 @@ def measure_distances(
     """Labels the images to train on, in a run folder that is continued if it exists.
 
     It shows the progress, unless nothing is left to do.
+
+    Returns:
+        The labels, whose index counts `images`. The folder has the numbers of the images in the set
+        of which they are a part.
     """
-    settings = label_settings(plan, seed)
 
     def labels(progress: Progress | Literal[False]) -> Labels:
-        return label(
-            teacher,
-            images,
-            settings,
-            out=folder,
-            resume=folder.exists(),
-            rare_classes=rare_classes,
-            progress=progress,
-        )
+        planned = _planned(teacher, images, plan, seed, folder, rare_classes=rare_classes)
+        carry_out(planned, progress)
+        return replace(load_labels(folder), index=torch.arange(len(images)))
 
     if is_finished(folder):
         return labels(False)
@@ -121,7 +147,7 @@ def measure_distances(
     with Progress(
         len(images),
         plan.label_queries,
-        title=f"measuring distances ({settings.measure})",
+        title=f"measuring distances ({plan.measure})",
         unit=plural(input_noun(teacher.image_shape)),
         samples_before=before.samples,
         queries_before=before.search_queries,  # decisions count when they are replayed
