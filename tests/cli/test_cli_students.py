@@ -151,6 +151,13 @@ def test_a_run_that_has_its_report_is_answered_with_it(tmp_path):
     assert f"got {tmp_path}, whose command has written a report: {page}" in message
 
 
+def test_pseudo_samples_have_no_report_and_are_read_in_python(tmp_path):
+    (tmp_path / "pseudo-samples-0000000000-00000000.parquet").touch()
+    assert f"read them in Python: db3kd.load_pseudo_samples('{tmp_path}')" in fail(
+        "report", tmp_path
+    )
+
+
 def test_a_run_without_reached_pairs_has_a_report(teacher, tmp_path):
     label(teacher, tmp_path / "run", "--budget", 20)
 

@@ -99,9 +99,18 @@ def deploy(folder: Path) -> dict[str, Any]:
     return {"images": torch.rand(3, 1, 28, 28), "db3kd": db3kd, "pandas": pandas}
 
 
+def zero_shot(folder: Path) -> dict[str, Any]:
+    """Writes pseudo samples of a linear network as those of runs/none."""
+    teacher = db3kd.ModuleTeacher(Network(), (1, 8, 8), 10)
+    settings = db3kd.SynthesisSettings(samples=8)
+    db3kd.write_pseudo_samples(folder / "runs/none/pseudo-samples", teacher, settings)
+    return {}
+
+
 BEFORE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/guide.md": guide,
     "docs/deploy.md": deploy,
+    "docs/zero-shot.md": zero_shot,
 }
 """For pages that take more for granted than an installed db3kd."""
 

@@ -82,6 +82,7 @@ def _one_folder(run: Path | None, labels: Path | None) -> Path:
         ValueError: If there is not exactly one, or if it is a run of a command that has written its
             report itself.
     """
+    from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
     from db3kd.pipelines.run_layout import REPORT_FILE
 
     if run is not None and labels is not None:
@@ -96,6 +97,12 @@ def _one_folder(run: Path | None, labels: Path | None) -> Path:
             "labels",
             f"expected a run of db3kd label, got {folder}, whose command has written a "
             f"report: {page}",
+        )
+    if PSEUDO_SAMPLES.shards(folder):
+        raise ArgumentError(
+            "labels",
+            f"expected a run of db3kd label, got the pseudo samples in {folder}; read them in "
+            f"Python: db3kd.load_pseudo_samples({str(folder)!r})",
         )
     return folder
 
