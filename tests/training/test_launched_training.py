@@ -45,7 +45,9 @@ atexit.register(write)  # before db3kd registers anything, so that it runs last
 """
 
 HAS_JOINED = """
-assert torch.distributed.get_world_size() == 2
+from accelerate import PartialState
+
+assert PartialState().num_processes == 2
 """
 
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
