@@ -42,11 +42,14 @@ class Selection:
         numbers: [N] int64, their numbers in that set.
         total: The number of images in that set.
         how: How they were chosen, if the caller said so; otherwise empty.
+        positions: For each set that it is a view of, from the nearest to the original one, [N]
+            int64, their numbers in that set.
     """
 
     numbers: np.ndarray
     total: int
     how: str = ""
+    positions: tuple[np.ndarray, ...] = ()
 
 
 class ImageSet:
@@ -286,7 +289,9 @@ class ImageSet:
         part = ImageSet(
             self._pixels, labels, self.classes, self.name, rows, self.class_names, self.features
         )
-        part.selection = Selection(self.selection.numbers[chosen], self.selection.total, how)
+        before = self.selection
+        positions = (chosen, *(each[chosen] for each in before.positions))
+        part.selection = Selection(before.numbers[chosen], before.total, how, positions)
         part._state = _State(self._state.checked)
         return part
 
