@@ -1,6 +1,6 @@
 """`ImageSet`, the type of all images that db3kd labels, trains on and evaluates with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, SupportsIndex, overload
 
@@ -210,7 +210,7 @@ class ImageSet:
                 encoded = features.encode(table, clip=clip)
         except InvalidValueError as error:
             raise error.advising("pass features= that declare {}") from None
-        pixels = ArrayPixels(encoded.numpy(), name)
+        pixels = ArrayPixels(encoded.numpy(), name, {"clip": clip})
         if labels is not None:
             labels, class_names = as_table_labels(labels, f"{name} labels", class_names)
         return cls(pixels, labels, classes, name, class_names=class_names, features=features)
@@ -249,6 +249,15 @@ class ImageSet:
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image, channels first, or (D,) of an encoded row."""
         return self._pixels.image_shape
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """The arguments of `load_data` by which files are read as those of this set were.
+
+        Only sets of image files have `size` and `channels`, and only tables have `clip`. Features
+        are not among them: see `features`.
+        """
+        return self._pixels.reading
 
     def read(self, indices: Sequence[int] | Tensor | np.ndarray) -> Tensor:
         """Reads the images at `indices`, in that order, as [n, *image_shape] float32 in [0, 1].
