@@ -7,7 +7,8 @@ from image_cases import write_png
 from PIL import Image
 from served_doubles import Answer, Scripted
 
-from db3kd import LabelSettings, build_model, label, load_data, load_teacher, save_model
+from db3kd import ImageSet, LabelSettings, build_model, label, load_data, load_teacher, save_model
+from db3kd.pipelines.distillation.reproduction import usage
 
 COUNTING = f"{TEACHERS}:CountingTeacher"
 
@@ -105,6 +106,25 @@ def test_an_error_names_the_options_that_read_images_in_the_shape_of_the_teacher
         ValueError, match=r"images: .* with size=\(8, 10\) and channels=1; size= crops"
     ):
         label(load_teacher(model), load_data(photos), LabelSettings(measure="sd"))
+
+
+def test_the_line_that_measures_a_student_reads_data_as_its_run_did(wide):
+    photos, model = wide
+    images = load_data(photos, size=(8, 10), channels=1).subset([2, 0])
+
+    line = usage(model, "linear", images)["measure"]
+
+    line = line.replace("DATA", str(photos)).replace("TEACHER", str(model))
+    assert "agreement  100.00% (4 of 4 images)" in succeed(*line.split()[1:])
+    assert "--size" not in usage(model, "linear", load_data(photos))["measure"]
+    square = usage(model, "linear", load_data(photos, size=28))["measure"]
+    assert "--data DATA --size 28 --agree-with" in square
+    rows = load_data("wine")
+    clipped = ImageSet.from_table(
+        rows.features.decode(rows.read([0])), None, rows.features, clip=True
+    )
+    assert "--data DATA --clip --agree-with" in usage(model, "linear", clipped)["measure"]
+    assert "--data DATA --agree-with" in usage(model, "linear", rows)["measure"]
 
 
 @pytest.mark.parametrize("size", ["0", "8,", "8x10", "1,024", "8,10,3"])
