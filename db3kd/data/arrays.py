@@ -2,9 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +25,17 @@ class PixelSource(Protocol):
 
     Attributes:
         image_shape: Shape of one image.
+        reading: See `ImageSet.reading`.
     """
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
+        ...
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """See `ImageSet.reading`."""
         ...
 
     def __len__(self) -> int: ...
@@ -146,15 +152,19 @@ class ArrayPixels:
     Args:
         array: [N, C, H, W], [N, H, W, C], [N, H, W] or [N, D], uint8 or floats in [0, 1].
         name: What error messages call the image set.
+        reading: See `ImageSet.reading`.
 
     Raises:
         TypeError: See `ArrayLayout`.
         ValueError: See `ArrayLayout`.
     """
 
-    def __init__(self, array: StoredArray, name: str) -> None:
+    def __init__(
+        self, array: StoredArray, name: str, reading: Mapping[str, Any] | None = None
+    ) -> None:
         self._layout = ArrayLayout(tuple(array.shape[1:]), array.dtype, name)
         self._array = array
+        self.reading = {} if reading is None else reading
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Map-style data sets of PyTorch and Hugging Face as image sets."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ class DatasetPixels:
 
     def __init__(self, image_at: Callable[[int], Any], count: int, name: str) -> None:
         self._image_at, self._count, self._name = image_at, count, name
+        self.reading: Mapping[str, Any] = {}
         first = image_at(0)
         self._converter: ImageConverter | None = None
         if _is_pillow(first):

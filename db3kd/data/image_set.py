@@ -1,6 +1,6 @@
 """`ImageSet`, the type of all images that db3kd labels, trains on and evaluates with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, SupportsIndex, overload
 
@@ -42,11 +42,14 @@ class Selection:
         numbers: [N] int64, their numbers in that set.
         total: The number of images in that set.
         how: How they were chosen, if the caller said so; otherwise empty.
+        positions: For each set that it is a view of, from the nearest to the original one, [N]
+            int64, their numbers in that set.
     """
 
     numbers: np.ndarray
     total: int
     how: str = ""
+    positions: tuple[np.ndarray, ...] = ()
 
 
 class ImageSet:
@@ -207,7 +210,7 @@ class ImageSet:
                 encoded = features.encode(table, clip=clip)
         except InvalidValueError as error:
             raise error.advising("pass features= that declare {}") from None
-        pixels = ArrayPixels(encoded.numpy(), name)
+        pixels = ArrayPixels(encoded.numpy(), name, {"clip": clip})
         if labels is not None:
             labels, class_names = as_table_labels(labels, f"{name} labels", class_names)
         return cls(pixels, labels, classes, name, class_names=class_names, features=features)
@@ -246,6 +249,15 @@ class ImageSet:
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image, channels first, or (D,) of an encoded row."""
         return self._pixels.image_shape
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """The arguments of `load_data` by which files are read as those of this set were.
+
+        Only sets of image files have `size` and `channels`, and only tables have `clip`. Features
+        are not among them: see `features`.
+        """
+        return self._pixels.reading
 
     def read(self, indices: Sequence[int] | Tensor | np.ndarray) -> Tensor:
         """Reads the images at `indices`, in that order, as [n, *image_shape] float32 in [0, 1].
@@ -286,7 +298,9 @@ class ImageSet:
         part = ImageSet(
             self._pixels, labels, self.classes, self.name, rows, self.class_names, self.features
         )
-        part.selection = Selection(self.selection.numbers[chosen], self.selection.total, how)
+        before = self.selection
+        positions = (chosen, *(each[chosen] for each in before.positions))
+        part.selection = Selection(before.numbers[chosen], before.total, how, positions)
         part._state = _State(self._state.checked)
         return part
 

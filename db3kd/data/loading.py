@@ -5,7 +5,7 @@ from pathlib import Path
 from db3kd.arguments.plain import check_path
 from db3kd.data.bundled_sets import BUNDLED_SETS, BUNDLED_TABLES, load_bundled
 from db3kd.data.files.idx_files import holds_idx, load_idx_folder
-from db3kd.data.files.image_decoding import DecodeOptions
+from db3kd.data.files.image_decoding import DecodeOptions, ImageSize
 from db3kd.data.files.image_folders import load_image_folder
 from db3kd.data.files.image_tables import load_hub, load_parquet
 from db3kd.data.files.numpy_files import load_npy, load_npz
@@ -31,7 +31,7 @@ def load_data(
     spec: str | Path,
     split: str = "train",
     *,
-    size: int | None = None,
+    size: ImageSize | None = None,
     channels: int | None = None,
     classes: int | None = None,
     features: Features | str | Path | None = None,
@@ -67,8 +67,9 @@ def load_data(
             - A `.parquet` file with a column of images and perhaps one of labels.
             - A `.csv` or `.parquet` file without images: a table, encoded by its features.
         split: "train", "test", or any other split of a hub set or folder.
-        size: Resize the shorter side of image files to this size and crop the centre. It is
-            required if the files differ in size. flowers102 has 224 by default.
+        size: (height, width) of image files in pixels, or one number for both. Files of another
+            size are resized, without distortion, so that they just cover it, and their centre is
+            cropped. It is required if the files differ in size. flowers102 has 224 by default.
         channels: 1 or 3, to read image files as grey or colour; by default as the first file is.
         classes: The number of classes, if the labels do not show it.
         features: The features of a table, or a file of them: `.json`, `.toml`, or a student's

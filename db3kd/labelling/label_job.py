@@ -227,7 +227,8 @@ def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, Named
     if isinstance(images, ImageSet):
         teacher = takes_unit_images(teacher)
         images = matched(images, teacher)
-    check_shape_of_images(images.image_shape, teacher.image_shape, images.name)
+    reading = images.reading if isinstance(images, ImageSet) else None
+    check_shape_of_images(images.image_shape, teacher.image_shape, images.name, reading=reading)
     check_labels_of(images, teacher)
     return teacher, images
 

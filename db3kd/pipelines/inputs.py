@@ -168,7 +168,8 @@ def check_repeated_answers(checks: int, images: object, resume: bool) -> None:
 
 
 def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
-    check_shape_of_images(images.image_shape, teacher.image_shape, images.name, name)
+    shape = images.image_shape
+    check_shape_of_images(shape, teacher.image_shape, images.name, name, images.reading)
     images.check()
 
 

@@ -225,7 +225,12 @@ def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "")
 
 def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
     noun = input_noun(images.image_shape)
-    check_shape_of_images(images.image_shape, teacher.image_shape, f"the augmented {noun}s")
+    check_shape_of_images(
+        images.image_shape,
+        teacher.image_shape,
+        f"the augmented {noun}s",
+        reading=images.reading,
+    )
     lower, upper = teacher.bounds
     if lower > 0 or upper < 1:
         raise ArgumentError(

@@ -213,7 +213,12 @@ def _distill_from_teacher(
             accept_changed_teacher=resuming.accept_changed_teacher,
             consistency_checks=resuming.consistency_checks,
         )
-    print_result(result, prepared.price_per_1000, prepared.student.title)
+    print_result(
+        result,
+        prepared.price_per_1000,
+        prepared.student.title,
+        prepared.images or prepared.test,
+    )
 
 
 def _print_times(

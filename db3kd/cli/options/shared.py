@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from db3kd.errors import ArgumentError
 from db3kd.wording import input_noun
 
 if TYPE_CHECKING:
+    from db3kd.data.files.image_decoding import ImageSize
     from db3kd.data.image_set import ImageSet
     from db3kd.labelling.runs.source import Source
 
@@ -150,8 +152,13 @@ class ImageOptions(OptionSet):
         ),
     ]
     size: Annotated[
-        int | None,
-        typer.Option("--size", min=1, help="Resize image files to this many pixels per side."),
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="<pixels>",
+            help="Resize image files to cover this size, such as 28 or 24,32 (height,width), and "
+            "crop them to their centre.",
+        ),
     ] = None
     channels: Annotated[
         int | None,
@@ -208,12 +215,25 @@ class ImageOptions(OptionSet):
         return kind(
             data,
             split,
-            self.size,
+            _parse_size(self.size),
             self.channels,
             None if features is None else features.to_json(),
             self.label_column,
             self.clip,
         )
+
+
+def _parse_size(text: str | None) -> "ImageSize | None":
+    """Returns the value of a --size option."""
+    if text is None:
+        return None
+    sides = re.fullmatch(r"([1-9]\d*)(?:,([1-9]\d*))?", text)
+    if sides is None:
+        raise ArgumentError(
+            "size", f"expected pixels such as 28, or height and width such as 24,32, got {text!r}"
+        )
+    height, width = sides.groups()
+    return int(height) if width is None else (int(height), int(width))
 
 
 def refuse_model(data: str, option: str) -> None:

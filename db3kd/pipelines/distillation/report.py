@@ -81,7 +81,7 @@ def write_distill_report(folder: Path, run: FinishedRun) -> Path:
         soft_examples=_soft_examples(run),
         features=prepared.features,
         reproduce=reproduction(run),
-        usage=usage(run.folder, prepared.student.title),
+        usage=usage(run.folder, prepared.student.title, prepared.images or prepared.test),
         warnings=run.warnings,
         notes=_notes(run),
     )
