@@ -236,6 +236,13 @@ def _checked_index(index: IndexLike | None, count: int) -> Tensor:
     rows = torch.arange(count) if index is None else as_index(index, count)
     if not len(rows):
         raise ArgumentError("index", "expected at least one row number, got none")
+    numbers, counts = rows.unique(return_counts=True)
+    if len(numbers) < len(rows):  # each copy would spend the budget of its image again
+        most = counts.argmax()
+        raise ArgumentError(
+            "index",
+            f"expected each row number at most once, got {numbers[most]} in {counts[most]} places",
+        )
     return rows
 
 
