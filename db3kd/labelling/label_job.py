@@ -29,6 +29,7 @@ from db3kd.labelling.workers.worker_pool import RayWorkerPool
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
+from db3kd.querying.sent_queries import SentQueries, counting
 from db3kd.querying.session import AnswerJournal, SearchTask
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
@@ -134,8 +135,21 @@ class LabelJob:
         chunks = self._remaining_chunks(store)
         if not chunks:
             return
-        counter, limits = _Counter(progress), self.limits
+        counter = _Counter(progress)
         on_answers = AnswerCounter(counter.add_queries, counter.add_known)
+        with counting() if store is None else nullcontext() as sent:  # a store counts them itself
+            labeller = self._decide_images(store, on_answers, sent)
+            for position, labels in self._label_chunks(labeller, chunks, store, on_answers, sent):
+                counter.add_chunk(labels)
+                yield position, labels
+
+    def _decide_images(
+        self,
+        store: LabelStore | None,
+        on_answers: Callable[[int], None],
+        sent: SentQueries | None,
+    ) -> Labeller:
+        limits = self.limits
         with _journal(store, DECISIONS, self.teacher) as journal:
             decisions, contradictions = decide_images(
                 self.teacher,
@@ -145,8 +159,9 @@ class LabelJob:
                 on_answers,
                 journal,
                 check=self.single_class,
+                sent=sent,
             )
-        labeller = Labeller(
+        return Labeller(
             self.teacher,
             self.images,
             self.settings,
@@ -155,9 +170,6 @@ class LabelJob:
             self.surrogate,
             contradictions,
         )
-        for position, labels in self._label_chunks(labeller, chunks, store, on_answers):
-            counter.add_chunk(labels)
-            yield position, labels
 
     def _label_chunks(
         self,
@@ -165,13 +177,14 @@ class LabelJob:
         chunks: dict[int, Tensor],
         store: LabelStore | None,
         on_answers: Callable[[int], None],
+        sent: SentQueries | None,
     ) -> Iterator[tuple[int, Labels]]:
         if self.pool is not None:
             return dispatch_chunks(self.pool, labeller, chunks, on_answers)
 
         def search(position: int, index: Tensor) -> SearchTask[tuple[int, Labels]]:
             with _journal(store, position, self.teacher) as journal:
-                labels = yield from labeller.label_stepwise(index, on_answers, journal)
+                labels = yield from labeller.label_stepwise(index, on_answers, journal, sent)
             return position, labels
 
         searches = (search(position, index) for position, index in chunks.items())
