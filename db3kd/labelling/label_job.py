@@ -31,6 +31,7 @@ from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.sent_queries import SentQueries, counting
 from db3kd.querying.session import AnswerJournal, SearchTask
+from db3kd.querying.single_process import check_single_process
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
@@ -85,6 +86,7 @@ class LabelJob:
         All images of a set are read, to find an invalid one, unless `check_images` is False: a
         caller that reads them anyway can find it in the same pass.
         """
+        check_single_process()
         settings = LabelSettings() if settings is None else settings
         check_type(settings, LabelSettings, "settings", "LabelSettings")
         images = as_images(images, teacher=teacher)

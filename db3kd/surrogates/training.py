@@ -28,6 +28,7 @@ from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.querying.sent_queries import counting
+from db3kd.querying.single_process import check_single_process
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_resumable, data_of_run
 from db3kd.storage.manifest import make_manifest
@@ -94,6 +95,7 @@ def make_surrogate(
         FileNotFoundError: If `out` does not exist and `resume` is True.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
+    check_single_process()
     check_flag(resume, "resume")
     check_flag(rare_classes, "rare_classes")
     check_accepts_teacher(accept_changed_teacher, resume)

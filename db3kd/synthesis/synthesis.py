@@ -20,6 +20,7 @@ from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size
 from db3kd.querying.sent_queries import SentQueries, counting
+from db3kd.querying.single_process import check_single_process
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
@@ -64,6 +65,7 @@ def synthesize(
         ValueError: If the budget is 0, or if the random images need a height and a width and the
             images of the teacher have none.
     """
+    check_single_process()
     settings = SynthesisSettings() if settings is None else settings
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
     title = "making pseudo samples"
