@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from db3kd.arguments.arrays import seeded_permutation
-from db3kd.arguments.images import check_shape_of_images, interval_text
+from db3kd.arguments.images import (
+    UNIT_BOUNDS,
+    check_images,
+    check_shape_of_images,
+    interval_text,
+)
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import SelectedImages
@@ -75,8 +80,11 @@ def augment_samples(
             "images", f"expected at least 2, one to train on and one to hold out, got {count}"
         )
     order = seeded_permutation(count, seed)
+    # In the order of the caller, so that an error names the caller's row.
     if isinstance(images, ImageSet):
         images.check()
+    else:
+        check_images(images, images.shape[1:], UNIT_BOUNDS)
     drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
     return augment_shuffled(drawn, settings, project)
 
