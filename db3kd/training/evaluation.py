@@ -13,6 +13,7 @@ from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.querying.driver import decide_all
+from db3kd.querying.single_process import check_single_process
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.rescaled import takes_unit_images
@@ -101,6 +102,8 @@ def predict(
     if isinstance(model, nn.Module):
         return predict_logits(model, images, batch, rows).argmax(1)
     teacher = takes_unit_images(as_teacher(model))
+    if not hasattr(teacher, "decide_async"):  # a module in this process costs nothing
+        check_single_process()
     source = as_image_source(images)
     rows = torch.arange(len(source)) if rows is None else as_index(rows, len(source), "rows")
     return decide_all(teacher, image_reader(source, "cpu"), rows)
