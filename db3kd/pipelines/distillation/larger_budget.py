@@ -80,7 +80,8 @@ class StoredBudgets:
             tuple(_further(folder, each) for each in entries),
             tuple(each["choosing"] for each in entries),
         )
-        if not entries or count_answers(folder, ANSWERS) > found._queries_before_last:
+        # Earlier shards may have been removed, so its answers are found by their positions.
+        if not entries or count_answers(folder, ANSWERS, first=found._queries_before_last):
             return found
         return replace(found, further=found.further[:-1], choosing=found.choosing[:-1], unused=True)
 

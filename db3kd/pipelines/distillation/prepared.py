@@ -278,7 +278,8 @@ def stored_queries(folder: Path, plan: BudgetPlan) -> RunQueries:
             unused = plan.label_queries - labelled
         # Beside labels, the run itself has answers for held-out images, and others only if a larger
         # budget has taken over the decisions of the labels.
-        taken_over = max(0, answered - int(StoredBudgets.read(folder).plan["held_out"]))
+        held_out = int(StoredBudgets.read(folder).plan["held_out"])
+        taken_over = count_answers(folder, ANSWERS, first=held_out)
         answered += labelled - min(labelled, taken_over)
     else:
         # Pseudo samples are not moved, and the journal of their starts is kept.
