@@ -17,7 +17,7 @@ def number_dtype(name: str) -> np.dtype | None:
         name: The dtype as NumPy or pandas name it, such as "float32", "Int64" or "double[pyarrow]".
 
     Returns:
-        The dtype; None if its values are no numbers.
+        The dtype; None if its values are neither numbers nor booleans.
     """
     try:
         dtype = np.dtype(name)
