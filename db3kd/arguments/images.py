@@ -186,11 +186,11 @@ def check_dense(images: Tensor, name: str = "images") -> None:
     elif images.is_meta:
         found, advice = "a meta tensor, which has no values", "load the images on a device"
     elif images.layout is not torch.strided:
-        found, advice = f"layout {images.layout}", f"use {name}.to_dense()"
+        found, advice = f"layout {images.layout}", "use its method to_dense()"
     elif images.is_quantized:
-        found, advice = "a quantized tensor", f"use {name}.dequantize()"
+        found, advice = "a quantized tensor", "use its method dequantize()"
     elif images.is_complex():
-        found, advice = str(images.dtype).removeprefix("torch."), f"use {name}.real or {name}.abs()"
+        found, advice = str(images.dtype).removeprefix("torch."), "use its real part or abs()"
     else:
         return
     raise ArgumentTypeError(name, f"expected a dense tensor of real numbers, got {found}; {advice}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.arguments.images import UNIT_BOUNDS, check_images
+from db3kd.arguments.images import UNIT_BOUNDS, check_dense, check_images
 from db3kd.errors import ArgumentError, ArgumentTypeError
 
 DIGEST_BYTES = 16
@@ -238,6 +238,20 @@ def images_fingerprint(
     count, width = digests.shape
     head = f"db3kd images 1\n{tuple(image_shape)} {classes} {count} {width}\n"
     return hashlib.sha256(head.encode() + digests.tobytes()).hexdigest()
+
+
+def tensor_as_array(images: Tensor, name: str) -> np.ndarray:
+    """Returns a tensor of images as an array.
+
+    NumPy has no bfloat16 or narrower floats, so these become float32.
+
+    Raises:
+        TypeError: If the tensor does not hold a real number for each pixel.
+    """
+    check_dense(images, name)
+    if images.is_floating_point() and images.element_size() <= 2 and images.dtype != torch.float16:
+        images = images.float()
+    return images.numpy(force=True)
 
 
 def scale_to_unit(images: np.ndarray, bounds: tuple[float, float], name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from db3kd.data.arrays import ArrayLayout, array_digest, stack_digests
+from db3kd.data.arrays import ArrayLayout, array_digest, stack_digests, tensor_as_array
 from db3kd.data.class_labels import as_labels
 from db3kd.data.files.image_decoding import DecodeOptions, ImageConverter, check_mode
 from db3kd.data.files.image_files import EncodedPixels, TableImages
@@ -134,7 +134,7 @@ class DatasetPixels:
 
     def _as_array(self, image: Any, row: int) -> np.ndarray:
         if isinstance(image, Tensor):
-            return image.detach().cpu().numpy()
+            return tensor_as_array(image, f"{self._name}: item {row}")
         if isinstance(image, np.ndarray):
             return image
         raise ArgumentTypeError(

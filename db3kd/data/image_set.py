@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from db3kd.arguments.arrays import IntegersLike, as_classes, as_index, as_number
-from db3kd.arguments.images import (
-    UNIT_BOUNDS,
-    check_bounds,
-    check_class_names,
-    check_dense,
+from db3kd.arguments.images import UNIT_BOUNDS, check_bounds, check_class_names
+from db3kd.data.arrays import (
+    ArrayPixels,
+    PixelSource,
+    images_fingerprint,
+    scale_to_unit,
+    tensor_as_array,
 )
-from db3kd.data.arrays import ArrayPixels, PixelSource, images_fingerprint, scale_to_unit
 from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.errors import ArgumentError
 from db3kd.tables import Features, Table
@@ -155,9 +156,7 @@ class ImageSet:
                 checked when they are read.
         """
         if isinstance(images, Tensor):
-            check_dense(images, name)
-            images = images.detach().cpu()
-            images = (images.float() if images.dtype == torch.bfloat16 else images).numpy()
+            images = tensor_as_array(images, name)
         array = images if isinstance(images, np.memmap) else np.asarray(images)
         if check_bounds(bounds) != cls.bounds:
             array = scale_to_unit(array, check_bounds(bounds), name)

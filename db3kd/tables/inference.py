@@ -8,13 +8,12 @@ import numpy as np
 from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
+from db3kd.tables.column_dtypes import number_dtype
 from db3kd.tables.columns import Columns
 from db3kd.tables.feature import (
-    CATEGORY,
     KINDS,
     MAX_STEPS,
     MAX_WHOLE,
-    ORDERED_CATEGORY,
     Feature,
     Kind,
     Value,
@@ -149,4 +148,5 @@ def _not_text(dtype: str | None) -> str | None:
 
 
 def _numeric_dtype(dtype: str | None) -> str | None:
-    return None if dtype in ("object", "str", CATEGORY, ORDERED_CATEGORY) else dtype
+    """Leaves the dtype of numbers in a column of another dtype to the feature."""
+    return None if dtype is None or number_dtype(dtype) is None else dtype
