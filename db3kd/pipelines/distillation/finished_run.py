@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from db3kd.pipelines.student_warnings import (
     student_warnings,
     time_limit_warning,
 )
-from db3kd.planning.held_out import few_images_warning
+from db3kd.planning.held_out import LEAST_HELD_OUT, few_images_warning
 from db3kd.querying.consistency import queries_of_checks
+from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.wording import InputNoun
 
 
@@ -100,7 +102,7 @@ class FinishedRun:
         """Queries that repeated known answers."""
         return queries_of_checks(self.manifest)
 
-    @property
+    @cached_property
     def warnings(self) -> list[str]:
         """What makes the student or its agreement less useful than it seems, if anything does."""
         prepared, noun = self.prepared, self.noun
@@ -108,6 +110,9 @@ class FinishedRun:
         classes, limit = prepared.teacher.classes, prepared.settings.time_limit
         decisions = None if self.labels is None else self.decisions
         found = student_warnings(self.answers, self.predicted, names, noun, decisions)
+        if not found and self.held_out < LEAST_HELD_OUT:
+            useless = self._constant_answer_warning()
+            found += [] if useless is None else [useless]
         absent = absent_classes_warning(
             self.decisions, classes, names, noun, pseudo_samples=images is None
         )
@@ -133,6 +138,17 @@ class FinishedRun:
             return self.answers.decisions
         measured = self.labels.decision
         return torch.cat([measured[measured >= 0], self.answers.decisions])
+
+    def _constant_answer_warning(self) -> str | None:
+        """Returns a warning if the student has learned nothing about its training images."""
+        network, names = self.trained.network, self.prepared.class_names
+        if self.labels is not None:
+            images, decisions = self.prepared.training_images(), self.labels.decision
+            return constant_answer_warning(network, images, decisions, class_names=names)
+        known = self.answers.training.clean
+        return constant_answer_warning(
+            network, known.as_source(), known.decisions, class_names=names
+        )
 
     @property
     def full_steps(self) -> int:
