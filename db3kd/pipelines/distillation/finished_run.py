@@ -1,7 +1,7 @@
 """The result of a distillation run: the student, how it was trained, and what is measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from db3kd.answers.answers import Answers
 from db3kd.arguments.images import are_equal
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
+from db3kd.pipelines.distill_settings import default_steps
 from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.pipelines.student_warnings import (
@@ -158,9 +159,8 @@ class FinishedRun:
     @property
     def default_steps(self) -> int:
         """Training steps of the student by default, with the answers of this run."""
-        settings = self.prepared.settings
-        usual = replace(settings, training=replace(settings.training, steps=None))
-        return usual.steps_for(count_trained_on(self.answers, self.labels))
+        answers = count_trained_on(self.answers, self.labels)
+        return default_steps(self.prepared.settings, answers)
 
     @property
     def validation(self) -> int:
