@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from db3kd.cli.rows import NARROW, print_row
+from db3kd.cli.rows import NARROW, WIDE, print_row
 from db3kd.progress import duration
 from db3kd.wording import also_paid, counted, money, noun_for, paid_twice_text, plain_number
 
@@ -225,6 +225,11 @@ def print_times(
         f"{about} {duration(times.of_run(plan, settings))} on this machine, "
         f"{counted(steps, 'step')} of the student{cut}{kept}; no query was sent",
     )
+
+
+def print_training_time(seconds: float, what: str) -> None:
+    """Prints how long the networks of a surrogate or of pseudo samples train, and which."""
+    print_row("training", f"about {duration(seconds)} on this machine, {what}", WIDE)
 
 
 def print_result(

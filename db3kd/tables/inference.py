@@ -20,7 +20,7 @@ from db3kd.tables.feature import (
     large_integers_error,
     plain_value,
 )
-from db3kd.tables.places import column_named, row_numbered, table_named
+from db3kd.tables.places import column_named, in_files, row_numbered, table_named
 from db3kd.wording import counted, did_you_mean
 
 _FREE_CATEGORIES = 20
@@ -133,11 +133,14 @@ def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> 
             )
         return values
     if len(different) > max(_FREE_CATEGORIES, len(found) // 2):
+        declare = f"declare values={{{name!r}: ...}}"
+        if in_files():
+            declare = "pass features= that declare them, or that lack the column"
         raise ArgumentError(
             column_named(name),
             f"expected categories that repeat, got {len(different):,} "
             f"different values in {counted(len(found), 'row')}; leave the column out, group its "
-            f"values, or declare values={{{name!r}: ...}}",
+            f"values, or {declare}",
         )
     return sorted(different, key=lambda value: (isinstance(value, str), value))
 

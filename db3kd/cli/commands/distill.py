@@ -93,7 +93,8 @@ def distill(
         typer.Option(
             "--seeds",
             min=1,
-            help="With --labels: number of students, with seeds --seed, --seed + 1, ….",
+            help="With --labels: number of students, with seeds --seed, --seed + 1, …, each in a "
+            "file NAME-seedN.safetensors.",
             rich_help_panel="Training",
         ),
     ] = 1,

@@ -195,13 +195,18 @@ class ImageOptions(OptionSet):
         Args:
             split: The split.
             models: The models that are asked about the images. A table is encoded by the features
-                that one of them declares.
+                that one of them declares, or else inferred from the columns that one was fitted on.
             data: Other data to read with these options, by default those of --data.
 
         Raises:
             ValueError: If the images are a model, or if the features differ from those of a model.
         """
-        from db3kd.cli.model_features import SourceOfModel, features_of_models
+        from db3kd.cli.model_features import (
+            SourceOfFittedModel,
+            SourceOfModel,
+            columns_of_models,
+            features_of_models,
+        )
         from db3kd.data.loading import may_hold_table
         from db3kd.labelling.runs.source import Source
         from db3kd.tables import Features
@@ -210,9 +215,10 @@ class ImageOptions(OptionSet):
             refuse_model(self.data, "data")
             data = self.data
         given = None if self.features is None else Features.load(self.features)
-        known = features_of_models(models, given) if may_hold_table(data) else None
-        kind, features = (Source, given) if known is None else (SourceOfModel, known)
-        return kind(
+        models = models if may_hold_table(data) else ()
+        known = features_of_models(models, given)
+        features = given if known is None else known
+        values = (
             data,
             split,
             _parse_size(self.size),
@@ -221,6 +227,10 @@ class ImageOptions(OptionSet):
             self.label_column,
             self.clip,
         )
+        if known is not None:
+            return SourceOfModel(*values)
+        columns = None if features is not None else columns_of_models(models)
+        return Source(*values) if columns is None else SourceOfFittedModel(*values, columns)
 
 
 def _parse_size(text: str | None) -> "ImageSize | None":

@@ -1,7 +1,7 @@
 """The source of a run's images, as recorded in its manifest."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -36,8 +36,8 @@ class Source:
     label_column: str | None = None
     clip: bool = False
 
-    def load(self) -> ImageSet:
-        """Loads the images."""
+    def load(self, columns: Sequence[str] | None = None) -> ImageSet:
+        """Loads the images; `columns` as for `load_data`."""
         return load_data(
             self.data,
             self.split,
@@ -46,6 +46,7 @@ class Source:
             features=None if self.features is None else Features.from_json(self.features),
             label_column=self.label_column,
             clip=self.clip,
+            columns=columns,
         )
 
     def with_features_of(self, images: NamedImages) -> "Source":
