@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         TrainSettings,
         agreement,
         evaluate,
+        predict,
         train_batches,
         train_classifier,
         train_student,
@@ -92,7 +93,7 @@ _HOME = {
     ),
     "training": (
         "Checkpoint EarlyStopping HeldOutAgreement KDLoss LabelledImages TrackerCallback "
-        "TrainSettings TrainingCallback agreement evaluate train_batches train_classifier "
+        "TrainSettings TrainingCallback agreement evaluate predict train_batches train_classifier "
         "train_student"
     ),
 }
@@ -152,6 +153,7 @@ __all__ = [
     "make_starts",
     "make_surrogate",
     "plan_budget",
+    "predict",
     "save_model",
     "soft_labels",
     "synthesize",

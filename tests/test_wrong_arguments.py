@@ -212,6 +212,14 @@ CASES = {
         lambda: SoftLabelSettings("margin", 1.0, "4"),
         "temperature: expected a finite number above 0, got '4'",
     ),
+    "teacher instead of images": (
+        lambda: db3kd.agreement(network(), TEACHER, IMAGES),
+        r"images: expected no model, got .*; pass .* agreement(student, images, db3kd.predict(",
+    ),
+    "teacher instead of its decisions": (
+        lambda: db3kd.agreement(network(), IMAGES, TEACHER),
+        r"decisions: expected no model, got .*; pass .* agreement(student, images, db3kd.predict(",
+    ),
     "held-out decisions": (
         lambda: db3kd.HeldOutAgreement(IMAGES, ["a"] * 12),
         "decisions: expected 12 classes .*, got list of <U1",

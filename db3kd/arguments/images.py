@@ -4,8 +4,9 @@ Each error names the argument, what was expected, what came, and what is likely 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,18 +186,22 @@ def check_dense(images: Tensor, name: str = "images") -> None:
     elif images.is_meta:
         found, advice = "a meta tensor, which has no values", "load the images on a device"
     elif images.layout is not torch.strided:
-        found, advice = f"layout {images.layout}", f"use {name}.to_dense()"
+        found, advice = f"layout {images.layout}", "use its method to_dense()"
     elif images.is_quantized:
-        found, advice = "a quantized tensor", f"use {name}.dequantize()"
+        found, advice = "a quantized tensor", "use its method dequantize()"
     elif images.is_complex():
-        found, advice = str(images.dtype).removeprefix("torch."), f"use {name}.real or {name}.abs()"
+        found, advice = str(images.dtype).removeprefix("torch."), "use its real part or abs()"
     else:
         return
     raise ArgumentTypeError(name, f"expected a dense tensor of real numbers, got {found}; {advice}")
 
 
 def check_shape_of_images(
-    found: Sequence[int], expected: Sequence[int], images: str, name: str = "images"
+    found: Sequence[int],
+    expected: Sequence[int],
+    images: str,
+    name: str = "images",
+    reading: Mapping[str, Any] | None = None,
 ) -> None:
     """Checks that images have the shape that a teacher takes.
 
@@ -205,14 +210,17 @@ def check_shape_of_images(
         expected: The teacher's `image_shape`.
         images: What messages call the images.
         name: The name of the argument in errors.
+        reading: By which arguments the images were read; see `ImageSet.reading`.
 
     Raises:
         ValueError: If the shapes differ. The message has a hint if only the channels are missing or
-            elsewhere.
+            elsewhere, or if image files can be read in the expected shape.
     """
     found, expected = tuple(found), tuple(expected)
     if found != expected:
         hint = _channels_hint(found, expected)
+        if not hint and "size" in (reading or {}):
+            hint = _reading_hint(found, expected)
         raise ArgumentError(
             name,
             f"expected shape {expected}, which the teacher takes, got {found} in {images}"
@@ -330,6 +338,20 @@ def _channels_hint(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
             "have the channels first: correct image_shape="
         )
     return ""
+
+
+def _reading_hint(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Returns the arguments that read image files in the expected shape, if there are any."""
+    if len(expected) != 3 or expected[0] not in (1, 3):
+        return ""
+    channels, height, width = expected
+    arguments, cropped = [], ""
+    if found[1:] != (height, width):
+        arguments.append(f"size={height}" if height == width else f"size=({height}, {width})")
+        cropped = "; size= crops images of another aspect ratio to their centre"
+    if found[0] != channels:
+        arguments.append(f"channels={channels}")
+    return f"read the image files with {' and '.join(arguments)}{cropped}"
 
 
 def _dtype_fix(dtype: torch.dtype, bounds: tuple[float, float]) -> str:

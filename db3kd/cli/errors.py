@@ -105,15 +105,20 @@ def mentioning_options(text: str, options: Mapping[str, str]) -> str:
     Example:
         >>> mentioning_options("pass channels=1", {"channels": "--channels"})
         'pass --channels 1'
+        >>> mentioning_options("pass size=(24, 32)", {"size": "--size"})
+        'pass --size 24,32'
     """
     if not options:
         return text
-    mention = rf"(?<![\w.?&/'\"-])({'|'.join(options)})=(?:True\b|(?P<value>(?=['\"\w]))|)"
-    return re.sub(
-        mention,
-        lambda found: options[found[1]] + (" " if found["value"] is not None else ""),
-        text,
-    )
+    sizes, value = r"\((?P<sizes>\d+(?:, \d+)+)\)", r"(?P<value>(?=['\"\w]))"
+    mention = rf"(?<![\w.?&/'\"-])({'|'.join(options)})=(?:True\b|{sizes}|{value}|)"
+
+    def option(found: re.Match[str]) -> str:
+        if found["sizes"] is not None:
+            return f"{options[found[1]]} {found['sizes'].replace(' ', '')}"
+        return options[found[1]] + (" " if found["value"] is not None else "")
+
+    return re.sub(mention, option, text)
 
 
 @contextmanager

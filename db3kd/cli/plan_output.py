@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from db3kd.cli.rows import NARROW, print_row
+from db3kd.cli.rows import NARROW, WIDE, print_row
 from db3kd.progress import duration
 from db3kd.wording import also_paid, counted, money, noun_for, paid_twice_text, plain_number
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from db3kd.data.image_set import ImageSet
     from db3kd.pipelines import DistillResult
     from db3kd.pipelines.comparison.prepared import PreparedComparison
     from db3kd.pipelines.distillation.prepared import PreparedDistillation
@@ -226,10 +227,24 @@ def print_times(
     )
 
 
-def print_result(result: "DistillResult", price_per_1000: float | None, student: str) -> None:
+def print_training_time(seconds: float, what: str) -> None:
+    """Prints how long the networks of a surrogate or of pseudo samples train, and which."""
+    print_row("training", f"about {duration(seconds)} on this machine, {what}", WIDE)
+
+
+def print_result(
+    result: "DistillResult",
+    price_per_1000: float | None,
+    student: str,
+    images: "ImageSet | None",
+) -> None:
     """Prints how good the student is, what it cost, and how to use it.
 
-    `student` names its architecture.
+    Args:
+        result: What `distill` returned.
+        price_per_1000: The price of 1,000 queries, or None.
+        student: The name of the student's architecture.
+        images: As for `print_usage`.
     """
     from db3kd.models.weights import STUDENT_FILE
 
@@ -263,16 +278,19 @@ def print_result(result: "DistillResult", price_per_1000: float | None, student:
     print_paid_twice(result.paid_twice)
     if result.folder is not None:
         print_row("student", result.folder / STUDENT_FILE)
-        print_usage(result.folder, student)
+        print_usage(result.folder, student, images)
     if result.report is not None:
         print_row("report", result.report)
 
 
-def print_usage(student: "Path", architecture: str) -> None:
-    """Prints the lines that load, measure and export a student, from its file or run folder."""
+def print_usage(student: "Path", architecture: str, images: "ImageSet | None") -> None:
+    """Prints the lines that load, measure and export a student, from its file or run folder.
+
+    `images` are some that the student was trained on or tested with, if there are any.
+    """
     from db3kd.pipelines.distillation.reproduction import usage
 
-    lines = usage(student, architecture)
+    lines = usage(student, architecture, images)
     for name in ("load", "measure", "export"):
         print_row(name, lines[name])
 

@@ -2,15 +2,15 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from db3kd.arguments.images import UNIT_BOUNDS, check_images
+from db3kd.arguments.images import UNIT_BOUNDS, check_dense, check_images
 from db3kd.errors import ArgumentError, ArgumentTypeError
 
 DIGEST_BYTES = 16
@@ -25,11 +25,17 @@ class PixelSource(Protocol):
 
     Attributes:
         image_shape: Shape of one image.
+        reading: See `ImageSet.reading`.
     """
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
+        ...
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """See `ImageSet.reading`."""
         ...
 
     def __len__(self) -> int: ...
@@ -146,15 +152,19 @@ class ArrayPixels:
     Args:
         array: [N, C, H, W], [N, H, W, C], [N, H, W] or [N, D], uint8 or floats in [0, 1].
         name: What error messages call the image set.
+        reading: See `ImageSet.reading`.
 
     Raises:
         TypeError: See `ArrayLayout`.
         ValueError: See `ArrayLayout`.
     """
 
-    def __init__(self, array: StoredArray, name: str) -> None:
+    def __init__(
+        self, array: StoredArray, name: str, reading: Mapping[str, Any] | None = None
+    ) -> None:
         self._layout = ArrayLayout(tuple(array.shape[1:]), array.dtype, name)
         self._array = array
+        self.reading = {} if reading is None else reading
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -228,6 +238,20 @@ def images_fingerprint(
     count, width = digests.shape
     head = f"db3kd images 1\n{tuple(image_shape)} {classes} {count} {width}\n"
     return hashlib.sha256(head.encode() + digests.tobytes()).hexdigest()
+
+
+def tensor_as_array(images: Tensor, name: str) -> np.ndarray:
+    """Returns a tensor of images as an array.
+
+    NumPy has no bfloat16 or narrower floats, so these become float32.
+
+    Raises:
+        TypeError: If the tensor does not hold a real number for each pixel.
+    """
+    check_dense(images, name)
+    if images.is_floating_point() and images.element_size() <= 2 and images.dtype != torch.float16:
+        images = images.float()
+    return images.numpy(force=True)
 
 
 def scale_to_unit(images: np.ndarray, bounds: tuple[float, float], name: str) -> np.ndarray:

@@ -97,6 +97,7 @@ class AugmentedImages:
                 "partners", f"expected 1 to {counted(self.samples, 'sample')}, got {partners}"
             )
         self.image_shape = tuple(shape)
+        self.reading = images.reading if isinstance(images, ImageSet) else {}
         self.queries_per_sample = queries_per_sample
         self.seed = seed
         self.mixup = mixup

@@ -1,7 +1,7 @@
 """Map-style data sets of PyTorch and Hugging Face as image sets."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from db3kd.data.arrays import ArrayLayout, array_digest, stack_digests
+from db3kd.data.arrays import ArrayLayout, array_digest, stack_digests, tensor_as_array
 from db3kd.data.class_labels import as_labels
 from db3kd.data.files.image_decoding import DecodeOptions, ImageConverter, check_mode
 from db3kd.data.files.image_files import EncodedPixels, TableImages
@@ -56,6 +56,7 @@ class DatasetPixels:
 
     def __init__(self, image_at: Callable[[int], Any], count: int, name: str) -> None:
         self._image_at, self._count, self._name = image_at, count, name
+        self.reading: Mapping[str, Any] = {}
         first = image_at(0)
         self._converter: ImageConverter | None = None
         if _is_pillow(first):
@@ -133,7 +134,7 @@ class DatasetPixels:
 
     def _as_array(self, image: Any, row: int) -> np.ndarray:
         if isinstance(image, Tensor):
-            return image.detach().cpu().numpy()
+            return tensor_as_array(image, f"{self._name}: item {row}")
         if isinstance(image, np.ndarray):
             return image
         raise ArgumentTypeError(

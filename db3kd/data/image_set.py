@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from db3kd.arguments.arrays import IntegersLike, as_classes, as_index, as_number
-from db3kd.arguments.images import (
-    UNIT_BOUNDS,
-    check_bounds,
-    check_class_names,
-    check_dense,
+from db3kd.arguments.images import UNIT_BOUNDS, check_bounds, check_class_names
+from db3kd.data.arrays import (
+    ArrayPixels,
+    PixelSource,
+    images_fingerprint,
+    scale_to_unit,
+    tensor_as_array,
 )
-from db3kd.data.arrays import ArrayPixels, PixelSource, images_fingerprint, scale_to_unit
 from db3kd.data.class_labels import as_labels, as_table_labels
 from db3kd.errors import ArgumentError
 from db3kd.tables import Features, Table
@@ -42,11 +43,14 @@ class Selection:
         numbers: [N] int64, their numbers in that set.
         total: The number of images in that set.
         how: How they were chosen, if the caller said so; otherwise empty.
+        positions: For each set that it is a view of, from the nearest to the original one, [N]
+            int64, their numbers in that set.
     """
 
     numbers: np.ndarray
     total: int
     how: str = ""
+    positions: tuple[np.ndarray, ...] = ()
 
 
 class ImageSet:
@@ -155,9 +159,7 @@ class ImageSet:
                 checked when they are read.
         """
         if isinstance(images, Tensor):
-            check_dense(images, name)
-            images = images.detach().cpu()
-            images = (images.float() if images.dtype == torch.bfloat16 else images).numpy()
+            images = tensor_as_array(images, name)
         array = images if isinstance(images, np.memmap) else np.asarray(images)
         if check_bounds(bounds) != cls.bounds:
             array = scale_to_unit(array, check_bounds(bounds), name)
@@ -210,7 +212,7 @@ class ImageSet:
                 encoded = features.encode(table, clip=clip)
         except InvalidValueError as error:
             raise error.advising("pass features= that declare {}") from None
-        pixels = ArrayPixels(encoded.numpy(), name)
+        pixels = ArrayPixels(encoded.numpy(), name, {"clip": clip})
         if labels is not None:
             labels, class_names = as_table_labels(labels, f"{name} labels", class_names)
         return cls(pixels, labels, classes, name, class_names=class_names, features=features)
@@ -249,6 +251,15 @@ class ImageSet:
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image, channels first, or (D,) of an encoded row."""
         return self._pixels.image_shape
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """The arguments of `load_data` by which files are read as those of this set were.
+
+        Only sets of image files have `size` and `channels`, and only tables have `clip`. Features
+        are not among them: see `features`.
+        """
+        return self._pixels.reading
 
     def read(self, indices: Sequence[int] | Tensor | np.ndarray) -> Tensor:
         """Reads the images at `indices`, in that order, as [n, *image_shape] float32 in [0, 1].
@@ -289,7 +300,9 @@ class ImageSet:
         part = ImageSet(
             self._pixels, labels, self.classes, self.name, rows, self.class_names, self.features
         )
-        part.selection = Selection(self.selection.numbers[chosen], self.selection.total, how)
+        before = self.selection
+        positions = (chosen, *(each[chosen] for each in before.positions))
+        part.selection = Selection(before.numbers[chosen], before.total, how, positions)
         part._state = _State(self._state.checked)
         part.loaded_with = self.loaded_with
         return part

@@ -1,11 +1,13 @@
 """`load_data`: image sets and tables by name, folder or file."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from db3kd.arguments.plain import check_path
 from db3kd.data.bundled_sets import BUNDLED_SETS, BUNDLED_TABLES, load_bundled
 from db3kd.data.files.idx_files import holds_idx, load_idx_folder
-from db3kd.data.files.image_decoding import DecodeOptions
+from db3kd.data.files.image_decoding import DecodeOptions, ImageSize
 from db3kd.data.files.image_folders import load_image_folder
 from db3kd.data.files.image_tables import load_hub, load_parquet
 from db3kd.data.files.numpy_files import load_npy, load_npz
@@ -31,12 +33,13 @@ def load_data(
     spec: str | Path,
     split: str = "train",
     *,
-    size: int | None = None,
+    size: ImageSize | None = None,
     channels: int | None = None,
     classes: int | None = None,
     features: Features | str | Path | None = None,
     label_column: str | None = None,
     clip: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> ImageSet:
     """Loads an image set or a table by name, folder or file.
 
@@ -67,8 +70,9 @@ def load_data(
             - A `.parquet` file with a column of images and perhaps one of labels.
             - A `.csv` or `.parquet` file without images: a table, encoded by its features.
         split: "train", "test", or any other split of a hub set or folder.
-        size: Resize the shorter side of image files to this size and crop the centre. It is
-            required if the files differ in size. flowers102 has 224 by default.
+        size: (height, width) of image files in pixels, or one number for both. Files of another
+            size are resized, without distortion, so that they just cover it, and their centre is
+            cropped. It is required if the files differ in size. flowers102 has 224 by default.
         channels: 1 or 3, to read image files as grey or colour; by default as the first file is.
         classes: The number of classes, if the labels do not show it.
         features: The features of a table, or a file of them: `.json`, `.toml`, or a student's
@@ -78,6 +82,8 @@ def load_data(
             `target`, if there is one.
         clip: Whether numbers of a table that `features` do not allow are moved to the nearest valid
             one. A warning is logged that counts the rows. Without it, such a row is an error.
+        columns: The columns of a `.csv` or `.parquet` file that features are inferred from; by
+            default all but that of the labels. `features` come before it.
 
     Returns:
         The images or encoded rows in [0, 1], with their labels and class names if there are any.
@@ -87,7 +93,7 @@ def load_data(
         FileNotFoundError: If a file is missing.
         ImportError: If a package is missing; the message names the command that installs it.
     """
-    images = _load(spec, split, size, channels, classes, features, label_column, clip)
+    images = _load(spec, split, size, channels, classes, features, label_column, clip, columns)
     if classes is None:
         images.loaded_with = {
             "data": str(spec),
@@ -103,34 +109,35 @@ def load_data(
 def _load(
     spec: str | Path,
     split: str,
-    size: int | None,
+    size: ImageSize | None,
     channels: int | None,
     classes: int | None,
     features: Features | str | Path | None,
     label_column: str | None,
     clip: bool,
+    columns: Sequence[str] | None,
 ) -> ImageSet:
     path = check_path(spec, "spec")
     name, options = str(spec), DecodeOptions(size, channels)
-    columns = TableOptions(features, label_column, clip)
+    table = TableOptions(features, label_column, clip, columns)
     if name in HUB_NAMES or name.startswith("hub:"):
-        _refuse_columns(columns, name)
+        _refuse_table_options(table, name)
         if name == "flowers102" and size is None:
             options = DecodeOptions(FLOWERS_SIZE, channels)
         hub_name = HUB_NAMES.get(name, name.removeprefix("hub:"))
         return load_hub(hub_name, split, name, classes, options)
     if path.is_dir() and not holds_idx(path):
-        return _load_folder(path, split, classes, options, columns)
+        return _load_folder(path, split, classes, options, table)
     if path.suffix in TABLE_SUFFIXES:
         _require_file(path)
-        return _load_tables({"train": [path]}, split, name, classes, options, columns)
+        return _load_tables({"train": [path]}, split, name, classes, options, table)
     if options != DecodeOptions():
         raise InputError(
             f"{name}: size= and channels= apply to image files; these images are arrays of one size"
         )
     if name in BUNDLED_TABLES and label_column is None:
-        return load_bundled(name, split, columns.load_features(), clip=clip)
-    _refuse_columns(columns, name)
+        return load_bundled(name, split, table.load_features(), clip=clip)
+    _refuse_table_options(table, name)
     if name in BUNDLED_SETS:
         return load_bundled(name, split)
     if path.is_dir():
@@ -171,10 +178,10 @@ def may_hold_table(spec: str) -> bool:
 
 
 def _load_folder(
-    path: Path, split: str, classes: int | None, options: DecodeOptions, columns: TableOptions
+    path: Path, split: str, classes: int | None, options: DecodeOptions, table: TableOptions
 ) -> ImageSet:
     if PSEUDO_SAMPLES.shards(path):
-        _refuse_columns(columns, path.name)
+        _refuse_table_options(table, path.name)
         return _load_pseudo_samples(path, split, options)
     if (path / MANIFEST).is_file():
         raise ArgumentError(
@@ -185,8 +192,8 @@ def _load_folder(
     tables = _tables_in(path)
     if tables:
         files = group_by_split(path, tables)
-        return _load_tables(files, split, path.resolve().name, classes, options, columns)
-    _refuse_columns(columns, path.name)
+        return _load_tables(files, split, path.resolve().name, classes, options, table)
+    _refuse_table_options(table, path.name)
     return load_image_folder(path, split, classes, options)
 
 
@@ -204,18 +211,18 @@ def _load_tables(
     name: str,
     classes: int | None,
     options: DecodeOptions,
-    columns: TableOptions,
+    table: TableOptions,
 ) -> ImageSet:
     """Loads `.csv` and `.parquet` files of images or of features."""
     kinds = {holds_table(path) for paths in files.values() for path in paths}
     if kinds == {False}:
-        _refuse_columns(columns, name)
+        _refuse_table_options(table, name)
         return load_parquet(files, split, name, classes, options)
     if len(kinds) > 1:
         raise InputError(f"{name}: expected tables of images or tables of features, got both")
     if options != DecodeOptions():
         raise InputError(f"{name}: size= and channels= apply to image files; this is a table")
-    return load_table(files, split, name, classes, columns)
+    return load_table(files, split, name, classes, table)
 
 
 def _load_pseudo_samples(path: Path, split: str, options: DecodeOptions) -> ImageSet:
@@ -235,8 +242,8 @@ def _require_file(path: Path) -> None:
         )
 
 
-def _refuse_columns(columns: TableOptions, name: str) -> None:
-    if columns != TableOptions():
+def _refuse_table_options(table: TableOptions, name: str) -> None:
+    if replace(table, columns=None) != TableOptions():
         raise InputError(
             f"{name}: features=, label_column= and clip= apply to tables such as .csv files"
         )

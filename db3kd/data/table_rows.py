@@ -13,6 +13,7 @@ from db3kd.tables.checks import InvalidValueError, check_numbers
 from db3kd.tables.columns import read_columns
 from db3kd.tables.places import column_named, row_numbered
 from db3kd.teachers.base import Teacher, describe
+from db3kd.teachers.functions.tabular import fitted_columns
 
 
 def features_of(teacher: Teacher, *images: Any) -> Features | None:
@@ -70,8 +71,7 @@ def table_as_images(table: Table, teacher: Any) -> ImageSet | Tensor:
     """
     features = Features.of(teacher)
     if features is None and is_model(teacher):
-        names = getattr(teacher, "feature_names_in_", None)
-        features = Features.infer(table, names=None if names is None else list(names))
+        features = Features.infer(table, names=fitted_columns(teacher))
     if features is not None:
         try:
             return ImageSet.from_table(table, features=features)

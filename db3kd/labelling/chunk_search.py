@@ -31,6 +31,7 @@ from db3kd.querying.device_memory import memory_limit
 from db3kd.querying.driver import run_stepwise, run_until_complete
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import UNANSWERED, BudgetView, Search, fitting_batch_size
+from db3kd.querying.sent_queries import SentQueries
 from db3kd.querying.session import AnswerJournal, SearchTask
 from db3kd.teachers.base import Teacher
 
@@ -104,10 +105,12 @@ class Labeller:
         index: Tensor,
         on_answers: Callable[[int], None] | None = None,
         journal: AnswerJournal | None = None,
+        sent: SentQueries | None = None,
     ) -> SearchTask[Labels]:
         """Labels samples like `label`, but pauses like `db3kd.querying.driver.run_stepwise`.
 
-        The search state stays on the teacher's device until the labels are complete.
+        The search state stays on the teacher's device until the labels are complete. `sent` is that
+        of `run_stepwise`.
         """
         teacher = self.teacher
         samples, decision = self.images.read(index), self.decisions[index]
@@ -122,7 +125,7 @@ class Labeller:
         ledger = Ledger(limits[targets.searched].to(teacher.device))
         if self.settings.needs_rays:
             search = self.search(pairs, ledger)
-            boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal)
+            boundary = yield from run_stepwise(search, teacher, ledger, on_answers, journal, sent)
             distance, snapshots = boundary.distance, boundary.snapshots
         else:
             distance = self.starting_points.nearest_distance(pairs)

@@ -12,6 +12,7 @@ from db3kd.data.image_source import NamedImages
 from db3kd.labelling.contradictions import EqualImages
 from db3kd.querying.driver import FIRST_CHECKED, decide_all
 from db3kd.querying.search import UNANSWERED
+from db3kd.querying.sent_queries import SentQueries
 from db3kd.querying.session import AnswerJournal
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.single_class import IF_RARE, check_classes_differ
@@ -71,6 +72,7 @@ def decide_images(
     journal: AnswerJournal | None = None,
     *,
     check: SingleClassCheck,
+    sent: SentQueries | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Asks for the class of each image, and finds equal images in different classes.
 
@@ -82,6 +84,7 @@ def decide_images(
         on_answers: A function that is called with the number of answers, batch by batch.
         journal: A journal that keeps the answers.
         check: Whether a single class of the first images stops the run.
+        sent: See `decide_all`.
 
     Returns:
         The decisions, [N] int64, -1 for images that were not queried; and the contradictions,
@@ -110,6 +113,7 @@ def decide_images(
         on_answers=on_answers,
         journal=journal,
         check_first=partial(check.check_first, teacher, images),
+        sent=sent,
     )
     _check_classes_differ(teacher, images, decisions[asked])
     return decisions, equal.contradictions(images, decisions)

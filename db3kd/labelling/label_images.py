@@ -61,10 +61,11 @@ def label(
             [N, *image_shape] inside the teacher's bounds; or uint8 images, which are divided by
             255 (see `db3kd.data.arguments.ImagesLike`).
         settings: How distances are measured, and the budgets; `LabelSettings()` by default.
-        index: [n] row numbers of the images to label, in this order, or a mask [N] of booleans;
-            all by default. The decisions for the other images are queries too, which the labels do
-            not count; with `out`, the totals of the manifest do (`unlabelled_queries`). To send
-            nothing else to the teacher, pass `images.subset(index)` as the images.
+        index: [n] row numbers of the images to label, in this order and without duplicates, or a
+            mask [N] of booleans; all by default. The decisions for the other images are queries
+            too, which the labels do not count; with `out`, the totals of the manifest do
+            (`unlabelled_queries`). To send nothing else to the teacher, pass
+            `images.subset(index)` as the images.
         progress: A listener that receives the counts; True for a display; False for nothing. By
             default (None) a display is shown if standard error is a terminal.
         concurrent_chunks: Chunks that are searched at once, so that a GPU need not wait for
@@ -99,7 +100,8 @@ def label(
     Raises:
         TypeError: If the type of the teacher or the images is not supported; the message explains
             how to wrap them.
-        ValueError: If the images do not fit the teacher, or an argument is invalid.
+        ValueError: If the images do not fit the teacher, or an argument is invalid, for example an
+            `index` that names an image twice.
         IndexError: If there is no image of a number in `index`.
         TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class;
             as a `TeacherChangedError`, if answers have changed. Without `out`, every error or
@@ -152,8 +154,6 @@ def label(
     shown = is_terminal if progress is None else progress
     if out is None:
         return _label_in_memory(job, recovered, shown)
-    if len(job.index.unique()) < len(job.index):
-        raise ArgumentError("index", "expected each number at most once with out=, got duplicates")
     execution = RunExecution(
         consistency_checks=consistency_checks,
         accept_changed_teacher=accept_changed_teacher,

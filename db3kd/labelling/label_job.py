@@ -29,7 +29,9 @@ from db3kd.labelling.workers.worker_pool import RayWorkerPool
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
+from db3kd.querying.sent_queries import SentQueries, counting
 from db3kd.querying.session import AnswerJournal, SearchTask
+from db3kd.querying.single_process import check_single_process
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
@@ -84,6 +86,7 @@ class LabelJob:
         All images of a set are read, to find an invalid one, unless `check_images` is False: a
         caller that reads them anyway can find it in the same pass.
         """
+        check_single_process()
         settings = LabelSettings() if settings is None else settings
         check_type(settings, LabelSettings, "settings", "LabelSettings")
         images = as_images(images, teacher=teacher)
@@ -134,8 +137,21 @@ class LabelJob:
         chunks = self._remaining_chunks(store)
         if not chunks:
             return
-        counter, limits = _Counter(progress), self.limits
+        counter = _Counter(progress)
         on_answers = AnswerCounter(counter.add_queries, counter.add_known)
+        with counting() if store is None else nullcontext() as sent:  # a store counts them itself
+            labeller = self._decide_images(store, on_answers, sent)
+            for position, labels in self._label_chunks(labeller, chunks, store, on_answers, sent):
+                counter.add_chunk(labels)
+                yield position, labels
+
+    def _decide_images(
+        self,
+        store: LabelStore | None,
+        on_answers: Callable[[int], None],
+        sent: SentQueries | None,
+    ) -> Labeller:
+        limits = self.limits
         with _journal(store, DECISIONS, self.teacher) as journal:
             decisions, contradictions = decide_images(
                 self.teacher,
@@ -145,8 +161,9 @@ class LabelJob:
                 on_answers,
                 journal,
                 check=self.single_class,
+                sent=sent,
             )
-        labeller = Labeller(
+        return Labeller(
             self.teacher,
             self.images,
             self.settings,
@@ -155,9 +172,6 @@ class LabelJob:
             self.surrogate,
             contradictions,
         )
-        for position, labels in self._label_chunks(labeller, chunks, store, on_answers):
-            counter.add_chunk(labels)
-            yield position, labels
 
     def _label_chunks(
         self,
@@ -165,13 +179,14 @@ class LabelJob:
         chunks: dict[int, Tensor],
         store: LabelStore | None,
         on_answers: Callable[[int], None],
+        sent: SentQueries | None,
     ) -> Iterator[tuple[int, Labels]]:
         if self.pool is not None:
             return dispatch_chunks(self.pool, labeller, chunks, on_answers)
 
         def search(position: int, index: Tensor) -> SearchTask[tuple[int, Labels]]:
             with _journal(store, position, self.teacher) as journal:
-                labels = yield from labeller.label_stepwise(index, on_answers, journal)
+                labels = yield from labeller.label_stepwise(index, on_answers, journal, sent)
             return position, labels
 
         searches = (search(position, index) for position, index in chunks.items())
@@ -227,7 +242,8 @@ def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, Named
     if isinstance(images, ImageSet):
         teacher = takes_unit_images(teacher)
         images = matched(images, teacher)
-    check_shape_of_images(images.image_shape, teacher.image_shape, images.name)
+    reading = images.reading if isinstance(images, ImageSet) else None
+    check_shape_of_images(images.image_shape, teacher.image_shape, images.name, reading=reading)
     check_labels_of(images, teacher)
     return teacher, images
 
@@ -236,6 +252,13 @@ def _checked_index(index: IndexLike | None, count: int) -> Tensor:
     rows = torch.arange(count) if index is None else as_index(index, count)
     if not len(rows):
         raise ArgumentError("index", "expected at least one row number, got none")
+    numbers, counts = rows.unique(return_counts=True)
+    if len(numbers) < len(rows):  # each copy would spend the budget of its image again
+        most = counts.argmax()
+        raise ArgumentError(
+            "index",
+            f"expected each row number at most once, got {numbers[most]} in {counts[most]} places",
+        )
     return rows
 
 

@@ -54,7 +54,7 @@ class Labels:
 
     Attributes:
         index: [n] int64, each sample's index in its data set; `ImageSet.name_of` returns its file
-            or row.
+            or row, and `ImageSet.subset(labels.index)` the images of all samples.
         decision: [n] int64, the teacher's class for each sample; -1 if the budget refused it.
         distances: [n, C] float32, L2 in input units; +inf if a class was not reached. Measured
             distances are upper bounds of the true ones. The column of the predicted class is 0 and

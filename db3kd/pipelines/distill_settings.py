@@ -134,6 +134,23 @@ def with_fixed_steps(settings: DistillSettings, steps: int) -> DistillSettings:
     return replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
 
 
+def default_steps(settings: DistillSettings, answers: int) -> int:
+    """Returns the steps of full training if the settings state none.
+
+    Args:
+        settings: How networks are trained.
+        answers: The number of answers to train on.
+    """
+    return replace(settings, training=replace(settings.training, steps=None)).steps_for(answers)
+
+
+def of_default(steps: int, default: int) -> str:
+    """Returns how long a training was, such as "5 % of the default of 6,000"."""
+    if steps == default:
+        return "the default"
+    return f"{100 * steps / default:.3g} % of the default of {default:,}"
+
+
 def proxy_for(student: str | None, image_shape: tuple[int, ...]) -> str:
     """Returns the name of the proxies' architecture.
 

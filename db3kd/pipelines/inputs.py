@@ -4,7 +4,6 @@ Arguments are checked before the first query, so that no run fails after it has 
 """
 
 import logging
-import os
 
 from torch import Tensor
 
@@ -21,9 +20,10 @@ from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import check_labels_of, matched
 from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
-from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.querying.consistency import check_consistency_checks
+from db3kd.querying.single_process import check_single_process
 from db3kd.report.extras import check_report_packages
 from db3kd.tables.checks import InvalidValueError
 from db3kd.teachers import Teacher
@@ -120,12 +120,7 @@ def check_plain_arguments(
         ValueError: If the price is not a number of at least 0, if the seed is too large, or if a
             launcher started several processes, each of which would query the teacher.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise InputError(
-            f"WORLD_SIZE: expected a single process, got {os.environ['WORLD_SIZE']} from a "
-            "launcher, each of which would query the teacher; start the program without the "
-            "launcher, or train on existing labels with train_student"
-        )
+    check_single_process()
     check_report_packages()
     settings = DistillSettings() if settings is None else settings
     advice = "use DistillSettings(training=TrainSettings(...))"
@@ -168,7 +163,8 @@ def check_repeated_answers(checks: int, images: object, resume: bool) -> None:
 
 
 def _check_pixels(images: ImageSet, teacher: Teacher, name: str) -> None:
-    check_shape_of_images(images.image_shape, teacher.image_shape, images.name, name)
+    shape = images.image_shape
+    check_shape_of_images(shape, teacher.image_shape, images.name, name, images.reading)
     images.check()
 
 

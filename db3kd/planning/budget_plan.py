@@ -42,6 +42,7 @@ def plan_budget(
     *,
     held_out: int | None = None,
     noun: InputNoun = "image",
+    proxies: bool = True,
 ) -> BudgetPlan:
     """Divides a budget among the stages of a strategy.
 
@@ -60,6 +61,7 @@ def plan_budget(
         held_out: Number of held-out images, fewer than the images; they cost a query each within
             the budget. None for one in twenty, at most 1,000.
         noun: What errors and the plan call an image: "image", or "row" for tables.
+        proxies: Whether the run has proxies; without, `auto` makes one random round.
 
     Raises:
         ValueError: If the strategy is unknown or does not fit, if there are too few images, or if
@@ -86,7 +88,9 @@ def plan_budget(
     circumstances = f"with {counted(images, noun)} of {classes:,} classes"
     _check_useful(budget, least, circumstances, chosen)
     held_out = held_out_images(images, budget, chosen)
-    plan = BudgetPlan(strategy, budget, images, held_out, classes=classes, noun=noun)
+    plan = BudgetPlan(
+        strategy, budget, images, held_out, classes=classes, noun=noun, proxies=proxies
+    )
     if strategy in LABEL_MEASURES:
         return _plan_distances(plan, images, classes)
     return _plan_rounds(plan)
@@ -160,7 +164,7 @@ def _plan_rounds(plan: BudgetPlan) -> BudgetPlan:
         return replace(plan, rounds=(min(training, left),))
     augmented = held_out_augmented(held_out, training, left)
     rounds: tuple[int, ...] = (left - augmented,)
-    if strategy == "auto":
+    if strategy == "auto" and plan.proxies:
         rounds = _choice_rounds(training, left - augmented)
     return replace(plan, held_out_augmented=augmented, rounds=rounds)
 

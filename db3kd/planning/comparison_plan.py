@@ -63,6 +63,7 @@ def plan_comparison(
     test_images: int = 0,
     held_out: int | None = None,
     noun: InputNoun = "image",
+    proxies: bool = True,
 ) -> ComparisonPlan:
     """Plans each strategy at the same budget.
 
@@ -80,6 +81,7 @@ def plan_comparison(
         test_images: Number of test images; 0 for none.
         held_out: Number of held-out images of each student, as for `plan_budget`.
         noun: What errors and plans call an image: "image", or "row" for tables.
+        proxies: Whether the runs have proxies, as for `plan_budget`.
 
     Raises:
         ValueError: If a strategy is unknown or named twice, or if none can be used.
@@ -91,7 +93,7 @@ def plan_comparison(
     for strategy in strategies:
         try:
             plans[strategy] = plan_budget(
-                budget, classes, images, strategy, held_out=held_out, noun=noun
+                budget, classes, images, strategy, held_out=held_out, noun=noun, proxies=proxies
             )
         except ArgumentError as error:
             refused[strategy] = error.problem

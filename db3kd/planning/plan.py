@@ -96,6 +96,7 @@ class BudgetPlan:
         further: What larger budgets added, which `budget`, `held_out_augmented` and `rounds`
             include; see `plan_larger_budget`.
         noun: What texts call an image: "image", or "row" for tables.
+        proxies: Whether proxies choose the images of later rounds if the strategy is `auto`.
     """
 
     strategy: Strategy
@@ -111,6 +112,7 @@ class BudgetPlan:
     classes: int | None = None
     further: tuple[FurtherQueries, ...] = ()
     noun: InputNoun = "image"
+    proxies: bool = True
 
     @property
     def parts(self) -> list[FurtherQueries]:
@@ -118,7 +120,8 @@ class BudgetPlan:
         held_out = self.held_out_augmented - sum(each.held_out_augmented for each in self.further)
         rounds = self.rounds[: len(self.rounds) - sum(len(each.rounds) for each in self.further)]
         queries = self.held_out + held_out + sum(rounds)
-        begun = FurtherQueries(queries, held_out, rounds, by_proxies=self.strategy == "auto")
+        chosen = self.strategy == "auto" and self.proxies
+        begun = FurtherQueries(queries, held_out, rounds, by_proxies=chosen)
         return [begun, *self.further]
 
     @property

@@ -1,14 +1,13 @@
 """Runs searches in a query session, and decides the images of a set."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import Result, Search, fitting_batch_size, query_in_batches
-from db3kd.querying.sent_queries import SentQueries
+from db3kd.querying.sent_queries import SentQueries, counting
 from db3kd.querying.session import AnswerJournal, JournaledSession, QuerySession, SearchTask
 from db3kd.teachers.base import Teacher
 
@@ -78,9 +77,8 @@ def run_stepwise(
     if journal is not None:
         journaled = JournaledSession(teacher, ledger, journal, on_answers)
         return (yield from _steps(search, journaled, ledger))
-    counter = SentQueries() if sent is None else sent
-    session = QuerySession(teacher, ledger, on_answers, counter)
-    with counter.reported() if sent is None else nullcontext():
+    with counting(sent) as counter:
+        session = QuerySession(teacher, ledger, on_answers, counter)
         return (yield from _steps(search, session, ledger))
 
 

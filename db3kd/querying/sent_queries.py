@@ -50,18 +50,38 @@ class SentQueries:
             if self.answered or self.lost:
                 error.add_note(
                     f"{counted(self.answered, 'query')} had an answer, and up to {self.lost:,} "
-                    "more may have been paid for without one; none of these answers is kept"
+                    "more may have been paid for without one; db3kd keeps none of these answers"
                 )
             raise
 
     @contextmanager
     def reported(self) -> Iterator[None]:
         """Does what `noted` does, and logs a warning if a block that succeeds lost answers."""
-        with self.noted():
-            yield
+        try:
+            with self.noted():
+                yield
+        except GeneratorExit:  # the caller of a generator stopped early, and sees no note
+            self.warn()
+            raise
         self.warn()
 
     def warn(self) -> None:
         """Logs a warning if answers were lost."""
         if self.lost:
             _LOG.warning("paid twice: %s", paid_twice_text(self.lost))
+
+
+@contextmanager
+def counting(sent: SentQueries | None = None) -> Iterator[SentQueries]:
+    """Yields a counter for all searches of a block.
+
+    Args:
+        sent: The counter of the caller, which reports it; by default a new one, which is reported
+            when the block ends.
+    """
+    if sent is not None:
+        yield sent
+        return
+    sent = SentQueries()
+    with sent.reported():
+        yield sent

@@ -1,13 +1,15 @@
 """Asks a teacher about many images, and commits the answers a shard at a time."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from db3kd.querying.driver import decide_all
+from db3kd.querying.sent_queries import SentQueries, counting
+from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
 
@@ -37,6 +39,7 @@ def decide_in_shards(
     on_answers: Callable[[int], None] | None = None,
     check: Callable[[Tensor], None] | None = None,
     check_all_shards: bool = True,
+    sent: SentQueries | None = None,
 ) -> Tensor:
     """Returns the teacher's classes of images, and asks only about those without a shard.
 
@@ -56,6 +59,7 @@ def decide_in_shards(
         check_all_shards: Whether `check` is called for each shard, or for the first one only. A
             shard without a check has other calls of the teacher, so a stored run is continued with
             the value that it was started with.
+        sent: See `decide_all`; it counts the answers of all shards.
 
     Returns:
         [n] int64.
@@ -64,27 +68,34 @@ def decide_in_shards(
         TeacherError: If the teacher fails. The journal of the folder keeps the answers so far.
     """
     decided = [rows.new_empty(0)]
-    for start, size in shard_sizes(len(rows)).items():
-        part, position = rows[start : start + size], first + start
-        decisions = stored(position, part)
-        if decisions is None:
-            checked = check_all_shards or start == 0
-            opened = nullcontext() if folder is None else folder.journal(position, teacher.classes)
-            with opened as journal:
-                decisions = decide_all(
-                    teacher,
-                    read,
-                    part,
-                    _BATCH_ROWS,
-                    on_answers=on_answers,
-                    journal=journal,
-                    check_first=_with_earlier(check, decided) if checked else None,
-                )
-            if folder is not None:
-                folder.write_shard(position, to_table(part, decisions))
-        assert len(decisions) == size
-        decided.append(decisions)
+    with counting(sent) as counter:
+        for start, size in shard_sizes(len(rows)).items():
+            part, position = rows[start : start + size], first + start
+            decisions = stored(position, part)
+            if decisions is None:
+                checked = check_all_shards or start == 0
+                with _journal(folder, position, teacher) as journal:
+                    decisions = decide_all(
+                        teacher,
+                        read,
+                        part,
+                        _BATCH_ROWS,
+                        on_answers=on_answers,
+                        journal=journal,
+                        check_first=_with_earlier(check, decided) if checked else None,
+                        sent=counter,
+                    )
+                if folder is not None:
+                    folder.write_shard(position, to_table(part, decisions))
+            assert len(decisions) == size
+            decided.append(decisions)
     return torch.cat(decided)
+
+
+def _journal(
+    folder: RunFolder | None, position: int, teacher: Teacher
+) -> AbstractContextManager[Journal | None]:
+    return nullcontext() if folder is None else folder.journal(position, teacher.classes)
 
 
 def _with_earlier(

@@ -71,7 +71,8 @@ def write_report(
             are replaced.
         title: The heading of the page.
         notes: Paragraphs, such as settings, seeds and numbers of queries.
-        samples: Listed with their nearest classes; images are drawn by `sample_grid`.
+        samples: Listed with their nearest classes; images are drawn by `sample_grid`. Without any,
+            the page has no such section.
         curves: Drawn by `distance_curve`.
         curve_ylabel: What the distances of `curves` are.
         class_distances: Drawn by `class_distance_matrix`.
@@ -87,7 +88,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     page = [f"# {title}"]
     page += notes
-    if samples is not None:
+    if samples is not None and len(samples.names):
         page.append("## Samples")
         if np.ndim(samples.images) == 4:
             sample_grid(

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.arguments.arrays import seeded_permutation
-from db3kd.data.arguments import ImagesLike
+from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
+from db3kd.labelling.image_numbers import check_labelled
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import margin_soft_labels
 from db3kd.progress import Progress, ProgressListener, check_progress, listening, report_units
@@ -125,8 +126,11 @@ def choose_scale(
         The scale and its trials.
 
     Raises:
-        ArgumentError: If an argument is invalid, or if no sample reached another class.
+        ArgumentError: If an argument is invalid, if the labels belong to other images, or if no
+            sample reached another class.
     """
+    images = as_image_source(images)
+    check_labelled(images, labels)
     return search_scale(
         model,
         images,

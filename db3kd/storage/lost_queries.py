@@ -3,6 +3,8 @@
 Beside a journal, `NAME.lost` has a line for each repeated request: its number of queries. The line
 is on disk before the request is sent again, so the sum is a bound after a kill too. When the run is
 resumed or finished, its manifest takes over the sum, and the file is removed.
+
+A part of a run, in a subfolder, is removed if it has no answer; it leaves such a file in the run.
 """
 
 import errno

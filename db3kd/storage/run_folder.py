@@ -35,7 +35,14 @@ from db3kd.storage.filesystem import (
 )
 from db3kd.storage.journal import Journal
 from db3kd.storage.journal_format import holds_answers
-from db3kd.storage.lost_queries import lost_files, note_lost, remove_lost, take_over_lost
+from db3kd.storage.lost_queries import (
+    add_lost,
+    lost_file,
+    lost_files,
+    note_lost,
+    remove_lost,
+    take_over_lost,
+)
 from db3kd.storage.manifest import (
     CLASSES,
     MANIFEST,
@@ -71,7 +78,8 @@ class RunFolder:
     """Writes one run, without keeping shards in memory.
 
     It holds the lock of the folder until it is closed. As a context manager it removes the run if
-    an error occurs before anything was paid for, so that the same command can be repeated.
+    an error occurs before anything was paid for, so that the same command can be repeated. If it is
+    a part of the run in the parent folder, that run counts the queries whose answers are missing.
 
     Example:
         >>> with RunFolder.open(path, KIND, make_manifest(...), resume=True) as run:
@@ -201,7 +209,12 @@ class RunFolder:
         if error is not None:
             kept = self.holds_anything
             with suppress(OSError, ValueError):  # the error that ended the run matters more
-                note_lost(error, queries_without_answer(self.path), kept)
+                lost = queries_without_answer(self.path)
+                if lost and not kept and holds_run(self.path.parent):
+                    # The run that this one is a part of may stay, and notes them on the error.
+                    add_lost(lost_file(self.path.with_name(f"_{self.path.name}")), lost)
+                else:
+                    note_lost(error, lost, kept)
             if not kept:
                 with suppress(OSError):
                     for file in (

@@ -114,14 +114,7 @@ def journaled_answers(path: str | Path) -> int:
     Raises:
         ValueError: If the manifest or a journal is damaged.
     """
-    path = Path(path)
-    return sum(
-        len(call.answers)
-        for file, found in _read_all(path).items()
-        if not file.name.startswith(CHECKS)
-        and not any(path.glob(f"{file.stem.removeprefix('_')}-*.parquet"))
-        for call in found.calls
-    )
+    return sum(_answers_by_journal(Path(path)).values())
 
 
 def answers_in_stage(path: str | Path, kind: Kind, of: int | str) -> np.ndarray:
@@ -143,18 +136,26 @@ def answers_in_stage(path: str | Path, kind: Kind, of: int | str) -> np.ndarray:
     return journals.answers_in(journals.file(of))
 
 
-def count_answers(path: str | Path, kind: Kind) -> int:
+def count_answers(path: str | Path, kind: Kind, *, first: int = 0) -> int:
     """Returns the number of answers of a run whose shards hold one in each row, without checks.
 
     Args:
         path: Run folder, without its subfolders; one without a run has none.
         kind: What it must hold.
+        first: Position from which on shards, and their journals, are counted. The journals of
+            stages are counted only if it is 0.
 
     Raises:
         ValueError: If the run is of another kind, or it is damaged.
     """
     shards = read_shards(path, kind, missing_ok=True)
-    return journaled_answers(path) + sum(len(table) for _, table in shards)
+    stored = sum(len(table) for position, table in shards if position >= first)
+    shard, earliest = f"_{kind.name}-", f"_{kind.shard_prefix(first)}"
+    return stored + sum(
+        answers
+        for name, answers in _answers_by_journal(Path(path)).items()
+        if not first or (name.startswith(shard) and name >= earliest)
+    )
 
 
 def discard_unanswered(file: Path, found: Contents) -> None:
@@ -172,6 +173,16 @@ def _read_all(path: Path) -> dict[Path, Contents]:
         return {}
     files = path.glob("*.journal")
     return {file: read_journal(file, _journal_identity(file, run)) for file in files}
+
+
+def _answers_by_journal(path: Path) -> dict[str, int]:
+    """Returns the numbers that `journaled_answers` adds up, by the names of the journals."""
+    return {
+        file.stem: sum(len(call.answers) for call in found.calls)
+        for file, found in _read_all(path).items()
+        if not file.name.startswith(CHECKS)
+        and not any(path.glob(f"{file.stem.removeprefix('_')}-*.parquet"))
+    }
 
 
 def _journal_identity(file: Path, run: str) -> str:

@@ -28,6 +28,7 @@ from db3kd.labelling.sample_choice import draw_samples
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
 from db3kd.querying.kept_answers import noting_kept_answers
+from db3kd.querying.single_process import check_single_process
 from db3kd.storage.changed_teachers import (
     add_accepted,
     check_accepts_teacher,
@@ -120,6 +121,7 @@ class PreparedSurrogate:
             TeacherError: See `make_surrogate`. Paid answers are kept.
             OSError: If a file cannot be written. Paid answers are kept.
         """
+        check_single_process()
         check_accepts_teacher(accept_changed_teacher, self.resume)
         out = self.out.absolute()  # a teacher may change the working directory
         stored = self._stored_manifest(any_teacher=accept_changed_teacher)

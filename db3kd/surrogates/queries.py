@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from db3kd.arguments.arrays import seeded_permutation
-from db3kd.arguments.images import check_shape_of_images, interval_text
+from db3kd.arguments.images import (
+    UNIT_BOUNDS,
+    check_images,
+    check_shape_of_images,
+    interval_text,
+)
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import SelectedImages
@@ -21,6 +26,7 @@ from db3kd.progress import Progress
 from db3kd.progress.answers import count_answers_in
 from db3kd.querying import sharded_decisions
 from db3kd.querying.driver import decide_all
+from db3kd.querying.sent_queries import SentQueries, counting
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.run_comparison import ExpectedRun
@@ -74,8 +80,11 @@ def augment_samples(
             "images", f"expected at least 2, one to train on and one to hold out, got {count}"
         )
     order = seeded_permutation(count, seed)
+    # In the order of the caller, so that an error names the caller's row.
     if isinstance(images, ImageSet):
         images.check()
+    else:
+        check_images(images, images.shape[1:], UNIT_BOUNDS)
     drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
     return augment_shuffled(drawn, settings, project)
 
@@ -103,6 +112,7 @@ def decide_augmented(
     folder: RunFolder | None = None,
     progress: Progress | None = None,
     rare_classes: bool = False,
+    sent: SentQueries | None = None,
 ) -> AugmentedDecisions:
     """Asks the teacher for the class of each image, at one query per image.
 
@@ -114,6 +124,7 @@ def decide_augmented(
         progress: Updated after each batch.
         rare_classes: Whether to query all images even if the first 1,000 answers are all in one
             class.
+        sent: See `decide_all`.
 
     Raises:
         ValueError: If the images do not fit the teacher.
@@ -127,18 +138,20 @@ def decide_augmented(
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
     check = partial(_check_classes_differ, teacher, advice=advice)
     on_answers = None if progress is None else count_answers_in(progress)
-    decisions = sharded_decisions.decide_in_shards(
-        teacher,
-        images.read,
-        torch.arange(len(images)),
-        folder,
-        stored=lambda position, _: known.get(position),
-        to_table=partial(to_table, images),
-        on_answers=on_answers,
-        check=accept_all if rare_classes else check,
-        check_all_shards=False,
-    )
-    _check_classes_differ(teacher, decisions)
+    with counting(sent) as counter:
+        decisions = sharded_decisions.decide_in_shards(
+            teacher,
+            images.read,
+            torch.arange(len(images)),
+            folder,
+            stored=lambda position, _: known.get(position),
+            to_table=partial(to_table, images),
+            on_answers=on_answers,
+            check=accept_all if rare_classes else check,
+            check_all_shards=False,
+            sent=counter,
+        )
+        _check_classes_differ(teacher, decisions)
     return AugmentedDecisions(images, decisions)
 
 
@@ -225,7 +238,12 @@ def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "")
 
 def _check_fit(teacher: Teacher, images: AugmentedImages) -> None:
     noun = input_noun(images.image_shape)
-    check_shape_of_images(images.image_shape, teacher.image_shape, f"the augmented {noun}s")
+    check_shape_of_images(
+        images.image_shape,
+        teacher.image_shape,
+        f"the augmented {noun}s",
+        reading=images.reading,
+    )
     lower, upper = teacher.bounds
     if lower > 0 or upper < 1:
         raise ArgumentError(

@@ -27,6 +27,8 @@ from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.querying.kept_answers import noting_kept_answers
+from db3kd.querying.sent_queries import counting
+from db3kd.querying.single_process import check_single_process
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_resumable, data_of_run
 from db3kd.storage.manifest import make_manifest
@@ -93,6 +95,7 @@ def make_surrogate(
         FileNotFoundError: If `out` does not exist and `resume` is True.
         TeacherError: If the teacher fails, or puts all images in one class.
     """
+    check_single_process()
     check_flag(resume, "resume")
     check_flag(rare_classes, "rare_classes")
     check_accepts_teacher(accept_changed_teacher, resume)
@@ -117,8 +120,9 @@ def make_surrogate(
     check_model(settings.surrogate_model(image_shape), image_shape, teacher.classes)
     augmented = augment_samples(checked, settings, projection_of(teacher, checked))
     if out is None:
-        decided = decide_augmented(teacher, augmented, rare_classes=rare_classes)
-        return train_surrogate(decided, teacher.classes, settings)
+        with counting() as sent:  # an error in the training loses the answers too
+            decided = decide_augmented(teacher, augmented, rare_classes=rare_classes, sent=sent)
+            return train_surrogate(decided, teacher.classes, settings)
     with noting_kept_answers(out):
         source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
         fingerprint = source.fingerprint()

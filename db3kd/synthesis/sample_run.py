@@ -10,6 +10,7 @@ from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
 from db3kd.progress import Progress
 from db3kd.querying.kept_answers import noting_kept_answers
+from db3kd.querying.single_process import check_single_process
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import check_output
@@ -102,6 +103,7 @@ def write_pseudo_samples(
         TeacherError: See `synthesize`.
         OSError: If the disk is full or not writable.
     """
+    check_single_process()
     settings = SynthesisSettings() if settings is None else settings
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
     check_flag(resume, "resume")

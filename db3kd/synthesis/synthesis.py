@@ -19,6 +19,8 @@ from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size
+from db3kd.querying.sent_queries import SentQueries, counting
+from db3kd.querying.single_process import check_single_process
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
@@ -63,6 +65,7 @@ def synthesize(
         ValueError: If the budget is 0, or if the random images need a height and a width and the
             images of the teacher have none.
     """
+    check_single_process()
     settings = SynthesisSettings() if settings is None else settings
     check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
     title = "making pseudo samples"
@@ -117,7 +120,11 @@ class Synthesis:
 
     def chunks(self) -> Iterator[tuple[int, PseudoSamples]]:
         """Yields the number of the first sample and the samples of each shard."""
-        collected = self.collected = self._collect()
+        with counting() as sent:  # counts nothing in a folder, whose journals count themselves
+            yield from self._chunks(sent)
+
+    def _chunks(self, sent: SentQueries) -> Iterator[tuple[int, PseudoSamples]]:
+        collected = self.collected = self._collect(sent)
         limits = self._limits(collected)
         starting_points = self._starting_points(collected)
         for position in range(0, len(collected), self.settings.samples_per_shard):
@@ -125,7 +132,7 @@ class Synthesis:
                 continue
             rows = torch.arange(position, len(collected))[: self.settings.samples_per_shard]
             with self._journal(position) as journal:
-                chunk = self._chunk(collected, rows, limits[rows], starting_points, journal)
+                chunk = self._chunk(collected, rows, limits[rows], starting_points, journal, sent)
             self._samples += len(chunk)
             known = chunk.distance[chunk.distance.isfinite()].double()
             self._distance_sum += known.sum().item()
@@ -133,7 +140,7 @@ class Synthesis:
             self._report(0)
             yield position, chunk
 
-    def _collect(self) -> Collected:
+    def _collect(self, sent: SentQueries) -> Collected:
         settings, teacher = self.settings, self.teacher
         limit = settings.max_starts + settings.max_mixtures
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
@@ -159,7 +166,7 @@ class Synthesis:
                 task, max_starts=settings.max_starts, max_mixtures=settings.max_mixtures
             )
         with self._journal("starts") as journal:
-            collected = run(search, teacher, ledger, self._on_answers, journal)
+            collected = run(search, teacher, ledger, self._on_answers, journal, sent)
         self._found = len(collected)
         check_classes_differ(
             teacher,
@@ -199,6 +206,7 @@ class Synthesis:
         limits: Tensor,
         starting_points: StartingPoints | None,
         journal: Journal | None,
+        sent: SentQueries,
     ) -> PseudoSamples:
         teacher, moves = self.teacher, self.settings.moves
         device = teacher.device
@@ -217,7 +225,7 @@ class Synthesis:
             budget=ledger,
             snapshots=self.settings.snapshots,
         )
-        moved = run(search, teacher, ledger, self._on_answers, journal)
+        moved = run(search, teacher, ledger, self._on_answers, journal, sent)
         stopped = (
             (moved.moves < moves.count) & (rows >= self.settings.held_out).to(device)
         ).tolist()

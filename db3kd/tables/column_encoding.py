@@ -3,6 +3,7 @@
 import numpy as np
 
 from db3kd.tables.checks import InvalidValueError, check_no_missing
+from db3kd.tables.column_dtypes import held_bounds, holds_only_whole, number_dtype
 from db3kd.tables.feature import Feature
 from db3kd.tables.places import column_named, row_numbered
 from db3kd.wording import shortened
@@ -11,9 +12,9 @@ from db3kd.wording import shortened
 def nearest_valid(feature: Feature, numbers: np.ndarray) -> np.ndarray:
     """Returns the nearest valid numbers of a feature, [n] float64."""
     assert feature.lower is not None and feature.upper is not None
-    if feature.kind == "integer":
-        numbers = np.rint(numbers)
-    return numbers.clip(feature.lower, feature.upper)
+    if not _is_whole(feature):
+        return numbers.clip(feature.lower, feature.upper)
+    return np.rint(numbers).clip(np.ceil(feature.lower), np.floor(feature.upper))
 
 
 def invalid_number(feature: Feature, numbers: np.ndarray, valid: np.ndarray) -> InvalidValueError:
@@ -22,7 +23,7 @@ def invalid_number(feature: Feature, numbers: np.ndarray, valid: np.ndarray) -> 
     row = int(np.flatnonzero(valid != numbers)[0])
     number = float(numbers[row])
     if feature.lower <= number <= feature.upper:
-        expected, declared = "whole numbers", "the feature continuous"
+        expected, declared = "whole numbers", "the feature continuous with a dtype of floats"
     else:
         expected = f"{feature.lower:,.10g} to {feature.upper:,.10g}"
         declared = "wider bounds"
@@ -69,24 +70,19 @@ def one_hot(feature: Feature, column: np.ndarray, clip: bool) -> np.ndarray:
 
 def decode_column(feature: Feature, valid: np.ndarray) -> np.ndarray:
     """Returns the values of one feature, [n], from its dimensions in projected unit vectors."""
+    dtype = number_dtype(str(feature.dtype))
     if feature.values is not None:
-        values = np.array(feature.values, _numpy_dtype(feature))
+        values = np.array(feature.values, dtype or object)
         return values[valid.argmax(1) if feature.width else np.zeros(len(valid), np.int64)]
-    assert feature.lower is not None and feature.upper is not None
+    assert feature.lower is not None and feature.upper is not None and dtype is not None
     share = valid[:, 0] if feature.width else np.zeros(len(valid))
     numbers = feature.lower * (1 - share) + feature.upper * share  # Exact at both ends.
-    if feature.kind == "integer":
+    if _is_whole(feature):
         numbers = np.rint(numbers)
-    numbers, dtype = numbers.clip(feature.lower, feature.upper), _numpy_dtype(feature)
-    if dtype.kind in "iu":  # float64 rounds the largest integer of 64 bits up to one that is none
-        highest = float(np.iinfo(dtype).max)
-        numbers = np.minimum(numbers, np.nextafter(highest, 0) if highest >= 2**63 else highest)
-    return numbers.astype(dtype)
+    return numbers.clip(*held_bounds(dtype, feature.lower, feature.upper)).astype(dtype)
 
 
-def _numpy_dtype(feature: Feature) -> np.dtype:
-    """Returns the NumPy dtype of a feature's values; pandas converts it to one of its own."""
-    try:
-        return np.dtype(feature.dtype)
-    except TypeError:
-        return np.dtype(object if feature.values is not None else np.float64)
+def _is_whole(feature: Feature) -> bool:
+    """Returns whether the values of a feature of numbers are whole."""
+    dtype = number_dtype(str(feature.dtype))
+    return feature.kind == "integer" or (dtype is not None and holds_only_whole(dtype))

@@ -9,6 +9,12 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.tables.column_dtypes import (
+    held_bounds,
+    holds_only_whole,
+    least_and_most,
+    number_dtype,
+)
 from db3kd.wording import did_you_mean
 
 Kind = Literal["continuous", "integer", "categorical"]
@@ -48,7 +54,8 @@ class Feature:
         values: The values of a categorical feature: strings, numbers or booleans; otherwise None.
         dtype: The dtype of the column that a model expects, as NumPy or pandas name it, such as
             "float32", "category", or "ordered category" for a pandas category with an order. By
-            default float64, int64, bool or object, depending on the values.
+            default float64, int64, bool or object, depending on the values. A continuous feature
+            with a dtype of integers has whole numbers only.
 
     Raises:
         TypeError: If a value has a type that cannot be used.
@@ -77,6 +84,7 @@ class Feature:
             self._check_bounds()
         if self.dtype is None:
             object.__setattr__(self, "dtype", self._default_dtype())
+        self._check_dtype()
 
     @classmethod
     def continuous(cls, name: str, lower: float, upper: float, dtype: str | None = None) -> Self:
@@ -157,6 +165,40 @@ class Feature:
                 raise ArgumentError(where, f"expected different values, got {value!r} twice")
             seen.add(value)
         object.__setattr__(self, "values", values)
+
+    def _check_dtype(self) -> None:
+        where, dtype = f"feature {self.name!r}", number_dtype(str(self.dtype))
+        if dtype is None:
+            if self.kind == "categorical":
+                return
+            raise ArgumentError(
+                where,
+                f"expected a dtype of numbers, such as float64, int32 or Int64, got {self.dtype!r}",
+            )
+        least, most = least_and_most(dtype)
+        only_whole = holds_only_whole(dtype)
+        held = f"{'whole ' * only_whole}numbers that the dtype {self.dtype} holds"
+        held += f", {least:,.20g} to {most:,.20g}"
+        for value in self.values or ():
+            if (
+                isinstance(value, str)
+                or not least <= value <= most
+                or (only_whole and value != int(value))
+            ):
+                raise ArgumentError(
+                    where,
+                    f"expected values among the {held}, got {value!r}; declare other values, or "
+                    "convert the column to a dtype that holds it",
+                )
+        if self.lower is not None and self.upper is not None:
+            first, last = held_bounds(dtype, self.lower, self.upper)
+            if first > last or self.lower < float(least) or self.upper > float(most):
+                raise ArgumentError(
+                    where,
+                    f"expected bounds around {held}, got {self.lower:,.10g} to "
+                    f"{self.upper:,.10g}; declare other bounds, or convert the column to a dtype "
+                    "that holds them",
+                )
 
     def _default_dtype(self) -> str:
         if self.kind == "continuous":

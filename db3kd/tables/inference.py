@@ -8,20 +8,19 @@ import numpy as np
 from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
+from db3kd.tables.column_dtypes import number_dtype
 from db3kd.tables.columns import Columns
 from db3kd.tables.feature import (
-    CATEGORY,
     KINDS,
     MAX_STEPS,
     MAX_WHOLE,
-    ORDERED_CATEGORY,
     Feature,
     Kind,
     Value,
     large_integers_error,
     plain_value,
 )
-from db3kd.tables.places import column_named, row_numbered, table_named
+from db3kd.tables.places import column_named, in_files, row_numbered, table_named
 from db3kd.wording import counted, did_you_mean
 
 _FREE_CATEGORIES = 20
@@ -134,11 +133,14 @@ def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> 
             )
         return values
     if len(different) > max(_FREE_CATEGORIES, len(found) // 2):
+        declare = f"declare values={{{name!r}: ...}}"
+        if in_files():
+            declare = "pass features= that declare them, or that lack the column"
         raise ArgumentError(
             column_named(name),
             f"expected categories that repeat, got {len(different):,} "
             f"different values in {counted(len(found), 'row')}; leave the column out, group its "
-            f"values, or declare values={{{name!r}: ...}}",
+            f"values, or {declare}",
         )
     return sorted(different, key=lambda value: (isinstance(value, str), value))
 
@@ -149,4 +151,5 @@ def _not_text(dtype: str | None) -> str | None:
 
 
 def _numeric_dtype(dtype: str | None) -> str | None:
-    return None if dtype in ("object", "str", CATEGORY, ORDERED_CATEGORY) else dtype
+    """Leaves the dtype of numbers in a column of another dtype to the feature."""
+    return None if dtype is None or number_dtype(dtype) is None else dtype

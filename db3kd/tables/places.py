@@ -77,6 +77,11 @@ def table_named(name: str) -> str:
     return _SOURCE.get().name or name
 
 
+def in_files() -> bool:
+    """Returns whether the table that is read comes from files."""
+    return bool(_SOURCE.get().parts)
+
+
 def column_named(name: str) -> str:
     """Returns what messages call a column of the table that is read."""
     return _SOURCE.get().column(name)

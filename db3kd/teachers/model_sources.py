@@ -1,4 +1,4 @@
-"""What the source of a model says before it is loaded: that it is one, and its features."""
+"""What the source of a model says before it is loaded: that it is one, and of which rows."""
 
 import zipfile
 from pathlib import Path
@@ -11,6 +11,7 @@ from db3kd.models.weights import student_in_folder
 from db3kd.named_import import import_named
 from db3kd.tables import Features
 from db3kd.teachers.descriptions.description import SCHEMES, read_description
+from db3kd.teachers.functions.tabular import fitted_columns
 from db3kd.teachers.named import is_name
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -52,6 +53,19 @@ def declared_features(source: str) -> Features | None:
             return None if metadata is None else metadata.features
         return Features.of(import_named(source, "teacher")) if is_name(source) else None
     except Exception:  # what the code of a module or the reader of a broken file raises
+        return None
+
+
+def stated_columns(source: str) -> list[str] | None:
+    """Returns the columns that a named model, or the model of a method, was fitted on, or None.
+
+    Args:
+        source: As for `declared_features`, which this resembles.
+    """
+    try:
+        found = import_named(source, "teacher") if is_name(source) else None
+        return fitted_columns(getattr(found, "__self__", found))
+    except Exception:
         return None
 
 

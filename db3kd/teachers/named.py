@@ -177,7 +177,8 @@ def _check_features(found: Teacher, name: str, features: Features | None) -> Non
     if known is not None and features is not None and known != features:
         raise ArgumentError(
             "features",
-            f"expected those of teacher {name}, got others from the data; save the teacher's with "
+            f"expected those of teacher {name}, got others from the data; name the teacher itself "
+            "rather than a function that makes it, or save its features with "
             "teacher.features.save('features.json'), and give that file as features=",
         )
 

@@ -7,7 +7,7 @@ batches of any source. `evaluate` and `agreement` measure a network.
 from db3kd.training.callbacks import TrainingCallback, TrainingState
 from db3kd.training.checkpoint import Checkpoint
 from db3kd.training.early_stopping import EarlyStopping, HeldOutAgreement
-from db3kd.training.evaluation import agreement, evaluate
+from db3kd.training.evaluation import agreement, evaluate, predict
 from db3kd.training.labelled_images import LabelledImages
 from db3kd.training.loop import BatchSource, train_batches
 from db3kd.training.loss import KDLoss
@@ -30,6 +30,7 @@ __all__ = [
     "TrainingState",
     "agreement",
     "evaluate",
+    "predict",
     "train_batches",
     "train_classifier",
     "train_student",

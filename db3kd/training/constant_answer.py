@@ -66,7 +66,8 @@ def constant_answer_warning(
         f"trained on. Always answering with class {usual} would "
         f"agree on {most:,} of them, so the student has learned nothing useful. Train it for "
         "longer (--steps, or steps= of TrainSettings in Python), at another learning rate "
-        "(--learning-rate, or learning_rate=), or choose another network (--student, or model=). "
+        "(--learning-rate, or learning_rate=), or choose another network (--student, or student= "
+        "or model=). "
         f"If that does not help, label more {noun}s, or others that are like those that the "
         "teacher was trained on."
     )

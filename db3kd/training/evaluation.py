@@ -13,6 +13,7 @@ from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.querying.driver import decide_all
+from db3kd.querying.single_process import check_single_process
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.cpu_batch import batch_for_module
 from db3kd.teachers.rescaled import takes_unit_images
@@ -82,14 +83,27 @@ def predict(
 ) -> Tensor:
     """Predicts classes with a network, or with a teacher, which receives one query per image.
 
-    The other arguments are those of `predict_logits`.
+    Example:
+        >>> decisions = db3kd.predict(teacher, images)
+
+    Args:
+        model: A network, or a teacher.
+        images: N images in [0, 1], as for `db3kd.label`.
+        batch: See `predict_logits`; not used for a teacher.
+        rows: [n] int64, the images to use; all by default.
 
     Returns:
         [n] int64 on the CPU.
+
+    Raises:
+        TypeError: If the model is neither, or the images have an unsupported type.
+        TeacherError: If the teacher fails.
     """
     if isinstance(model, nn.Module):
         return predict_logits(model, images, batch, rows).argmax(1)
     teacher = takes_unit_images(as_teacher(model))
+    if not hasattr(teacher, "decide_async"):  # a module in this process costs nothing
+        check_single_process()
     source = as_image_source(images)
     rows = torch.arange(len(source)) if rows is None else as_index(rows, len(source), "rows")
     return decide_all(teacher, image_reader(source, "cpu"), rows)
@@ -145,13 +159,14 @@ def agreement(
     """Computes how often a network, or another teacher, predicts what the teacher decided.
 
     Example:
-        >>> db3kd.agreement(student, images, labels.decision)
+        >>> db3kd.agreement(student, images, db3kd.predict(teacher, images))
         0.97
 
     Args:
         model: See `predict`.
         images: N images, as for `predict_logits`.
-        decisions: [N] int64, the teacher's classes; -1 (unanswered) is left out.
+        decisions: [N] int64, the teacher's classes, as from `predict(teacher, images)`; -1
+            (unanswered) is left out.
         batch: See `predict_logits`.
 
     Returns:
@@ -161,6 +176,13 @@ def agreement(
         TypeError: If the decisions are not integers.
         ValueError: If there is not one decision per image, or none is answered.
     """
+    for name, given in (("images", images), ("decisions", decisions)):
+        if isinstance(given, nn.Module) or hasattr(given, "decide"):
+            raise ArgumentTypeError(
+                name,
+                f"expected no model, got {type(given).__name__}; pass the teacher's classes "
+                "last: agreement(student, images, db3kd.predict(teacher, images))",
+            )
     source = as_image_source(images)
     classes = as_classes(decisions, len(source), "decisions", least=-1).cpu()
     answered = (classes >= 0).nonzero().flatten()

@@ -10,10 +10,9 @@ from torch.utils.data import Dataset
 from db3kd.arguments.arrays import as_number
 from db3kd.arguments.images import UNIT_BOUNDS, check_images
 from db3kd.data.arguments import ImagesLike, as_image_source
-from db3kd.errors import ArgumentError
+from db3kd.labelling.image_numbers import check_labelled
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import check_soft_labels
-from db3kd.wording import counted
 
 LabelledImage = tuple[Tensor, Tensor, Tensor]
 """An image [*image_shape] float32, its decision [] int64 and its soft label [C] float32."""
@@ -39,19 +38,13 @@ class LabelledImages(Dataset[LabelledImage]):
         rows: [n] int64, the index in `images` of each item. Images without an answer are left out.
 
     Raises:
-        ValueError: If `labels` has no soft labels, or not one row for each image.
+        ValueError: If `labels` has no soft labels, or belongs to other images.
     """
 
     def __init__(self, images: ImagesLike, labels: Labels) -> None:
         self._images = as_image_source(images)
         soft_labels = check_soft_labels(labels)
-        if len(labels) != len(self._images):
-            raise ArgumentError(
-                "labels",
-                f"expected {counted(len(self._images), 'row')}, one for each sample, got "
-                f"{len(labels)}; if only some were labelled, pass "
-                "images.subset(labels.index)",
-            )
+        check_labelled(self._images, labels)
         self.rows = (labels.decision >= 0).nonzero().flatten().cpu()
         self._decisions = labels.decision.cpu()[self.rows]
         self._soft_labels = soft_labels.cpu()[self.rows]

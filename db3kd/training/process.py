@@ -52,7 +52,8 @@ class TrainingProcess:
         from accelerate import PartialState
 
         had_joined = dist.is_initialized()
-        state = PartialState(cpu=device == "cpu")
+        # Without a GPU, accelerate joins the processes only if it is told to use the CPU.
+        state = PartialState(cpu=_single_device(device).type == "cpu")
         if dist.is_initialized() and not had_joined:
             atexit.register(_leave_process_group)
         own = state.device if device == "auto" or state.num_processes > 1 else torch.device(device)

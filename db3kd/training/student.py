@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from db3kd.arguments.arrays import IntegersLike
 from db3kd.arguments.plain import check_choice, check_type
-from db3kd.data.arguments import ImagesLike, with_labels
+from db3kd.data.arguments import ImagesLike, as_image_source, with_labels
+from db3kd.labelling.image_numbers import check_labelled
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.soft_labels import check_soft_labels
 from db3kd.progress import ProgressListener
@@ -61,10 +62,12 @@ def train_student(
         The trained network, in eval mode.
 
     Raises:
-        ValueError: If `labels` has no soft labels, if their temperature differs from the loss's,
-            or if `train` rejects an argument.
+        ValueError: If `labels` has no soft labels or belongs to other images, if the temperature
+            of the soft labels differs from the loss's, or if `train` rejects an argument.
     """
     soft_labels = check_soft_labels(labels)
+    images = as_image_source(images)
+    check_labelled(images, labels)
     loss = KDLoss(temperature=None) if loss is None else loss
     check_type(loss, KDLoss, "loss", "db3kd.KDLoss")
     loss = loss.with_temperature(labels.soft_label_temperature, "labels.soft_label_temperature")

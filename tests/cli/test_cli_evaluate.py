@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
+from image_cases import write_png
 from PIL import Image
 from served_doubles import Answer, Scripted
 
-from db3kd import build_model, load_data, save_model
+from db3kd import ImageSet, LabelSettings, build_model, label, load_data, load_teacher, save_model
+from db3kd.pipelines.distillation.reproduction import usage
 
 COUNTING = f"{TEACHERS}:CountingTeacher"
 
@@ -72,6 +74,67 @@ def test_class_numbers_are_assumed_for_accuracy_alone(teacher, tmp_path, caplog,
     assert "teacher own.safetensors" not in caplog.text
     if not agreement:
         assert f"model {own} does not name" in caplog.text
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """Photos of 12x20 in colour, and a model of grey images of 8x10."""
+    for number in range(4):
+        pixels = np.full((12, 20, 3), 60 * number, np.uint8)
+        write_png(tmp_path / "photos" / f"{number}.png", pixels)
+    model = tmp_path / "wide.safetensors"
+    network = build_model("linear", (1, 8, 10), 3)
+    save_model(model, network, model="linear", image_shape=(1, 8, 10), classes=3)
+    return tmp_path / "photos", model
+
+
+def test_an_error_names_the_options_that_read_images_in_the_shape_of_the_teacher(wide):
+    photos, model = wide
+    compared = ("evaluate", model, "--agree-with", model, "--data", photos)
+
+    both, channels, size = (
+        fail(*compared, *given) for given in ((), ("--size", "8,10"), ("--channels", 1))
+    )
+
+    assert (
+        "got (3, 12, 20) in photos; read the image files with --size 8,10 and --channels 1" in both
+    )
+    assert "got (3, 8, 10) in photos; read the image files with --channels 1" in channels
+    assert "got (1, 12, 20) in photos; read the image files with --size 8,10; --size crops" in size
+    assert "100.00%" in succeed(*compared, "--size", "8,10", "--channels", 1)
+    with pytest.raises(
+        ValueError, match=r"images: .* with size=\(8, 10\) and channels=1; size= crops"
+    ):
+        label(load_teacher(model), load_data(photos), LabelSettings(measure="sd"))
+
+
+def test_the_line_that_measures_a_student_reads_data_as_its_run_did(wide):
+    photos, model = wide
+    images = load_data(photos, size=(8, 10), channels=1).subset([2, 0])
+
+    line = usage(model, "linear", images)["measure"]
+
+    line = line.replace("DATA", str(photos)).replace("TEACHER", str(model))
+    assert "agreement  100.00% (4 of 4 images)" in succeed(*line.split()[1:])
+    assert "--size" not in usage(model, "linear", load_data(photos))["measure"]
+    square = usage(model, "linear", load_data(photos, size=28))["measure"]
+    assert "--data DATA --size 28 --agree-with" in square
+    rows = load_data("wine")
+    clipped = ImageSet.from_table(
+        rows.features.decode(rows.read([0])), None, rows.features, clip=True
+    )
+    assert "--data DATA --clip --agree-with" in usage(model, "linear", clipped)["measure"]
+    assert "--data DATA --agree-with" in usage(model, "linear", rows)["measure"]
+
+
+@pytest.mark.parametrize("size", ["0", "8,", "8x10", "1,024", "8,10,3"])
+def test_a_size_that_is_none_is_named(wide, size):
+    photos, model = wide
+    message = fail("evaluate", model, "--data", photos, "--size", size)
+    assert (
+        f"--size: expected pixels such as 28, or height and width such as 24,32, got '{size}'"
+        in (message)
+    )
 
 
 def test_a_network_in_memory_answers_on_this_machine(teacher):

@@ -12,6 +12,7 @@ from db3kd.cli.commands.surrogate import surrogate
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.pipelines.auto_surrogate import AutoSurrogate
+from db3kd.pipelines.student_training import time_limit
 from db3kd.report import wilson_interval
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import load_teacher
@@ -99,14 +100,19 @@ def test_the_command_trains_as_many_networks_as_python_does():
     assert default == SurrogateSettings.networks == AutoSurrogate.networks
 
 
-def test_the_queries_and_their_price_are_shown_before_the_first_one(tmp_path):
+def test_the_queries_and_their_price_are_shown_before_the_first_one(tmp_path, monkeypatch):
     out, before = tmp_path / "surrogate.safetensors", CountingTeacher.asked
     given = arguments(f"{TEACHERS}:CountingTeacher", out, "--price-per-1000", 0.3)
 
+    monkeypatch.setattr(time_limit, "seconds_per_step", lambda *_: 4.0)
     planned = succeed(*given, "--dry-run")
 
     plan = "plan           200 queries: 40 images in 5 versions each, price 0.06 at 0.30 per 1,000"
-    assert planned.splitlines() == [plan, "dry run        no query was sent; nothing was written"]
+    assert planned.splitlines() == [
+        plan,
+        "training       about 0:01:00 on this machine, 15 steps of all networks",
+        "dry run        no query was sent; nothing was written",
+    ]
     assert CountingTeacher.asked == before and not list(tmp_path.iterdir())
     made = succeed(*given)
     assert made.startswith(plan) and "200, 5 per sample, price 0.06 at 0.30 per 1,000" in made

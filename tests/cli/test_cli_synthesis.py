@@ -9,7 +9,11 @@ from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 from db3kd.data.pseudo_samples import load_pseudo_samples
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
+from db3kd.pipelines.student_training import time_limit
+from db3kd.pipelines.student_training.time_estimate import steps_of_acquisition
+from db3kd.progress import duration
 from db3kd.storage.manifest import read_manifest
+from db3kd.synthesis import AcquisitionSettings
 
 PLAIN = ("--preset", "plain")
 """Options for random pseudo samples."""
@@ -110,7 +114,7 @@ def test_folders_in_use_are_refused_before_the_teacher_is_loaded(tmp_path):
     assert "expected a new or an empty folder" in message
 
 
-def test_the_most_queries_and_their_price_are_shown_before_the_first_one(tmp_path):
+def test_the_most_queries_and_their_price_are_shown_before_the_first_one(tmp_path, monkeypatch):
     out, before = tmp_path / "run", CountingTeacher.asked
     given = (*synthesize_arguments(f"{TEACHERS}:CountingTeacher", out), "--price-per-1000", 0.25)
 
@@ -123,6 +127,11 @@ def test_the_most_queries_and_their_price_are_shown_before_the_first_one(tmp_pat
     assert "at most 500 queries" in succeed(*given, *MOVED, "--budget", 500, "--dry-run")
     endless = succeed(*given, "--moves", 2, "--dry-run")
     assert "no maximum number of queries; --budget or --queries-per-sample sets one" in endless
+    assert "training" not in endless, "no student chooses plain samples"
+    monkeypatch.setattr(time_limit, "seconds_per_step", lambda *_: 0.5)
+    guided = succeed(*given, "--preset", "guided", "--dry-run")
+    seconds = 0.5 * steps_of_acquisition(AcquisitionSettings(), 60, 0)
+    assert f"training       about {duration(seconds)} on this machine, of the students" in guided
     made = succeed(*given)
     queries = read_manifest(out)["totals"]["queries"]
     assert made.startswith(plan) and queries <= 66

@@ -240,9 +240,6 @@ def test_rows_need_no_labels_although_the_test_has_some(table):
     printed = succeed("distill", *teacher, "--data", "rows.csv", *where, "--out", "run")
     assert "accuracy" in printed and "queries    150" in printed
 
-    message = fail("distill", *teacher, "--data", table, "--budget", 150, "--dry-run")
-    assert "got also quality; name the column of the class labels as --label-column" in message
-    assert "--features" not in message
     message = fail("distill", *teacher, "--data", "rows.csv", *where[:4], *where[6:], "--dry-run")
     assert "--label-column: expected one of the columns of rows.csv ('alcohol', " in message
     student = ("--model", "run/student.safetensors", "--features", "run/student.safetensors")
@@ -320,11 +317,43 @@ def test_the_features_of_a_table_are_shown_and_written_to_a_file(table):
         "info", *options, "--features-out", "f.json"
     )
     assert "--features-out: needs --data" in fail("info", "--features-out", "g.json")
-    assert "--features-out: cannot be combined with --teacher; leave this out" in fail(
-        "info", *options, "--teacher", asked(table)[1], "--features-out", "g.json"
-    )
     assert not Path("g.json").exists()
     assert "--data: expected a table, got the images of digits" in fail("info", "--data", "digits")
+
+
+def test_a_fitted_model_says_which_columns_of_a_table_are_features(table):
+    inferred = Features.infer(wine_frame(60))
+    frame = pd.read_csv(table)
+    frame.insert(0, "bottle", [f"W-{number}" for number in range(len(frame))])
+    frame.to_csv("bottles.csv", index=False)
+    bottles = ("--data", "bottles.csv", "--device", "cpu")
+    model = asked(table)[1]
+
+    command = ("label", "--teacher", model, *bottles, "--measure", "sd", "--out", "sd")
+    succeed(*command)
+    succeed(*command, "--resume")
+    assert open_run("sd").images.features == inferred
+
+    described = ("info", "--teacher", f"{model}.predict", *bottles[:2])
+    assert "written to     f.json" in succeed(*described, "--features-out", "f.json")
+    assert Features.load("f.json") == inferred
+    succeed(*described, "--features", "f.json")
+    assert "--label-column: expected no feature, got 'year', which is one" in fail(
+        *described, "--label-column", "year"
+    )
+
+    message = fail("info", *bottles[:2])
+    assert "column 'bottle': expected categories that repeat, got 60 different values" in message
+    assert "or pass --features that declare them, or that lack the column" in message
+    frame.rename(columns={"year": "Year"}).to_csv("renamed.csv", index=False)
+    message = fail("info", "--teacher", model, "--data", "renamed.csv")
+    assert "columns of the fitted model: expected columns of renamed.csv (bottle, " in message
+    assert "got 'year'; did you mean 'Year'?" in message
+    wider = (*inferred, Feature.integer("age", 0, 9))
+    Features(wider, as_frame=True).save("wide.json")
+    message = fail("info", "--teacher", model, "--features", "wide.json")
+    assert "got also age; name the column of the class labels as --label-column" in message
+    assert message.endswith("pass --features without the others")
 
 
 def test_commands_call_rows_of_a_table_rows(table):

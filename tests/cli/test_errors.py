@@ -115,6 +115,7 @@ def test_an_argument_is_shown_as_its_option(kind):
         ("t.pt: pass image_shape= and classes=", "t.pt: pass --image-shape and --classes"),
         ("if you trust it, pass trust_code=True, else", "pass --trust-code, else"),
         ("pass channels=1 or channels=3", "pass --channels 1 or --channels 3"),
+        ("pass image_shape=(3, 24, 32)", "pass --image-shape 3,24,32"),
         ("mix the answers with accept_changed_teacher=True", "with --accept-changed-teacher"),
         ("name them with data='hub:x'", "name them with --data 'hub:x'"),
         ("expected data: of a kind", "expected data: of a kind"),

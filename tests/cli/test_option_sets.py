@@ -147,8 +147,15 @@ def test_thousands_separators_are_removed_from_integers_only(given, plain):
 
 def test_all_options_of_integers_and_no_others_take_separators():
     found = integer_options(COMMANDS["distill"])
-    assert {"--budget", "--steps", "--limit", "--seed", "--size", "--max-batch"} <= found
-    assert not found & {"--image-shape", "--price-per-1000", "--time-limit", "--data", "--resume"}
+    assert {"--budget", "--steps", "--limit", "--seed", "--max-batch"} <= found
+    assert not found & {
+        "--image-shape",
+        "--size",
+        "--price-per-1000",
+        "--time-limit",
+        "--data",
+        "--resume",
+    }
 
 
 @pytest.mark.parametrize("budget", ["1,000", "1_000", "1000"])

@@ -58,6 +58,14 @@ def test_a_data_set_is_read_by_index_with_its_labels(images):
     assert found.fingerprint(check=True) == found.fingerprint()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float16])
+def test_items_of_narrow_floats_are_read_with_their_values(dtype):
+    images = (BYTES.float() / 255).to(dtype)
+    for found in (as_images(Items(list(images))), ImageSet.from_arrays(images)):
+        found.check()
+        assert found.read([4, 1]).equal(images[[4, 1]].float())
+
+
 def test_items_may_be_images_alone():
     found = as_images(Items(list(BYTES)))
     assert found.labels is None and found.read([2]).equal(as_tensor(COLOURED[[2]]))
@@ -92,6 +100,8 @@ def test_labels_may_be_tensors_numbers_or_names(kind):
         ([BYTES[0], BYTES[1].float()], ValueError, r"item 1: .* got \[3, 6, 5\] float32"),
         ([BYTES[0].float()], ValueError, "got .* at row 0; divide by 255"),
         ([BYTES[0].long()], TypeError, "expected uint8 or floats in"),
+        ([BYTES[0], BYTES[1].to_sparse()], TypeError, "item 1: .* got layout .*; use .* to_dense"),
+        ([BYTES[0].cfloat()], TypeError, "item 0: expected a dense tensor .* got complex64"),
         ([Image.fromarray(GREY), BYTES[0]], TypeError, "item 1: expected a PIL image .* Tensor"),
         ([Image.fromarray(GREY), Image.fromarray(GREY[:4])], ValueError, "item 1 is 4x5"),
         ([(BYTES[0], 0.5)], TypeError, "images labels: expected class names, or class numbers"),

@@ -63,6 +63,33 @@ def test_a_resized_image_keeps_its_middle(tmp_path, cache):
     assert load_data(tmp_path / "set", size=4).read([0]).eq(1).all()
 
 
+@pytest.mark.parametrize(("shape", "kept"), [((12, 4), "rows"), ((4, 12), "columns")])
+def test_images_of_a_height_and_a_width_keep_their_middle(tmp_path, cache, shape, kept):
+    stripes = np.zeros(shape, np.uint8)
+    middle = stripes[4:8] if kept == "rows" else stripes[:, 4:8]
+    middle[:] = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    write_png(tmp_path / "set" / "0.png", stripes)
+    grown = np.kron(middle, np.ones((2, 2), np.uint8))
+    write_png(tmp_path / "other" / "0.png", grown)
+
+    images = load_data(tmp_path / "set", size=(4, 4))
+    wide = load_data(tmp_path / "other", size=(4, 8))
+    tall = load_data(tmp_path / "other", size=(8, 4), channels=3)
+
+    assert (images.read([0])[0, 0] * 255).equal(torch.from_numpy(middle.copy()).float())
+    # The image of 8x8 covers both sizes as it is.
+    assert (wide.read([0])[0, 0] * 255).equal(torch.from_numpy(grown[2:6]).float())
+    assert tall.image_shape == (3, 8, 4)
+    assert (tall.read([0])[0, 2] * 255).equal(torch.from_numpy(grown[:, 2:6]).float())
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "28", (4,), (4, 5, 6), (0, 4), True])
+def test_a_size_that_is_none_is_refused(tmp_path, size):
+    write_png(tmp_path / "set" / "0.png", GREY)
+    with pytest.raises(ValueError, match=r"size: expected pixels such as 28, or \(height, width\)"):
+        load_data(tmp_path / "set", size=size)
+
+
 # Which images a folder holds, and what its folders mean
 
 

@@ -334,6 +334,18 @@ def test_an_invalid_index_is_refused(index, error):
             call(some_teacher(), some_images(), SMALL, index=index)
 
 
+def test_a_repeated_row_number_is_refused_because_it_would_exceed_the_budget(tmp_path):
+    teacher = CountingTeacher(some_teacher())
+    expected = "index: expected each row number at most once, got 7 in 3 places"
+    with pytest.raises(ValueError, match=expected):
+        label(teacher, some_images(), SMALL, index=[7, 1, 7, 1, 7])
+    with pytest.raises(ValueError, match=expected):
+        label(teacher, some_images(), SMALL, index=[7, 1, 7, 1, 7], out=tmp_path / "run")
+    with pytest.raises(ValueError, match=expected):
+        label_chunks(teacher, some_images(), SMALL, index=[7, 1, 7, 1, 7])
+    assert teacher.total == 0
+
+
 @pytest.mark.parametrize("form", [list, tuple, np.array, torch.tensor, lambda rows: rows])
 def test_an_index_may_have_any_form(form):
     expected = label(some_teacher(), some_images(), SMALL, index=torch.arange(4, 9))

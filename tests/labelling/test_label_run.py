@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_cases import write_png
 
 import db3kd
 from db3kd.labelling.label_files import load_labels
@@ -187,6 +188,29 @@ def test_a_run_knows_its_source_its_measure_and_its_teacher(whole):
     run = open_run(whole)
     assert run.source == Source("digits") and run.measure == "bd" and run.finished
     assert run.teacher == run.manifest["settings"]["teacher"]
+
+
+def test_a_run_knows_the_height_and_width_of_its_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        write_png(tmp_path / "photos" / f"{number}.png", np.full((6, 12), number, np.uint8))
+    source, settings = Source("photos", size=(4, 10)), LabelSettings("sd")
+    teacher = FunctionTeacher(
+        lambda images: (images[:, 0, 0, 0] > 0.005).astype(int), (1, 4, 10), 2
+    )
+
+    first = write_run("run", teacher, source, settings)
+    again = write_run("run", teacher, source, settings, resume=True)
+
+    assert first.samples == again.samples == 4
+    run = open_run("run")
+    assert run.source == source and run.images.image_shape == (1, 4, 10)
+    content = read_manifest("run")
+    for damaged in ([4, "10"], [4, 10, 3], "4,10", []):
+        content["settings"]["source"]["size"] = damaged
+        write_manifest(Path("run") / MANIFEST, content)
+        with pytest.raises(ValueError, match=r"entry settings\.source: expected the arguments"):
+            open_run("run")
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,6 @@ def test_a_run_of_an_image_set_is_read_back_with_its_images(images, tmp_path):
 def test_conflicting_arguments_are_named(images, tmp_path):
     with pytest.raises(ValueError, match="resume: needs out="):
         label(a_teacher(), images, resume=True)
-    with pytest.raises(ValueError, match="index: expected each number at most once with out="):
-        label(a_teacher(), images, index=torch.tensor([1, 1]), out=tmp_path / "run")
     with pytest.raises(TeacherError) as raised:
         label(RaisingTeacher(a_teacher(), 64), images, SETTINGS)
     with pytest.raises(ValueError, match="recovered: expected None with out="):

@@ -325,6 +325,20 @@ def test_a_difference_that_may_be_chance_is_called_so(matches, held_out, as_good
     assert stored["may_be_chance"] == as_good and stored["measurement"] == "held-out agreement"
 
 
+@pytest.mark.parametrize("steps", [599, 600, 6_000])
+def test_a_short_training_is_stated_beside_the_order_that_it_gave(tmp_path, steps):
+    summary = replace(summary_of(26, 10, held_out=30), steps=steps)
+
+    write_comparison(tmp_path, summary)
+    page = (tmp_path / "report.md").read_text()
+    headline = page.split("- **")[0]
+    for text in (headline, summary.best.statement):
+        assert ("after longer training, another strategy may" in text) is (steps < 6_000)
+        assert ("for only 600 steps, 10 % of the default of 6,000;" in text) is (steps == 600)
+    assert ("with fewer than 600 training steps, options" in page.lower()) is (steps == 599)
+    assert ("6,000 training steps each (the default)" in page) is (steps == 6_000)
+
+
 def row_of(strategy: str, held_out: int, *matches: np.ndarray) -> ComparisonRow:
     """A row whose students agree with the teacher on these test images, and on so many of 50."""
     return ComparisonRow(

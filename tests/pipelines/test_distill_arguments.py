@@ -21,7 +21,10 @@ from torch import nn
 
 import db3kd
 from db3kd.errors import ArgumentError
+from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.source import Source
 from db3kd.pipelines import DistillResult, DistillSettings
+from db3kd.surrogates.files import prepare_surrogate
 from db3kd.teachers import TeacherError, load_teacher
 from db3kd.training.settings import TrainSettings
 
@@ -189,14 +192,42 @@ def test_students_with_batch_normalisation_are_trained_on_a_few_images():
         assert torch.stack([value.isfinite().all() for value in result.student.parameters()]).all()
 
 
-def test_several_processes_of_a_launcher_do_not_ask_twice(monkeypatch):
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda asked, _: run(asked),
+        lambda asked, _: db3kd.compare(asked, PIXELS, budget=300, settings=QUICK),
+        lambda asked, _: db3kd.label(asked, PIXELS),
+        lambda asked, out: db3kd.label(asked, PIXELS, out=out),
+        lambda asked, _: db3kd.label_chunks(asked, PIXELS),
+        lambda asked, out: write_run(
+            out, asked, Source("noise"), db3kd.LabelSettings(), images=images()
+        ),
+        lambda asked, _: db3kd.make_surrogate(asked, PIXELS),
+        lambda asked, out: db3kd.make_surrogate(asked, PIXELS, out=out),
+        lambda asked, out: prepare_surrogate(
+            f"{out}.safetensors", asked, Source("noise"), images=images()
+        ).write(),
+        lambda asked, _: db3kd.synthesize(asked),
+        lambda asked, out: db3kd.write_pseudo_samples(out, asked),
+        lambda asked, _: db3kd.evaluate(asked, PIXELS, [0] * len(PIXELS)),
+        lambda asked, _: db3kd.agreement(asked, PIXELS, [0] * len(PIXELS)),
+    ],
+)
+def test_several_processes_of_a_launcher_do_not_ask_twice(query, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     counting = CountingTeacher(teacher())
     with pytest.raises(ValueError, match="expected a single process, got 2 from a launcher"):
-        run(counting)
-    with pytest.raises(ValueError, match="expected a single process"):
-        db3kd.compare(counting, PIXELS, budget=300, settings=QUICK)
+        query(counting, tmp_path / "run")
     assert counting.total == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_process_of_a_launcher_may_measure_a_module(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    student = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
+    for model in (student, db3kd.ModuleTeacher(student, (1, 6, 6), CLASSES)):
+        assert 0 <= db3kd.evaluate(model, PIXELS, [0] * len(PIXELS)) <= 1
 
 
 def test_rare_classes_need_images():

@@ -21,11 +21,12 @@ from db3kd.data.arrays import ArrayPixels
 from db3kd.errors import InputError
 from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillResult
+from db3kd.pipelines.distillation import prepared
 from db3kd.pipelines.query_rounds import rounds
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_training import rules as teaching_rules
-from db3kd.planning import held_out
+from db3kd.planning import held_out, plan_budget
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError
 from db3kd.training.loop import _Training
@@ -132,6 +133,25 @@ def test_a_run_that_another_version_planned_goes_on_as_it_was_started(
         InputError, match=r"settings.plan.held_out: was 6, is 9 \(held_out=\); pass"
     ):
         run(out, silent(), settings=replace(QUICK, held_out=9))
+
+
+def test_rounds_that_were_begun_without_proxies_go_on_at_random(tmp_path, monkeypatch):
+    settings, out = replace(QUICK, proxies=0), tmp_path / "run"
+    with monkeypatch.context() as patch, suppress(TeacherError):
+        in_rounds = partial(plan_budget, proxies=True)  # as if there were proxies
+        patch.setattr(prepared, "plan_budget", lambda *a, proxies, **b: in_rounds(*a, **b))
+        run(out, RaisingTeacher(teacher(), 700), settings=settings)
+    with pytest.raises(InputError, match=r"settings\.choosing: was null, is"):
+        run(out, silent())
+
+    result = run(out, settings=settings)
+
+    plan = result.plan
+    stored = read_manifest(out)["settings"]["plan"]["rounds"]
+    assert list(plan.rounds) == stored and len(stored) == 4
+    assert plan.text == "decisions for the images and for random augmented images"
+    assert not any("proxies" in stage.why for stage in plan.stages)
+    assert result.queries == 1500
 
 
 def test_a_comparison_that_another_version_planned_goes_on_as_it_was_started(tmp_path, monkeypatch):

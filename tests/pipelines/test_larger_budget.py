@@ -129,6 +129,41 @@ def test_a_mistyped_budget_is_withdrawn_if_nothing_was_asked_with_it(first, tmp_
     assert answered(out) == 900
 
 
+def remove_shard(out: Path, number: int) -> int:
+    """Removes a shard of a run, as errors for damaged ones advise; returns its number of rows."""
+    shard = sorted(out.glob("answers-*.parquet"))[number]
+    rows = pq.read_table(shard).num_rows
+    shard.unlink()
+    return rows
+
+
+def test_a_budget_with_answers_stays_if_an_earlier_shard_is_removed(tmp_path):
+    out, counting = tmp_path / "run", Counting(teacher())
+    run(out, 500)
+    run(out, 530)
+    before = answers_of(out)
+    removed = remove_shard(out, 1)
+    assert removed > 30
+
+    with pytest.raises(ValueError, match=r"^budget: expected at least 530, because"):
+        run(out, 500, silent())
+    result = run(out, 600, counting)
+
+    assert result.queries == answered(out) == 600
+    assert counting.total == removed + 70
+    assert answers_of(out)[:530] == before
+    assert [each["budget"] for each in read_manifest(out)[LARGER_BUDGETS]] == [530, 600]
+
+
+def test_answers_that_were_taken_over_are_counted_once_without_the_held_out_ones(tmp_path):
+    out = tmp_path / "run"
+    run(out, 120)
+    with pytest.raises(Exception, match="continue"):
+        run(out, 1500, silent())
+    held_out = remove_shard(out, 0)
+    assert answered(out) == 120 - held_out
+
+
 def test_damaged_sd_labels_leave_the_run_as_it_was(tmp_path):
     out = tmp_path / "run"
     run(out, 120)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distill_cases import CLASSES, QUICK, SHAPE, images, teacher
+from distill_cases import CLASSES, QUICK, SAMPLES, SHAPE, images, teacher
 from served_doubles import Answer, Asked, Loopback, Scripted
 
 import db3kd
@@ -76,10 +76,8 @@ def failing_at(paid: int, error: BaseException) -> Callable[[int], Any]:
 
 
 def distill(asked: Any, out: Path, **options: Any) -> Any:
-    return db3kd.distill(
-        asked, images(), budget=BUDGET, strategy="decisions", student="linear", settings=QUICK,
-        out=out, **options,
-    )  # fmt: skip
+    given = {"budget": BUDGET, "strategy": "decisions", "student": "linear", "settings": QUICK}
+    return db3kd.distill(asked, images(), out=out, **(given | options))
 
 
 def requests(**options: Any) -> RequestSettings:
@@ -174,6 +172,25 @@ def test_several_failures_add_up(tmp_path):
 
     assert service.paid - BUDGET <= result.paid_twice <= 3 * MAX_BATCH
     assert queries_paid_twice(out) == result.paid_twice
+
+
+def test_the_first_calls_of_a_stage_in_a_subfolder_are_counted(tmp_path):
+    service, out = Service(), tmp_path / "run"
+    plan = db3kd.plan_budget(SAMPLES, CLASSES, SAMPLES, "sd")
+    options = {"strategy": "sd", "budget": SAMPLES, "resume": True}
+    out.mkdir()
+    for failures in (1, 2):
+        service.fail = failing_at(plan.held_out + failures, OSError("down"))
+        with pytest.raises(TeacherError) as raised:
+            distill(service.teacher(), out, **options)
+        assert not (out / "labels").exists()
+        (note,) = (each for each in raised.value.__notes__ if "without an answer" in each)
+        assert note.startswith("up to 1 of the queries") and note.endswith("the run counts them")
+    service.fail = lambda paid: None
+
+    result = distill(service.teacher(), out, **options)
+
+    assert (service.paid, result.queries, result.paid_twice) == (SAMPLES + 2, SAMPLES, 2)
 
 
 @pytest.mark.parametrize("function", ["classify", "classify_one_by_one"])

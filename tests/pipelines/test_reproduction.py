@@ -214,6 +214,8 @@ def test_the_lines_of_a_report_load_and_export_the_student(student, tmp_path, mo
     else:
         exec(lines["export"], names)
         assert Path("student.onnx").is_file()
+        names |= {"images": noise(), "teacher": teacher()}
+        assert 0 <= eval(lines["measure"], names) <= 1
 
 
 @pytest.mark.parametrize(

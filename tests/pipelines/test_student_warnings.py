@@ -74,6 +74,17 @@ def test_the_result_and_the_report_warn(tmp_path):
     assert '<p class="warning">' in result.report.read_text()
 
 
+@pytest.mark.parametrize("strategy", ["augmented", "sd"])
+def test_training_images_show_a_useless_student_if_few_images_are_held_out(strategy):
+    options = {"strategy": strategy, "budget": 300, "settings": QUICK}
+    result = db3kd.distill(teacher(), images(120), student=Constant(), **options)
+
+    warning, few = result.warnings
+    assert few == few_held_out(6, tested=False)
+    assert "of 114 images that it was trained on. Always answering with class" in warning
+    assert "has learned nothing useful" in warning
+
+
 def test_a_student_that_learns_is_not_warned_about(tmp_path):
     training = db3kd.TrainSettings(steps=400, learning_rate=0.03, device="cpu")
     result = db3kd.distill(

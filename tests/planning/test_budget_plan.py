@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db3kd.planning import STRATEGIES, plan_budget
+from db3kd.planning import STRATEGIES, plan_budget, plan_comparison
 from db3kd.planning.budget_plan import _MOST_ANSWERS, _MOST_PER_IMAGE, MOST_PER_PAIR
 from db3kd.planning.held_out import LEAST_VALIDATION
 from db3kd.planning.plan import LABEL_MEASURES
@@ -126,6 +126,15 @@ def test_strategies_that_a_budget_makes_equal_have_equal_texts():
     assert plan_budget(2_000, 10, 1_438, "augmented").text == (
         "decisions for the images and for random augmented images"
     )
+
+
+@pytest.mark.parametrize(("budget", "images"), [(1_000, 5_000), (20_000, 1_000)])
+def test_without_proxies_auto_is_planned_as_augmented(budget, images):
+    auto = plan_budget(budget, 10, images, proxies=False)
+    augmented = plan_budget(budget, 10, images, "augmented")
+    assert (auto.stages, auto.text) == (augmented.stages, augmented.text)
+    plans = plan_comparison(budget, 10, images, ["auto"], proxies=False).plans
+    assert plans["auto"] == auto
 
 
 def test_images_that_the_budget_does_not_cover_are_chosen_after_a_random_half():

@@ -194,3 +194,58 @@ def test_a_request_that_fails_for_good_is_counted_with_its_attempts():
             decide_all(teacher, images().__getitem__, torch.arange(COUNT), sent=sent)
         teacher.close()
     assert server.paid <= sent.answered + sent.lost <= server.paid + BATCH * IN_FLIGHT
+
+
+def _label_in_chunks(teacher: Any) -> None:
+    list(db3kd.label_chunks(teacher, images(), db3kd.LabelSettings(queries_per_pair=10)))
+
+
+def _synthesize(teacher: Any) -> None:
+    db3kd.synthesize(teacher, db3kd.SynthesisSettings(samples=40, moves=db3kd.Moves(count=1)))
+
+
+def _make_surrogate(teacher: Any) -> None:
+    training = db3kd.TrainSettings(steps=1)
+    settings = db3kd.SurrogateSettings(queries_per_sample=4, model="linear", training=training)
+    db3kd.make_surrogate(teacher, images(), settings)
+
+
+@pytest.mark.parametrize("call", [_label_in_chunks, _synthesize, _make_surrogate])
+def test_the_error_of_a_late_search_counts_the_answers_of_all_earlier_ones(call, monkeypatch):
+    monkeypatch.setattr("db3kd.querying.sharded_decisions.SHARD_ROWS", 128)
+    paid = 0
+
+    def classify(array: np.ndarray) -> Any:
+        nonlocal paid
+        paid += len(array)
+        if paid > 350:
+            raise ConnectionError("gone")
+        return truth().decide(torch.from_numpy(array))
+
+    with pytest.raises(TeacherError) as raised:
+        call(FunctionTeacher(classify, SHAPE, CLASSES, max_batch=MAX_BATCH))
+    (note,) = (note for note in raised.value.__notes__ if "may have been paid" in note)
+    answered, lost = map(int, re.findall(r"\d+", note)[:2])
+    assert answered + lost == paid > 350
+    assert lost <= MAX_BATCH
+
+
+def test_an_error_in_the_training_of_a_surrogate_says_which_answers_it_loses(monkeypatch):
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("db3kd.surrogates.training.train_surrogate", interrupt)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        _make_surrogate(truth())
+    assert "400 queries had an answer" in raised.value.__notes__[-1]
+
+
+def test_a_caller_that_stops_early_is_told_what_was_paid_twice(caplog):
+    with Scripted(truth(), every_fifth(lambda _: Answer(500))) as server:
+        teacher = served(server)
+        with caplog.at_level(logging.WARNING, "db3kd"):
+            chunks = db3kd.label_chunks(teacher, images(), db3kd.LabelSettings(measure="sd"))
+            next(chunks)
+            chunks.close()
+        teacher.close()
+    assert f"paid twice: at most {server.paid - COUNT} queries that were sent" in caplog.text

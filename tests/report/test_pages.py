@@ -7,7 +7,7 @@ pytest.importorskip("matplotlib")
 
 from report_cases import is_drawn, random_distances, random_samples
 
-from db3kd.report import Samples, write_report
+from db3kd.report import ClassDistances, Samples, write_report
 
 
 def test_a_report_has_its_title_notes_and_figures(tmp_path):
@@ -46,6 +46,14 @@ def test_a_report_shows_only_the_figures_that_it_has(tmp_path):
     report = write_report(tmp_path, "A run")
     assert "![" not in report.read_text(encoding="utf-8")
     assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_a_run_without_a_decision_has_a_report_without_samples(tmp_path):
+    undecided = ClassDistances(np.full((3, 2), np.inf), np.full(3, -1))
+    none = random_samples(0, 2)
+    text = write_report(tmp_path, "A run", samples=none, class_distances=undecided).read_text()
+    assert "## Samples" not in text and "## Distances between classes" in text
+    assert is_drawn(tmp_path / "class_distances.png")
 
 
 def test_samples_and_distances_are_represented_by_their_shapes():

@@ -124,6 +124,37 @@ def test_answers_of_a_shard_and_of_its_journal_are_counted_once(run):
     assert count_answers(run.path, KIND) == 4
 
 
+@pytest.mark.parametrize("answered", [True, False], ids=["answered", "unanswered"])
+def test_the_run_around_a_removed_one_counts_its_lost_queries_if_it_stays(
+    answered, tmp_path, a_manifest
+):
+    path = tmp_path / "run"
+
+    def fail(resume: bool) -> BaseException:
+        """Starts a part of a part of the run, whose first call fails with 5 queries."""
+        with (
+            pytest.raises(ConnectionError) as raised,
+            RunFolder.open(path, KIND, a_manifest, resume=resume) as run,
+        ):
+            if answered and not run.has_shards:
+                run.write_shard(0, some_rows(4))
+            with (
+                RunFolder.create(path / "part", KIND, a_manifest),
+                RunFolder.create(path / "part" / "labels", KIND, a_manifest) as inner,
+                inner.journal(0, 10) as journal,
+            ):
+                journal.ask(torch.zeros(5, dtype=torch.int64))
+                raise ConnectionError
+        return raised.value
+
+    for failures in (1, 2):
+        (note,) = fail(resume=answered and failures > 1).__notes__
+        assert note.startswith("up to 5 of the queries")
+        assert note.endswith("the run counts them" if answered else "no run is kept")
+        assert queries_paid_twice(path) == (5 * failures if answered else 0)
+        assert path.exists() == answered and not (path / "part").exists()
+
+
 def test_a_shard_is_never_overwritten(run):
     run.write_shard(0, some_rows(4))
     with pytest.raises(FileExistsError, match="has a shard at 0"):

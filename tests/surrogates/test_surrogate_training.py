@@ -560,3 +560,11 @@ def test_images_may_lie_elsewhere_but_must_be_the_same(tmp_path, source):
     there = Source(str(tmp_path / "there.npz"))
     assert write(out, there, resume=True)["queries"] == SAMPLES * EACH
     assert write(out, source, resume=True)["queries"] == SAMPLES * EACH
+
+
+@pytest.mark.parametrize("convert", [torch.clone, torch.Tensor.numpy])
+def test_an_invalid_image_is_named_by_its_row_in_the_images_of_the_caller(convert):
+    broken = torch.rand(30, *SHAPE)
+    broken[7, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"images: .*got NaN at row 7;"):
+        make_surrogate(centroids(), convert(broken), SETTINGS)

@@ -1,13 +1,19 @@
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from counting_names import CountingName, counting_names
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from sklearn.datasets import load_wine
 from table_cases import mixed_frame
 
 from db3kd.tables import Feature, Features
+from db3kd.tables.column_dtypes import least_and_most, number_dtype
 
 
 def test_columns_of_a_frame_are_inferred_from_their_dtypes_and_values():
@@ -162,6 +168,94 @@ def test_columns_are_found_without_comparing_each_name_with_all_others():
     assert len(features) == 1_000 and CountingName.comparisons < 50_000
 
 
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"bounds": {"a": (-5, 10)}}, "bounds around whole .* uint8 holds, 0 to 255, got -5 to 10"),
+        ({"bounds": {"a": (0, 256)}}, "dtype uint8 holds, 0 to 255, got 0 to 256; .* convert the"),
+        ({"bounds": {"a": (-1, 10)}, "kinds": {"a": "continuous"}}, "uint8 holds, .* got -1 to 10"),
+        ({"values": {"a": [1, 7, 300]}}, "values among the whole .* uint8 holds, .* got 300"),
+        ({"values": {"a": [1, 7, 2.5]}}, "values among the whole .* uint8 holds, .* got 2.5"),
+        ({"values": {"a": [1, 7, "x"]}}, "values among the whole .* uint8 holds, .* got 'x'"),
+        ({"bounds": {"b": (-5, 10)}}, "dtype UInt8 holds, 0 to 255, got -5 to 10"),
+        ({"bounds": {"c": (0, 1e6)}}, "dtype float16 holds, -65,504 to 65,504, got 0 to 1,000,000"),
+        ({"bounds": {"d": (0, 2)}, "kinds": {"d": "integer"}}, "dtype bool holds, 0 to 1, got 0"),
+    ],
+)
+def test_bounds_and_values_that_the_dtype_of_a_column_cannot_hold_are_refused(declared, message):
+    frame = pd.DataFrame({name: [1, 7] for name in "abcd"})
+    frame = frame.astype({"a": "uint8", "b": "UInt8", "c": "float16", "d": "bool"})
+    with pytest.raises(ValueError, match=f"feature '[abcd]': expected .*{message}"):
+        Features.infer(frame, **declared)
+
+
+def test_bounds_without_a_number_of_the_dtype_are_refused():
+    for lower, upper, dtype in ((0.2, 0.8, "int64"), (0.1, 0.1, "float32")):
+        with pytest.raises(ValueError, match=f"feature 'a': expected bounds .* {dtype} holds"):
+            Feature.continuous("a", lower, upper, dtype)
+    with pytest.raises(ValueError, match=r"'a': expected a dtype of numbers, .* got 'category'"):
+        Feature.integer("a", 0, 5, "category")
+
+
+def test_a_fraction_is_no_value_of_a_continuous_column_of_integers():
+    frame = pd.DataFrame({"rooms": [1, 9], "price": [0.5, 1.0]})
+    features = Features.infer(frame, kinds={"rooms": "continuous"})
+    fractions = frame.assign(rooms=[1.0, 2.6])
+    with pytest.raises(ValueError, match=r"'rooms': expected whole numbers, .* a dtype of floats"):
+        features.encode(fractions)
+    assert features.decode(features.encode(fractions, clip=True))["rooms"].tolist() == [1, 3]
+
+
+@given(
+    dtype=st.sampled_from(["int8", "uint8", "int64", "uint64", "Int64", "UInt8", "bool", "boolean"])
+    | st.sampled_from(["float16", "float32", "float64", "Float32"]),
+    kind=st.sampled_from([None, "continuous", "integer", "categorical"]),
+    shares=st.lists(st.floats(0, 1), min_size=2, max_size=5),
+    span=st.sampled_from([200.0, 2.0**24 - 1, 2.0**62]),
+    wider=st.tuples(*[st.floats(0, 1e6) | st.just(0)] * 2),
+    share=st.floats(0, 1, width=32),
+)
+@examples(max_examples=60, deadline=None)
+def test_columns_keep_their_rows_and_bounds(dtype, kind, shares, span, wider, share):
+    """Declarations that do not fit the dtype are refused before anything is decoded."""
+    plain = number_dtype(dtype)
+    least, most = (float(end) for end in least_and_most(plain))
+    least, most = max(least, -span / 2), min(most, span / 2)
+    numbers = np.rint([least * (1 - each) + most * each for each in shares]).astype(plain)
+    frame = pd.DataFrame({"a": pd.Series(numbers, dtype=dtype), "b": np.arange(len(shares)) / 2})
+    low, high = float(numbers.min()) - wider[0], float(numbers.max()) + wider[1]
+    arguments = {"kinds": {"a": kind} if kind else {}, "bounds": {"a": (low, high)}}
+    if kind == "categorical" or (kind is None and plain.kind == "b"):
+        del arguments["bounds"]
+    try:
+        features = Features.infer(frame, **arguments)
+    except ValueError as error:
+        assert re.search("'a': expected (bounds around|whole|integers)", str(error))
+        return
+    feature, rows = features["a"], features.decode(features.encode(frame))["a"]
+    assert rows.dtype == frame["a"].dtype
+    if feature.values is not None:
+        assert rows.tolist() == numbers.tolist()
+        return
+    width = feature.upper - feature.lower
+    if feature.kind == "integer" or (plain.kind != "f" and width < 2**24):
+        assert rows.tolist() == numbers.tolist()
+    assert np.allclose(rows.astype(float), numbers.astype(float), rtol=1e-6, atol=width * 2**-23)
+    unit = torch.tensor([[share, 0.0], [0.0, 0.0], [1.0, 0.0]])[:, -len(features.unit_names) :]
+    for value in features.decode(unit)["a"].tolist():
+        assert feature.lower <= value <= feature.upper
+        assert feature.kind == "continuous" or value == int(value)
+
+
+def test_nullable_integers_may_have_a_wide_range():
+    frame = pd.DataFrame({"income": pd.array([0, 7, 9_999_999], "Int64"), "b": [0.0, 0.5, 1.0]})
+    features = Features.infer(frame)
+    assert features["income"].kind == "continuous"
+    pd.testing.assert_frame_equal(features.decode(features.encode(frame)), frame)
+    whole = features.decode(torch.tensor([[0.123, 0.0]]))["income"]
+    assert whole.tolist() == [1_230_000] and whole.dtype == "Int64"
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 def test_the_order_of_categories_comes_back(tmp_path, ordered):
     sizes = pd.Categorical(["m", "s", "l", "s"], categories=["s", "m", "l"], ordered=ordered)
@@ -254,7 +348,7 @@ def test_nullable_columns_are_read_as_plain_ones_and_decoded_to_their_dtype(
     features = Features.infer(frame)
     expected = Features.infer(frame.assign(a=plain))
 
-    assert replace(features["a"], dtype="x") == replace(expected["a"], dtype="x")
+    assert replace(features["a"], dtype=expected["a"].dtype) == expected["a"]
     unit = features.encode(frame)
     assert unit.equal(expected.encode(frame.assign(a=plain)))
     decoded = features.decode(unit)["a"]

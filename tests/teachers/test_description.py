@@ -140,7 +140,7 @@ def test_arguments_replace_the_description(tmp_path, truth):
         ),
         ('url = "http://h"\n[requests]\nspeed = 3', ".requests. expected .*, got 'speed'"),
         ('url = "http://h"\n[requests]\nbatch = 0', "batch: expected an integer of at least 1"),
-        ('url = "http://h"\n[preprocessing]\nlayout = "X"', "layout: expected NCHW"),
+        ('url = "http://h"\n[preprocessing]\nlayout = "X"', "layout: expected one of NCHW"),
         ('url = "http://h"\n[header]\nname = "A"', ".header. expected the key 'variable'"),
         ("url = ", "cannot be read as TOML"),
         (

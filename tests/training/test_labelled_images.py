@@ -84,6 +84,51 @@ def test_labels_that_do_not_fit_are_refused():
         LabelledImages(images, labels)[3]
 
 
+def uses(images, labels):
+    """Calls each function that takes images and their labels."""
+    one = db3kd.TrainSettings(steps=1)
+    loss = db3kd.KDLoss(temperature=4.0)
+    yield lambda: LabelledImages(images, labels)
+    yield lambda: db3kd.train_student("linear", images, labels, settings=one)
+    yield lambda: db3kd.choose_scale("linear", images, labels, loss, one)
+
+
+def test_labels_of_other_images_of_a_set_are_refused():
+    images, labels = labelled()
+    whole = db3kd.ImageSet.from_arrays(images)
+    drawn = [3, 8, 11, 20, 21, 25]
+    some = Labels(
+        index=torch.tensor(drawn),
+        decision=labels.decision[drawn],
+        distances=labels.distances[drawn],
+        queries=labels.queries[drawn],
+        status=["ok"] * len(drawn),
+    )
+    some = db3kd.with_soft_labels(some, scale=4.0, temperature=4.0)
+    # A view of a view: the labels may have the numbers of any of these sets.
+    part = whole.subset(range(30)[::-1]).subset(drawn)
+    recounted = replace(some, index=29 - some.index)
+    positions = replace(some, index=torch.arange(len(drawn)))
+    joined = replace(some, index=some.index % 5)  # labels of several sets, whose numbers repeat
+    copied = db3kd.ImageSet.from_arrays(images[drawn])
+
+    expected = (
+        r"images: expected the images that were labelled, .* \(3, 8, 11, …\), got those with the "
+        r"numbers 0, 1, 2, … of arrays; pass images.subset\(labels.index\)"
+    )
+    for use in uses(whole.subset(range(len(drawn))), some):
+        with pytest.raises(ValueError, match=expected):
+            use()
+    for use in uses(whole, some):
+        with pytest.raises(ValueError, match=r"labels: expected 30 rows, .*subset\(labels.index\)"):
+            use()
+    assert len(LabelledImages(whole.subset(some.index), some)) == len(drawn)
+    for each in (some, recounted, positions, joined):
+        assert len(LabelledImages(part, each)) == len(drawn)
+    for unknown in (copied, images[drawn]):
+        assert len(LabelledImages(unknown, some)) == len(drawn)
+
+
 def examples(page: str, heading: str) -> list[str]:
     section = (DOCS / page).read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", section, re.S)

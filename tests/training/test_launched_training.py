@@ -25,7 +25,7 @@ from db3kd.training.settings import TrainSettings
 
 images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 classes = torch.arange(64) % 4
-settings = TrainSettings(steps=12, batch_size=16, seed=3, device="cpu")
+settings = TrainSettings(steps=12, batch_size=16, seed=3)  # the device is "auto"
 network = db3kd.train_classifier(
     lambda: db3kd.build_model("lenet5-fifth", (1, 8, 8), 4), images, classes, settings=settings
 )
@@ -42,6 +42,12 @@ def write():
     pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(str(in_group))
 
 atexit.register(write)  # before db3kd registers anything, so that it runs last
+"""
+
+HAS_JOINED = """
+from accelerate import PartialState
+
+assert PartialState().num_processes == 2
 """
 
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -102,9 +108,10 @@ def train_together(folder: Path, kill_after: int = 0) -> tuple[int | None, int |
 def launch(folder: Path) -> None:
     """Runs the script in two processes of torch's launcher."""
     script = folder / "script.py"
-    script.write_text(IN_GROUP_AT_EXIT + SCRIPT)
+    script.write_text(IN_GROUP_AT_EXIT + SCRIPT + HAS_JOINED)
     paths = [str(Path(db3kd.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # "auto" is the CPU, also where there is a GPU
     command = [sys.executable, *TWO_PROCESSES, str(script), str(folder)]
     try:
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)

@@ -93,7 +93,8 @@ def distill(
         typer.Option(
             "--seeds",
             min=1,
-            help="With --labels: number of students, with seeds --seed, --seed + 1, ….",
+            help="With --labels: number of students, with seeds --seed, --seed + 1, …, each in a "
+            "file NAME-seedN.safetensors.",
             rich_help_panel="Training",
         ),
     ] = 1,
@@ -213,7 +214,12 @@ def _distill_from_teacher(
             accept_changed_teacher=resuming.accept_changed_teacher,
             consistency_checks=resuming.consistency_checks,
         )
-    print_result(result, prepared.price_per_1000, prepared.student.title)
+    print_result(
+        result,
+        prepared.price_per_1000,
+        prepared.student.title,
+        prepared.images or prepared.test,
+    )
 
 
 def _print_times(

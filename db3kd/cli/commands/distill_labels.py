@@ -130,7 +130,7 @@ def distill_labels(
         else:
             print(student.file)
         print_warnings(student.warnings)
-    print_usage(next(iter(files.values())), model)
+    print_usage(next(iter(files.values())), model, run.images)
     if len(accuracies) > 1:
         mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
         over = counted(len(accuracies), "seed")

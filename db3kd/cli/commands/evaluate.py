@@ -206,7 +206,9 @@ def _open(
 
     with naming_options(teacher=option):
         opened = takes_unit_images(model_file.load(source, images, device, assumed_classes=classes))
-    check_shape_of_images(images.image_shape, opened.image_shape, images.name)
+    check_shape_of_images(
+        images.image_shape, opened.image_shape, images.name, reading=images.reading
+    )
     return opened
 
 

@@ -23,7 +23,7 @@ from db3kd.wording import also_paid, counted
 
 if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
-    from db3kd.tables import Feature
+    from db3kd.tables import Feature, Features
     from db3kd.teachers import Teacher
 
 _PACKAGES = (
@@ -72,8 +72,7 @@ def info(
         Path | None,
         typer.Option(
             "--features-out",
-            help="With --data alone: new .json file of the features, to edit and pass as "
-            "--features.",
+            help="With --data: new .json file of the features, to edit and pass as --features.",
             rich_help_panel=COMMON,
         ),
     ] = None,
@@ -137,20 +136,24 @@ def info(
         for name, value in (("teacher", teacher), ("data", data)):
             if value is not None:
                 raise ArgumentError("teacher_keys", f"cannot be combined with --{name}")
-    if teacher is not None and features_out is not None:
-        raise ArgumentError("features_out", "cannot be combined with --teacher; leave this out")
+    if features_out is not None:
+        refuse_existing(features_out, "--features-out")
+    images = to_write = None
+    if data is not None:
+        given = ImageOptions(data=data, features=features, label_column=label_column)
+        images = given.source("train", teacher).load()
+        to_write = None if features_out is None else _table_features(images)
     if teacher_keys:
         _print_teacher_keys()
     elif teacher is not None:
-        images = None
-        if data is not None:
-            given = ImageOptions(data=data, features=features, label_column=label_column)
-            images = given.source("train", teacher).load()
         _print_teacher(teacher, model_file, images, features, time)
-    elif data is not None:
-        _print_features(data, label_column, features, features_out)
+    elif images is not None:
+        _print_rows(_feature_rows(images))
     else:
         _print_rows([*_build_rows(), *_device_rows(), *_version_rows()])
+    if to_write is not None and features_out is not None:
+        with naming_options(features="--features-out"):
+            _print_rows([("written to", str(to_write.save(features_out)))])
 
 
 def _print_teacher(
@@ -187,22 +190,23 @@ def _print_teacher(
         _print_rows([_query_time(loaded, time)])
 
 
-def _print_features(
-    data: str, label_column: str | None, given: Path | None, out: Path | None
-) -> None:
-    """Prints the features of a table, and writes them to a file if there is one."""
-    from db3kd.data import load_data
+def _feature_rows(rows: "ImageSet") -> Iterable[tuple[str, str]]:
+    features = _table_features(rows)
+    yield "rows", f"{len(rows):,}"
+    yield "dimensions", str(len(features.unit_names))
+    for feature in features:
+        yield feature.name, _allowed(feature)
 
-    if out is not None:
-        refuse_existing(out, "--features-out")
-    rows = load_data(data, features=given, label_column=label_column)
+
+def _table_features(rows: "ImageSet") -> "Features":
+    """Returns the features of a table.
+
+    Raises:
+        ValueError: If the rows are images.
+    """
     if rows.features is None:
         raise ArgumentError("data", f"expected a table, got the images of {rows.name}")
-    _print_rows([("rows", f"{len(rows):,}"), ("dimensions", str(len(rows.features.unit_names)))])
-    _print_rows((each.name, _allowed(each)) for each in rows.features)
-    if out is not None:
-        with naming_options(features="--features-out"):
-            _print_rows([("written to", str(rows.features.save(out)))])
+    return rows.features
 
 
 def _allowed(feature: "Feature") -> str:

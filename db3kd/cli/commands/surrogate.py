@@ -17,7 +17,13 @@ from db3kd.cli.options.shared import (
 from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import TRAINING, TrainingOptions
 from db3kd.cli.outputs import hint_at_resuming, note_new_run
-from db3kd.cli.plan_output import agreement_text, price_text, print_answered, print_paid_twice
+from db3kd.cli.plan_output import (
+    agreement_text,
+    price_text,
+    print_answered,
+    print_paid_twice,
+    print_training_time,
+)
 from db3kd.cli.rows import WIDE, print_row
 from db3kd.wording import also_paid, counted, input_noun
 
@@ -93,6 +99,7 @@ def surrogate(
         db3kd surrogate --teacher my_package.model:predict --data photos --limit 1000
         --out surrogate.safetensors --price-per-1000 0.25 --dry-run
     """
+    from db3kd.pipelines.student_training.time_limit import seconds_of_surrogate
     from db3kd.storage.existing_runs import queries_paid_twice
     from db3kd.surrogates.files import check_out, decisions_folder, prepare_surrogate
     from db3kd.surrogates.settings import SurrogateSettings
@@ -122,6 +129,9 @@ def surrogate(
     )
     print_answered(so_far, prepared.queries, plan.price_per_1000, width=WIDE)
     if plan.dry_run:
+        if not so_far.finished:
+            seconds = seconds_of_surrogate(opened, settings)
+            print_training_time(seconds, f"{counted(settings.steps, 'step')} of all networks")
         print_row("dry run", "no query was sent; nothing was written", WIDE)
         return
     folder = decisions_folder(out.absolute())  # a teacher may change the working directory

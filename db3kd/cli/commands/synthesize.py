@@ -13,7 +13,12 @@ from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets, refuse
 from db3kd.cli.options.shared import PlanOptions, ResumeOptions, Seed, given, parse_counts
 from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
-from db3kd.cli.plan_output import price_text, print_answered, print_paid_twice
+from db3kd.cli.plan_output import (
+    price_text,
+    print_answered,
+    print_paid_twice,
+    print_training_time,
+)
 from db3kd.cli.rows import WIDE, print_row
 from db3kd.wording import also_paid, counted
 
@@ -179,6 +184,7 @@ def synthesize(
         --snapshots 0,5,10 --out runs/moved
     """
     from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
+    from db3kd.pipelines.student_training.time_limit import seconds_of_choosing
     from db3kd.storage.existing_runs import queries_paid_twice
     from db3kd.storage.run_comparison import compare_with_runs
     from db3kd.synthesis.sample_run import (
@@ -200,10 +206,15 @@ def synthesize(
     if (queries := settings.max_queries) is not None:
         most = f"at most {counted(queries, 'query')}{price_text(queries, plan.price_per_1000)}"
     print_row("plan", f"{samples}, {most}", WIDE)
-    if resume:
-        print_answered(queries_of_sample_run(out), queries, plan.price_per_1000, width=WIDE)
+    so_far = queries_of_sample_run(out) if resume else None
+    if so_far is not None:
+        print_answered(so_far, queries, plan.price_per_1000, width=WIDE)
         sys.stdout.flush()  # progress is written to stderr
     if plan.dry_run:
+        if so_far is None or not so_far.finished:
+            seconds = seconds_of_choosing(opened, settings)
+            if seconds:
+                print_training_time(seconds, "of the students that choose the images")
         print_row("dry run", "no query was sent; nothing was written", WIDE)
         return
     folder = out.absolute()  # a teacher may change the working directory

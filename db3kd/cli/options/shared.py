@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from db3kd.errors import ArgumentError
 from db3kd.wording import input_noun
 
 if TYPE_CHECKING:
+    from db3kd.data.files.image_decoding import ImageSize
     from db3kd.data.image_set import ImageSet
     from db3kd.labelling.runs.source import Source
 
@@ -150,8 +152,13 @@ class ImageOptions(OptionSet):
         ),
     ]
     size: Annotated[
-        int | None,
-        typer.Option("--size", min=1, help="Resize image files to this many pixels per side."),
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="<pixels>",
+            help="Resize image files to cover this size, such as 28 or 24,32 (height,width), and "
+            "crop them to their centre.",
+        ),
     ] = None
     channels: Annotated[
         int | None,
@@ -188,13 +195,18 @@ class ImageOptions(OptionSet):
         Args:
             split: The split.
             models: The models that are asked about the images. A table is encoded by the features
-                that one of them declares.
+                that one of them declares, or else inferred from the columns that one was fitted on.
             data: Other data to read with these options, by default those of --data.
 
         Raises:
             ValueError: If the images are a model, or if the features differ from those of a model.
         """
-        from db3kd.cli.model_features import SourceOfModel, features_of_models
+        from db3kd.cli.model_features import (
+            SourceOfFittedModel,
+            SourceOfModel,
+            columns_of_models,
+            features_of_models,
+        )
         from db3kd.data.loading import may_hold_table
         from db3kd.labelling.runs.source import Source
         from db3kd.tables import Features
@@ -203,17 +215,35 @@ class ImageOptions(OptionSet):
             refuse_model(self.data, "data")
             data = self.data
         given = None if self.features is None else Features.load(self.features)
-        known = features_of_models(models, given) if may_hold_table(data) else None
-        kind, features = (Source, given) if known is None else (SourceOfModel, known)
-        return kind(
+        models = models if may_hold_table(data) else ()
+        known = features_of_models(models, given)
+        features = given if known is None else known
+        values = (
             data,
             split,
-            self.size,
+            _parse_size(self.size),
             self.channels,
             None if features is None else features.to_json(),
             self.label_column,
             self.clip,
         )
+        if known is not None:
+            return SourceOfModel(*values)
+        columns = None if features is not None else columns_of_models(models)
+        return Source(*values) if columns is None else SourceOfFittedModel(*values, columns)
+
+
+def _parse_size(text: str | None) -> "ImageSize | None":
+    """Returns the value of a --size option."""
+    if text is None:
+        return None
+    sides = re.fullmatch(r"([1-9]\d*)(?:,([1-9]\d*))?", text)
+    if sides is None:
+        raise ArgumentError(
+            "size", f"expected pixels such as 28, or height and width such as 24,32, got {text!r}"
+        )
+    height, width = sides.groups()
+    return int(height) if width is None else (int(height), int(width))
 
 
 def refuse_model(data: str, option: str) -> None:

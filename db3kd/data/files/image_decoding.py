@@ -19,26 +19,45 @@ _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _FLOAT = ("F",)
 
+ImageSize = int | tuple[int, int]
+"""Height and width of images, or one number for both."""
+
 
 @dataclass(frozen=True)
 class DecodeOptions:
     """How encoded images are converted to a common shape.
 
     Attributes:
-        size: Height and width: the shorter side is resized to it and the centre is cropped. None
-            to keep the size of the images.
+        size: Height and width, or one number for both: an image is resized, without distortion, so
+            that it just covers this size, and its centre is cropped. None to keep the size of the
+            images.
         channels: 1 for grey or 3 for colour; None for those of the first image.
 
     Raises:
-        ValueError: If `channels` is neither 1, 3 nor None.
+        ValueError: If `size` is neither one or two positive integers nor None, or if `channels` is
+            neither 1, 3 nor None.
     """
 
-    size: int | None = None
+    size: ImageSize | None = None
     channels: int | None = None
 
     def __post_init__(self) -> None:
+        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        if self.size is not None and not (
+            len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
+        ):
+            raise ArgumentError(
+                "size",
+                "expected pixels such as 28, or (height, width) such as (24, 32), got "
+                f"{self.size!r:.80}",
+            )
         if self.channels not in (None, 1, 3):
             raise ArgumentError("channels", f"expected 1 or 3, got {self.channels}")
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width; None to keep those of the images."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
 def decode_image(content: bytes, where: str) -> Any:
@@ -95,11 +114,9 @@ class ImageConverter:
     """
 
     def __init__(self, first: Any, options: DecodeOptions) -> None:
-        self._size, self._converts = options.size, options.channels is not None
+        self._sides, self._converts = options.sides, options.channels is not None
         self._channels = options.channels or (1 if _is_grey(first) else 3)
-        height, width = (
-            (options.size, options.size) if options.size else (first.height, first.width)
-        )
+        height, width = self._sides or (first.height, first.width)
         self.image_shape: tuple[int, ...] = (self._channels, height, width)
 
     def to_tensor(self, image: Any, where: str) -> Tensor:
@@ -130,8 +147,8 @@ class ImageConverter:
             image = _to_fractions(image, where)
         else:
             image = _to_8_bits(image, "L" if self._channels == 1 else "RGB")
-        if self._size:
-            image = _resize_and_crop(image, self._size)
+        if self._sides:
+            image = _resize_and_crop(image, *self._sides)
         if (image.height, image.width) != self.image_shape[1:]:
             raise InputError(
                 f"{where} is {image.height}x{image.width} and the first is "
@@ -178,9 +195,11 @@ def _to_8_bits(image: Any, mode: str) -> Any:
     return image.convert(mode)
 
 
-def _resize_and_crop(image: Any, size: int) -> Any:
-    """Resizes the shorter side to `size`, and crops the central square."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height)).crop((left, top, left + size, top + size))
+def _resize_and_crop(image: Any, height: int, width: int) -> Any:
+    """Resizes an image so that it just covers this height and width, and crops its centre."""
+    scale = max(height / image.height, width / image.width)
+    resized_width = max(width, round(image.width * scale))
+    resized_height = max(height, round(image.height * scale))
+    left, top = (resized_width - width) // 2, (resized_height - height) // 2
+    resized = image.resize((resized_width, resized_height))
+    return resized.crop((left, top, left + width, top + height))

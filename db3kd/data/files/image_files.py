@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,10 @@ class EncodedPixels:
         self, images: ImageFiles | TableImages, name: str, options: DecodeOptions | None = None
     ) -> None:
         self._images, self._name = images, name
+        options = DecodeOptions() if options is None else options
+        self.reading = asdict(options)
         first, _ = self._read(0)
-        self._converter = ImageConverter(self._decode(first, 0), options or DecodeOptions())
+        self._converter = ImageConverter(self._decode(first, 0), options)
         self._decoded = DecodedImages(len(images), self._converter.image_shape)
 
     @property

@@ -41,11 +41,14 @@ class TableOptions:
         label_column: The column of class labels; None for one of `LABEL_COLUMNS`, if there is one
             that is no feature.
         clip: Whether numbers that the features do not allow are moved to the nearest valid one.
+        columns: The columns to infer features from; None for all but that of the labels. Images
+            ignore them.
     """
 
     features: Features | str | Path | None = None
     label_column: str | None = None
     clip: bool = False
+    columns: Sequence[str] | None = None
 
     def load_features(self) -> Features | None:
         """Returns the features, read from their file if they are in one."""
@@ -100,9 +103,10 @@ def load_table(
         for part, parts in read.items()
     }
     features = options.load_features()
-    column = _label_column(frames, features, options.label_column, name)
+    chosen = options.columns if features is None else features.names
+    column = _label_column(frames, chosen or (), options.label_column, name)
     if features is None:
-        used = [each for each in frames[split].columns if each != column]
+        used = _feature_columns(frames[split], column, options.columns, name)
         with reading(_joined(sources.values())):
             features = Features.infer(
                 pandas.concat([_columns(frame, used, name) for frame in frames.values()]),
@@ -149,7 +153,7 @@ def _read(pandas: Any, path: Path) -> Any:
 
 
 def _label_column(
-    frames: Mapping[str, Any], features: Features | None, declared: str | None, name: str
+    frames: Mapping[str, Any], used: Sequence[str], declared: str | None, name: str
 ) -> str | None:
     columns = {column for frame in frames.values() for column in frame.columns}
     if declared is not None:
@@ -160,13 +164,28 @@ def _label_column(
                 f"({', '.join(map(repr, sorted(columns)))}), got {declared!r}"
                 f"{did_you_mean(declared, columns)}",
             )
-        if features is not None and declared in features.names:
+        if declared in used:
             raise ArgumentError(
                 "label_column", f"expected no feature, got {declared!r}, which is one"
             )
         return declared
-    used = () if features is None else features.names
     return next((each for each in LABEL_COLUMNS if each in columns and each not in used), None)
+
+
+def _feature_columns(
+    frame: Any, label_column: str | None, chosen: Sequence[str] | None, name: str
+) -> list[str]:
+    """Returns the columns to infer features from, in the order of the table."""
+    if chosen is None:
+        return [each for each in frame.columns if each != label_column]
+    for each in chosen:
+        if each not in frame.columns:
+            raise ArgumentError(
+                "columns",
+                f"expected columns of {name} ({', '.join(map(str, frame.columns))}), got {each!r}"
+                f"{did_you_mean(each, frame.columns)}",
+            )
+    return [each for each in frame.columns if each in chosen]
 
 
 def _columns(frame: Any, used: Sequence[str], name: str) -> Any:

@@ -1,11 +1,12 @@
 """The source of a run's images, as recorded in its manifest."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from db3kd.data.files.image_decoding import ImageSize
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
 from db3kd.data.loading import is_remote, load_data
@@ -20,7 +21,7 @@ class Source:
     Attributes:
         data: A data set's name, a file, a folder, or a data set on the Hugging Face hub.
         split: "train" or "test", or any other split that the data set has.
-        size: Height and width to resize to; None to keep them.
+        size: Height and width of image files, or one number for both; None to keep them.
         channels: 1 or 3 to convert to; None to keep them.
         features: The features of a table, as `Features.to_json` writes them; None to infer them.
         label_column: The column of class labels of a table; None for one of the usual names.
@@ -29,14 +30,14 @@ class Source:
 
     data: str
     split: str = "train"
-    size: int | None = None
+    size: ImageSize | None = None
     channels: int | None = None
     features: str | None = None
     label_column: str | None = None
     clip: bool = False
 
-    def load(self) -> ImageSet:
-        """Loads the images."""
+    def load(self, columns: Sequence[str] | None = None) -> ImageSet:
+        """Loads the images; `columns` as for `load_data`."""
         return load_data(
             self.data,
             self.split,
@@ -45,6 +46,7 @@ class Source:
             features=None if self.features is None else Features.from_json(self.features),
             label_column=self.label_column,
             clip=self.clip,
+            columns=columns,
         )
 
     def with_features_of(self, images: NamedImages) -> "Source":
@@ -98,7 +100,10 @@ def stored_source(folder: str | Path, stored: object, data: str | None) -> Sourc
 
 
 def _parse(folder: str | Path, stored: Any) -> Source:
-    kinds = get_type_hints(Source)
+    kinds = {**get_type_hints(Source), "size": int | tuple | None}
+    size = stored.get("size") if isinstance(stored, Mapping) else None
+    if isinstance(size, list) and [type(side) for side in size] == [int, int]:
+        stored = {**stored, "size": tuple(size)}  # JSON has no tuples
     if (
         not isinstance(stored, Mapping)
         or not {"data"} <= stored.keys() <= kinds.keys()

@@ -31,11 +31,14 @@ class BestStrategy:
         rows: The rows of the strategies that can be compared, each with students.
         seeds: Number of students of each strategy.
         noun: What texts call an image.
+        short: How long the students were trained, such as "300 steps, 5 % of the default of 6,000",
+            if that is less than by default; empty otherwise.
     """
 
     rows: Sequence[ComparisonRow]
     seeds: int
     noun: InputNoun = "image"
+    short: str = ""
 
     @cached_property
     def measurement(self) -> Measurement:
@@ -134,6 +137,11 @@ class BestStrategy:
             text += (
                 f" The held-out {self.noun}s favour {favourite.strategy}, but the test "
                 f"{self.noun}s count, because they are the same for all students."
+            )
+        if self.short:
+            text += (
+                f" The students trained for only {self.short}; after longer training, another "
+                "strategy may be the best."
             )
         return text
 

@@ -219,6 +219,7 @@ def prepare_comparison(
         test_images=len(test_set) if test_set is not None and ask_about_test else 0,
         held_out=settings.held_out,
         noun=input_noun(teacher.image_shape),
+        proxies=settings.proxies > 0,
     )
     if image_set is not None:
         image_set = check_images(image_set, teacher)

@@ -10,8 +10,10 @@ from typing import Any
 
 from db3kd.pipelines.comparison.best_strategy import BestStrategy
 from db3kd.pipelines.comparison.prepared import PreparedComparison
+from db3kd.pipelines.distill_settings import default_steps, of_default
 from db3kd.pipelines.distillation.reproduction import described_data
 from db3kd.pipelines.run_layout import REPORT_FILE
+from db3kd.pipelines.student_training.rules import LEAST_STEPS_OF_A_CHOICE
 from db3kd.pipelines.student_warnings import paid_twice_note
 from db3kd.report import ComparisonRow, Summary, percent, wilson_interval, write_summary
 from db3kd.report.comparison import UNSPENT_MARK, comparison_block
@@ -62,7 +64,14 @@ class ComparisonSummary:
         comparable = [
             row for row in trained if row.test_matches is not None or row.strategy not in without
         ]
-        return BestStrategy(comparable or trained, prepared.plan.seeds, prepared.noun)
+        default = default_steps(prepared.settings, prepared.budget)
+        short = f"{counted(self.steps, 'step')}, {of_default(self.steps, default)}"
+        return BestStrategy(
+            comparable or trained,
+            prepared.plan.seeds,
+            prepared.noun,
+            short if self.steps < default else "",
+        )
 
     def notes(self) -> list[str]:
         """Returns sentences on how the numbers were made and what they cost."""
@@ -84,7 +93,8 @@ class ComparisonSummary:
                 for row in self.rows
                 if row.unspent
             ),
-            f"Students: {prepared.student.title}, {counted(self.steps, 'training step')} each, "
+            f"Students: {prepared.student.title}, {counted(self.steps, 'training step')} each "
+            f"({of_default(self.steps, default_steps(prepared.settings, prepared.budget))}), "
             f"{of_seeds}, trained on decisions of the teacher {describe(prepared.teacher)}, "
             f"at most {budget} each.",
             f"Data: {'pseudo samples' if images is None else described_data(images)}.",
@@ -97,6 +107,11 @@ class ComparisonSummary:
                 else ""
             ),
         ]
+        if self.steps < LEAST_STEPS_OF_A_CHOICE:
+            notes.append(
+                f"With fewer than {LEAST_STEPS_OF_A_CHOICE:,} training steps, options such as the "
+                "learning rate, or whether proxies teach, are not compared."
+            )
         if self.teacher_accuracy is not None:
             notes.append(
                 f"The teacher's own accuracy on the test {noun}s is "

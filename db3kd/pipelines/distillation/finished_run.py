@@ -1,7 +1,8 @@
 """The result of a distillation run: the student, how it was trained, and what is measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from db3kd.answers.answers import Answers
 from db3kd.arguments.images import are_equal
 from db3kd.labelling.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
+from db3kd.pipelines.distill_settings import default_steps
 from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.pipelines.student_warnings import (
@@ -22,8 +24,9 @@ from db3kd.pipelines.student_warnings import (
     student_warnings,
     time_limit_warning,
 )
-from db3kd.planning.held_out import few_images_warning
+from db3kd.planning.held_out import LEAST_HELD_OUT, few_images_warning
 from db3kd.querying.consistency import queries_of_checks
+from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.wording import InputNoun
 
 
@@ -100,7 +103,7 @@ class FinishedRun:
         """Queries that repeated known answers."""
         return queries_of_checks(self.manifest)
 
-    @property
+    @cached_property
     def warnings(self) -> list[str]:
         """What makes the student or its agreement less useful than it seems, if anything does."""
         prepared, noun = self.prepared, self.noun
@@ -108,6 +111,9 @@ class FinishedRun:
         classes, limit = prepared.teacher.classes, prepared.settings.time_limit
         decisions = None if self.labels is None else self.decisions
         found = student_warnings(self.answers, self.predicted, names, noun, decisions)
+        if not found and self.held_out < LEAST_HELD_OUT:
+            useless = self._constant_answer_warning()
+            found += [] if useless is None else [useless]
         absent = absent_classes_warning(
             self.decisions, classes, names, noun, pseudo_samples=images is None
         )
@@ -134,6 +140,17 @@ class FinishedRun:
         measured = self.labels.decision
         return torch.cat([measured[measured >= 0], self.answers.decisions])
 
+    def _constant_answer_warning(self) -> str | None:
+        """Returns a warning if the student has learned nothing about its training images."""
+        network, names = self.trained.network, self.prepared.class_names
+        if self.labels is not None:
+            images, decisions = self.prepared.training_images(), self.labels.decision
+            return constant_answer_warning(network, images, decisions, class_names=names)
+        known = self.answers.training.clean
+        return constant_answer_warning(
+            network, known.as_source(), known.decisions, class_names=names
+        )
+
     @property
     def full_steps(self) -> int:
         """Training steps of the student without a time limit."""
@@ -142,9 +159,8 @@ class FinishedRun:
     @property
     def default_steps(self) -> int:
         """Training steps of the student by default, with the answers of this run."""
-        settings = self.prepared.settings
-        usual = replace(settings, training=replace(settings.training, steps=None))
-        return usual.steps_for(count_trained_on(self.answers, self.labels))
+        answers = count_trained_on(self.answers, self.labels)
+        return default_steps(self.prepared.settings, answers)
 
     @property
     def validation(self) -> int:

@@ -45,12 +45,14 @@ class StoredBudgets:
         plan: The entries of the plan that it was started with; none without a run.
         further: What the larger budgets added.
         choosing: For each of them, what the proxies that choose images depend on; None if none do.
+        proxies: Whether proxies choose images of the plan that it was started with.
         unused: Whether a last one that nothing was asked with is left out.
     """
 
     plan: Mapping[str, Any]
     further: tuple[FurtherQueries, ...] = ()
     choosing: tuple[Mapping[str, Any] | None, ...] = ()
+    proxies: bool = True
     unused: bool = False
 
     @property
@@ -73,14 +75,17 @@ class StoredBudgets:
             return cls({})
         manifest = read_manifest(folder, ANSWERS.format)
         check_state(folder, manifest)
-        plan = manifest.get("settings", {}).get("plan")
+        settings = manifest.get("settings", {})
+        plan = settings.get("plan")
         entries = manifest.get(LARGER_BUDGETS, [])
         found = cls(
             plan if isinstance(plan, dict) else {},
             tuple(_further(folder, each) for each in entries),
             tuple(each["choosing"] for each in entries),
+            "choosing" in settings,
         )
-        if not entries or count_answers(folder, ANSWERS) > found._queries_before_last:
+        # Earlier shards may have been removed, so its answers are found by their positions.
+        if not entries or count_answers(folder, ANSWERS, first=found._queries_before_last):
             return found
         return replace(found, further=found.further[:-1], choosing=found.choosing[:-1], unused=True)
 
@@ -179,10 +184,10 @@ def _begun_plan(make_plan: Callable[[int], BudgetPlan], stored: StoredBudgets) -
     except ArgumentError:  # another strategy, or other images, for which it does not suffice
         return None
     same = all(getattr(plan, name) == stored.plan.get(name) for name in ("strategy", "images"))
-    return _divided_as_stored(plan, stored.plan) if same else None
+    return _divided_as_stored(plan, stored.plan, stored.proxies) if same else None
 
 
-def _divided_as_stored(plan: BudgetPlan, stored: Mapping[str, Any]) -> BudgetPlan:
+def _divided_as_stored(plan: BudgetPlan, stored: Mapping[str, Any], proxies: bool) -> BudgetPlan:
     """Returns a plan whose stages have the queries of a stored one.
 
     Another version of db3kd may have divided the same budget in another way. Its answers are paid
@@ -203,6 +208,7 @@ def _divided_as_stored(plan: BudgetPlan, stored: Mapping[str, Any]) -> BudgetPla
         rounds=tuple(rounds),
         label_queries=cast("int", label_queries),
         targets=stored.get("targets"),
+        proxies=proxies,
     )
     return divided if divided.queries <= plan.budget else plan
 

@@ -91,6 +91,7 @@ class PreparedDistillation(PreparedRun):
         plan.pop("classes")  # an entry of every manifest
         plan.pop("further")  # an entry of its own
         plan.pop("noun")  # known from the teacher
+        plan.pop("proxies")  # the entry "choosing" says it
         entries: dict[str, Any] = {"plan": plan}
         if len(self.begun.rounds) > 1 and self.choosing is not None:
             entries["choosing"] = self.choosing
@@ -216,6 +217,7 @@ def prepare_distillation(
         strategy=strategy,
         held_out=settings.held_out,
         noun=input_noun(teacher.image_shape),
+        proxies=settings.proxies > 0,
     )
     folder = None if out is None else Path(out)
     stored = StoredBudgets({})
@@ -278,7 +280,8 @@ def stored_queries(folder: Path, plan: BudgetPlan) -> RunQueries:
             unused = plan.label_queries - labelled
         # Beside labels, the run itself has answers for held-out images, and others only if a larger
         # budget has taken over the decisions of the labels.
-        taken_over = max(0, answered - int(StoredBudgets.read(folder).plan["held_out"]))
+        held_out = int(StoredBudgets.read(folder).plan["held_out"])
+        taken_over = count_answers(folder, ANSWERS, first=held_out)
         answered += labelled - min(labelled, taken_over)
     else:
         # Pseudo samples are not moved, and the journal of their starts is kept.

@@ -7,6 +7,7 @@ import torch
 
 from db3kd.answers.batches import mean_probabilities
 from db3kd.labelling.sample_choice import spread_over_classes
+from db3kd.pipelines.distill_settings import of_default
 from db3kd.pipelines.distillation.finished_run import FinishedRun
 from db3kd.pipelines.distillation.reproduction import reproduction, usage
 from db3kd.pipelines.student_warnings import paid_twice_note
@@ -81,7 +82,7 @@ def write_distill_report(folder: Path, run: FinishedRun) -> Path:
         soft_examples=_soft_examples(run),
         features=prepared.features,
         reproduce=reproduction(run),
-        usage=usage(run.folder, prepared.student.title),
+        usage=usage(run.folder, prepared.student.title, prepared.images or prepared.test),
         warnings=run.warnings,
         notes=_notes(run),
     )
@@ -158,18 +159,13 @@ def _curve(run: FinishedRun) -> list[tuple[int, float]]:
     return [*run.curve, (run.queries, run.matches / run.held_out)]
 
 
-def _share(steps: int, default: int) -> str:
-    return f"{100 * steps / default:.3g} %"
-
-
 def _notes(run: FinishedRun) -> list[str]:
-    steps, default, plan = run.trained.steps, run.default_steps, run.prepared.plan
+    steps, plan = run.trained.steps, run.prepared.plan
     patience = run.prepared.settings.patience
     most = "at most " if patience is not None else ""
-    relative = "the default" if steps == default else f"{_share(steps, default)} of the default"
     notes = [
-        f"The student was trained for {most}{counted(steps, 'step')}, {relative}"
-        f"{'' if steps == default else f' of {default:,}'}.",
+        f"The student was trained for {most}{counted(steps, 'step')}, "
+        f"{of_default(steps, run.default_steps)}.",
         run.trained.why,
     ]
     if patience is not None:

@@ -170,18 +170,19 @@ def _has_name(student: str) -> bool:
     return is_own_model(student) or ":" in student
 
 
-def usage(folder: Path, student: str) -> dict[str, str]:
+def usage(folder: Path, student: str, images: ImageSet | None) -> dict[str, str]:
     """Returns the lines that load, measure or export the student of a run, by what they do.
 
     A network of the caller's is made by a function, which they call `make_student`.
 
     Example:
-        >>> usage(Path("runs/mine"), "lenet5")["load"]
+        >>> usage(Path("runs/mine"), "lenet5", images)["load"]
         "student = db3kd.load_teacher('runs/mine')"
 
     Args:
         folder: The run folder, or a weights file.
         student: The name of the student's architecture, or the type of a network of the caller's.
+        images: Images that the student was trained on or tested with: other data are read alike.
     """
     run, named = str(folder), ""
     option = f" --model {shlex.quote(student)}" if ":" in student else ""
@@ -189,7 +190,8 @@ def usage(folder: Path, student: str) -> dict[str, str]:
     if not is_own_model(student):
         named = f", model={student!r}" if option else ", model=make_student"
     export = f"db3kd export {shlex.quote(run)} --format onnx{option}"
-    measure = f"db3kd evaluate {shlex.quote(run)}{architecture} --data DATA --agree-with TEACHER"
+    data = f"--data DATA{'' if images is None else _reading_options(images)}"
+    measure = f"db3kd evaluate {shlex.quote(run)}{architecture} {data} --agree-with TEACHER"
     if not _has_name(student):
         export = f"db3kd.export_model({run!r}, 'student.onnx'{named})"
         measure = "db3kd.agreement(student, images, db3kd.predict(teacher, images))"
@@ -199,6 +201,18 @@ def usage(folder: Path, student: str) -> dict[str, str]:
         "measure": measure,
         "export": export,
     }
+
+
+def _reading_options(images: ImageSet) -> str:
+    """Returns the options of a command that read other files as those of the images were read."""
+    texts = []
+    for name, value in images.reading.items():
+        if value is True:
+            texts.append(f" --{name}")
+        elif value:
+            sizes = value if isinstance(value, tuple) else (value,)
+            texts.append(f" --{name} {','.join(map(str, sizes))}")
+    return "".join(texts)
 
 
 def _calls(

@@ -17,6 +17,7 @@ from db3kd.pipelines.student_training.rules import (
 )
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.scale.search import scale_steps
+from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.training.settings import TrainSettings
 
 LEAST_STEPS = 50
@@ -185,12 +186,23 @@ class StepTimes:
         if plan.pseudo_samples:
             acquisition = acquisition_settings(settings.training)
             counts = plan.pseudo_samples, plan.measured_on
-            ranked = acquisition.total_rankings(*counts) / TrainSettings.batch_size
-            return self.acquisition * (acquisition.total_steps(*counts) + _RANKING_SHARE * ranked)
+            return self.acquisition * steps_of_acquisition(acquisition, *counts)
         if chooses_scale(plan):
             rows = plan.training_images
             return self.scale * scale_steps(replace(settings.training, steps=steps), rows)
         return 0.0
+
+
+def steps_of_acquisition(acquisition: AcquisitionSettings, samples: int, held_out: int) -> float:
+    """Returns how many training steps take as long as all work of students that choose images.
+
+    Args:
+        acquisition: How students choose images.
+        samples: The number of samples.
+        held_out: How many of them no student learns.
+    """
+    ranked = acquisition.total_rankings(samples, held_out) / TrainSettings.batch_size
+    return acquisition.total_steps(samples, held_out) + _RANKING_SHARE * ranked
 
 
 def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.arguments.plain import check_type
@@ -20,11 +20,16 @@ from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.distance_students import chooses_scale
 from db3kd.pipelines.student_training.rules import learns_from_new_mixtures
 from db3kd.pipelines.student_training.step_timing import seconds_per_step
-from db3kd.pipelines.student_training.time_estimate import LEAST_STEPS, StepTimes
+from db3kd.pipelines.student_training.time_estimate import (
+    LEAST_STEPS,
+    StepTimes,
+    steps_of_acquisition,
+)
 from db3kd.planning import BudgetPlan
 from db3kd.progress import duration
 from db3kd.scale.search import scale_training
-from db3kd.synthesis.acquisition_settings import AcquisitionSettings
+from db3kd.surrogates import SurrogateSettings
+from db3kd.synthesis import AcquisitionSettings, SynthesisSettings
 from db3kd.teachers import Teacher
 from db3kd.training.settings import TrainSettings
 
@@ -119,6 +124,34 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
     )
 
 
+def seconds_of_surrogate(teacher: Teacher, settings: SurrogateSettings) -> float:
+    """Estimates the seconds that the networks of a surrogate train on this machine."""
+    shape = tuple(teacher.image_shape)
+    make = partial(build_model, settings.model_for(shape), shape, teacher.classes)
+    some = _answered(torch.zeros(_TIMED_IMAGES, *shape))
+    return settings.steps * seconds_per_step(make, some, settings.training)
+
+
+def seconds_of_choosing(teacher: Teacher, settings: SynthesisSettings) -> float:
+    """Estimates the seconds of the students that choose pseudo samples; 0 if none do."""
+    acquisition, shape = settings.acquisition, tuple(teacher.image_shape)
+    samples = min(settings.samples, settings.max_queries or settings.samples)
+    if acquisition is None or not (
+        steps := steps_of_acquisition(acquisition, samples, settings.held_out)
+    ):
+        return 0.0
+    make = partial(build_model, acquisition.model, shape, teacher.classes)
+    training = TrainSettings(device=acquisition.device)
+    return steps * seconds_per_step(make, _answered(torch.zeros(_TIMED_IMAGES, *shape)), training)
+
+
+def _answered(images: ImageSet | Tensor) -> Answers:
+    """Returns answers to time steps with, one for each image."""
+    order = torch.arange(len(images))
+    known = no_answers(augmentable_images(images, order, 0, 0))
+    return known.add(order * NUMBERS + 1, torch.zeros_like(order))
+
+
 def _time_steps(
     make_student: Callable[[], nn.Module],
     make_proxy: Callable[[], nn.Module],
@@ -136,9 +169,7 @@ def _time_steps(
         if images is None
         else images.subset(range(min(len(images), _TIMED_IMAGES)))
     )
-    order = torch.arange(len(some))
-    known = no_answers(augmentable_images(some, order, 0, 0))
-    known = known.add(order * NUMBERS + 1, torch.zeros_like(order))
+    known = _answered(some)
     make_choosing = partial(build_model, AcquisitionSettings.model, shape, teacher.classes)
     scaling = scale_training(training, len(some))
     return StepTimes(

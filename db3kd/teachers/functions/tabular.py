@@ -106,8 +106,7 @@ class TabularTeacher(FunctionTeacher):
         self._asked = "the function" if model is None else "predict"
         self._labels = None if labels is None or _are_numbers(labels) else labels
         self._as_frame = _takes_frame(model, features)
-        fitted = getattr(model, "feature_names_in_", None)
-        self._columns = None if fitted is None else [str(name) for name in fitted]
+        self._columns = fitted_columns(model)
         super().__init__(
             self._yielded if is_generator_function(function) else self._predicted,
             features.unit_shape,
@@ -194,6 +193,12 @@ def states_classes(predict: Any) -> bool:
     return getattr(model, "classes_", None) is not None
 
 
+def fitted_columns(model: Any) -> list[str] | None:
+    """Returns the names of the columns that a model was fitted on, if it states them."""
+    names = getattr(model, "feature_names_in_", None)
+    return None if names is None else [str(name) for name in names]
+
+
 def _flat(answer: Any) -> Any:
     """Returns labels [N, 1], as some libraries answer, as [N]; all else as it is."""
     shape = np.shape(answer)
@@ -254,11 +259,11 @@ def _takes_frame(model: Any, features: Features) -> bool:
     Raises:
         ValueError: If it was fitted on other columns.
     """
-    fitted = getattr(model, "feature_names_in_", None)
+    fitted = fitted_columns(model)
     if fitted is None:
         return features.as_frame and not hasattr(model, "n_features_in_")
-    missing = [str(name) for name in fitted if str(name) not in features.names]
-    unknown = [name for name in features.names if name not in set(map(str, fitted))]
+    missing = [name for name in fitted if name not in features.names]
+    unknown = [name for name in features.names if name not in fitted]
     if missing:
         raise ArgumentError(
             "features",
@@ -269,7 +274,6 @@ def _takes_frame(model: Any, features: Features) -> bool:
         raise InputError(
             f"{type(model).__name__}: expected features of the columns that it was fitted on, got "
             f"also {', '.join(unknown)}; name the column of the class labels as label_column=, "
-            "and leave out others, as db3kd.Features.infer(table, names=model.feature_names_in_) "
-            "does"
+            "and pass features= without the others"
         )
     return True
