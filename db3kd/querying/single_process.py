@@ -17,7 +17,7 @@ def check_single_process() -> None:
         ValueError: If there are several processes, each of which would query the teacher.
     """
     count = os.environ.get("WORLD_SIZE") or "1"
-    if int(count) > 1:
+    if count.isdecimal() and int(count) > 1:
         raise InputError(
             f"WORLD_SIZE: expected a single process, got {count} from a launcher, each of which "
             "would query the teacher; start the program without the launcher, or train on "

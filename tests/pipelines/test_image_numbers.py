@@ -16,8 +16,10 @@ from db3kd.data.image_set import ImageSet
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.runs import planned_run, run_writer
 from db3kd.labelling.runs.label_run import open_run
+from db3kd.labelling.settings import LabelSettings
 from db3kd.pipelines.distillation import asking
 from db3kd.pipelines.query_rounds.answer_run import clean_answers
+from db3kd.storage.choice_log import ChoiceLog
 from db3kd.teachers import TeacherError
 
 WHOLE = images()
@@ -90,6 +92,19 @@ def test_a_run_that_began_without_these_numbers_continues_without_them(
     assert decisions.equal(teacher().decide(PART.read(numbers)))
     if labels := stored_labels(tmp_path / "run"):
         assert labels.index.equal(torch.arange(54))
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_label_continues_such_a_run_with_its_numbers(tmp_path):
+    settings = LabelSettings(measure="bd", queries=300)
+    with pytest.raises(TeacherError):
+        db3kd.label(RaisingTeacher(teacher(), 62), PART, settings, out=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("labels-*"))
+    ChoiceLog(tmp_path / "run", "image-numbers").save(0, {"numbers": DRAWN.numpy()})
+
+    db3kd.label(teacher(), PART, settings, out=tmp_path / "run", resume=True)
+
+    assert db3kd.load_labels(tmp_path / "run").index.equal(DRAWN)
 
 
 def test_a_set_that_has_an_image_twice_has_positions(tmp_path):

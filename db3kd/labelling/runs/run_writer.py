@@ -24,7 +24,7 @@ from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_output
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.source_numbers import keep_numbers
+from db3kd.storage.source_numbers import keep_numbers, stored_numbers
 from db3kd.teachers import Teacher
 
 
@@ -166,7 +166,7 @@ def _write_shards(
 ) -> None:
     """Labels the chunks that the run has no shard of, and commits their shards."""
     soft_labels, numbers = planned.soft_labels, planned.source_index
-    if planned.keeps_index:
+    if planned.keeps_index or stored_numbers(run.path) is not None:
         numbers = torch.from_numpy(keep_numbers(run, numbers.numpy()))
     with job.shown(progress, add_up(run.path, run.manifest)) as listener:
         for position, chunk in job.run(run, listener):

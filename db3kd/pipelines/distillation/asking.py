@@ -110,7 +110,9 @@ def ask_teacher(
     rows, labels = max(len(answers), run.stored), None
     if plan.label_queries:
         path = folder.path / LABELS_FOLDER
-        if stored_queries(folder.path, plan).left(plan.queries):
+        if run.consistency_check is not None and stored_queries(folder.path, plan).left(
+            plan.queries
+        ):
             numbers, decisions = decisions_before_distances(
                 plan, prepared.teacher.classes, seed, path
             )

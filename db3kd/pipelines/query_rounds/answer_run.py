@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 ANSWERS = Kind("answers", 1)
 """The kind of run folder that a distillation writes.
 
-The columns are `image` (its number in the data set, see `keep_numbers`), `number` (0 for the image
-itself, otherwise the number of an augmented image of it), `round` (-1 if held out) and `decision`.
+The columns are `image` (its number, see `keep_numbers`), `number` (0 for the image itself,
+otherwise the number of an augmented image of it), `round` (-1 if held out) and `decision`.
 """
 
 HELD_OUT = -1
