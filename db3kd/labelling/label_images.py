@@ -100,8 +100,8 @@ def label(
     Raises:
         TypeError: If the type of the teacher or the images is not supported; the message explains
             how to wrap them.
-        ValueError: If the images do not fit the teacher, or an argument is invalid, for example an
-            `index` that names an image twice.
+        ValueError: If the images do not fit the teacher, an argument is invalid, for example an
+            `index` that names an image twice, or a launcher started several processes.
         IndexError: If there is no image of a number in `index`.
         TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class;
             as a `TeacherChangedError`, if answers have changed. Without `out`, every error or

@@ -8,7 +8,7 @@ from db3kd.errors import InputError
 def check_single_process() -> None:
     """Checks that no launcher, such as `torchrun`, started several processes of this program.
 
-    Every public function that queries a teacher calls this before its first query.
+    Public functions and commands that query a teacher call this before their first query.
 
     Example:
         >>> check_single_process()
@@ -21,5 +21,5 @@ def check_single_process() -> None:
         raise InputError(
             f"WORLD_SIZE: expected a single process, got {count} from a launcher, each of which "
             "would query the teacher; start the program without the launcher, or train on "
-            "existing labels with train_student"
+            "existing labels (db3kd.load_labels) with train_student"
         )

@@ -89,8 +89,8 @@ def make_surrogate(
         The network and its agreement with the teacher.
 
     Raises:
-        ValueError: If images, bounds or model do not fit the teacher, or if `out` holds another
-            run.
+        ValueError: If images, bounds or model do not fit the teacher, if `out` holds another run,
+            or if a launcher started several processes.
         FileExistsError: If `out` is not empty and `resume` is False.
         FileNotFoundError: If `out` does not exist and `resume` is True.
         TeacherError: If the teacher fails, or puts all images in one class.

@@ -62,8 +62,8 @@ def synthesize(
 
     Raises:
         TeacherError: If the teacher failed, or if it put all random images in one class.
-        ValueError: If the budget is 0, or if the random images need a height and a width and the
-            images of the teacher have none.
+        ValueError: If the budget is 0, if the random images need a height and a width and the
+            images of the teacher have none, or if a launcher started several processes.
     """
     check_single_process()
     settings = SynthesisSettings() if settings is None else settings

@@ -228,6 +228,8 @@ def _decide_all(teacher: "Teacher", images: "ImageSet", sent: "SentQueries") -> 
     import torch
 
     from db3kd.querying import decide_all
+    from db3kd.querying.single_process import check_single_process
 
+    check_single_process()
     with printing_notes(), sent.noted():
         return decide_all(teacher, images.read, torch.arange(len(images)), sent=sent)

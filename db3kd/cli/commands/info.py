@@ -224,8 +224,10 @@ def _query_time(teacher: "Teacher", count: int) -> tuple[str, str]:
 
     from db3kd.querying.driver import decide_all
     from db3kd.querying.sent_queries import SentQueries
+    from db3kd.querying.single_process import check_single_process
     from db3kd.tables import Features
 
+    check_single_process()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(count, *teacher.image_shape, generator=generator)
     features = Features.of(teacher)
