@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.column_dtypes import (
     held_bounds,
@@ -15,7 +16,6 @@ from db3kd.tables.column_dtypes import (
     least_and_most,
     number_dtype,
 )
-from db3kd.wording import did_you_mean
 
 Kind = Literal["continuous", "integer", "categorical"]
 """The kind of a feature's values: real numbers, whole numbers, or values without an order."""
@@ -72,12 +72,7 @@ class Feature:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ArgumentError("name", f"expected the name of a column, got {self.name!r}")
-        if self.kind not in KINDS:
-            raise ArgumentError(
-                f"feature {self.name!r}",
-                f"expected the kind {', '.join(KINDS)}, got {self.kind!r}"
-                f"{did_you_mean(self.kind, KINDS)}",
-            )
+        check_choice(self.kind, f"kind of feature {self.name!r}", KINDS)
         if self.kind == "categorical":
             self._check_values()
         else:

@@ -237,7 +237,11 @@ def test_lists_that_are_no_features_are_refused(features, error, message):
         (lambda: Feature.categorical("a", [1, True]), ValueError, "got True twice"),
         (lambda: Feature.categorical("a", [None, 1]), TypeError, "got NoneType None"),
         (lambda: Feature.categorical("a", [np.nan, 1]), ValueError, "expected a finite number"),
-        (lambda: Feature("a", "ordinal", 0, 1), ValueError, "expected the kind continuous"),
+        (
+            lambda: Feature("a", "ordinal", 0, 1),
+            ValueError,
+            "'a': expected one of continuous",
+        ),
         (lambda: Feature("a", "integer", 0, 1, (0, 1)), ValueError, "only a categorical feature"),
         (lambda: Feature("a", "categorical", 0, 1, (0, 1)), ValueError, "has values, got bounds"),
         (lambda: Feature("", "integer", 0, 1), ValueError, "name: expected the name of a column"),
