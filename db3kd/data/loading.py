@@ -93,13 +93,16 @@ def load_data(
         FileNotFoundError: If a file is missing.
         ImportError: If a package is missing; the message names the command that installs it.
     """
-    images = _load(spec, split, size, channels, classes, features, label_column, clip, columns)
+    names = None if columns is None else [str(column) for column in columns]
+    options = DecodeOptions(size, channels)
+    table = TableOptions(features, label_column, clip, names)
+    images = _load(spec, split, classes, options, table)
     if classes is None:
         images.loaded_with = {
             "data": str(spec),
             "split": split,
-            "size": size,
-            "channels": channels,
+            "size": options.size,
+            "channels": options.channels,
             "label_column": label_column,
             "clip": clip,
         }
@@ -109,21 +112,15 @@ def load_data(
 def _load(
     spec: str | Path,
     split: str,
-    size: ImageSize | None,
-    channels: int | None,
     classes: int | None,
-    features: Features | str | Path | None,
-    label_column: str | None,
-    clip: bool,
-    columns: Sequence[str] | None,
+    options: DecodeOptions,
+    table: TableOptions,
 ) -> ImageSet:
-    path = check_path(spec, "spec")
-    name, options = str(spec), DecodeOptions(size, channels)
-    table = TableOptions(features, label_column, clip, columns)
+    path, name = check_path(spec, "spec"), str(spec)
     if name in HUB_NAMES or name.startswith("hub:"):
         _refuse_table_options(table, name)
-        if name == "flowers102" and size is None:
-            options = DecodeOptions(FLOWERS_SIZE, channels)
+        if name == "flowers102" and options.size is None:
+            options = replace(options, size=FLOWERS_SIZE)
         hub_name = HUB_NAMES.get(name, name.removeprefix("hub:"))
         return load_hub(hub_name, split, name, classes, options)
     if path.is_dir() and not holds_idx(path):
@@ -135,8 +132,8 @@ def _load(
         raise InputError(
             f"{name}: size= and channels= apply to image files; these images are arrays of one size"
         )
-    if name in BUNDLED_TABLES and label_column is None:
-        return load_bundled(name, split, table.load_features(), clip=clip)
+    if name in BUNDLED_TABLES and table.label_column is None:
+        return load_bundled(name, split, table.load_features(), clip=table.clip)
     _refuse_table_options(table, name)
     if name in BUNDLED_SETS:
         return load_bundled(name, split)

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from db3kd.arguments.plain import check_count
+from db3kd.arguments.plain import check_choice, check_count
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.errors import ArgumentError
 from db3kd.planning.held_out import check_held_out, held_out_augmented, held_out_images
 from db3kd.planning.plan import FEW_FURTHER, LABEL_MEASURES, STRATEGIES, BudgetPlan, Strategy
-from db3kd.wording import InputNoun, counted, did_you_mean
+from db3kd.wording import InputNoun, counted
 
 ROUNDS = 4
 """Number of rounds. The first one is random, proxies choose the images of the others."""
@@ -69,12 +69,7 @@ def plan_budget(
     """
     budget = check_count(budget, "budget")
     classes = check_count(classes, "classes", least=2)
-    if strategy not in STRATEGIES:
-        raise ArgumentError(
-            "strategy",
-            f"expected one of {', '.join(STRATEGIES)}, got {strategy!r}"
-            f"{did_you_mean(strategy, STRATEGIES)}",
-        )
+    check_choice(strategy, "strategy", STRATEGIES)
     if strategy == "zero-shot" or images is None:
         return _plan_pseudo_samples(strategy, budget, classes, held_out, noun)
     images = check_count(images, "images")

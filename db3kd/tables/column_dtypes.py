@@ -47,13 +47,17 @@ def least_and_most(dtype: np.dtype) -> tuple[float, float]:
 def held_bounds(dtype: np.dtype, lower: float, upper: float) -> tuple[float, float]:
     """Returns the lowest and the highest number within bounds that a dtype and float64 hold.
 
-    If there is no such number, the first one is above the second one.
+    If the bounds are equal, these are the number of a dtype of floats that is nearest to them.
+    Otherwise, if there is no such number, the first one is above the second one.
     """
     least, most = least_and_most(dtype)
-    lower, upper, floats = max(lower, least), min(upper, most), dtype.type
+    lower, upper = (min(max(bound, least), most) for bound in (lower, upper))
+    floats = dtype.type
     if holds_only_whole(dtype):
         lower, upper, floats = math.ceil(lower), math.floor(upper), np.float64
     low, high = floats(lower), floats(upper)
+    if lower == upper and not holds_only_whole(dtype):
+        return float(low), float(high)
     # Rounding may lead out of the bounds. Python compares a float with an integer exactly.
     if float(low) < lower:
         low = np.nextafter(low, floats(np.inf))

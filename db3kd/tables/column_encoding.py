@@ -74,7 +74,8 @@ def decode_column(feature: Feature, valid: np.ndarray) -> np.ndarray:
     if feature.values is not None:
         values = np.array(feature.values, dtype or object)
         return values[valid.argmax(1) if feature.width else np.zeros(len(valid), np.int64)]
-    assert feature.lower is not None and feature.upper is not None and dtype is not None
+    assert feature.lower is not None and feature.upper is not None
+    dtype = dtype or np.dtype(np.float64)  # pandas converts it to a dtype such as Sparse[float64]
     share = valid[:, 0] if feature.width else np.zeros(len(valid))
     numbers = feature.lower * (1 - share) + feature.upper * share  # Exact at both ends.
     if _is_whole(feature):

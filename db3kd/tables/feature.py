@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables.column_dtypes import (
     held_bounds,
@@ -15,7 +16,6 @@ from db3kd.tables.column_dtypes import (
     least_and_most,
     number_dtype,
 )
-from db3kd.wording import did_you_mean
 
 Kind = Literal["continuous", "integer", "categorical"]
 """The kind of a feature's values: real numbers, whole numbers, or values without an order."""
@@ -72,29 +72,23 @@ class Feature:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ArgumentError("name", f"expected the name of a column, got {self.name!r}")
-        if self.kind not in KINDS:
-            raise ArgumentError(
-                f"feature {self.name!r}",
-                f"expected the kind {', '.join(KINDS)}, got {self.kind!r}"
-                f"{did_you_mean(self.kind, KINDS)}",
-            )
+        check_choice(self.kind, f"kind of feature {self.name!r}", KINDS)
         if self.kind == "categorical":
             self._check_values()
         else:
             self._check_bounds()
         if self.dtype is None:
             object.__setattr__(self, "dtype", self._default_dtype())
-        self._check_dtype()
 
     @classmethod
     def continuous(cls, name: str, lower: float, upper: float, dtype: str | None = None) -> Self:
         """Returns a feature of real numbers in [lower, upper]."""
-        return cls(name, "continuous", lower, upper, dtype=dtype)
+        return cls(name, "continuous", lower, upper, dtype=dtype).with_checked_dtype()
 
     @classmethod
     def integer(cls, name: str, lower: int, upper: int, dtype: str | None = None) -> Self:
         """Returns a feature of whole numbers in [lower, upper]."""
-        return cls(name, "integer", lower, upper, dtype=dtype)
+        return cls(name, "integer", lower, upper, dtype=dtype).with_checked_dtype()
 
     @classmethod
     def categorical(cls, name: str, values: Sequence[Value], dtype: str | None = None) -> Self:
@@ -103,7 +97,7 @@ class Feature:
             raise ArgumentTypeError(
                 f"feature {name!r}", f"expected a sequence of values, got {values!r}"
             )
-        return cls(name, "categorical", values=tuple(values), dtype=dtype)
+        return cls(name, "categorical", values=tuple(values), dtype=dtype).with_checked_dtype()
 
     @property
     def width(self) -> int:
@@ -118,6 +112,49 @@ class Feature:
         if self.values is None:
             return [self.name] * self.width
         return [f"{self.name}={value}" for value in self.values] if self.width else []
+
+    def with_checked_dtype(self) -> Self:
+        """Returns the feature itself if its dtype holds its bounds or values.
+
+        The constructor does not check this, because stored features may have other bounds or
+        dtypes, which decoding clips and replaces.
+
+        Raises:
+            ValueError: If the dtype does not hold them.
+        """
+        where, dtype = f"feature {self.name!r}", number_dtype(str(self.dtype))
+        if dtype is None:
+            if self.kind == "categorical":
+                return self
+            raise ArgumentError(
+                where,
+                f"expected a dtype of numbers, such as float64, int32 or Int64, got {self.dtype!r}",
+            )
+        least, most = least_and_most(dtype)
+        only_whole = holds_only_whole(dtype)
+        held = f"{'whole ' * only_whole}numbers that the dtype {self.dtype} holds"
+        held += f", {least:,.20g} to {most:,.20g}"
+        for value in self.values or ():
+            if (
+                isinstance(value, str)
+                or not least <= value <= most
+                or (only_whole and value != int(value))
+            ):
+                raise ArgumentError(
+                    where,
+                    f"expected values among the {held}, got {value!r}; declare other values, or "
+                    "convert the column to a dtype that holds it",
+                )
+        if self.lower is not None and self.upper is not None:
+            first, last = held_bounds(dtype, self.lower, self.upper)
+            if first > last or self.lower < float(least) or self.upper > float(most):
+                raise ArgumentError(
+                    where,
+                    f"expected bounds around {held}, got {self.lower:,.10g} to "
+                    f"{self.upper:,.10g}; declare other bounds, or convert the column to a dtype "
+                    "that holds them",
+                )
+        return self
 
     def _check_bounds(self) -> None:
         where = f"feature {self.name!r}"
@@ -165,40 +202,6 @@ class Feature:
                 raise ArgumentError(where, f"expected different values, got {value!r} twice")
             seen.add(value)
         object.__setattr__(self, "values", values)
-
-    def _check_dtype(self) -> None:
-        where, dtype = f"feature {self.name!r}", number_dtype(str(self.dtype))
-        if dtype is None:
-            if self.kind == "categorical":
-                return
-            raise ArgumentError(
-                where,
-                f"expected a dtype of numbers, such as float64, int32 or Int64, got {self.dtype!r}",
-            )
-        least, most = least_and_most(dtype)
-        only_whole = holds_only_whole(dtype)
-        held = f"{'whole ' * only_whole}numbers that the dtype {self.dtype} holds"
-        held += f", {least:,.20g} to {most:,.20g}"
-        for value in self.values or ():
-            if (
-                isinstance(value, str)
-                or not least <= value <= most
-                or (only_whole and value != int(value))
-            ):
-                raise ArgumentError(
-                    where,
-                    f"expected values among the {held}, got {value!r}; declare other values, or "
-                    "convert the column to a dtype that holds it",
-                )
-        if self.lower is not None and self.upper is not None:
-            first, last = held_bounds(dtype, self.lower, self.upper)
-            if first > last or self.lower < float(least) or self.upper > float(most):
-                raise ArgumentError(
-                    where,
-                    f"expected bounds around {held}, got {self.lower:,.10g} to "
-                    f"{self.upper:,.10g}; declare other bounds, or convert the column to a dtype "
-                    "that holds them",
-                )
 
     def _default_dtype(self) -> str:
         if self.kind == "continuous":

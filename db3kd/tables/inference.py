@@ -100,7 +100,7 @@ def _numeric(
     if kind == "integer":
         check_whole(name, numbers)
     least, most = float(numbers.min()), float(numbers.max())
-    feature = Feature(name, kind, *(bounds or (least, most)), dtype=dtype)
+    feature = Feature(name, kind, *(bounds or (least, most)), dtype=dtype).with_checked_dtype()
     assert feature.lower is not None and feature.upper is not None
     if least < feature.lower or most > feature.upper:
         raise ArgumentError(

@@ -1,5 +1,6 @@
 """Image files, in folders."""
 
+import json
 import os
 import struct
 
@@ -81,6 +82,16 @@ def test_images_of_a_height_and_a_width_keep_their_middle(tmp_path, cache, shape
     assert (wide.read([0])[0, 0] * 255).equal(torch.from_numpy(grown[2:6]).float())
     assert tall.image_shape == (3, 8, 4)
     assert (tall.read([0])[0, 2] * 255).equal(torch.from_numpy(grown[:, 2:6]).float())
+
+
+@pytest.mark.parametrize(
+    ("size", "plain"), [(np.int64(4), 4), ([4, 8], (4, 8)), ((np.int32(4), 8), (4, 8))]
+)
+def test_a_size_may_be_a_list_or_have_integers_of_numpy(tmp_path, size, plain):
+    write_png(tmp_path / "set" / "0.png", np.zeros((8, 8), np.uint8))
+    images = load_data(tmp_path / "set", size=size, channels=np.int64(1))
+    assert images.loaded_with == load_data(tmp_path / "set", size=plain, channels=1).loaded_with
+    json.dumps(images.loaded_with)  # as manifests of runs do
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, "28", (4,), (4, 5, 6), (0, 4), True])

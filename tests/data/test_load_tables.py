@@ -137,6 +137,16 @@ def test_a_file_is_a_table_whose_features_are_inferred(tmp_path, suffix):
     assert load_data(path).fingerprint() == rows.fingerprint()
 
 
+def test_the_columns_may_be_an_array(tmp_path):
+    """A fitted scikit-learn model has its `feature_names_in_` as an array of strings."""
+    labelled().to_csv(tmp_path / "wines.csv", index=False)
+    names = list(FRAME.columns[:2])
+    rows = load_data(tmp_path / "wines.csv", columns=np.array(names, object))
+    assert rows.features.names == tuple(names)
+    with pytest.raises(ValueError, match="got 'age'"):
+        load_data(tmp_path / "wines.csv", columns=np.array([*names, "age"]))
+
+
 @pytest.mark.parametrize("column", ["labels", "target"])
 def test_a_column_with_a_usual_name_holds_the_labels(tmp_path, column):
     labelled(column=column).to_csv(tmp_path / "wines.csv", index=False)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from table_cases import any_features
@@ -15,6 +16,25 @@ def test_saved_features_are_loaded_as_they_were(tmp_path_factory, features):
     loaded = Features.load(path)
     assert loaded == features
     assert loaded.fingerprint() == features.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lower", "upper", "dtype", "decoded"),
+    [
+        ("integer", 0, 300, "uint8", [0, 255]),
+        ("integer", -20, -10, "uint8", [0, 0]),
+        ("continuous", 300.5, 400.5, "uint8", [255, 255]),
+        ("continuous", 0, 1e6, "float16", [0, 65504]),
+        ("continuous", 0, 0.5, "Sparse[float64, nan]", [0, 0.5]),
+        ("integer", 0, 5, "category", [0, 5]),
+    ],
+)
+def test_stored_features_may_exceed_their_dtype(kind, lower, upper, dtype, decoded):
+    entry = {"kind": kind, "lower": lower, "upper": upper, "dtype": dtype}
+    features = Features.from_json(json.dumps({"table": "array", "features": {"a": entry}}))
+    assert features.decode(torch.tensor([[0.0], [1.0]]))[:, 0].tolist() == decoded
+    with pytest.raises(ValueError, match="feature 'a': expected"):
+        getattr(Feature, kind)("a", lower, upper, dtype)
 
 
 def test_features_are_read_from_toml(tmp_path):

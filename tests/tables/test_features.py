@@ -135,6 +135,12 @@ def test_an_array_comes_back_with_its_dtype(dtype):
     assert np.array_equal(decoded, array)
 
 
+def test_a_constant_is_decoded_to_the_nearest_number_of_its_dtype():
+    features = Features([Feature.continuous("a", 0.1, 0.1, "float32"), Feature.integer("b", 0, 2)])
+    decoded = features.decode(torch.zeros(1, 1), as_frame=True)["a"]
+    assert decoded.dtype == "float32" and decoded[0] == np.float32(0.1)
+
+
 def test_values_outside_the_bounds_are_refused_or_clipped():
     table = np.array([[7, 2, "red", 7], [0, 2.4, "red", 7]], object)
     with pytest.raises(ValueError, match=r"'size': expected -2 to 6, got 7 in row 0, .*clip"):
@@ -231,7 +237,11 @@ def test_lists_that_are_no_features_are_refused(features, error, message):
         (lambda: Feature.categorical("a", [1, True]), ValueError, "got True twice"),
         (lambda: Feature.categorical("a", [None, 1]), TypeError, "got NoneType None"),
         (lambda: Feature.categorical("a", [np.nan, 1]), ValueError, "expected a finite number"),
-        (lambda: Feature("a", "ordinal", 0, 1), ValueError, "expected the kind continuous"),
+        (
+            lambda: Feature("a", "ordinal", 0, 1),
+            ValueError,
+            "'a': expected one of continuous",
+        ),
         (lambda: Feature("a", "integer", 0, 1, (0, 1)), ValueError, "only a categorical feature"),
         (lambda: Feature("a", "categorical", 0, 1, (0, 1)), ValueError, "has values, got bounds"),
         (lambda: Feature("", "integer", 0, 1), ValueError, "name: expected the name of a column"),

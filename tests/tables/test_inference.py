@@ -190,7 +190,7 @@ def test_bounds_and_values_that_the_dtype_of_a_column_cannot_hold_are_refused(de
 
 
 def test_bounds_without_a_number_of_the_dtype_are_refused():
-    for lower, upper, dtype in ((0.2, 0.8, "int64"), (0.1, 0.1, "float32")):
+    for lower, upper, dtype in ((0.2, 0.8, "int64"), (0.5, 0.5, "int64")):
         with pytest.raises(ValueError, match=f"feature 'a': expected bounds .* {dtype} holds"):
             Feature.continuous("a", lower, upper, dtype)
     with pytest.raises(ValueError, match=r"'a': expected a dtype of numbers, .* got 'category'"):

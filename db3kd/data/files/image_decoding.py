@@ -3,7 +3,9 @@
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -42,22 +44,33 @@ class DecodeOptions:
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
-        if self.size is not None and not (
-            len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
-        ):
-            raise ArgumentError(
-                "size",
-                "expected pixels such as 28, or (height, width) such as (24, 32), got "
-                f"{self.size!r:.80}",
-            )
+        # Manifests record the options as JSON, which takes plain numbers only.
+        if self.size is not None:
+            object.__setattr__(self, "size", _plain_size(self.size))
         if self.channels not in (None, 1, 3):
             raise ArgumentError("channels", f"expected 1 or 3, got {self.channels}")
+        if self.channels is not None:
+            object.__setattr__(self, "channels", int(self.channels))
 
     @property
     def sides(self) -> tuple[int, int] | None:
         """Height and width; None to keep those of the images."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+def _plain_size(size: Any) -> ImageSize:
+    """Returns a size as plain integers; raises ValueError if it is none."""
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(
+        isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
+        for side in sides
+    ):
+        raise ArgumentError(
+            "size",
+            f"expected pixels such as 28, or (height, width) such as (24, 32), got {size!r:.80}",
+        )
+    height, width = map(int, sides)
+    return (height, width) if isinstance(size, Sequence) else height
 
 
 def decode_image(content: bytes, where: str) -> Any:
