@@ -67,12 +67,14 @@ def expected_distances(
     teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
 ) -> ExpectedRun:
     """Returns the run that `measure_distances` makes or continues with these arguments."""
-    return _planned(teacher, images, plan, seed, folder).expected
+    numbers = torch.from_numpy(images.selection.numbers)  # not part of what is expected
+    return _planned(teacher, images, numbers, plan, seed, folder).expected
 
 
 def _planned(
     teacher: Teacher,
     images: ImageSet,
+    numbers: Tensor,
     plan: BudgetPlan,
     seed: int,
     folder: Path,
@@ -91,7 +93,7 @@ def _planned(
         job,
         resume=folder.exists(),
         source=source_of(images),
-        source_index=torch.from_numpy(images.selection.numbers),
+        source_index=numbers,
         keeps_index=True,
     )
 
@@ -121,6 +123,7 @@ def chooses_scale(plan: BudgetPlan) -> bool:
 def measure_distances(
     teacher: Teacher,
     images: ImageSet,
+    numbers: Tensor,
     plan: BudgetPlan,
     seed: int,
     folder: Path,
@@ -131,13 +134,21 @@ def measure_distances(
 
     It shows the progress, unless nothing is left to do.
 
+    Args:
+        teacher: The teacher.
+        images: The images.
+        numbers: [N] int64, the numbers by which the distillation stores these images.
+        plan: The plan of the distillation.
+        seed: The seed of the distillation.
+        folder: The folder of the labels.
+        rare_classes: See `db3kd.distill`.
+
     Returns:
-        The labels, whose index counts `images`. The folder has the numbers of the images in the set
-        of which they are a part.
+        The labels, whose index counts `images`. The folder has the numbers.
     """
 
     def labels(progress: Progress | Literal[False]) -> Labels:
-        planned = _planned(teacher, images, plan, seed, folder, rare_classes=rare_classes)
+        planned = _planned(teacher, images, numbers, plan, seed, folder, rare_classes=rare_classes)
         carry_out(planned, progress)
         return replace(load_labels(folder), index=torch.arange(len(images)))
 
