@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decision_order
+from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import LABELS, Labels
+from db3kd.labelling.labels import Labels
 from db3kd.labelling.runs.planned_run import PlannedRun, plan_run
 from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.runs.source import source_of
@@ -33,7 +33,6 @@ from db3kd.scale.search import (
 )
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun
-from db3kd.storage.run_journals import answers_in_stage
 from db3kd.teachers import Teacher
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.checkpoint import Checkpoint
@@ -106,9 +105,8 @@ def decisions_before_distances(
     Returns:
         [n] int64, the numbers of the images, and [n] int64, their classes.
     """
-    decisions = torch.from_numpy(answers_in_stage(folder, LABELS, DECISIONS))
     limits = divide_budget(label_settings(plan, seed), plan.training_images, classes)
-    return decision_order(limits)[: len(decisions)], decisions
+    return decisions_in(folder, limits)
 
 
 def chooses_scale(plan: BudgetPlan) -> bool:
