@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,10 +11,12 @@ from torch import Tensor
 from db3kd.arguments.images import check_images
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.contradictions import EqualImages
+from db3kd.labelling.labels import LABELS
 from db3kd.querying.driver import FIRST_CHECKED, decide_all
 from db3kd.querying.search import UNANSWERED
 from db3kd.querying.sent_queries import SentQueries
 from db3kd.querying.session import AnswerJournal
+from db3kd.storage.run_journals import answers_in_stage
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.wording import input_noun
@@ -61,6 +64,20 @@ def decision_order(limits: Tensor) -> Tensor:
     later = torch.ones(len(decided), dtype=torch.bool)
     later[first] = False
     return torch.cat([decided[first], decided[later]])
+
+
+def decisions_in(folder: Path, limits: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns which images the label run in a folder has decided, and their classes.
+
+    Args:
+        folder: The run folder.
+        limits: [N] int64, the limits of the run; see `decision_order`.
+
+    Returns:
+        [n] int64, the images, and [n] int64, their classes; none without a run.
+    """
+    classes = torch.from_numpy(answers_in_stage(folder, LABELS, DECISIONS))
+    return decision_order(limits)[: len(classes)], classes
 
 
 def decide_images(

@@ -12,6 +12,7 @@ from teachers_analytic import CountingTeacher, RaisingTeacher
 from torch import Tensor
 
 import db3kd
+from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.labels import Labels
 from db3kd.labelling.runs import planned_run, run_writer
@@ -94,6 +95,21 @@ def test_a_run_that_began_without_these_numbers_continues_without_them(
         assert labels.index.equal(torch.arange(54))
 
 
+def test_labels_that_start_in_such_a_run_have_the_numbers_of_its_answers(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(asking, "keep_numbers", lambda _, numbers: np.arange(len(numbers)))
+        with pytest.raises(TeacherError):
+            run(tmp_path / "run", "sd", RaisingTeacher(teacher(), 6), budget=60)
+    assert list((tmp_path / "run").glob("answers-*"))
+    assert stored_labels(tmp_path / "run") is None
+    run(tmp_path / "run", "sd", budget=60)
+
+    numbers, _ = stored_answers(tmp_path / "run")
+    labels = stored_labels(tmp_path / "run")
+    assert torch.cat([numbers, labels.index]).sort().values.equal(torch.arange(60))
+    assert labels.decision.equal(teacher().decide(PART.read(labels.index)))
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_label_continues_such_a_run_with_its_numbers(tmp_path):
     settings = LabelSettings(measure="bd", queries=300)
@@ -115,6 +131,27 @@ def test_a_set_that_has_an_image_twice_has_positions(tmp_path):
     numbers, decisions = stored_answers(tmp_path / "run")
     assert numbers.sort().values.equal(torch.arange(31))
     assert decisions.equal(teacher().decide(twice.read(numbers)))
+
+
+@pytest.mark.parametrize("other", [1, -1])  # -1 is held out
+def test_labels_have_positions_too_if_an_image_is_there_twice(tmp_path, monkeypatch, other):
+    monkeypatch.chdir(tmp_path)
+    np.savez("set.npz", images=(WHOLE.read(range(120)) * 255).round().byte().numpy())
+    twice = np.arange(30, 61)
+    order = seeded_permutation(31, QUICK.training.seed)
+    twice[order[other]] = twice[order[0]]
+    part = db3kd.load_data("set.npz").subset(twice)
+    run(tmp_path / "run", "sd", part=part, budget=31)
+
+    numbers, _ = stored_answers(tmp_path / "run")
+    labels = stored_labels(tmp_path / "run")
+    assert torch.cat([numbers, labels.index]).sort().values.equal(torch.arange(31))
+    assert labels.decision.equal(teacher().decide(part.read(labels.index)))
+    with pytest.raises(ValueError, match="pass the original data, or a copy of the part"):
+        open_run(tmp_path / "run" / "labels")
+    np.savez("part.npz", images=(part.read(range(31)) * 255).round().byte().numpy())
+    found = open_run(tmp_path / "run" / "labels", "part.npz")
+    assert found.images.read(range(len(labels))).equal(part.read(labels.index))
 
 
 def test_a_run_of_a_part_that_has_no_answer_leaves_no_folder(tmp_path):

@@ -121,7 +121,8 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         raise ArgumentError(
             "data",
             f"expected the data that {folder} was labelled from, got other values or labels "
-            f"in {source.data!r} ({source.split}); pass the original data as data=",
+            f"in {source.data!r} ({source.split}); pass the original data, or a copy of the part "
+            "of it that the run has, as data=",
         )
     if int(labels.index.max()) >= len(images):
         raise InputError(

@@ -13,7 +13,7 @@ from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import fingerprint_in_run
 from db3kd.labelling.chunk_search import chunk_size
-from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decision_order
+from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.labels import LABELS
 from db3kd.labelling.runs.run_surrogate import (
@@ -33,7 +33,6 @@ from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import begun_with, data_of_run, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
-from db3kd.storage.run_journals import answers_in_stage
 from db3kd.storage.run_queries import RunQueries
 from db3kd.teachers import Teacher, describe
 
@@ -120,14 +119,8 @@ class PlannedRun:
         )
 
     def known_decisions(self) -> tuple[Tensor, Tensor]:
-        """Returns which images the run in the folder has decided, and their classes.
-
-        Returns:
-            [n] int64, the images of `job`, and [n] int64, their classes; none without a run.
-        """
-        classes = answers_in_stage(self.folder, LABELS, DECISIONS)
-        asked = decision_order(self.job.limits)
-        return asked[: len(classes)], torch.from_numpy(classes)
+        """Returns which images of `job` are decided, and their classes; see `decisions_in`."""
+        return decisions_in(self.folder, self.job.limits)
 
     def count_checks(self, so_far: RunQueries) -> int:
         """Returns how many known queries are repeated before the run continues.

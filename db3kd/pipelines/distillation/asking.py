@@ -113,14 +113,15 @@ def ask_teacher(
         if run.consistency_check is not None and stored_queries(folder.path, plan).left(
             plan.queries
         ):
-            numbers, decisions = decisions_before_distances(
+            known, decisions = decisions_before_distances(
                 plan, prepared.teacher.classes, seed, path
             )
-            run.check_known(numbers * NUMBERS, decisions)
+            run.check_known(known * NUMBERS, decisions)
         with notes.timed("asking"):
             labels = measure_distances(
                 prepared.teacher,
                 prepared.training_images(),
+                numbers[order[: plan.training_images]],
                 plan,
                 seed,
                 path,

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decision_order
+from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import LABELS, Labels
+from db3kd.labelling.labels import Labels
 from db3kd.labelling.runs.planned_run import PlannedRun, plan_run
 from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.runs.source import source_of
@@ -33,7 +33,6 @@ from db3kd.scale.search import (
 )
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun
-from db3kd.storage.run_journals import answers_in_stage
 from db3kd.teachers import Teacher
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.checkpoint import Checkpoint
@@ -67,12 +66,14 @@ def expected_distances(
     teacher: Teacher, images: ImageSet, plan: BudgetPlan, seed: int, folder: Path
 ) -> ExpectedRun:
     """Returns the run that `measure_distances` makes or continues with these arguments."""
-    return _planned(teacher, images, plan, seed, folder).expected
+    numbers = torch.from_numpy(images.selection.numbers)  # not part of what is expected
+    return _planned(teacher, images, numbers, plan, seed, folder).expected
 
 
 def _planned(
     teacher: Teacher,
     images: ImageSet,
+    numbers: Tensor,
     plan: BudgetPlan,
     seed: int,
     folder: Path,
@@ -91,7 +92,7 @@ def _planned(
         job,
         resume=folder.exists(),
         source=source_of(images),
-        source_index=torch.from_numpy(images.selection.numbers),
+        source_index=numbers,
         keeps_index=True,
     )
 
@@ -104,9 +105,8 @@ def decisions_before_distances(
     Returns:
         [n] int64, the numbers of the images, and [n] int64, their classes.
     """
-    decisions = torch.from_numpy(answers_in_stage(folder, LABELS, DECISIONS))
     limits = divide_budget(label_settings(plan, seed), plan.training_images, classes)
-    return decision_order(limits)[: len(decisions)], decisions
+    return decisions_in(folder, limits)
 
 
 def chooses_scale(plan: BudgetPlan) -> bool:
@@ -121,6 +121,7 @@ def chooses_scale(plan: BudgetPlan) -> bool:
 def measure_distances(
     teacher: Teacher,
     images: ImageSet,
+    numbers: Tensor,
     plan: BudgetPlan,
     seed: int,
     folder: Path,
@@ -131,13 +132,21 @@ def measure_distances(
 
     It shows the progress, unless nothing is left to do.
 
+    Args:
+        teacher: The teacher.
+        images: The images.
+        numbers: [N] int64, the numbers by which the distillation stores these images.
+        plan: The plan of the distillation.
+        seed: The seed of the distillation.
+        folder: The folder of the labels.
+        rare_classes: See `db3kd.distill`.
+
     Returns:
-        The labels, whose index counts `images`. The folder has the numbers of the images in the set
-        of which they are a part.
+        The labels, whose index counts `images`. The folder has the numbers.
     """
 
     def labels(progress: Progress | Literal[False]) -> Labels:
-        planned = _planned(teacher, images, plan, seed, folder, rare_classes=rare_classes)
+        planned = _planned(teacher, images, numbers, plan, seed, folder, rare_classes=rare_classes)
         carry_out(planned, progress)
         return replace(load_labels(folder), index=torch.arange(len(images)))
 
