@@ -30,7 +30,7 @@ from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.sent_queries import SentQueries, counting
-from db3kd.querying.session import AnswerJournal, SearchTask
+from db3kd.querying.session import SearchTask, open_journal
 from db3kd.querying.single_process import check_single_process
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
@@ -152,7 +152,7 @@ class LabelJob:
         sent: SentQueries | None,
     ) -> Labeller:
         limits = self.limits
-        with _journal(store, DECISIONS, self.teacher) as journal:
+        with open_journal(store, DECISIONS, self.teacher) as journal:
             decisions, contradictions = decide_images(
                 self.teacher,
                 self.images,
@@ -185,7 +185,7 @@ class LabelJob:
             return dispatch_chunks(self.pool, labeller, chunks, on_answers)
 
         def search(position: int, index: Tensor) -> SearchTask[tuple[int, Labels]]:
-            with _journal(store, position, self.teacher) as journal:
+            with open_journal(store, position, self.teacher) as journal:
                 labels = yield from labeller.label_stepwise(index, on_answers, journal, sent)
             return position, labels
 
@@ -223,12 +223,6 @@ class LabelJob:
             )
 
         return listening(progress, display)
-
-
-def _journal(
-    store: LabelStore | None, of: int | str, teacher: Teacher
-) -> AbstractContextManager[AnswerJournal | None]:
-    return nullcontext() if store is None else store.journal(of, teacher.classes)
 
 
 def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, NamedImages]:

@@ -2,6 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +27,21 @@ See `db3kd.querying.driver.run_stepwise` and `db3kd.querying.concurrent`.
 
 AnswerJournal = Journal | MemoryJournal
 """What keeps the answers of a search, and supplies those of an earlier run of it."""
+
+
+class JournalStore(Protocol):
+    """A run folder, or what keeps answers in memory."""
+
+    def journal(self, of: int | str, classes: int) -> AbstractContextManager[AnswerJournal | None]:
+        """Opens the journal of a chunk, by position, or of a stage, by name."""
+        ...
+
+
+def open_journal(
+    store: JournalStore | None, of: int | str, teacher: Teacher
+) -> AbstractContextManager[AnswerJournal | None]:
+    """Opens a journal of a store; yields None without a store."""
+    return nullcontext() if store is None else store.journal(of, teacher.classes)
 
 
 class QuerySession:

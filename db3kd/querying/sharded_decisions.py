@@ -1,7 +1,6 @@
 """Asks a teacher about many images, and commits the answers a shard at a time."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from db3kd.querying.driver import decide_all
 from db3kd.querying.sent_queries import SentQueries, counting
-from db3kd.storage.journal import Journal
+from db3kd.querying.session import open_journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
 
@@ -74,7 +73,7 @@ def decide_in_shards(
             decisions = stored(position, part)
             if decisions is None:
                 checked = check_all_shards or start == 0
-                with _journal(folder, position, teacher) as journal:
+                with open_journal(folder, position, teacher) as journal:
                     decisions = decide_all(
                         teacher,
                         read,
@@ -90,12 +89,6 @@ def decide_in_shards(
             assert len(decisions) == size
             decided.append(decisions)
     return torch.cat(decided)
-
-
-def _journal(
-    folder: RunFolder | None, position: int, teacher: Teacher
-) -> AbstractContextManager[Journal | None]:
-    return nullcontext() if folder is None else folder.journal(position, teacher.classes)
 
 
 def _with_earlier(

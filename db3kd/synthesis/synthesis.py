@@ -1,7 +1,6 @@
 """Pseudo samples from a teacher's decisions (ZSDB3KD, section 4): random images, then moves."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -20,9 +19,9 @@ from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size
 from db3kd.querying.sent_queries import SentQueries, counting
+from db3kd.querying.session import AnswerJournal, open_journal
 from db3kd.querying.single_process import check_single_process
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.synthesis.acquisition import collect_actively
 from db3kd.synthesis.collection import Collected, CollectionTask, collect
@@ -131,7 +130,7 @@ class Synthesis:
             if self._folder is not None and self._folder.has_shard(position):
                 continue
             rows = torch.arange(position, len(collected))[: self.settings.samples_per_shard]
-            with self._journal(position) as journal:
+            with open_journal(self._folder, position, self.teacher) as journal:
                 chunk = self._chunk(collected, rows, limits[rows], starting_points, journal, sent)
             self._samples += len(chunk)
             known = chunk.distance[chunk.distance.isfinite()].double()
@@ -165,7 +164,7 @@ class Synthesis:
             search = collect(
                 task, max_starts=settings.max_starts, max_mixtures=settings.max_mixtures
             )
-        with self._journal("starts") as journal:
+        with open_journal(self._folder, "starts", self.teacher) as journal:
             collected = run(search, teacher, ledger, self._on_answers, journal, sent)
         self._found = len(collected)
         check_classes_differ(
@@ -205,7 +204,7 @@ class Synthesis:
         rows: Tensor,
         limits: Tensor,
         starting_points: StartingPoints | None,
-        journal: Journal | None,
+        journal: AnswerJournal | None,
         sent: SentQueries,
     ) -> PseudoSamples:
         teacher, moves = self.teacher, self.settings.moves
@@ -248,11 +247,6 @@ class Synthesis:
                 for count, (pixels, distance) in moved.snapshots.items()
             },
         )
-
-    def _journal(self, of: int | str) -> AbstractContextManager[Journal | None]:
-        if self._folder is None:
-            return nullcontext()
-        return self._folder.journal(of, self.teacher.classes)
 
     def _report(self, answered: int) -> None:
         self._answered += answered

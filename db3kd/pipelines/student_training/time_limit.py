@@ -126,23 +126,27 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
 
 def seconds_of_surrogate(teacher: Teacher, settings: SurrogateSettings) -> float:
     """Estimates the seconds that the networks of a surrogate train on this machine."""
-    shape = tuple(teacher.image_shape)
-    make = partial(build_model, settings.model_for(shape), shape, teacher.classes)
-    some = _answered(torch.zeros(_TIMED_IMAGES, *shape))
-    return settings.steps * seconds_per_step(make, some, settings.training)
+    model = settings.model_for(tuple(teacher.image_shape))
+    return settings.steps * _seconds_per_step_of(model, teacher, settings.training)
 
 
 def seconds_of_choosing(teacher: Teacher, settings: SynthesisSettings) -> float:
     """Estimates the seconds of the students that choose pseudo samples; 0 if none do."""
-    acquisition, shape = settings.acquisition, tuple(teacher.image_shape)
+    acquisition = settings.acquisition
     samples = min(settings.samples, settings.max_queries or settings.samples)
     if acquisition is None or not (
         steps := steps_of_acquisition(acquisition, samples, settings.held_out)
     ):
         return 0.0
-    make = partial(build_model, acquisition.model, shape, teacher.classes)
     training = TrainSettings(device=acquisition.device)
-    return steps * seconds_per_step(make, _answered(torch.zeros(_TIMED_IMAGES, *shape)), training)
+    return steps * _seconds_per_step_of(acquisition.model, teacher, training)
+
+
+def _seconds_per_step_of(model: str, teacher: Teacher, training: TrainSettings) -> float:
+    """Measures a training step of a network of db3kd's on images of the teacher's shape."""
+    shape = tuple(teacher.image_shape)
+    make = partial(build_model, model, shape, teacher.classes)
+    return seconds_per_step(make, _answered(torch.zeros(_TIMED_IMAGES, *shape)), training)
 
 
 def _answered(images: ImageSet | Tensor) -> Answers:
