@@ -61,7 +61,7 @@ def printing_notes() -> Iterator[None]:
     """Prints the notes of an error that ends the block, which the line of the error lacks."""
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:
         _print_notes(error)
         raise
 

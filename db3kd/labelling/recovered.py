@@ -128,10 +128,10 @@ class Recovered:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Attaches itself as `.recovered` to any error or interrupt that ends the block."""
+        """Attaches itself as `.recovered` to any error, interrupt or exit that ends the block."""
         try:
             yield
-        except (Exception, KeyboardInterrupt) as error:
+        except BaseException as error:
             if self._chunks or self.queries:
                 vars(error)["recovered"] = self
                 lost = ""

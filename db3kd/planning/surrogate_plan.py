@@ -89,7 +89,7 @@ def plan_surrogate_training(
     if images < _LEAST_IMAGES:
         return _none(f"a surrogate learns too little from fewer than {_LEAST_IMAGES} samples")
     if each >= _MOST_PER_PAIR:
-        return _none(f"with {each:,.0f} queries per pair gets as near without a surrogate")
+        return _none(f"with {each:,.0f} queries, a pair gets as near without a surrogate")
     most = min(int(distances * _MOST_SHARE), distances - _LEAST_PER_PAIR * pairs)
     if most < LEAST_QUERIES:
         return _none(

@@ -37,7 +37,7 @@ def assert_same(one, other):
     assert one.index.equal(other.index)
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("calls", [0, 1, 9, 30])
 @pytest.mark.parametrize("kind", [lambda teacher: teacher, LateTeacher])
 def test_recovered_answers_are_not_paid_for_again(images, error, calls, kind):
@@ -46,7 +46,7 @@ def test_recovered_answers_are_not_paid_for_again(images, error, calls, kind):
 
     teacher = CountingTeacher(a_teacher())
     failing = kind(RaisingTeacher(teacher, calls * 16, error("out of service")))
-    with pytest.raises((TeacherError, KeyboardInterrupt)) as raised:
+    with pytest.raises((TeacherError, KeyboardInterrupt, SystemExit)) as raised:
         label(failing, images, SETTINGS)
     recovered = getattr(raised.value, "recovered", None)
     assert (recovered.queries if recovered else 0) == teacher.total

@@ -45,7 +45,7 @@ def test_a_surrogate_leaves_each_pair_enough_queries(budget, images, pairs_per_i
         (13_000, 1_000, 1_000, 2_000, "10 queries and a surrogate than with 12 alone"),
         (3_030, 30, 30, 2_000, "33 queries and a surrogate than with 100 alone"),
         (2_100, 30, 30, 0, "too many of 2,070 for 30 pairs"),
-        (1_000_000, 20, 180, 0, "with 5,555 queries per pair gets as near without"),
+        (1_000_000, 20, 180, 0, "with 5,555 queries, a pair gets as near without"),
         (100_000, 9, 81, 0, "fewer than 10 samples"),
         (5, 1_000, 9_000, 0, "too many of 0 for 9,000 pairs"),
     ],
