@@ -19,11 +19,11 @@ from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentTypeError, InputError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decide_images
+from db3kd.labelling.labels import SURROGATES
 from db3kd.labelling.settings import LabelSettings
 from db3kd.progress.answers import show_answers
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher
 from db3kd.teachers.fingerprints import weights_fingerprint

@@ -16,8 +16,9 @@ from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.sharded_decisions import decide_in_shards, shard_sizes
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
+from db3kd.storage.kinds import DifferenceRules, Kind
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.storage.shards import import_pyarrow, read_shards
 from db3kd.storage.source_numbers import positions_of, stored_numbers
 from db3kd.teachers import Teacher
 from db3kd.wording import counted, input_noun
@@ -25,7 +26,24 @@ from db3kd.wording import counted, input_noun
 if TYPE_CHECKING:
     import pyarrow
 
-ANSWERS = Kind("answers", 1)
+LARGER_BUDGETS = "larger_budgets"
+"""Entry that lists the larger budgets with which a distillation was continued: the budget of each,
+and the queries that it added to the plan (pipelines/distillation/larger_budget.py)."""
+
+ANSWERS = Kind(
+    "answers",
+    1,
+    lists={LARGER_BUDGETS: ("budget", "held_out_augmented")},
+    differences=DifferenceRules(
+        causes=("settings.plan.strategy", "settings.plan.budget", "settings.plan.images"),
+        later_causes=("settings.plan.held_out", "settings.plan.pseudo_held_out"),
+        following=("settings.plan.", "settings.choosing", "settings.labelling"),
+        budget="settings.plan.budget",
+        larger_budgets=True,
+        other_arguments={"pseudo_held_out": "held_out"},
+        no_arguments=("settings.plan.images", "settings.choosing", "settings.labelling"),
+    ),
+)
 """The kind of run folder that a distillation writes.
 
 The columns are `image` (its number, see `keep_numbers`), `number` (0 for the image itself,
