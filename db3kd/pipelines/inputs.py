@@ -5,8 +5,6 @@ Arguments are checked before the first query, so that no run fails after it has 
 
 import logging
 
-from torch import Tensor
-
 from db3kd.arguments.images import check_shape_of_images
 from db3kd.arguments.plain import (
     RUN_SEED_BITS,
@@ -19,6 +17,7 @@ from db3kd.arguments.plain import (
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.class_names import check_labels_of, matched
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import TensorImages
 from db3kd.data.table_rows import features_of
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -184,8 +183,8 @@ def convert_images(images: ImagesLike, name: str, teacher: TeacherLike) -> Image
         raise ArgumentTypeError(name, problem) from error.__cause__
     except InvalidValueError as error:
         raise ArgumentError(name, str(error)) from None
-    if isinstance(converted, Tensor):
-        converted = ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
+    if isinstance(converted, TensorImages):
+        converted = ImageSet.from_arrays(converted.tensor.cpu().numpy(), name=name)
     elif not isinstance(converted, ImageSet):
         raise ArgumentTypeError(
             name, f"expected an image set, an array or a data set, got {type(images).__name__}"
