@@ -41,7 +41,7 @@ from db3kd.surrogates.augmented_decisions import (
 )
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import Teacher, describe
-from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
+from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.wording import input_noun
 
 HELD_OUT_SHARE = 0.05
@@ -139,8 +139,12 @@ def decide_augmented(
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
             known[position] = read_decisions(folder.path, position, table, images, teacher.classes)
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
-    check = partial(_check_classes_differ, teacher, advice=advice)
     on_answers = None if progress is None else count_answers_in(progress)
+
+    def check_first(decisions: Tensor) -> None:
+        if not rare_classes:
+            _check_classes_differ(teacher, decisions, advice)
+
     with counting(sent) as counter:
         decisions = sharded_decisions.decide_in_shards(
             teacher,
@@ -150,7 +154,7 @@ def decide_augmented(
             stored=lambda position, _: known.get(position),
             to_table=partial(to_table, images),
             on_answers=on_answers,
-            check=accept_all if rare_classes else check,
+            check=check_first,
             check_all_shards=False,
             sent=counter,
         )
