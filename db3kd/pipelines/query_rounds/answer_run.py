@@ -88,13 +88,12 @@ class AnswerRun:
         teacher: The teacher to query.
         images: All images that may be queried.
         numbers: [N] int64, the number by which the folder stores the image of each sample.
+        consistency_check: Repeats known answers before the first new query; None for no check.
 
     Attributes:
         on_answers: Called with the number of new answers after each batch; None by default.
         while_choosing: Makes the context in which the images of a round are chosen; `nullcontext`
             by default.
-        consistency_check: Repeats known answers before the first new query; None by default, and
-            afterwards.
 
     Raises:
         ValueError: If a shard of the folder holds values that no run writes.
@@ -106,6 +105,8 @@ class AnswerRun:
         teacher: Teacher,
         images: AugmentedImages,
         numbers: Tensor,
+        *,
+        consistency_check: ConsistencyCheck | None = None,
     ) -> None:
         self.folder = folder
         self.teacher = teacher
@@ -113,11 +114,16 @@ class AnswerRun:
         self._numbers = numbers
         self.on_answers: Callable[[int], None] | None = None
         self.while_choosing: Callable[[], AbstractContextManager[object]] = nullcontext
-        self.consistency_check: ConsistencyCheck | None = None
+        self._check = consistency_check
         self._log = ChoiceLog(folder.path)
         self._stored: dict[int, Answers] = {}
         self._stored_rounds: dict[int, int] = {}
         self._read_shards()
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether there is a consistency check that has not been made yet."""
+        return self._check is not None
 
     @property
     def stored(self) -> int:
@@ -206,7 +212,7 @@ class AnswerRun:
         return answers
 
     def check_known(self, rows: Tensor | None = None, decisions: Tensor | None = None) -> None:
-        """Repeats known answers, if `consistency_check` is set and has not been used yet.
+        """Repeats known answers, if there is a consistency check that has not been made yet.
 
         Args:
             rows: [n] int64, images whose answers are not in shards, but elsewhere in the folder.
@@ -215,7 +221,7 @@ class AnswerRun:
         Raises:
             TeacherError: See `ConsistencyCheck.repeat`.
         """
-        check, self.consistency_check = self.consistency_check, None
+        check, self._check = self._check, None
         if check is None:
             return
         known = no_answers(self.answers.images)
