@@ -19,6 +19,11 @@ def image_reader(images: ImagesLike, device: torch.device | str) -> Callable[[Te
 
     Sets up to `RESIDENT_BYTES` are moved to the device once, so that a batch costs one gather.
 
+    Example:
+        >>> read = image_reader(db3kd.load_data("mnist5k"), "cpu")
+        >>> read(torch.tensor([3, 1])).shape
+        torch.Size([2, 1, 28, 28])
+
     Args:
         images: N images of one shape, in [0, 1].
         device: The device of the batches.

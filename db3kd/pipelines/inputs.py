@@ -4,6 +4,7 @@ Arguments are checked before the first query, so that no run fails after it has 
 """
 
 import logging
+from collections.abc import Callable
 
 from db3kd.arguments.images import check_shape_of_images
 from db3kd.arguments.plain import (
@@ -15,7 +16,8 @@ from db3kd.arguments.plain import (
     check_type,
 )
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
-from db3kd.data.class_names import check_labels_of, matched
+from db3kd.data.class_names import OtherClassesError, check_labels_of, matched
+from db3kd.data.files.splits import MissingSplitError
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import TensorImages
 from db3kd.data.table_rows import features_of
@@ -79,6 +81,28 @@ def check_test_images(test: ImageSet, teacher: Teacher) -> ImageSet:
     found = matched(test, teacher)
     check_labels_of(found, teacher, "test")
     return found
+
+
+def usable_test_split(
+    load: Callable[[], ImageSet], prepare: Callable[[ImageSet], ImageSet]
+) -> ImageSet | None:
+    """Returns the test split of a data set if nobody named test images; None without a usable one.
+
+    Most data sets have no test split, or one without labels or of other classes. If it is unusable
+    for any other reason, a warning says so.
+
+    Args:
+        load: Loads the test split.
+        prepare: Checks its images, which have labels, and renumbers their classes.
+    """
+    try:
+        test = load()
+        return None if test.labels is None else prepare(test)
+    except (MissingSplitError, OtherClassesError):
+        return None
+    except (ValueError, FileNotFoundError) as error:
+        _LOG.warning("no accuracy is measured, because the test split is unusable: %s", error)
+        return None
 
 
 def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:

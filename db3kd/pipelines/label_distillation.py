@@ -21,6 +21,7 @@ from db3kd.labelling.soft_labels import (
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.ops import Normalisation
+from db3kd.pipelines.inputs import usable_test_split
 from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
 from db3kd.progress import Progress
 from db3kd.querying.search import UNANSWERED
@@ -129,13 +130,14 @@ class LabelStudent:
 
 def labelled_test_split(run: LabelRun) -> ImageSet | None:
     """Returns the test split of the run's data set; None without one, or without true classes."""
-    try:
-        test = replace(run.source, split="test").load()
-    except (ValueError, FileNotFoundError):
+    if run.source.split == "test":
         return None
-    if test.labels is None or run.source.split == "test":
-        return None
-    return run.match(test)
+
+    def prepare(test: ImageSet) -> ImageSet:
+        test.check()  # rather now than after the training
+        return run.match(test)
+
+    return usable_test_split(replace(run.source, split="test").load, prepare)
 
 
 def network_warnings(run: LabelRun, model: str) -> tuple[str, ...]:
