@@ -27,9 +27,10 @@ class AugmentedImages:
     """An image set of every sample (k = 0) and augmented images of it (k = 1, 2, ...).
 
     Image k ≥ 1 of sample i is weight · shifted(i) + (1 - weight) · shifted(partner) + noise,
-    clamped to [0, 1]. The partner is one of the first `partners` samples, the weight is uniform in
-    (1 - mixup, 1], both images are shifted by up to `shift` of their sides (edges are repeated),
-    and the noise is uniform. An image depends only on (seed, i, k) and the samples.
+    clamped to [0, 1]. The partner is one of the first `partners` samples; without noise, another
+    one than the sample itself. The weight is uniform in (1 - mixup, 1], both images are shifted by
+    up to `shift` of their sides (edges are repeated), and the noise is uniform. An image depends
+    only on (seed, i, k), the samples and the settings.
 
     Rows of a table are mixed in the same way but not shifted. `project` makes all of them valid: an
     integer or categorical feature of a mixture comes from the sample with probability `weight`, and
@@ -142,20 +143,32 @@ class AugmentedImages:
 
     def _augmented(self, clean: Tensor, samples: Tensor, numbers: Tensor) -> Tensor:
         """Returns image `numbers[j]` ≥ 1 of sample `samples[j]`, whose pixels are `clean[j]`."""
-        places = math.prod(self.image_shape)
+        places = math.prod(self.image_shape) if self.noise else 0
         groups = 0 if self._groups is None else int(self._groups.max()) + 1
         count = _FIXED_DRAWS + places + groups
         draws = torch.from_numpy(uniforms(self.seed, samples.numpy(), numbers.numpy(), count))
-        partner = self._read_clean((draws[:, 0] * self.partners).long())
+        partner = self._read_clean(self._partners(samples, draws[:, 0]))
         weight = 1 - self.mixup * draws[:, 1]
         clean, partner = self._shifted(clean, draws[:, 2:4]), self._shifted(partner, draws[:, 4:6])
         mixed = partner.lerp(clean, weight.view(-1, *[1] * len(self.image_shape)))
         if self._groups is not None:  # each group is taken from one of the two rows
             of_sample = (draws[:, -groups:] < weight[:, None])[:, self._groups.clamp_min(0)]
             mixed = torch.where(self._groups < 0, mixed, torch.where(of_sample, clean, partner))
-        noise = draws[:, _FIXED_DRAWS : _FIXED_DRAWS + places].view_as(mixed).sub_(0.5)
-        mixed.add_(noise.mul_(self.noise * math.sqrt(12))).clamp_(0, 1)
+        if self.noise:  # drawing it takes longer than everything else
+            noise = draws[:, _FIXED_DRAWS : _FIXED_DRAWS + places].view_as(mixed).sub_(0.5)
+            mixed.add_(noise.mul_(self.noise * math.sqrt(12))).clamp_(0, 1)
         return mixed if self._project is None else self._project(mixed)
+
+    def _partners(self, samples: Tensor, draws: Tensor) -> Tensor:
+        """Returns the partner of each sample, [n] int64.
+
+        Without noise, a mixture of an image with itself could be that image, whose class is known.
+        """
+        if self.noise:
+            return (draws * self.partners).long()
+        others = self.partners - (samples < self.partners).long()
+        drawn = (draws * others).long()
+        return (drawn + (drawn >= samples).long()).clamp_max(self.partners - 1)
 
     def _checked_groups(self, groups: Tensor | None) -> Tensor | None:
         """Returns the groups of dimensions of a projection, or None if there are none."""

@@ -69,13 +69,16 @@ def ask_teacher(
                 prepared.plan,
                 prepared.settings.training,
                 folder.path / SAMPLES_FOLDER,
+                prepared.noise,
             )
         return Asked(samples, None, 0)
     rare_classes = notes.rare_classes(prepared.rare_classes)
     seed, plan = prepared.settings.training.seed, prepared.plan
     order = prepared.order()
     project = None if prepared.features is None else prepared.features.project
-    augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
+    augmented = augmentable_images(
+        prepared.images, order, plan.held_out, seed, project, prepared.noise
+    )
     asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
     numbers = torch.from_numpy(keep_numbers(folder, prepared.images.selection.numbers))
     run = AnswerRun(

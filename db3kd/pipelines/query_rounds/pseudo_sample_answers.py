@@ -18,7 +18,7 @@ from db3kd.training.settings import TrainSettings
 
 
 def pseudo_sample_answers(
-    teacher: Teacher, plan: BudgetPlan, training: TrainSettings, path: Path
+    teacher: Teacher, plan: BudgetPlan, training: TrainSettings, path: Path, noise: float = 0.0
 ) -> Answers:
     """Makes pseudo samples in a run folder, or the rest of them, and returns their decisions.
 
@@ -28,6 +28,7 @@ def pseudo_sample_answers(
         training: How the student is trained. If the samples are begun already, only its seed
             must be the same.
         path: The run folder, which need not exist.
+        noise: The noise of mixtures that proxies label; see `AugmentedImages`.
     """
     synthesis = sample_settings(plan, training, path)
     held_out = synthesis.held_out
@@ -35,7 +36,7 @@ def pseudo_sample_answers(
     samples = load_pseudo_samples(path)
     training_rows = held_out + seeded_permutation(len(samples) - held_out, training.seed)
     order = torch.cat([training_rows, torch.arange(held_out)])
-    images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
+    images = augmentable_images(samples.as_image_set(), order, held_out, training.seed, noise=noise)
     return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
 
 
