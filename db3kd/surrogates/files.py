@@ -21,10 +21,10 @@ from torch import nn
 from db3kd.arguments.images import check_bounds
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
+from db3kd.data.sample_choice import draw_samples
+from db3kd.data.source import Source
 from db3kd.data.table_rows import features_of, projection_of
 from db3kd.errors import ArgumentError, InputError, OutputExistsError
-from db3kd.labelling.runs.source import Source
-from db3kd.labelling.sample_choice import draw_samples
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
 from db3kd.querying.kept_answers import noting_kept_answers

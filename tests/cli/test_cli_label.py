@@ -111,7 +111,7 @@ def test_the_images_are_loaded_once(teacher, tmp_path, monkeypatch):
         loaded.append(arguments)
         return load_data(*arguments, **options)
 
-    monkeypatch.setattr("db3kd.labelling.runs.source.load_data", counting_load)
+    monkeypatch.setattr("db3kd.data.source.load_data", counting_load)
     label(teacher, tmp_path / "run", "--queries-per-pair", 5)
 
     assert loaded == [("digits", "train")]

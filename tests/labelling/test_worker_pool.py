@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from db3kd.data.loading import load_data
+from db3kd.data.source import Source
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.labels import LABELS, to_table
 from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers import chunk_dispatch, ray_cluster

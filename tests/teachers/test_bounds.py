@@ -12,8 +12,8 @@ from teachers_analytic import CountingTeacher, LinearTeacher
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
+from db3kd.data.source import Source
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.workers.worker import Worker
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.teachers import RescaledTeacher, TeacherError, decide_checked, load_teacher

@@ -99,7 +99,7 @@ class TransferOptions(ImageOptions):
 
     def load(self, seed: int, teacher: str | None) -> "ImageSet | None":
         """Loads the images to query; None without --data."""
-        from db3kd.labelling.sample_choice import draw_images
+        from db3kd.data.sample_choice import draw_images
 
         if self.data is None:
             return None
@@ -125,7 +125,7 @@ class TransferOptions(ImageOptions):
         If --test names a set without splits, all of its images are test images. Rows of a table are
         encoded like those of `transfer`, the images of --data. `teacher` is the value of --teacher.
         """
-        from db3kd.labelling.sample_choice import draw_images
+        from db3kd.data.sample_choice import draw_images
 
         images = self._all_test_images(transfer, teacher)
         return draw_images(images, self.test_limit, seed, "--test-limit")

@@ -12,6 +12,8 @@ from db3kd.arguments.plain import check_flag, suggests_arguments
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import fingerprint_in_run
+from db3kd.data.sample_choice import draw_samples
+from db3kd.data.source import Source
 from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_job import LabelJob
@@ -22,9 +24,7 @@ from db3kd.labelling.runs.run_surrogate import (
     network_or_planner,
     plan_surrogate,
 )
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
-from db3kd.labelling.sample_choice import draw_samples
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
