@@ -27,10 +27,10 @@ from torch import Tensor
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
 from db3kd.data.source import Source
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.runs.run_surrogate import SurrogatePlanner
 from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
 from db3kd.models import save_model
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.teachers import Teacher, load_teacher

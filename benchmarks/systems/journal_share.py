@@ -21,8 +21,8 @@ from benchmarks.common.record import keep
 from benchmarks.systems.timed_run import timed_run, timed_run_parser
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.label_images import label_chunks
-from db3kd.labelling.labels import LABELS
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.labels import LABELS
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher

@@ -6,17 +6,17 @@ both for a data set on disk, in one or many processes, and `open_run` reads the 
 """
 
 from db3kd.data.source import Source
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_images import label, label_chunks
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.label_run import LabelRun, open_run
 from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.workers.ray_cluster import Workers
+from db3kd.labels.label_files import load_labels
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import SoftLabelSettings, with_soft_labels
 
 __all__ = [
     "LabelRun",

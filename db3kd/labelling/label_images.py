@@ -11,15 +11,15 @@ from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import SingleClassCheck
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.planned_run import RunExecution, plan_run
 from db3kd.labelling.runs.run_surrogate import SurrogatePlanner, network_or_planner
 from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.runs.totals import Totals, add_up
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
+from db3kd.labels.labels import LABELS, Labels
 from db3kd.progress import ProgressListener, check_progress
 from db3kd.querying.consistency import check_consistency_checks, warn_if_unchecked
 from db3kd.storage.changed_teachers import check_accepts_teacher

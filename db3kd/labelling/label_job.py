@@ -20,12 +20,12 @@ from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
 from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decide_images
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.workers.worker_pool import RayWorkerPool
+from db3kd.labels.labels import Labels
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently

@@ -10,7 +10,7 @@ from torch import nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.runs.label_run import LabelRun
-from db3kd.labelling.soft_labels import check_soft_labels, with_soft_labels
+from db3kd.labels.soft_labels import check_soft_labels, with_soft_labels
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.ops import Normalisation

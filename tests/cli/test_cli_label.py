@@ -24,8 +24,8 @@ from image_cases import write_png
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
 from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
 from db3kd.wording import money
 

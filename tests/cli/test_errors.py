@@ -28,7 +28,7 @@ from db3kd.errors import (
 from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import SoftLabelSettings
+from db3kd.labels.soft_labels import SoftLabelSettings
 from db3kd.models import build_model
 from db3kd.pipelines import DistillSettings
 from db3kd.pipelines import compare as run_comparison

@@ -27,9 +27,9 @@ from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentTypeError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.label_images import label, label_chunks
-from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labels.labels import LABELS, Labels, to_table
+from db3kd.labels.soft_labels import with_soft_labels
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import FunctionTeacher

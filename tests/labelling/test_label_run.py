@@ -12,11 +12,11 @@ from image_cases import write_png
 
 import db3kd
 from db3kd.data.source import Source
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.runs.label_run import open_run
 from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
 from db3kd.storage import shards
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest, write_manifest
 from db3kd.teachers import FunctionTeacher, TeacherError

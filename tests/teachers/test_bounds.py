@@ -104,8 +104,8 @@ def test_every_stage_maps_the_images(source, tmp_path, monkeypatch):
 def test_a_worker_maps_as_the_main_process_does(source, tmp_path):
     prepared = takes_unit_images(teacher_of((0.0, 255.0)))
     worker = Worker()
-    from db3kd.labelling.labels import LABELS
     from db3kd.labelling.workers.worker import WorkerTask
+    from db3kd.labels.labels import LABELS
     from db3kd.storage.run_journals import Journals
 
     loaded = source.load()

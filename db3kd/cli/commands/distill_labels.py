@@ -158,7 +158,7 @@ def _check_preset_alone(losses: LossOptions) -> None:
 
 def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> "LabelTraining":
     """Combines the options with the soft labels of the run, which supply the defaults."""
-    from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE
+    from db3kd.labels.soft_labels import DEFAULT_TEMPERATURE
     from db3kd.pipelines.label_distillation import LabelTraining
     from db3kd.training.loss import KDLoss
 

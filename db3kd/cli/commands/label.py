@@ -99,9 +99,9 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --surrogate auto --out runs/auto
     """
-    from db3kd.labelling.labels import LABELS
     from db3kd.labelling.runs.planned_run import RunExecution, plan_source_run
     from db3kd.labelling.runs.run_writer import carry_out
+    from db3kd.labels.labels import LABELS
 
     search.refuse_unused(budget)
     resuming.check()

@@ -12,8 +12,8 @@ from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
     from db3kd.labelling.settings import LabelSettings
-    from db3kd.labelling.soft_labels import SoftLabelSettings
     from db3kd.labelling.workers.ray_cluster import Workers
+    from db3kd.labels.soft_labels import SoftLabelSettings
     from db3kd.pipelines.auto_surrogate import AutoSurrogate
     from db3kd.teachers import Teacher
 
@@ -244,7 +244,7 @@ class SoftLabelOptions(OptionSet):
 
     def settings(self) -> "SoftLabelSettings | None":
         """Returns how soft labels are made; None if margin soft labels have no scale yet."""
-        from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, SoftLabelSettings
+        from db3kd.labels.soft_labels import DEFAULT_TEMPERATURE, SoftLabelSettings
 
         if self.normalisation == "inverse" and self.scale is not None:
             raise ArgumentError("scale", "needs --normalisation margin; inverse has no scale")

@@ -17,7 +17,6 @@ from db3kd.data.source import Source
 from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import LABELS
 from db3kd.labelling.runs.run_surrogate import (
     RunSurrogate,
     SurrogatePlanner,
@@ -26,8 +25,9 @@ from db3kd.labelling.runs.run_surrogate import (
 )
 from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
+from db3kd.labels.labels import LABELS
+from db3kd.labels.soft_labels import SoftLabelSettings
 from db3kd.querying.consistency import check_consistency_checks
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import begun_with, data_of_run, holds_run

@@ -10,14 +10,14 @@ from torch import nn
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import LABELS, to_table
 from db3kd.labelling.runs.planned_run import PlannedRun, RunExecution, plan_source_run
 from db3kd.labelling.runs.run_surrogate import SurrogatePlanner
 from db3kd.labelling.runs.totals import Totals, add_up
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.workers.ray_cluster import Workers, import_ray
 from db3kd.labelling.workers.worker_pool import RayWorkerPool, start_workers
+from db3kd.labels.labels import LABELS, to_table
+from db3kd.labels.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.progress import ProgressListener
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.kept_answers import noting_kept_answers

@@ -15,8 +15,8 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import DECISIONS
-from db3kd.labelling.labels import LABELS
 from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
+from db3kd.labels.labels import LABELS
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.larger_budget import (
     StoredBudgets,
