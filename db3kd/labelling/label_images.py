@@ -13,8 +13,8 @@ from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import SingleClassCheck
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.recovered import Recovered
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.planned_run import RunExecution, plan_run
-from db3kd.labelling.runs.run_surrogate import SurrogatePlanner, network_or_planner
 from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.runs.totals import Totals, add_up
 from db3kd.labelling.settings import LabelSettings
@@ -36,7 +36,7 @@ def label(
     index: IndexLike | None = None,
     progress: ProgressListener | bool | None = None,
     concurrent_chunks: int | None = None,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
+    surrogate: nn.Module | AutoSurrogate | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     recovered: Recovered | None = None,
@@ -128,8 +128,10 @@ def label(
         raise ArgumentError(
             "recovered", "expected None with out=; to continue the run in out=, pass resume=True"
         )
-    network, planner = network_or_planner(surrogate)
-    if planner is not None and out is None:
+    expected = "a torch.nn.Module or db3kd.AutoSurrogate()"
+    check_type(surrogate, (nn.Module, AutoSurrogate, type(None)), "surrogate", expected)
+    auto = surrogate if isinstance(surrogate, AutoSurrogate) else None
+    if auto is not None and out is None:
         raise ArgumentError(
             "surrogate",
             "a surrogate that the run trains needs out=, a folder for its answers and "
@@ -146,7 +148,7 @@ def label(
         settings,
         index=index,
         concurrent_chunks=concurrent_chunks,
-        surrogate=network,
+        surrogate=None if isinstance(surrogate, AutoSurrogate) else surrogate,
         single_class=single_class,
         check_images=out is None,
     )
@@ -158,7 +160,7 @@ def label(
         consistency_checks=consistency_checks,
         accept_changed_teacher=accept_changed_teacher,
     )
-    planned = plan_run(out, job, surrogate=surrogate, resume=resume, execution=execution)
+    planned = plan_run(out, job, surrogate=auto, resume=resume, execution=execution)
     if consistency_checks:
         so_far = planned.count_queries()
         checks = planned.count_checks(so_far)

@@ -109,8 +109,6 @@ class LabelJob:
 
     def with_surrogate(self, network: nn.Module | None) -> "LabelJob":
         """Returns the same labelling with the surrogate of a network, or without one."""
-        if network is self.network:
-            return self  # a second copy of the network would take memory for nothing
         surrogate = surrogate_for(self.teacher, self.settings, network)
         return replace(self, network=network, surrogate=surrogate)
 
@@ -140,35 +138,37 @@ class LabelJob:
         counter = _Counter(progress)
         on_answers = AnswerCounter(counter.add_queries, counter.add_known)
         with counting() if store is None else nullcontext() as sent:  # a store counts them itself
-            labeller = self._decide_images(store, on_answers, sent)
+            labeller = self._labeller(*self.decide_images(store, on_answers, sent))
             for position, labels in self._label_chunks(labeller, chunks, store, on_answers, sent):
                 counter.add_chunk(labels)
                 yield position, labels
 
-    def _decide_images(
+    def decide_images(
         self,
         store: LabelStore | None,
-        on_answers: Callable[[int], None],
-        sent: SentQueries | None,
-    ) -> Labeller:
-        limits = self.limits
+        on_answers: Callable[[int], None] | None,
+        sent: SentQueries | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decides all images, as `run` does first; see `image_decisions.decide_images`."""
         with open_journal(store, DECISIONS, self.teacher) as journal:
-            decisions, contradictions = decide_images(
+            return decide_images(
                 self.teacher,
                 self.images,
-                limits,
+                self.limits,
                 self.settings.query_batch_size,
                 on_answers,
                 journal,
                 check=self.single_class,
                 sent=sent,
             )
+
+    def _labeller(self, decisions: Tensor, contradictions: Tensor) -> Labeller:
         return Labeller(
             self.teacher,
             self.images,
             self.settings,
             decisions,
-            limits,
+            self.limits,
             self.surrogate,
             contradictions,
         )

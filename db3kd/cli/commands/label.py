@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from db3kd.data.image_set import ImageSet
+    from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
     from db3kd.labelling.runs.planned_run import PlannedRun
     from db3kd.labelling.runs.totals import Totals
     from db3kd.labelling.settings import LabelSettings
-    from db3kd.pipelines.auto_surrogate import AutoSurrogate
     from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
@@ -170,9 +170,10 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
         f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}",
         WIDE,
     )
-    if surrogate.why:
-        cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
-        print_row("surrogate", f"{cost}: {surrogate.why}", WIDE)
+    if surrogate is not None:
+        plan = surrogate.plan
+        cost = f"trained on {plan.queries:,} of these queries" if plan.queries else "none"
+        print_row("surrogate", f"{cost}: {plan.why}", WIDE)
     print_resumption(
         so_far,
         queries,

@@ -17,12 +17,8 @@ from db3kd.data.source import Source
 from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.runs.run_surrogate import (
-    RunSurrogate,
-    SurrogatePlanner,
-    network_or_planner,
-    plan_surrogate,
-)
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
+from db3kd.labelling.runs.run_surrogate import RunSurrogate
 from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
@@ -35,6 +31,7 @@ from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_queries import RunQueries
 from db3kd.teachers import Teacher, describe
+from db3kd.teachers.fingerprints import weights_fingerprint
 
 
 @suggests_arguments
@@ -70,7 +67,7 @@ class PlannedRun:
         job: The labelling, with the budget that remains after the surrogate.
         source_index: [N] int64, the index of each of its images in their source.
         keeps_index: Whether the folder keeps this index, which nothing else in it determines.
-        surrogate: The surrogate of the run.
+        surrogate: The surrogate that the run trains, if that pays; None if it shall train none.
         soft_labels: How distances become soft labels; None for distances only.
         manifest: What identifies the run.
     """
@@ -81,7 +78,7 @@ class PlannedRun:
     job: LabelJob
     source_index: Tensor
     keeps_index: bool
-    surrogate: RunSurrogate
+    surrogate: RunSurrogate | None
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
 
@@ -93,7 +90,8 @@ class PlannedRun:
     @property
     def max_queries(self) -> int:
         """Maximum number of queries of the run, with those of its surrogate."""
-        return self.job.max_queries + self.surrogate.queries
+        surrogate = 0 if self.surrogate is None else self.surrogate.plan.queries
+        return self.job.max_queries + surrogate
 
     def count_queries(self) -> RunQueries:
         """Counts the queries of the run in the folder, which this one continues.
@@ -137,7 +135,7 @@ def plan_run(
     folder: str | Path,
     job: LabelJob,
     *,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
+    surrogate: AutoSurrogate | None = None,
     resume: bool = False,
     source: Source | None = None,
     limit: int | None = None,
@@ -155,7 +153,7 @@ def plan_run(
     Args:
         folder: The run folder.
         job: The labelling, with the whole budget of the run. Its images need not be checked.
-        surrogate: See `write_run`.
+        surrogate: Trains the surrogate of the run; by default it is that of the job, or none.
         resume: Whether to continue the run in `folder`, if there is one.
         source: The source of the images; None if the caller has loaded them.
         limit: How many images of the source are drawn; None for all.
@@ -173,8 +171,10 @@ def plan_run(
     check_accepts_teacher(execution.accept_changed_teacher, resume)
     check_consistency_checks(execution.consistency_checks, resume)
     images = job.images if source_images is None else source_images
-    run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
-    per_shard = _samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
+    run_surrogate, settings = None, job.settings
+    if surrogate is not None:
+        run_surrogate, settings = surrogate.plan(job.teacher, len(images), settings, job.index)
+    per_shard = _samples_per_shard(folder, resume, job.teacher, settings)
     if isinstance(images, ImageSet):
         complete = resume and _is_complete(Path(folder), len(job.index), per_shard)
         fingerprint = images.fingerprint(check=not complete)
@@ -189,7 +189,7 @@ def plan_run(
         "limit": limit,
         "teacher": describe(job.teacher),
         "queries": job.settings.queries,
-        "labelling": run_surrogate.settings,
+        "labelling": settings,
         "soft_labels": soft_labels,
         "samples_per_shard": per_shard,
     }
@@ -197,8 +197,10 @@ def plan_run(
         entries[CLASS_NAMES] = names
     if not job.index.equal(torch.arange(len(images))):
         entries["index"] = hashlib.sha256(job.index.numpy().tobytes()).hexdigest()
-    if (surrogate_entry := run_surrogate.manifest_entry) is not None:
-        entries["surrogate"] = surrogate_entry
+    if job.network is not None:
+        entries["surrogate"] = weights_fingerprint(job.network)
+    elif run_surrogate is not None and run_surrogate.plan.queries:
+        entries["surrogate"] = run_surrogate.entries
     manifest = make_manifest(
         entries,
         seed=job.settings.seed,
@@ -210,7 +212,7 @@ def plan_run(
         folder=Path(folder),
         resume=resume,
         execution=execution,
-        job=replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard),
+        job=replace(job, settings=settings, samples_per_chunk=per_shard),
         source_index=torch.arange(len(images)) if source_index is None else source_index,
         keeps_index=keeps_index,
         surrogate=run_surrogate,
@@ -246,7 +248,7 @@ def plan_source_run(
     images: ImageSet | None = None,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
+    surrogate: nn.Module | AutoSurrogate | None = None,
     concurrent_chunks: int | None = None,
     rare_classes: bool = False,
     resume: bool = False,
@@ -268,14 +270,14 @@ def plan_source_run(
         chosen,
         settings,
         concurrent_chunks=concurrent_chunks,
-        surrogate=network_or_planner(surrogate)[0],
+        surrogate=None if isinstance(surrogate, AutoSurrogate) else surrogate,
         single_class=SingleClassCheck(rare_classes=rare_classes),
         check_images=False,
     )
     return plan_run(
         folder,
         job,
-        surrogate=surrogate,
+        surrogate=surrogate if isinstance(surrogate, AutoSurrogate) else None,
         resume=resume,
         source=source,
         limit=limit,

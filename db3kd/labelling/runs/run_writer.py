@@ -10,8 +10,8 @@ from torch import nn
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
 from db3kd.labelling.label_job import LabelJob
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.planned_run import PlannedRun, RunExecution, plan_source_run
-from db3kd.labelling.runs.run_surrogate import SurrogatePlanner
 from db3kd.labelling.runs.totals import Totals, add_up
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers, import_ray
@@ -37,7 +37,7 @@ def write_run(
     images: ImageSet | None = None,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
+    surrogate: nn.Module | AutoSurrogate | None = None,
     concurrent_chunks: int | None = None,
     rare_classes: bool = False,
     resume: bool = False,
@@ -131,11 +131,9 @@ def _carry_out(planned: PlannedRun, progress: ProgressListener | bool) -> Totals
         if run.verify_finished():
             return add_up(run.path, run.manifest)
         _check_teacher(run, planned)
-        job = job.with_surrogate(
-            planned.surrogate.train_or_load(
-                run, job.teacher, job.images, job.single_class, progress=progress is True
-            )
-        )
+        if planned.surrogate is not None:
+            network = planned.surrogate.train_or_load(run, job, progress=progress is True)
+            job = job.with_surrogate(network)
         with _pool(execution.workers, run, job) as pool:
             _write_shards(run, replace(job, pool=pool), planned, progress)
         totals = add_up(run.path, run.manifest)
