@@ -16,7 +16,7 @@ from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.planned_run import RunExecution, plan_run
 from db3kd.labelling.runs.run_writer import carry_out
-from db3kd.labelling.runs.totals import Totals, add_up
+from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.label_files import load_labels
 from db3kd.labels.labels import LABELS, Labels
@@ -24,7 +24,6 @@ from db3kd.progress import ProgressListener, check_progress
 from db3kd.querying.consistency import check_consistency_checks, warn_if_unchecked
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_output
-from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
 
@@ -177,7 +176,6 @@ def label_chunks(
     *,
     index: IndexLike | None = None,
     progress: ProgressListener | bool | None = None,
-    folder: RunFolder | None = None,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
     rare_classes: bool = False,
@@ -197,9 +195,6 @@ def label_chunks(
         index: See `label`.
         progress: A listener that receives the counts; True for a display; None or False for
             nothing.
-        folder: A run folder. It keeps each answer until the chunk's shard is committed at the
-            chunk's position in `index`, and supplies the answers that it already has. Chunks that
-            have a shard are skipped.
         concurrent_chunks: See `label`.
         surrogate: See `label`.
         rare_classes: See `label`.
@@ -212,9 +207,6 @@ def label_chunks(
     """
     check_flag(rare_classes, "rare_classes")
     check_progress(progress)
-    if folder is not None:
-        advice = "to label into the folder of a path, use db3kd.label(..., out=)"
-        check_type(folder, RunFolder, "folder", "an open run folder or None", advice)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -224,15 +216,12 @@ def label_chunks(
         surrogate=surrogate,
         single_class=SingleClassCheck(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY),
     )
-    return _chunks(job, folder, progress)
+    return _chunks(job, progress)
 
 
-def _chunks(
-    job: LabelJob, folder: RunFolder | None, progress: ProgressListener | bool | None
-) -> Iterator[Labels]:
-    before = Totals() if folder is None else add_up(folder.path, folder.manifest)
-    with job.shown(progress, before) as listener:
-        for _, labels in job.run(folder, listener):
+def _chunks(job: LabelJob, progress: ProgressListener | bool | None) -> Iterator[Labels]:
+    with job.shown(progress, Totals()) as listener:
+        for _, labels in job.run(progress=listener):
             yield labels
 
 
