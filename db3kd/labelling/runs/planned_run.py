@@ -57,6 +57,26 @@ class RunExecution:
 
 
 @dataclass(frozen=True)
+class ImageOrigin:
+    """Where the images of a run come from; by default they are those of the job.
+
+    Attributes:
+        source: Their source; None if the caller has loaded them.
+        limit: How many images of the source are drawn; None for all.
+        images: The images as their source numbers their classes; None if these are the teacher's
+            numbers, as in the job.
+        index: [N] int64, the index of each image in the source; None if they are the whole source.
+        keeps_index: Whether the run's folder keeps this index, which nothing else in it determines.
+    """
+
+    source: Source | None = None
+    limit: int | None = None
+    images: ImageSet | None = None
+    index: Tensor | None = None
+    keeps_index: bool = False
+
+
+@dataclass(frozen=True)
 class PlannedRun:
     """A label run in a folder, which `carry_out` opens; made by `plan_run` or `plan_source_run`.
 
@@ -65,8 +85,7 @@ class PlannedRun:
         resume: Whether it continues the run in the folder, if there is one.
         execution: How it is carried out.
         job: The labelling, with the budget that remains after the surrogate.
-        source_index: [N] int64, the index of each of its images in their source.
-        keeps_index: Whether the folder keeps this index, which nothing else in it determines.
+        origin: Where its images come from.
         surrogate: The surrogate that the run trains, if that pays; None if it shall train none.
         soft_labels: How distances become soft labels; None for distances only.
         manifest: What identifies the run.
@@ -76,8 +95,7 @@ class PlannedRun:
     resume: bool
     execution: RunExecution
     job: LabelJob
-    source_index: Tensor
-    keeps_index: bool
+    origin: ImageOrigin
     surrogate: RunSurrogate | None
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
@@ -137,11 +155,7 @@ def plan_run(
     *,
     surrogate: AutoSurrogate | None = None,
     resume: bool = False,
-    source: Source | None = None,
-    limit: int | None = None,
-    source_images: ImageSet | None = None,
-    source_index: Tensor | None = None,
-    keeps_index: bool = False,
+    origin: ImageOrigin | None = None,
     soft_labels: SoftLabelSettings | None = None,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
@@ -155,22 +169,17 @@ def plan_run(
         job: The labelling, with the whole budget of the run. Its images need not be checked.
         surrogate: Trains the surrogate of the run; by default it is that of the job, or none.
         resume: Whether to continue the run in `folder`, if there is one.
-        source: The source of the images; None if the caller has loaded them.
-        limit: How many images of the source are drawn; None for all.
-        source_images: The images as their source numbers their classes; by default those of the
-            job, which have the teacher's numbers.
-        source_index: See `PlannedRun`; by default the images are the whole source.
-        keeps_index: See `PlannedRun`.
+        origin: Where the images come from; `ImageOrigin()` by default.
         soft_labels: See `PlannedRun`.
         execution: See `write_run`.
 
     Raises:
         ValueError: If an image is invalid, or a setting or the surrogate does not fit.
     """
-    execution = execution or RunExecution()
+    execution, origin = execution or RunExecution(), origin or ImageOrigin()
     check_accepts_teacher(execution.accept_changed_teacher, resume)
     check_consistency_checks(execution.consistency_checks, resume)
-    images = job.images if source_images is None else source_images
+    images = job.images if origin.images is None else origin.images
     run_surrogate, settings = None, job.settings
     if surrogate is not None:
         run_surrogate, settings = surrogate.plan(job.teacher, len(images), settings, job.index)
@@ -184,9 +193,11 @@ def plan_run(
         fingerprint = fingerprint_in_run(images, fingerprint, data_of_run(folder))
     entries: dict[str, object] = {
         "source": (
-            {"data": job.images.name} if source is None else source.with_features_of(job.images)
+            {"data": job.images.name}
+            if origin.source is None
+            else origin.source.with_features_of(job.images)
         ),
-        "limit": limit,
+        "limit": origin.limit,
         "teacher": describe(job.teacher),
         "queries": job.settings.queries,
         "labelling": settings,
@@ -213,8 +224,7 @@ def plan_run(
         resume=resume,
         execution=execution,
         job=replace(job, settings=settings, samples_per_chunk=per_shard),
-        source_index=torch.arange(len(images)) if source_index is None else source_index,
-        keeps_index=keeps_index,
+        origin=origin,
         surrogate=run_surrogate,
         soft_labels=soft_labels,
         manifest=manifest,
@@ -279,10 +289,7 @@ def plan_source_run(
         job,
         surrogate=surrogate if isinstance(surrogate, AutoSurrogate) else None,
         resume=resume,
-        source=source,
-        limit=limit,
-        source_images=chosen,
-        source_index=rows,
+        origin=ImageOrigin(source, limit, chosen, rows),
         soft_labels=soft_labels,
         execution=execution,
     )

@@ -163,8 +163,10 @@ def _write_shards(
     run: RunFolder, job: LabelJob, planned: PlannedRun, progress: ProgressListener | bool
 ) -> None:
     """Labels the chunks that the run has no shard of, and commits their shards."""
-    soft_labels, numbers = planned.soft_labels, planned.source_index
-    if planned.keeps_index or stored_numbers(run.path) is not None:
+    soft_labels, numbers = planned.soft_labels, planned.origin.index
+    if numbers is None:
+        numbers = torch.arange(len(job.images))
+    if planned.origin.keeps_index or stored_numbers(run.path) is not None:
         numbers = torch.from_numpy(keep_numbers(run, numbers.numpy()))
     with job.shown(progress, add_up(run.path, run.manifest)) as listener:
         for position, chunk in job.run(run, listener):

@@ -13,7 +13,7 @@ from db3kd.data.source import source_of
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.runs.planned_run import PlannedRun, plan_run
+from db3kd.labelling.runs.planned_run import ImageOrigin, PlannedRun, plan_run
 from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.runs.totals import totals_of_shards
 from db3kd.labelling.settings import LabelSettings
@@ -91,9 +91,7 @@ def _planned(
         folder,
         job,
         resume=folder.exists(),
-        source=source_of(images),
-        source_index=numbers,
-        keeps_index=True,
+        origin=ImageOrigin(source_of(images), index=numbers, keeps_index=True),
     )
 
 
