@@ -306,7 +306,7 @@ def print_resumed(
     """Prints what is repeated and what is left if a run is resumed; `so_far` as it was counted."""
     if out is not None and resuming.resume:
         requested = resuming.consistency_checks
-        checks = prepared.count_checks(out, requested)
+        checks = prepared.count_checks(out, so_far, requested)
         cost = prepared.plan.queries, prepared.price_per_1000
         print_resumption(so_far, *cost, requested_checks=requested, checks=checks, width=width)
 

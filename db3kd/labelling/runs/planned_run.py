@@ -19,7 +19,7 @@ from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.run_surrogate import RunSurrogate
-from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
+from db3kd.labelling.runs.totals import Totals, answered_in_label_folder, totals_of_shards
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
 from db3kd.labels.labels import LABELS
@@ -119,11 +119,14 @@ class PlannedRun:
         Raises:
             ValueError: If the folder holds another run.
         """
-        folder = self.folder
-        if not holds_run(folder):
+        if not holds_run(self.folder):
             return RunQueries()
         compare_with_runs([self.expected], any_teacher=self.execution.accept_changed_teacher)
-        totals = totals_of_shards(folder)
+        return self.queries_in(totals_of_shards(self.folder))
+
+    def queries_in(self, totals: Totals) -> RunQueries:
+        """Counts the queries of the run in the folder, from the totals of its shards."""
+        folder = self.folder
         limits, size = self.job.limits[self.job.index], self.job.samples_per_chunk
         assert size is not None  # a planned run has it
         allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
