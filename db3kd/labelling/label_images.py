@@ -164,9 +164,8 @@ def label(
         so_far = planned.count_queries()
         checks = planned.count_checks(so_far)
         warn_if_unchecked(consistency_checks, checks, so_far.answered)
-    folder = planned.folder.absolute()  # a teacher may change the working directory
     carry_out(planned, shown)
-    return load_labels(folder)
+    return load_labels(planned.folder)
 
 
 def label_chunks(

@@ -122,8 +122,7 @@ def label(
     named = naming_options(
         address="--ray-address", model="--surrogate-model", networks="--surrogate-networks"
     )
-    folder = out.absolute()  # a teacher may change the working directory
-    with named, hint_at_resuming(folder):
+    with named, hint_at_resuming(out):
         planned = plan_source_run(
             out,
             opened,
@@ -148,7 +147,7 @@ def label(
         totals = carry_out(planned)
     if so_far.finished:
         print_row("nothing to do", "the run was already finished", WIDE)
-    _report(totals, out, folder, budget.price, noun)
+    _report(totals, out, planned.folder, budget.price, noun)
 
 
 def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") -> None:

@@ -81,7 +81,7 @@ class PlannedRun:
     """A label run in a folder, which `carry_out` opens; made by `plan_run` or `plan_source_run`.
 
     Attributes:
-        folder: The run folder.
+        folder: The run folder, an absolute path: a teacher may change the working directory.
         resume: Whether it continues the run in the folder, if there is one.
         execution: How it is carried out.
         job: The labelling, with the budget that remains after the surrogate.
@@ -223,7 +223,7 @@ def plan_run(
         data_fingerprint=fingerprint,
     )
     return PlannedRun(
-        folder=Path(folder),
+        folder=Path(folder).absolute(),
         resume=resume,
         execution=execution,
         job=replace(job, settings=settings, samples_per_chunk=per_shard),
