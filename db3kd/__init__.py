@@ -14,7 +14,7 @@ from db3kd.version import __version__ as __version__
 if TYPE_CHECKING:
     from db3kd.boundary import SignOptSettings
     from db3kd.data import ImageSet, PseudoSamples, load_data, load_pseudo_samples
-    from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError, InputError
+    from db3kd.errors import ArgumentError, ArgumentTypeError, Db3kdError, DivergedError, InputError
     from db3kd.export import export_model
     from db3kd.labelling import (
         AutoSurrogate,
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
         compare,
         distill,
     )
-    from db3kd.planning import plan_budget
-    from db3kd.scale import choose_scale
-    from db3kd.surrogates import SurrogateSettings, make_surrogate
+    from db3kd.planning import BudgetPlan, plan_budget
+    from db3kd.scale import ScaleChoice, choose_scale
+    from db3kd.surrogates import SurrogateSettings, TrainedSurrogate, make_surrogate
     from db3kd.synthesis import (
+        AcquisitionSettings,
         Moves,
         SynthesisSettings,
+        SynthesisTotals,
         make_starts,
         synthesize,
         write_pseudo_samples,
@@ -50,10 +52,12 @@ if TYPE_CHECKING:
         FunctionTeacher,
         ModuleTeacher,
         RescaledTeacher,
+        SingleClassError,
         TabularTeacher,
         Teacher,
         TeacherChangedError,
         TeacherError,
+        UnknownClassError,
         load_teacher,
     )
     from db3kd.training import (
@@ -76,7 +80,7 @@ if TYPE_CHECKING:
 _HOME = {
     "boundary": "SignOptSettings",
     "data": "ImageSet PseudoSamples load_data load_pseudo_samples",
-    "errors": "ArgumentError ArgumentTypeError DivergedError InputError",
+    "errors": "ArgumentError ArgumentTypeError Db3kdError DivergedError InputError",
     "export": "export_model",
     "labelling": (
         "AutoSurrogate LabelSettings Labels Recovered label label_chunks load_labels "
@@ -85,14 +89,17 @@ _HOME = {
     "models": "build_model save_model",
     "ops": "build_config soft_labels",
     "pipelines": "Comparison DistillResult DistillSettings compare distill",
-    "planning": "plan_budget",
-    "scale": "choose_scale",
-    "synthesis": "Moves SynthesisSettings make_starts synthesize write_pseudo_samples",
-    "surrogates": "SurrogateSettings make_surrogate",
+    "planning": "BudgetPlan plan_budget",
+    "scale": "ScaleChoice choose_scale",
+    "synthesis": (
+        "AcquisitionSettings Moves SynthesisSettings SynthesisTotals make_starts synthesize "
+        "write_pseudo_samples"
+    ),
+    "surrogates": "SurrogateSettings TrainedSurrogate make_surrogate",
     "tables": "Feature Features",
     "teachers": (
-        "FunctionTeacher ModuleTeacher RescaledTeacher TabularTeacher Teacher TeacherChangedError "
-        "TeacherError load_teacher"
+        "FunctionTeacher ModuleTeacher RescaledTeacher SingleClassError TabularTeacher Teacher "
+        "TeacherChangedError TeacherError UnknownClassError load_teacher"
     ),
     "training": (
         "Checkpoint EarlyStopping HeldOutAgreement KDLoss LabelledImages TrackerCallback "
@@ -105,11 +112,14 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "AcquisitionSettings",
     "ArgumentError",
     "ArgumentTypeError",
     "AutoSurrogate",
+    "BudgetPlan",
     "Checkpoint",
     "Comparison",
+    "Db3kdError",
     "DistillResult",
     "DistillSettings",
     "DivergedError",
@@ -129,16 +139,21 @@ __all__ = [
     "PseudoSamples",
     "Recovered",
     "RescaledTeacher",
+    "ScaleChoice",
     "SignOptSettings",
+    "SingleClassError",
     "SurrogateSettings",
     "SynthesisSettings",
+    "SynthesisTotals",
     "TabularTeacher",
     "Teacher",
     "TeacherChangedError",
     "TeacherError",
     "TrackerCallback",
     "TrainSettings",
+    "TrainedSurrogate",
     "TrainingCallback",
+    "UnknownClassError",
     "agreement",
     "build_config",
     "build_model",

@@ -12,6 +12,7 @@ __all__ = [
     "InputError",
     "InputNotFoundError",
     "MissingPackageError",
+    "NotAFileError",
     "NotAFolderError",
     "NotWritableError",
     "OutputExistsError",
@@ -138,7 +139,7 @@ class NotWritableError(Db3kdError, OSError):
 
 
 class MissingPackageError(Db3kdError, ModuleNotFoundError):
-    """An argument needs a package that is not installed.
+    """A package is not installed that an argument, a file or a function needs.
 
     Example:
         >>> raise MissingPackageError('workers: more than one needs Ray: pip install "db3kd[ray]"')

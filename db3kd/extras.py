@@ -3,6 +3,8 @@
 from importlib import import_module
 from types import ModuleType
 
+from db3kd.errors import MissingPackageError
+
 _PACKAGES = {"PIL": "pillow", "jinja2": "Jinja2", "sklearn": "scikit-learn"}
 """The packages whose modules have other names than themselves."""
 
@@ -26,13 +28,13 @@ def import_extra(module: str, extra: str, purpose: str = "this teacher") -> Modu
         purpose: What needs the module, for the error.
 
     Raises:
-        ModuleNotFoundError: If it is not installed. The message names the package, and the extra of
+        MissingPackageError: If it is not installed. The message names the package, and the extra of
             db3kd to install.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         missing = package_of(error.name or module)
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             f'{purpose} needs the package {missing}: pip install "db3kd[{extra}]"', name=error.name
         ) from error

@@ -33,6 +33,8 @@ PLAIN = {
     "FileExistsError",
     "FileNotFoundError",
     "FloatingPointError",
+    "IsADirectoryError",
+    "ModuleNotFoundError",
     "NotADirectoryError",
     "TypeError",
     "ValueError",

@@ -15,7 +15,7 @@ from benchmarks.gpu.activity import measure_activity
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.labels import Labels
-from db3kd.teachers import ModuleTeacher, Teacher, decide_async_checked
+from db3kd.teachers import ModuleTeacher, Teacher, decide_async_checked, decide_checked
 
 CLASSES = 10
 
@@ -197,7 +197,7 @@ def decide_rows(teacher: Teacher) -> Callable[[np.ndarray], np.ndarray]:
     def decide(rows: np.ndarray) -> np.ndarray:
         images = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
         images = images.view(-1, *teacher.image_shape).to(teacher.device)
-        return teacher.decide(images).cpu().numpy()
+        return decide_checked(teacher, images).cpu().numpy()
 
     return decide
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_source import SelectedImages
-from db3kd.errors import ArgumentTypeError
+from db3kd.data.image_source import ImageSource, SelectedImages
 from db3kd.wording import counted
 
 NUMBERS = 2**20
@@ -111,11 +110,9 @@ def augmentable_images(
         project: See `AugmentedImages`.
     """
     source = as_image_source(images)
-    if not isinstance(source, Tensor | ImageSet):
-        raise ArgumentTypeError(
-            "images", f"expected an image set or a tensor, got {type(source).__name__}"
-        )
-    ordered = source[order] if isinstance(source, Tensor) else source.subset(order)
+    ordered: ImageSource = SelectedImages(source, order)
+    if isinstance(source, ImageSet):
+        ordered = source.subset(order)  # keeps its features
     return AugmentedImages(ordered, NUMBERS, seed, partners=len(order) - held_out, project=project)
 
 

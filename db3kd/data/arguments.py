@@ -17,7 +17,7 @@ from db3kd.data.dataset_images import (
     hugging_face_image_set,
 )
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_source import ImageSource, NamedImages
+from db3kd.data.image_source import ImageSource, NamedImages, TensorImages
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.data.table_rows import features_of, is_model, table_as_images
 from db3kd.errors import ArgumentError, ArgumentTypeError
@@ -91,10 +91,10 @@ _NAMED_MEMBERS = ("read", "image_shape", "name", "__len__")
 
 def as_images(
     images: ImagesLike, *, with_labels: bool = True, teacher: TeacherLike | None = None
-) -> Tensor | NamedImages:
-    """Converts images to a float32 tensor or an image set.
+) -> NamedImages:
+    """Converts images to `TensorImages` or an image set.
 
-    Float arrays and tensors become float32 tensors, whose bounds are the teacher's. Everything else
+    Float arrays and tensors become `TensorImages`, whose bounds are the teacher's. Everything else
     becomes an `ImageSet`, whose bounds are [0, 1]. The items of a data set are read by index when
     they are needed; its labels and class names are kept.
 
@@ -144,7 +144,7 @@ def as_images(
     )
 
 
-def as_image_source(images: ImagesLike) -> Tensor | ImageSource:
+def as_image_source(images: ImagesLike) -> ImageSource:
     """Converts images as `as_images`; any other image source is returned unchanged.
 
     Training and evaluation need images by index only. So they also take a source without a name,
@@ -154,15 +154,13 @@ def as_image_source(images: ImagesLike) -> Tensor | ImageSource:
         TypeError: See `as_images`.
         ValueError: See `as_images`.
     """
-    if not isinstance(images, Tensor) and all(hasattr(images, n) for n in ("read", "__len__")):
+    if all(hasattr(images, name) for name in ("read", "__len__")):
         source: Any = images
         return source
     return as_images(images, with_labels=False)
 
 
-def with_labels(
-    images: ImagesLike, labels: IntegersLike | None
-) -> tuple[Tensor | ImageSource, Tensor]:
+def with_labels(images: ImagesLike, labels: IntegersLike | None) -> tuple[ImageSource, Tensor]:
     """Converts images, and takes their labels unless other labels are given.
 
     Labels of -1 are accepted: they mean that there is none.
@@ -178,19 +176,18 @@ def with_labels(
         given = as_image_source(images)
         return given, as_classes(labels, len(given), least=-1)
     source = as_images(images)
-    found = None if isinstance(source, Tensor) else source.labels
-    if found is None:
-        noun = input_noun(source.shape[1:] if isinstance(source, Tensor) else source.image_shape)
+    if source.labels is None:
+        noun = input_noun(source.image_shape)
         made = "from_arrays(images" if noun == "image" else "from_table(table"
         raise ArgumentError(
             "labels",
             f"expected the class of each {noun}, got {noun}s without labels; pass labels=, "
             f"or db3kd.ImageSet.{made}, labels)",
         )
-    return source, found
+    return source, source.labels
 
 
-def as_teacher(teacher: TeacherLike, images: Tensor | NamedImages | None = None) -> Teacher:
+def as_teacher(teacher: TeacherLike, images: NamedImages | None = None) -> Teacher:
     """Converts a torch module to a teacher; a teacher is returned unchanged.
 
     Args:
@@ -217,21 +214,21 @@ def as_teacher(teacher: TeacherLike, images: Tensor | NamedImages | None = None)
     )
 
 
-def _from_array(array: np.ndarray) -> Tensor | NamedImages:
+def _from_array(array: np.ndarray) -> NamedImages:
     if isinstance(array, np.ma.MaskedArray):
         raise _unsupported_images(array, "fill its masked values, and pass images.data")
     if array.dtype.kind == "f":
-        return float_tensor(array)
+        return TensorImages(float_tensor(array))
     if array.dtype.kind not in "iu":
         raise _unsupported_images(array, f"convert it from {array.dtype} to float32 or uint8")
     native = array.astype(array.dtype.newbyteorder("="))
     return _from_tensor(torch.from_numpy(np.ascontiguousarray(native)))
 
 
-def _from_tensor(images: Tensor) -> Tensor | NamedImages:
+def _from_tensor(images: Tensor) -> NamedImages:
     check_dense(images)
     if images.is_floating_point():
-        return images.detach().float()
+        return TensorImages(images.detach().float())
     if images.dtype == torch.uint8:
         return ImageSet.from_arrays(images.cpu().numpy(), name="images")
     raise _unsupported_images(images, "convert it to uint8 (0 to 255) or to float32")
@@ -242,13 +239,13 @@ def _is_hugging_face(value: Any, kind: str) -> bool:
     return datasets is not None and isinstance(value, getattr(datasets, kind))
 
 
-def _wrap_module(module: nn.Module, images: Tensor | NamedImages | None) -> Teacher:
+def _wrap_module(module: nn.Module, images: NamedImages | None) -> Teacher:
     advice = "wrap it: db3kd.ModuleTeacher(module, image_shape, classes)"
     if images is None:
         raise ArgumentTypeError(
             "teacher", f"a torch module does not state the shape of its images; {advice}"
         )
-    shape = tuple(images.shape[1:] if isinstance(images, Tensor) else images.image_shape)
+    shape = tuple(images.image_shape)
     first = next(module.parameters(), torch.empty(0))
     dtype = first.dtype if first.is_floating_point() else torch.float32
     copied = copy_network(module, "teacher").eval()

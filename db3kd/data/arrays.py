@@ -106,10 +106,10 @@ class ArrayLayout:
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
         if dtype != np.uint8 and dtype.kind != "f":
             raise ArgumentTypeError(name, f"expected uint8 or floats in [0, 1], got {dtype}")
-        if len(shape) not in (1, 2, 3):
+        if len(shape) not in (1, 2, 3) or 0 in shape:
             raise ArgumentError(
                 name,
-                f"expected [N, C, H, W], [N, H, W] or [N, D], got "
+                f"expected [N, C, H, W], [N, H, W] or [N, D] with sizes of at least 1, got "
                 f"[N{''.join(f', {size}' for size in shape)}]",
             )
         self._channels_last = (

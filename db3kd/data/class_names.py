@@ -10,7 +10,7 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
-from db3kd.errors import ArgumentError, InputError
+from db3kd.errors import ArgumentError
 from db3kd.teachers.base import Teacher, class_names_of, describe
 from db3kd.wording import shortened
 
@@ -20,6 +20,10 @@ _MAX_LISTED = 10
 
 Names = Sequence[str] | None
 """Class names in the order of the class numbers, or None."""
+
+
+class OtherClassesError(ArgumentError):
+    """Labels are of classes that a teacher does not have."""
 
 
 def match_classes(images: ImageSet, names: Names, classes: int, who: str) -> ImageSet:
@@ -40,8 +44,8 @@ def match_classes(images: ImageSet, names: Names, classes: int, who: str) -> Ima
         A view of the images, with the teacher's class names if anything is named.
 
     Raises:
-        ValueError: If images are in classes that the teacher does not name; the message lists the
-            names that only one side has.
+        OtherClassesError: If images are in classes that the teacher does not name; the message
+            lists the names that only one side has.
     """
     if images.labels is None or (images.class_names is None and names is None):
         return images
@@ -75,11 +79,11 @@ def check_labels_of(images: NamedImages, teacher: Teacher, name: str = "images")
         name: The name of the argument in errors.
 
     Raises:
-        ValueError: If a label is too large for the teacher's number of classes.
+        OtherClassesError: If a label is too large for the teacher's number of classes.
     """
     highest = -1 if images.labels is None else int(images.labels.max())
     if highest >= teacher.classes:
-        raise ArgumentError(
+        raise OtherClassesError(
             name,
             f"expected labels in [0, {teacher.classes}), because teacher "
             f"{describe(teacher)} has {teacher.classes} classes, got {highest} in {images.name}",
@@ -110,13 +114,13 @@ def class_table(
         [len(names)] int64, -1 for a name without a place.
 
     Raises:
-        ValueError: If a class that occurs has no place.
+        OtherClassesError: If a class that occurs has no place.
     """
     place = {name.strip(): number for number, name in enumerate(others)}
     table = torch.tensor([place.get(name.strip(), -1) for name in names])
     used = numbers[numbers >= 0].unique()
     if bool((table[used] < 0).any()):
-        raise InputError(_difference(names, others, who, other))
+        raise OtherClassesError("class names", _difference(names, others, who, other))
     return table
 
 
@@ -189,7 +193,7 @@ def _difference(names: Sequence[str], others: Sequence[str], who: str, other: st
     left = [name for name in these if name not in other_known]
     right = [name for name in those if name not in known]
     text = (
-        f"class names: expected those of {who} among those of {other}, got others. Only in {who}: "
+        f"expected those of {who} among those of {other}, got others. Only in {who}: "
         f"{_listed(left)}. Only in {other}: {_listed(right)}"
     )
     if similar := _similar_names(left, right):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from db3kd.arguments.images import UNIT_BOUNDS, check_image_shape, check_images
 from db3kd.data.arguments import ImagesLike, as_image_source
-from db3kd.data.image_source import RESIDENT_BYTES, ImageSource
+from db3kd.data.image_source import RESIDENT_BYTES, ImageSource, TensorImages
 from db3kd.errors import ArgumentError
 from db3kd.querying.search import fitting_batch_size
 
@@ -18,6 +18,11 @@ def image_reader(images: ImagesLike, device: torch.device | str) -> Callable[[Te
     """Returns a function that reads a batch of images onto a device.
 
     Sets up to `RESIDENT_BYTES` are moved to the device once, so that a batch costs one gather.
+
+    Example:
+        >>> read = image_reader(db3kd.load_data("mnist5k"), "cpu")
+        >>> read(torch.tensor([3, 1])).shape
+        torch.Size([2, 1, 28, 28])
 
     Args:
         images: N images of one shape, in [0, 1].
@@ -34,13 +39,10 @@ def image_reader(images: ImagesLike, device: torch.device | str) -> Callable[[Te
     source = as_image_source(images)
     if len(source) == 0:
         raise ArgumentError("images", "expected at least one image, got none")
-    if isinstance(source, Tensor):
-        first = source[:1]
-    else:
-        first = source.read(torch.zeros(1, dtype=torch.int64))
+    first = source.read(torch.zeros(1, dtype=torch.int64))
     shape = check_image_shape(tuple(first.shape[1:]), "images, the shape of one")
-    if isinstance(source, Tensor):
-        everything = source
+    if isinstance(source, TensorImages):
+        everything = source.tensor
     elif len(source) * first.nbytes <= RESIDENT_BYTES:
         everything = _read_all(source, first)
     else:

@@ -102,21 +102,24 @@ class TensorImages:
 
     Args:
         images: [N, *image_shape] float32.
+
+    Attributes:
+        tensor: The images, on their device.
     """
 
     name: str = "images"
     labels: Tensor | None = None
 
     def __init__(self, images: Tensor) -> None:
-        self._images = images.cpu()
+        self.tensor = images
         self.image_shape: tuple[int, ...] = tuple(images.shape[1:])
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.tensor)
 
     def read(self, indices: Tensor) -> Tensor:
-        """Returns the images at `indices`, [n] int64, as [n, *image_shape] float32."""
-        return self._images[indices]
+        """Returns the images at `indices`, [n] int64, as [n, *image_shape] float32 on the CPU."""
+        return self.tensor[indices.to(self.tensor.device)].cpu()
 
     def fingerprint(self) -> str:
         """Returns the SHA-256, in hex, of the images: that of an `ImageSet` of the same tensor."""

@@ -17,7 +17,8 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.errors import ArgumentError, InputError, InputNotFoundError
 from db3kd.storage.filesystem import names_beside
-from db3kd.storage.manifest import MANIFEST, describe_format, read_manifest
+from db3kd.storage.kinds import describe_format
+from db3kd.storage.manifest import MANIFEST, read_manifest
 from db3kd.tables import Features
 from db3kd.teachers.model_sources import is_model_source
 from db3kd.wording import did_you_mean

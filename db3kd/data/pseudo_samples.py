@@ -16,14 +16,21 @@ from db3kd.data.files.uint8_pixels import to_float
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError, InputError
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
+from db3kd.storage.kinds import DifferenceRules, Kind
 from db3kd.storage.manifest import current_names, read_manifest
-from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.storage.shards import import_pyarrow, read_shards
 from db3kd.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
 
-PSEUDO_SAMPLES = Kind("pseudo-samples", 2)
+PSEUDO_SAMPLES = Kind(
+    "pseudo-samples",
+    2,
+    differences=DifferenceRules(
+        following=("settings.synthesis",), budget="settings.synthesis.queries"
+    ),
+)
 """Run folders that hold pseudo samples."""
 
 STATUSES = ("ok", "stuck", "budget")

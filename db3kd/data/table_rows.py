@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import TensorImages
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.tables import Features, Projection, Table
 from db3kd.tables.checks import InvalidValueError, check_numbers
@@ -21,7 +21,7 @@ def features_of(teacher: Teacher, *images: Any) -> Features | None:
 
     Args:
         teacher: A teacher; a `TabularTeacher` has features.
-        images: Tensors or image sources; an `ImageSet` of a table has features.
+        images: Image sources; an `ImageSet` of a table has features.
 
     Raises:
         ValueError: If images were encoded by other features than the teacher decodes with, or than
@@ -54,7 +54,7 @@ def projection_of(teacher: Teacher, images: Any) -> Projection | None:
     return None if features is None else features.project
 
 
-def table_as_images(table: Table, teacher: Any) -> ImageSet | Tensor:
+def table_as_images(table: Table, teacher: Any) -> ImageSet | TensorImages:
     """Converts a table to rows that the teacher accepts.
 
     Args:
@@ -63,7 +63,7 @@ def table_as_images(table: Table, teacher: Any) -> ImageSet | Tensor:
             inferred from the table.
 
     Returns:
-        The encoded rows; a float32 tensor [n, F] of all columns if the teacher has no features.
+        The encoded rows; all columns as a tensor [n, F] if the teacher has no features.
 
     Raises:
         TypeError: If a column does not hold what the teacher takes.
@@ -93,7 +93,7 @@ def table_as_images(table: Table, teacher: Any) -> ImageSet | Tensor:
             f"{error}, because the teacher has no features; wrap its model: "
             "db3kd.TabularTeacher(model, db3kd.Features.infer(table))",
         ) from None
-    return torch.from_numpy(np.stack(numbers, axis=1).astype(np.float32))
+    return TensorImages(torch.from_numpy(np.stack(numbers, axis=1).astype(np.float32)))
 
 
 def is_model(value: Any) -> bool:

@@ -35,7 +35,7 @@ def check_decides_alike(
         TeacherError: If the student itself fails.
     """
     name, noun = student.teacher.name, input_noun(student.teacher.image_shape)
-    network = student.network
+    network = student.make_network()
     seen: set[int] = set()
     largest, count, different, first = 0.0, 0, 0, ""
     try:

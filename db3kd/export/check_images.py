@@ -40,7 +40,7 @@ def check_batches(student: ModuleTeacher, images: ImagesLike | None) -> Iterator
         part = chosen[rows.start : rows.stop]
         batch = _random_images(student, range(rows.start + len(part), rows.stop))
         if len(part):
-            real = source[part] if isinstance(source, Tensor) else source.read(part)
+            real = source.read(part)
             check_images(real, student.image_shape, UNIT_BOUNDS, rows=part.tolist())
             batch = torch.cat([_scaled(real.cpu(), student), batch])
         yield batch

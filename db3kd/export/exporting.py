@@ -97,7 +97,8 @@ def export_model(
             "out", f"expected a name in UTF-8, which every runtime opens, got {out.name!r}"
         )
     deployed = DeployedStudent.open(student, model, image_shape, classes)
-    deployed.teacher.decide(torch.zeros(1, *deployed.teacher.image_shape))  # names wrong scores
+    teacher = deployed.teacher
+    teacher.decide(torch.full((1, *teacher.image_shape), teacher.bounds[0]))  # names wrong scores
     content = encode(deployed, kind)
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder, f"student{out.suffix}")

@@ -143,7 +143,7 @@ def _onnx(student: DeployedStudent, example: Tensor) -> bytes:
 
 def _torchscript(student: DeployedStudent, example: Tensor) -> bytes:
     file = io.BytesIO()
-    network = student.network
+    network = student.make_network()
     _check_traceable(network, student)
     traced = torch.jit.trace(network, example, check_trace=False)  # checked as a file
     torch.jit.save(traced, file, _extra_files=_metadata_file(student))
@@ -182,7 +182,7 @@ def _exported_program(student: DeployedStudent, example: Tensor) -> bytes:
 
 
 def _recorded(student: DeployedStudent, example: Tensor) -> torch.export.ExportedProgram:
-    program = torch.export.export(student.network, (example,), dynamic_shapes=_any_batch())
+    program = torch.export.export(student.make_network(), (example,), dynamic_shapes=_any_batch())
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of the network's source, and names of its files
     return program

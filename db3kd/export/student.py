@@ -81,9 +81,8 @@ class DeployedStudent:
             )
         return cls(teacher, model if isinstance(model, str) else None)
 
-    @property
-    def network(self) -> nn.Module:
-        """A copy of the network that takes and returns float32, on the CPU and in eval mode."""
+    def make_network(self) -> nn.Module:
+        """Returns a copy of the network with float32 images and scores, on the CPU in eval mode."""
         return _Float32Network(self.teacher.module).eval()
 
     @property

@@ -225,14 +225,15 @@ class LabelJob:
         return listening(progress, display)
 
 
-def _fit(teacher: Teacher, images: Tensor | NamedImages) -> tuple[Teacher, NamedImages]:
+def _fit(teacher: Teacher, images: NamedImages) -> tuple[Teacher, NamedImages]:
     """The teacher for the images' bounds, and the images with labels in its numbering."""
     if len(images) == 0:
         raise ArgumentError("images", "expected at least one, got none")
-    if isinstance(images, Tensor):
-        check_images(images, teacher.image_shape, teacher.bounds)
-        check_scaled(images, teacher)
-        return teacher, TensorImages(images)
+    if isinstance(images, TensorImages):
+        check_images(images.tensor, teacher.image_shape, teacher.bounds)
+        check_scaled(images.tensor, teacher)
+        # Searches read a few images at a time, and a read from a GPU waits for it.
+        return teacher, TensorImages(images.tensor.cpu())
     if isinstance(images, ImageSet):
         teacher = takes_unit_images(teacher)
         images = matched(images, teacher)

@@ -1,7 +1,6 @@
 """Checks that images are those that labels belong to."""
 
 import numpy as np
-from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource
@@ -12,7 +11,7 @@ from db3kd.wording import counted, input_noun
 _SHOWN_NUMBERS = 3
 
 
-def check_labelled(images: Tensor | ImageSource, labels: Labels) -> None:
+def check_labelled(images: ImageSource, labels: Labels) -> None:
     """Refuses images that are not those of the labels, as far as their numbers tell.
 
     The numbers of a view may be those in any set that it is a view of, or in the view itself,

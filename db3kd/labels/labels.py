@@ -17,14 +17,28 @@ from db3kd.labels.targets import other_classes
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import check_new_file, write_atomically
-from db3kd.storage.shards import Kind, import_pyarrow, to_parquet
+from db3kd.storage.kinds import DifferenceRules, Kind
+from db3kd.storage.shards import import_pyarrow, to_parquet
 from db3kd.wording import counted
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-LABELS = Kind("labels", 5)
+SURROGATES = "surrogate"
+"""Entry that describes the surrogate that a run trained itself: a list of one mapping."""
+
+LABELS = Kind(
+    "labels",
+    5,
+    lists={SURROGATES: ("queries",)},
+    differences=DifferenceRules(
+        causes=("settings.queries",),
+        later_causes=("settings.surrogate",),
+        following=("settings.labelling", "settings.surrogate"),
+        budget="settings.queries",
+    ),
+)
 """The kind of run folder that holds labels."""
 
 Status = Literal["ok", "partly reached", "unreached", "contradictory", "budget"]

@@ -16,7 +16,8 @@ from db3kd.errors import ArgumentError, InputNotFoundError
 from db3kd.models.metadata import ModelMetadata
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import check_new_file, write_atomically
-from db3kd.storage.manifest import describe_format, read_manifest
+from db3kd.storage.kinds import describe_format
+from db3kd.storage.manifest import read_manifest
 from db3kd.tables import Features
 
 STUDENT_FILE = "student.safetensors"

@@ -4,8 +4,7 @@ Arguments are checked before the first query, so that no run fails after it has 
 """
 
 import logging
-
-from torch import Tensor
+from collections.abc import Callable
 
 from db3kd.arguments.images import check_shape_of_images
 from db3kd.arguments.plain import (
@@ -17,8 +16,10 @@ from db3kd.arguments.plain import (
     check_type,
 )
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
-from db3kd.data.class_names import check_labels_of, matched
+from db3kd.data.class_names import OtherClassesError, check_labels_of, matched
+from db3kd.data.files.splits import MissingSplitError
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import TensorImages
 from db3kd.data.table_rows import features_of
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -80,6 +81,28 @@ def check_test_images(test: ImageSet, teacher: Teacher) -> ImageSet:
     found = matched(test, teacher)
     check_labels_of(found, teacher, "test")
     return found
+
+
+def usable_test_split(
+    load: Callable[[], ImageSet], prepare: Callable[[ImageSet], ImageSet]
+) -> ImageSet | None:
+    """Returns the test split of a data set if nobody named test images; None without a usable one.
+
+    Most data sets have no test split, or one without labels or of other classes. If it is unusable
+    for any other reason, a warning says so.
+
+    Args:
+        load: Loads the test split.
+        prepare: Checks its images, which have labels, and renumbers their classes.
+    """
+    try:
+        test = load()
+        return None if test.labels is None else prepare(test)
+    except (MissingSplitError, OtherClassesError):
+        return None
+    except (ValueError, FileNotFoundError) as error:
+        _LOG.warning("no accuracy is measured, because the test split is unusable: %s", error)
+        return None
 
 
 def check_test(test: ImagesLike, teacher: Teacher) -> ImageSet:
@@ -184,8 +207,8 @@ def convert_images(images: ImagesLike, name: str, teacher: TeacherLike) -> Image
         raise ArgumentTypeError(name, problem) from error.__cause__
     except InvalidValueError as error:
         raise ArgumentError(name, str(error)) from None
-    if isinstance(converted, Tensor):
-        converted = ImageSet.from_arrays(converted.detach().cpu().numpy(), name=name)
+    if isinstance(converted, TensorImages):
+        converted = ImageSet.from_arrays(converted.tensor.cpu().numpy(), name=name)
     elif not isinstance(converted, ImageSet):
         raise ArgumentTypeError(
             name, f"expected an image set, an array or a data set, got {type(images).__name__}"

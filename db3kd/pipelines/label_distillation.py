@@ -4,16 +4,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal, Self, get_args
 
 import torch
 from torch import nn
 
+from db3kd.arguments.plain import check_choice, check_positive, check_share
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import ArgumentError
 from db3kd.labelling.runs.label_run import LabelRun
-from db3kd.labels.soft_labels import check_soft_labels, with_soft_labels
+from db3kd.labels.soft_labels import (
+    DEFAULT_TEMPERATURE,
+    check_soft_labels,
+    with_soft_labels,
+)
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
 from db3kd.ops import Normalisation
+from db3kd.pipelines.inputs import usable_test_split
 from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
 from db3kd.progress import Progress
 from db3kd.querying.search import UNANSWERED
@@ -30,7 +38,7 @@ from db3kd.training.student import train_on_soft_labels
 
 @dataclass(frozen=True)
 class LabelTraining:
-    """How the students of a label run are trained.
+    """How the students of a label run are trained; made by `of` or `paper`.
 
     Attributes:
         normalisation: The formula of the soft labels.
@@ -43,6 +51,66 @@ class LabelTraining:
     scale: float | None
     loss: KDLoss
     settings: TrainSettings
+
+    @classmethod
+    def of(
+        cls,
+        run: LabelRun,
+        settings: TrainSettings,
+        *,
+        normalisation: Normalisation | None = None,
+        scale: float | Literal["auto"] | None = None,
+        temperature: float | None = None,
+        alpha: float = 0.5,
+    ) -> Self:
+        """Returns how the students of a run are trained; its soft labels supply the defaults.
+
+        Example:
+            >>> run = open_run("runs/labels")
+            >>> training = LabelTraining.of(run, db3kd.TrainSettings(steps=1500), alpha=0.2)
+
+        Args:
+            run: The label run.
+            settings: How each student is trained.
+            normalisation: The formula of the soft labels; by default that of the run's, or
+                "margin".
+            scale: The scale of margin soft labels, or "auto" to choose it by short training runs;
+                by default that of the run's soft labels of this normalisation, or "auto".
+            temperature: The temperature of the soft labels and of the loss; by default that of the
+                run's soft labels of this normalisation, or 4 for "margin" and 20 for "inverse".
+            alpha: The weight of the decisions in the loss, in [0, 1]; soft labels get the rest.
+
+        Raises:
+            ValueError: If an argument is out of range, or if "inverse" is given a scale.
+        """
+        stored = run.soft_label_settings
+        if stored is not None and normalisation not in (None, stored.normalisation):
+            stored = None
+        if normalisation is None:
+            normalisation = "margin" if stored is None else stored.normalisation
+        check_choice(normalisation, "normalisation", get_args(Normalisation))
+        if normalisation == "inverse" and scale is not None:
+            raise ArgumentError("scale", "needs normalisation='margin'; inverse has no scale")
+        if temperature is None:
+            usual = DEFAULT_TEMPERATURE[normalisation]
+            temperature = usual if stored is None else stored.temperature
+        loss = KDLoss(temperature, check_share(alpha, "alpha"))
+        if scale is None and stored is not None:
+            scale = stored.scale
+        if scale == "auto":
+            scale = None
+        if scale is not None:
+            check_positive(scale, "scale", "a finite number above 0 or auto")
+        return cls(normalisation, scale, loss, settings)
+
+    @classmethod
+    def paper(cls, settings: TrainSettings) -> Self:
+        """Returns the training of DB3KD (ICML 2021), with soft labels of 1/distance and T = 20.
+
+        Args:
+            settings: How each student is trained; the paper has 200 epochs in batches of 512.
+        """
+        return cls("inverse", None, KDLoss.paper(), settings)
 
 
 @dataclass(frozen=True)
@@ -62,13 +130,14 @@ class LabelStudent:
 
 def labelled_test_split(run: LabelRun) -> ImageSet | None:
     """Returns the test split of the run's data set; None without one, or without true classes."""
-    try:
-        test = replace(run.source, split="test").load()
-    except (ValueError, FileNotFoundError):
+    if run.source.split == "test":
         return None
-    if test.labels is None or run.source.split == "test":
-        return None
-    return run.match(test)
+
+    def prepare(test: ImageSet) -> ImageSet:
+        test.check()  # rather now than after the training
+        return run.match(test)
+
+    return usable_test_split(replace(run.source, split="test").load, prepare)
 
 
 def network_warnings(run: LabelRun, model: str) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ import torch
 
 from db3kd.querying.search import Result
 from db3kd.querying.session import SearchTask
-from db3kd.teachers.base import TeacherError
 
 
 def default_concurrency(device: torch.device) -> int:
@@ -106,5 +105,5 @@ def _close_from(start: int, running: deque[_RunningTask[Any]]) -> None:
     """Closes the tasks from position `start` on."""
     while len(running) > start:
         # Raise the error that ended the run, not errors from closing the other tasks.
-        with suppress(TeacherError):
+        with suppress(Exception):
             running.pop().close()

@@ -133,7 +133,9 @@ def decide_all(
         journal: See `run`.
         check_first: Called once with the first `FIRST_CHECKED` decisions, before more images are
             queried; not called if there are no more, or if the journal holds answers for some
-            of them, because an earlier process then continued. It may raise an error.
+            of them, because an earlier process then continued. It may raise an error. Batches are
+            split after these decisions, and a journal replays batches as they were, so a run that
+            may be resumed with another check always passes one.
         sent: See `run`.
 
     Returns:

@@ -97,10 +97,10 @@ class QuerySession:
 
         Raises:
             TeacherError: If one of them is not a class. Its query is refunded, and so are all
-                queries after it.
+                queries after it, including those of later batches.
         """
         while self._unconfirmed and self._unconfirmed[0][0].done():
-            self._confirm(*self._unconfirmed.popleft())
+            self._confirm_first()
 
     def confirm_all(self) -> None:
         """Waits for all decisions and confirms them.
@@ -109,7 +109,7 @@ class QuerySession:
             TeacherError: See `confirm_done`.
         """
         while self._unconfirmed:
-            self._confirm(*self._unconfirmed.popleft())
+            self._confirm_first()
 
     def _decide(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
         """Asks about images that are paid for."""
@@ -163,12 +163,15 @@ class QuerySession:
         self._ledger.book(accounts)
         return decisions
 
-    def _confirm(self, pending: PendingDecisions, accounts: Tensor) -> None:
-        """Waits for decisions that are already booked, and refunds the invalid ones."""
+    def _confirm_first(self) -> None:
+        """Waits for the first booked decisions, and refunds all from an invalid one on."""
+        pending, accounts = self._unconfirmed.popleft()
         try:
             pending.result()
         except TeacherError as error:
-            refunded = accounts[len(error.answered) :]
+            later = [unconfirmed for _, unconfirmed in self._unconfirmed]
+            self._unconfirmed.clear()
+            refunded = torch.cat([accounts[len(error.answered) :], *later])
             self._ledger.refund(refunded)
             self._report(-len(refunded))
             raise

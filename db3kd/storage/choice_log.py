@@ -80,7 +80,7 @@ class ChoiceLog:
     def remove_from(self, round_number: int) -> None:
         """Removes what was chosen for a round and those after it, before anything was sent."""
         for file in self._files("*"):
-            if int(file.name.split("-")[1]) >= round_number:
+            if int(file.name.rsplit("-", 2)[1]) >= round_number:
                 file.unlink()
 
     def empty(self) -> None:

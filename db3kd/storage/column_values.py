@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from db3kd.errors import InputError
-from db3kd.storage.shards import REPAIR, Kind
+from db3kd.storage.kinds import Kind
+from db3kd.storage.shards import REPAIR
 
 if TYPE_CHECKING:
     import pyarrow

@@ -175,10 +175,7 @@ class Journal:
         place = next(each for each in reversed(self._places) if each.written <= remaining)
         self._place = self._before = place
         if self._file is not None:
-            try:
-                os.ftruncate(self._file, place.end)
-            except OSError as error:
-                raise named(error, self._path) from error
+            self._truncate(self._file)
             self._unsynced = True
 
     def lose(self, queries: int) -> None:
@@ -208,10 +205,17 @@ class Journal:
         self._place = self._before
         if self._file is None:
             return
-        os.ftruncate(self._file, self._place.end)
+        self._truncate(self._file)
         if not self._place.end:
             self.close()
             self._path.unlink()
+
+    def _truncate(self, file: int) -> None:
+        """Removes the records after the current place."""
+        try:
+            os.ftruncate(file, self._place.end)
+        except OSError as error:
+            raise named(error, self._path) from error
 
     def _write(self, answers: Tensor | None, asked: Tensor | None) -> None:
         """Writes the records of answers and of the next queries, or none if it raises OSError."""
@@ -240,7 +244,7 @@ class Journal:
                 self._places.append(before)
         except BaseException as error:
             if self._file is not None:
-                os.ftruncate(self._file, self._place.end)
+                self._truncate(self._file)
             if isinstance(error, OSError):
                 raise named(error, self._path) from error
             raise

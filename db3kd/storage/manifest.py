@@ -14,6 +14,7 @@ from typing import Any
 
 from db3kd.errors import InputError, InputNotFoundError
 from db3kd.storage.filesystem import json_bytes, write_atomically
+from db3kd.storage.kinds import Kind, describe_format
 from db3kd.version import __version__
 
 MANIFEST = "_manifest.json"
@@ -25,9 +26,6 @@ CLASS_NAMES = "class_names"
 CLASSES = "classes"
 """Setting that holds the teacher's number of classes."""
 
-SURROGATES = "surrogate"
-"""Entry that describes the surrogate that a run trained itself: a list of one mapping."""
-
 CONSISTENCY = "consistency"
 """Entry that lists the consistency checks of a run: the queries of each, and how many answers had
 changed, which is missing if it was interrupted (querying/consistency.py)."""
@@ -35,10 +33,6 @@ changed, which is missing if it was interrupted (querying/consistency.py)."""
 CHANGED_TEACHERS = "changed_teachers"
 """Entry that lists the teachers with which the run was continued: fingerprint and class names of
 each. The last one is the current teacher (changed_teachers.py)."""
-
-LARGER_BUDGETS = "larger_budgets"
-"""Entry that lists the larger budgets with which a distillation was continued: the budget of each,
-and the queries that it added to the plan (pipelines/distillation/larger_budget.py)."""
 
 LOST = "lost_answers"
 """Entry that counts queries that were sent again, because an answer may have been lost."""
@@ -57,20 +51,9 @@ _LISTS = {
     "lost_workers": ("queries_in_flight",),
     LOST: ("queries",),
     CONSISTENCY: ("asked",),
-    SURROGATES: ("queries",),
     CHANGED_TEACHERS: (),
-    LARGER_BUDGETS: ("budget", "held_out_augmented"),
 }
-"""Lists that a manifest may have, and the counts in each of their entries."""
-
-_KINDS = {
-    "answers": "a run of db3kd distill (answers)",
-    "augmented-decisions": "the answers of db3kd surrogate (augmented decisions)",
-    "labels": "a run of db3kd label (labels)",
-    "pseudo-samples": "a run of db3kd synthesize (pseudo samples)",
-    "test-decisions": "a comparison of db3kd compare (decisions for test images)",
-}
-"""How messages describe the kinds of runs, by the name in their format."""
+"""Lists that manifests of all kinds may have, and the counts in each of their entries."""
 
 
 def make_manifest(
@@ -140,12 +123,6 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
     return content
 
 
-def describe_format(format: str) -> str:
-    """Describes the kind of a run by its format, such as "db3kd labels 5"."""
-    kind = format.removeprefix("db3kd ").rpartition(" ")[0]
-    return _KINDS.get(kind, f"a run of another kind ({format})")
-
-
 def time_now() -> str:
     """Returns the time in UTC, to the second, as manifests have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -164,8 +141,13 @@ def identity(content: Mapping[str, Any], apart_from: Sequence[str] = ()) -> str:
     )
 
 
-def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
+def check_state(path: str | Path, content: Mapping[str, Any], kind: Kind) -> None:
     """Checks the entries that readers of a run folder rely on.
+
+    Args:
+        path: The run folder, for the error.
+        content: Its manifest.
+        kind: What it holds.
 
     Raises:
         ValueError: If an entry is missing or invalid.
@@ -184,7 +166,7 @@ def check_state(path: str | Path, content: Mapping[str, Any]) -> None:
         value = (totals or {}).get(name, 0) if state == "finished" else 0
         if type(value) is not int or value < 0:
             raise InputError(f"{file}: entry totals.{name}: expected a count, got {value!r}")
-    for name, counts in _LISTS.items():
+    for name, counts in {**_LISTS, **kind.lists}.items():
         entries = content.get(name, [])
         if not isinstance(entries, list) or not all(
             isinstance(entry, Mapping)

@@ -7,6 +7,7 @@ from typing import Any
 
 from db3kd.errors import InputError
 from db3kd.storage.existing_runs import holds_run
+from db3kd.storage.kinds import Kind
 from db3kd.storage.manifest import (
     NAMES,
     TEACHER,
@@ -15,7 +16,6 @@ from db3kd.storage.manifest import (
     with_current_teacher,
 )
 from db3kd.storage.run_differences import describe_differences, differences
-from db3kd.storage.shards import Kind
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,10 @@ def compare_with_run(run: ExpectedRun, *, any_teacher: bool = False) -> dict[str
         ValueError: See `RunFolder.reopen`.
     """
     stored = read_manifest(run.path, run.kind.format)
-    check_state(run.path, stored)
+    check_state(run.path, stored, run.kind)
     apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
     found = differences(with_current_teacher(stored), run.manifest, apart_from)
     if found:
-        raise InputError(f"{run.path}: holds a different run: {describe_differences(found)}")
+        text = describe_differences(found, run.kind)
+        raise InputError(f"{run.path}: holds a different run: {text}")
     return stored

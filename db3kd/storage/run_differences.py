@@ -5,29 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from db3kd.storage.kinds import DifferenceRules, Kind
 from db3kd.storage.manifest import CLASS_NAMES, CLASSES, IDENTITY, TEACHER, entries_of, plain
 
-_SOURCE, _PLAN_IMAGES = "settings.source", "settings.plan.images"
-_DISTILLATION_BUDGET = "settings.plan.budget"
-_CLASS_NAMES = f"settings.{CLASS_NAMES}"
+_SOURCE, _CLASS_NAMES = "settings.source", f"settings.{CLASS_NAMES}"
 
-_CAUSES = (
-    "data",
-    f"settings.{CLASSES}",
-    "settings.plan.strategy",
-    _DISTILLATION_BUDGET,
-    _PLAN_IMAGES,
-    "settings.queries",
-)
-"""Entries that others follow from, such as the budget of a run, which determines its plan."""
-
-_BUDGETS = (
-    _DISTILLATION_BUDGET,
-    "settings.budget",
-    "settings.queries",
-    "settings.synthesis.queries",
-)
-"""Entries that hold the budget of a run."""
+_CAUSES = ("data", f"settings.{CLASSES}")
+"""Entries of all kinds of runs that others follow from."""
 
 _FIXED_BUDGET = (
     "; the budget of a run is fixed, because it decides which queries are sent: continue with the "
@@ -39,29 +23,13 @@ _SMALLER_BUDGET = (
     "; a run cannot be continued with a smaller budget: pass the old one, or start another run in "
     "another folder, which pays for its answers anew"
 )
-"""The same for a distillation, which may accept a larger budget."""
-
-_LATER_CAUSES = ("settings.plan.held_out", "settings.plan.pseudo_held_out", "settings.surrogate")
-"""Further ones, which may themselves follow from one of `_CAUSES`."""
-
-_FOLLOWING = (
-    "settings.plan.",
-    "settings.choosing",
-    "settings.labelling",
-    "settings.surrogate",
-    "settings.synthesis",
-    _CLASS_NAMES,
-)
-"""How the names of entries begin that may follow from others."""
+"""The same for a run that may accept a larger budget."""
 
 _CHOOSES_IMAGES = ("seed", "settings.limit", _SOURCE)
 """How the names of entries begin that determine which images a run uses."""
 
-_OTHER_ARGUMENTS = {"pseudo_held_out": "held_out"}
-"""Arguments that set entries of other names."""
-
-_NO_ARGUMENTS = ("data", _PLAN_IMAGES, _CLASS_NAMES, "settings.choosing", "settings.labelling")
-"""Entries that no single argument sets."""
+_NO_ARGUMENTS = ("data", _CLASS_NAMES)
+"""Entries of all kinds of runs that no single argument sets."""
 
 _MAX_LISTED, _MAX_SHOWN = 5, 60
 """Differences in a message, and characters of a value in it."""
@@ -138,28 +106,33 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
-def describe_differences(differences: Sequence[Difference]) -> str:
-    """Returns differences as text, with advice; those that may follow from others are left out."""
-    found = {each.name: each for each in differences}
+def describe_differences(differences: Sequence[Difference], kind: Kind) -> str:
+    """Returns differences as text, with advice; those that may follow from others are left out.
+
+    Args:
+        differences: The differences between two runs.
+        kind: What both runs hold.
+    """
+    found, rules = {each.name: each for each in differences}, kind.differences
     if any(name.startswith(_CHOOSES_IMAGES) for name in found):
         found.pop("data", None)  # other settings, and therefore other images
-    causes = [name for name in _CAUSES if name in found]
-    causes = causes or [name for name in _LATER_CAUSES if name in found]
+    causes = [name for name in (*_CAUSES, *rules.causes) if name in found]
+    causes = causes or [name for name in rules.later_causes if name in found]
     others = [
         name
         for name in found
         if name not in causes
-        and not (causes and name.startswith(_FOLLOWING))
+        and not (causes and name.startswith((*rules.following, _CLASS_NAMES)))
         and not ("seed" in found and name.endswith(".seed"))
     ]
     names = [*causes, *others]
-    text = "; ".join(_with_argument(found[name]) for name in names[:_MAX_LISTED])
+    text = "; ".join(_with_argument(found[name], rules) for name in names[:_MAX_LISTED])
     if len(names) > _MAX_LISTED:
         text += f"; and {len(names) - _MAX_LISTED:,} more"
     if not found.keys().isdisjoint(TEACHER):
         text += _SAME_TEACHER
-    if "data" not in found and not found.keys().isdisjoint(_BUDGETS) and len(names) == 1:
-        return text + (_SMALLER_BUDGET if _DISTILLATION_BUDGET in found else _FIXED_BUDGET)
+    if "data" not in found and rules.budget in found and len(names) == 1:
+        return text + (_SMALLER_BUDGET if rules.larger_budgets else _FIXED_BUDGET)
     if "data" not in found:
         return f"{text}; pass what the run was started with, or start another run in another folder"
     return (
@@ -168,9 +141,9 @@ def describe_differences(differences: Sequence[Difference]) -> str:
     )
 
 
-def _with_argument(difference: Difference) -> str:
+def _with_argument(difference: Difference, rules: DifferenceRules) -> str:
     """Adds the argument that sets an entry, of which the command line makes an option."""
-    if difference.name in _NO_ARGUMENTS:
+    if difference.name in (*_NO_ARGUMENTS, *rules.no_arguments):
         return str(difference)
     name = difference.name.rpartition(".")[2]
-    return f"{difference} ({_OTHER_ARGUMENTS.get(name, name)}=)"
+    return f"{difference} ({rules.other_arguments.get(name, name)}=)"

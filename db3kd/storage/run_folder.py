@@ -35,6 +35,7 @@ from db3kd.storage.filesystem import (
 )
 from db3kd.storage.journal import Journal
 from db3kd.storage.journal_format import holds_answers
+from db3kd.storage.kinds import Kind
 from db3kd.storage.lost_queries import (
     add_lost,
     lost_file,
@@ -60,7 +61,6 @@ from db3kd.storage.run_journals import (
     queries_without_answer,
 )
 from db3kd.storage.shards import (
-    Kind,
     checked_bytes,
     import_pyarrow,
     marked,

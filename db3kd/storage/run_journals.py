@@ -8,9 +8,10 @@ import numpy as np
 from db3kd.storage.filesystem import truncate
 from db3kd.storage.journal import Journal
 from db3kd.storage.journal_format import Contents, holds_answers, read_journal
+from db3kd.storage.kinds import Kind
 from db3kd.storage.lost_queries import count_lost
 from db3kd.storage.manifest import identity, read_manifest
-from db3kd.storage.shards import Kind, read_shards
+from db3kd.storage.shards import read_shards
 
 CHECKS = "_check-"
 """Prefix of the names of check journals. Checks repeat known queries, so these are not counted as

@@ -1,18 +1,18 @@
 """Shards: Parquet files named by their position in a run and the checksum of their bytes.
 
-This module names, encodes, reads and checks shards. `RunFolder.write_shard` writes them.
+This module encodes, reads and checks shards. A `Kind` names them; `RunFolder.write_shard` writes
+them.
 """
 
 import hashlib
-import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db3kd.errors import InputError, InputNotFoundError
 from db3kd.extras import import_extra
+from db3kd.storage.kinds import Kind
 from db3kd.storage.manifest import NAMES, check_state, identity, read_manifest
 
 if TYPE_CHECKING:
@@ -23,55 +23,6 @@ REPAIR = "remove it, and resume the run to make its rows again, which may cost t
 
 _PLACE = b"db3kd"
 """Metadata key of the run and position that a shard was written for."""
-
-_SHARD = re.compile(r"-(\d{10})-([0-9a-f]{8})\.parquet")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a run folder holds.
-
-    Attributes:
-        name: Plural noun, part of the format and of shard names.
-        version: Number of the format: of the columns and of what identifies a run. A folder with
-            another number is refused.
-    """
-
-    name: str
-    version: int
-
-    @property
-    def format(self) -> str:
-        """Format in the manifest."""
-        return f"db3kd {self.name} {self.version}"
-
-    def shard_prefix(self, position: int) -> str:
-        """Returns the start of the names of a shard's files."""
-        return f"{self.name}-{position:010d}"
-
-    def shard_name(self, position: int, content: bytes) -> str:
-        """Returns the name of the file of a shard."""
-        return f"{self.shard_prefix(position)}-{zlib.crc32(content):08x}.parquet"
-
-    def shards(self, folder: str | Path) -> dict[int, Path]:
-        """Returns the shards of a folder by position, in ascending order.
-
-        Raises:
-            ValueError: If two shards have the same position.
-        """
-        files: dict[int, Path] = {}
-        for file in sorted(Path(folder).glob(f"{self.name}-*.parquet")):
-            match = _SHARD.fullmatch(file.name.removeprefix(self.name))
-            if match is None:
-                continue
-            position = int(match[1])
-            if position in files:
-                raise InputError(
-                    f"{folder}: expected one shard at {position}, got {files[position].name} and "
-                    f"{file.name}; keep the one that this run wrote"
-                )
-            files[position] = file
-        return files
 
 
 def read_shards(
@@ -95,7 +46,7 @@ def read_shards(
     if missing_ok and not files:
         return
     content = read_manifest(path, kind.format)
-    check_state(path, content)
+    check_state(path, content, kind)
     if not files:
         raise InputNotFoundError(
             f"{path}: expected at least one shard ({kind.name}-*.parquet), got none"

@@ -10,17 +10,20 @@ from torch import Tensor
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.errors import ArgumentError, InputError
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
-from db3kd.storage.shards import Kind, import_pyarrow
+from db3kd.storage.kinds import DifferenceRules, Kind
+from db3kd.storage.shards import import_pyarrow
 from db3kd.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow
 
-AUGMENTED_DECISIONS = Kind("augmented-decisions", 1)
+AUGMENTED_DECISIONS = Kind(
+    "augmented-decisions", 1, differences=DifferenceRules(following=("settings.surrogate",))
+)
 """The kind of run folder that holds decisions for augmented images.
 
 The columns are `sample`, `number` (of the sample's image, 0 for the sample itself) and
-`decision`.
+`decision`. The manifest of the network beside the folder has the entry `settings.surrogate`.
 """
 
 

@@ -171,7 +171,8 @@ class PreparedSurrogate:
         apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
         found = differences(with_current_teacher(stored), self.manifest, apart_from)
         if found:
-            raise InputError(f"{self.out}: holds another surrogate: {describe_differences(found)}")
+            text = describe_differences(found, AUGMENTED_DECISIONS)
+            raise InputError(f"{self.out}: holds another surrogate: {text}")
         return stored
 
 

@@ -18,9 +18,10 @@ from db3kd.arguments.images import (
     check_shape_of_images,
     interval_text,
 )
+from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
-from db3kd.data.image_source import SelectedImages
+from db3kd.data.image_source import ImageSource, SelectedImages, TensorImages
 from db3kd.errors import ArgumentError
 from db3kd.progress import Progress
 from db3kd.progress.answers import count_answers_in
@@ -40,7 +41,7 @@ from db3kd.surrogates.augmented_decisions import (
 )
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import Teacher, describe
-from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
+from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.wording import input_noun
 
 HELD_OUT_SHARE = 0.05
@@ -57,7 +58,7 @@ def query_settings(settings: SurrogateSettings) -> dict[str, Any]:
 
 
 def augment_samples(
-    images: ImageSet | Tensor,
+    images: ImagesLike,
     settings: SurrogateSettings,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> AugmentedImages:
@@ -67,30 +68,32 @@ def augment_samples(
     out: they are never partners, so no training image contains any part of them.
 
     Args:
-        images: [N, C, H, W] or [N, D] float32 in [0, 1], or an image set; N ≥ 2.
+        images: N ≥ 2 images [C, H, W] or rows [D], in [0, 1].
         settings: The surrogate settings. The training seed determines the order and the images.
         project: See `AugmentedImages`.
 
     Raises:
         ValueError: If there are fewer than 2 images.
     """
-    count, seed = len(images), settings.training.seed
+    source = as_image_source(images)
+    count, seed = len(source), settings.training.seed
     if count < 2:
         raise ArgumentError(
             "images", f"expected at least 2, one to train on and one to hold out, got {count}"
         )
     order = seeded_permutation(count, seed)
-    # In the order of the caller, so that an error names the caller's row.
-    if isinstance(images, ImageSet):
-        images.check()
-    else:
-        check_images(images, images.shape[1:], UNIT_BOUNDS)
-    drawn = images[order] if isinstance(images, Tensor) else images.subset(order)
+    drawn: ImageSource = SelectedImages(source, order)
+    # Checked in the order of the caller, so that an error names the caller's row.
+    if isinstance(source, ImageSet):
+        source.check()
+        drawn = source.subset(order)  # keeps its features
+    elif isinstance(source, TensorImages):
+        check_images(source.tensor, source.image_shape, UNIT_BOUNDS)
     return augment_shuffled(drawn, settings, project)
 
 
 def augment_shuffled(
-    images: ImageSet | Tensor | SelectedImages,
+    images: ImageSource,
     settings: SurrogateSettings,
     project: Callable[[Tensor], Tensor] | None,
 ) -> AugmentedImages:
@@ -136,8 +139,12 @@ def decide_augmented(
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
             known[position] = read_decisions(folder.path, position, table, images, teacher.classes)
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
-    check = partial(_check_classes_differ, teacher, advice=advice)
     on_answers = None if progress is None else count_answers_in(progress)
+
+    def check_first(decisions: Tensor) -> None:
+        if not rare_classes:
+            _check_classes_differ(teacher, decisions, advice)
+
     with counting(sent) as counter:
         decisions = sharded_decisions.decide_in_shards(
             teacher,
@@ -147,7 +154,7 @@ def decide_augmented(
             stored=lambda position, _: known.get(position),
             to_table=partial(to_table, images),
             on_answers=on_answers,
-            check=accept_all if rare_classes else check,
+            check=check_first,
             check_all_shards=False,
             sent=counter,
         )

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
@@ -16,7 +15,6 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import (
     ImageSource,
     ImagesWithPoints,
-    NamedImages,
     SelectedImages,
     TensorImages,
     fingerprint_in_run,
@@ -107,13 +105,13 @@ def make_surrogate(
     settings = SurrogateSettings() if settings is None else settings
     check_type(settings, SurrogateSettings, "settings", "SurrogateSettings")
     checked = as_images(images, teacher=teacher)
-    if not isinstance(checked, ImageSet | Tensor):
+    if not isinstance(checked, ImageSet | TensorImages):
         raise ArgumentTypeError(
             "images", f"expected an ImageSet or tensor, got {type(checked).__name__}"
         )
     teacher = as_teacher(teacher, checked)
-    if isinstance(checked, Tensor):
-        check_scaled(checked, teacher)
+    if isinstance(checked, TensorImages):
+        check_scaled(checked.tensor, teacher)
     else:
         teacher = takes_unit_images(teacher)
     image_shape = tuple(teacher.image_shape)
@@ -124,15 +122,14 @@ def make_surrogate(
             decided = decide_augmented(teacher, augmented, rare_classes=rare_classes, sent=sent)
             return train_surrogate(decided, teacher.classes, settings)
     with noting_kept_answers(out):
-        source: NamedImages = TensorImages(checked) if isinstance(checked, Tensor) else checked
-        fingerprint = source.fingerprint()
+        fingerprint = checked.fingerprint()
         if resume:
-            fingerprint = fingerprint_in_run(source, fingerprint, data_of_run(out))
+            fingerprint = fingerprint_in_run(checked, fingerprint, data_of_run(out))
         features = Features.of(checked)
         encoded_by = {} if features is None else {"features": features.fingerprint()}
         described = make_manifest(
             {
-                "source": {"data": source.name, **encoded_by},
+                "source": {"data": checked.name, **encoded_by},
                 "limit": None,
                 "teacher": describe(teacher),
                 **query_settings(settings),

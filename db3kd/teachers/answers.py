@@ -138,10 +138,9 @@ class AnswerReader:
         if invalid.any():
             first = int(invalid.argmax())
             raise self._no_class(answers[first], first, expected)
-        numbers = answers.astype(np.int64)
         if self._class_table is None:
-            return torch.from_numpy(numbers)
-        return _look_up(self._class_table, numbers, expected)
+            return torch.from_numpy(answers.astype(np.int64))
+        return _look_up(self._class_table, answers, expected)
 
     def _no_class(self, answer: Any, image: int, expected: str) -> TeacherError:
         return TeacherError(
@@ -164,9 +163,9 @@ class AnswerReader:
 
 
 def _look_up(class_table: np.ndarray, numbers: np.ndarray, expected: str) -> Tensor:
-    """Returns the classes of the model's own numbers, which are not negative."""
-    inside = numbers < len(class_table)
-    classes = np.where(inside, class_table[np.where(inside, numbers, 0)], -1)
+    """Returns the classes of the model's own numbers: whole and not negative, of any dtype."""
+    inside = numbers < len(class_table)  # others may be beyond int64
+    classes = np.where(inside, class_table[np.where(inside, numbers, 0).astype(np.int64)], -1)
     if (classes < 0).any():
         first = int((classes < 0).argmax())
         raise TeacherError(

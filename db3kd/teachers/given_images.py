@@ -16,26 +16,29 @@ from db3kd.teachers.base import Teacher, describe
 def as_images(images: Any, teacher: Teacher) -> Tensor:
     """Returns the images that a user passed to `decide` as a tensor.
 
-    Searches pass tensors, which are returned unchanged; their values are not checked.
+    Searches pass tensors of floats, which are returned unchanged. Their values are not checked,
+    because this would wait for a GPU.
 
     Example:
         >>> as_images(np.zeros((2, 1, 8, 8)), teacher).shape
         torch.Size([2, 1, 8, 8])
 
     Args:
-        images: A tensor; an array [N, *image_shape] of numbers inside the teacher's bounds; or, for
-            a teacher with features, a DataFrame of rows.
+        images: A tensor or an array [N, *image_shape] of numbers inside the teacher's bounds; or,
+            for a teacher with features, a DataFrame of rows.
         teacher: The teacher that was queried.
 
     Raises:
         TypeError: If `images` is something else.
-        ValueError: If an array has another shape or values outside of the bounds, or if a table
-            holds values that the features do not have.
+        ValueError: If an array or a tensor of integers has another shape or values outside of the
+            bounds, or if a table holds values that the features do not have.
     """
+    shape, features = tuple(teacher.image_shape), Features.of(teacher)
     if isinstance(images, Tensor):
         check_dense(images)
-        return images
-    shape, features = tuple(teacher.image_shape), Features.of(teacher)
+        if images.is_floating_point():
+            return images
+        return check_images(images.float(), shape, teacher.bounds)
     if features is not None and hasattr(images, "columns"):
         try:
             return features.encode(images)

@@ -1,8 +1,8 @@
 """The preprocessing between db3kd's images and the input of a model in a file or on a server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -80,13 +80,15 @@ class Preprocessing:
         images = self.steps(images.detach().to("cpu", torch.float32))
         return self._typed(images.contiguous().numpy())
 
-    def steps(self, images: Tensor) -> Tensor:
+    def steps(self, images: Tensor, mean_and_std: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Applies all steps except the dtype, on the device of the images.
 
         Autograd can differentiate them, so they can precede a torch module.
 
         Args:
             images: [N, *image_shape] floats inside `bounds`.
+            mean_and_std: The tensors of `mean_and_std`, on the device of the images. By default
+                they are copied to it, which waits for a GPU.
         """
         if self.channel_order == "BGR":
             images = images.flip(1)
@@ -99,13 +101,21 @@ class Preprocessing:
             low, high = self.scale
             images = low + (images - lower) * ((high - low) / (upper - lower))
         if any(self.mean) or any(value != 1 for value in self.std):
-            mean, std = _per_channel(self.mean, images), _per_channel(self.std, images)
+            per_channel = (-1, *(1 for _ in images.shape[2:]))
+            mean, std = (
+                values.to(images.device).view(per_channel)
+                for values in mean_and_std or self.mean_and_std()
+            )
             images = (images - mean) / std
         if self.layout == "NHWC":
             images = images.movedim(1, -1)
         elif self.layout == "flat":
             images = images.flatten(1)
         return images
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Returns `mean` and `std` as tensors on the CPU."""
+        return torch.tensor(self.mean), torch.tensor(self.std)
 
     def input_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
         """Returns the shape of one image as the model receives it.
@@ -193,15 +203,18 @@ class PreprocessedModule(nn.Module):
         super().__init__()
         self.module = module
         self.preprocessing = preprocessing
+        # They are no buffers, because the fingerprint of a module depends on its buffers.
+        self._mean, self._std = preprocessing.mean_and_std()
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the module's scores of images [N, *image_shape]."""
-        prepared = self.preprocessing.steps(images)
+        prepared = self.preprocessing.steps(images, (self._mean, self._std))
         return self.module(prepared.to(images.dtype))
 
-
-def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
-    return torch.tensor(values, device=images.device).view(-1, *(1 for _ in images.shape[2:]))
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves `mean` and `std` with the module, so that no forward pass has to."""
+        self._mean, self._std = fn(self._mean), fn(self._std)
+        return super()._apply(fn, recurse)
 
 
 def _numbers(value: Any, name: str) -> tuple[float, ...]:

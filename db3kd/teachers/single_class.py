@@ -12,14 +12,6 @@ IF_RARE_IN_MEMORY = "If the other classes are rare, pass rare_classes=True"
 """Advice for a call without a run folder."""
 
 
-def accept_all(_: Tensor) -> None:
-    """Accepts all decisions: a check for runs with rare classes.
-
-    Even without a check, a run splits its batches in the same places, because its journal replays
-    them as they were.
-    """
-
-
 def check_classes_differ(teacher: Teacher, decisions: Tensor, inputs: str, advice: str) -> None:
     """Checks that two or more decisions are not all one class.
 

@@ -45,8 +45,7 @@ def constant_answer_warning(
     trained = trained[decisions[trained] >= 0]
     if len(trained) < 2:
         return None
-    first = source[:1] if isinstance(source, Tensor) else source.read(trained[:1])
-    noun = input_noun(first.shape[1:])
+    noun = input_noun(source.read(trained[:1]).shape[1:])
     if are_equal(decisions[trained]):
         return (
             f"The teacher put all {counted(len(trained), noun)} in class "

@@ -60,7 +60,6 @@ class LabelledImages(Dataset[LabelledImage]):
         """Reads the items of a batch at once; a `DataLoader` calls this."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         rows = self.rows[index]
-        images = self._images
-        read = images[rows].cpu() if isinstance(images, Tensor) else images.read(rows)
+        read = self._images.read(rows)
         check_images(read, tuple(read.shape[1:]), UNIT_BOUNDS, rows=rows.tolist())
         return list(zip(read, self._decisions[index], self._soft_labels[index], strict=True))

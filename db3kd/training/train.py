@@ -85,8 +85,8 @@ def train(
         raise ArgumentError(name, "expected at least one answered row to train on, got none")
     if isinstance(model, str):
         known = getattr(images, "classes", None) if soft_labels is None else soft_labels.shape[1]
-        first = images[:1] if isinstance(images, Tensor) else images.read(rows[:1])
-        shape, classes = tuple(first.shape[1:]), known or int(decisions.max()) + 1
+        shape = tuple(images.read(rows[:1]).shape[1:])
+        classes = known or int(decisions.max()) + 1
         model = partial(build_model, model, shape, classes)
     targets = [decisions] if soft_labels is None else [decisions, soft_labels]
     checked = False

@@ -290,7 +290,7 @@ def test_test_images_are_measured_without_a_query(tmp_path):
     assert "of the test images" in printed and CountingTeacher.asked - before == 120
 
 
-def test_a_test_split_of_other_classes_is_not_measured(tmp_path):
+def test_a_test_split_of_other_classes_is_not_measured(tmp_path, caplog):
     data = tmp_path / "data.npz"
     pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
     pixels[::2] //= 4
@@ -300,8 +300,24 @@ def test_a_test_split_of_other_classes_is_not_measured(tmp_path):
     printed = succeed(*asked("--data", data, "--out", tmp_path / "run", budget=100))
 
     assert "\naccuracy " not in printed and "queries    100" in printed
+    assert "no accuracy" not in caplog.text
     message = fail(*asked("--data", data, "--out", tmp_path / "other", "--test", data))
     assert "error: --test: expected labels in [0, 10)" in message
+
+
+@pytest.mark.parametrize(
+    ("test", "labels", "warned"), [((9, 9), True, True), ((8, 8), False, False)]
+)
+def test_a_test_split_that_cannot_be_used_is_warned_of(tmp_path, caplog, test, labels, warned):
+    data = tmp_path / "data.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    known = {"y_test": np.zeros(20, int)} if labels else {}
+    np.savez(data, x_train=pixels, x_test=np.zeros((20, *test), np.uint8), **known)
+
+    succeed(*asked("--data", data, "--test-limit", 5, "--dry-run", budget=100))
+
+    problem = "no accuracy is measured, because the test split is unusable: test: expected shape"
+    assert (problem in caplog.text) == ("no accuracy" in caplog.text) == warned
 
 
 def test_test_images_without_labels_are_refused_before_anything_is_asked(tmp_path):

@@ -159,9 +159,13 @@ def test_pseudo_samples_have_no_report_and_are_read_in_python(tmp_path):
 
 
 def test_a_run_without_reached_pairs_has_a_report(teacher, tmp_path):
-    label(teacher, tmp_path / "run", "--budget", 20)
+    label(teacher, tmp_path / "run", "--budget", 1)
 
     succeed("report", "--labels", tmp_path / "run")
+
+    page = (tmp_path / "run" / "_report" / "report.md").read_text()
+    assert "Pairs reached: 0 of " in page and "Mean distance: no class was reached." in page
+    assert "39 budget, 1 unreached." in page and "\n1 query, " in page
 
 
 def test_a_student_is_trained_and_logged_as_asked_for(run, tmp_path):

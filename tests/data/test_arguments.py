@@ -7,11 +7,12 @@ from teachers_analytic import NearestCentroidTeacher
 from torch import nn
 
 import db3kd
-from db3kd.data.arguments import as_images, as_teacher
+from db3kd.data.arguments import as_image_source, as_images, as_teacher
 from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
+from db3kd.pipelines.inputs import convert_images
 from db3kd.teachers import FunctionTeacher, TeacherError
 
 SHAPE = (1, 4, 4)
@@ -59,7 +60,7 @@ def test_read_only_arrays_give_no_warning_and_are_not_copied(images, tmp_path):
         assert bright.decide(mapped).equal((images.mean((1, 2, 3)) > 0.5).long())
     finally:
         torch.set_warn_always(always)
-    assert np.shares_memory(read.numpy(), mapped)
+    assert np.shares_memory(read.tensor.numpy(), mapped)
 
 
 def test_whole_numbers_up_to_255_are_images_from_0_to_1(images, teacher):
@@ -72,7 +73,7 @@ def test_whole_numbers_up_to_255_are_images_from_0_to_1(images, teacher):
 def test_a_module_is_labelled_as_the_teacher_around_it(images, module):
     expected = label(db3kd.ModuleTeacher(module, SHAPE, 3), images, SETTINGS)
     assert label(module, images, SETTINGS).distances.equal(expected.distances)
-    made = as_teacher(module, images)
+    made = as_teacher(module, as_images(images))
     assert (made.image_shape, made.classes, made.bounds) == (SHAPE, 3, (0.0, 1.0))
 
 
@@ -131,6 +132,15 @@ def test_other_objects_are_refused_as_images_with_advice(teacher, given, message
 def test_an_image_set_is_returned_unchanged(images):
     images = db3kd.ImageSet.from_arrays(images.numpy())
     assert as_images(images) is images
+
+
+def test_arrays_tensors_and_sets_become_sources_of_the_same_images(images, teacher):
+    order = torch.tensor([3, 1])
+    for given in (images, images.numpy(), db3kd.ImageSet.from_arrays(images.numpy())):
+        source = as_image_source(given)
+        assert source.read(order).equal(images[order]) and len(source) == len(images)
+        assert as_image_source(source) is source
+        assert convert_images(source, "images", teacher).read(order).equal(images[order])
 
 
 def test_training_takes_arrays_and_explains_the_rest(images):

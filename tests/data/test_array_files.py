@@ -153,6 +153,12 @@ def test_an_npy_file_is_images_alone(tmp_path):
     assert data.read([2]).equal(ImageSet.from_arrays(BYTES).read([2]))
 
 
+def test_images_without_pixels_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((5, 0, 4), np.float32))
+    with pytest.raises(ValueError, match=r"a: expected .* sizes of at least 1, got \[N, 0, 4\]"):
+        load_data(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("kind", ["idx", "npy"])
 def test_memory_does_not_grow_with_what_is_read(tmp_path, kind):
     images = np.zeros((4000, 28, 28), np.uint8)

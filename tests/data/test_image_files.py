@@ -101,6 +101,23 @@ def test_a_size_that_is_none_is_refused(tmp_path, size):
         load_data(tmp_path / "set", size=size)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"size": 10**7},
+            r"size: expected at most 178,956,970 pixels, got 10,000,000 x 10,000,000",
+        ),
+        ({"channels": True}, "channels: expected 1 or 3, got True"),
+        ({"channels": "3"}, "channels: expected 1 or 3, got '3'"),
+    ],
+)
+def test_other_options_of_images_are_refused(tmp_path, options, message):
+    write_png(tmp_path / "set" / "0.png", GREY)
+    with pytest.raises(ValueError, match=message):
+        load_data(tmp_path / "set", **options)
+
+
 # Which images a folder holds, and what its folders mean
 
 
@@ -181,8 +198,10 @@ def test_a_class_that_one_split_lacks_keeps_its_number(tmp_path):
 def test_a_warning_counts_the_files_that_are_left_out(tmp_path, caplog):
     an_image_at(tmp_path / "a" / "0.png", tmp_path / "a" / ".hidden.png")
     (tmp_path / "a" / "notes.txt").write_text("mine")
+    (tmp_path / "a" / "1.png").symlink_to("missing.png")
     assert len(load_data(tmp_path)) == 1
-    assert "2 of 3 files were left out: 1 hidden, 1 with the suffix '.txt'" in caplog.text
+    left_out = "1 behind a broken link, 1 hidden, 1 with the suffix '.txt'"
+    assert f"3 of 4 files were left out: {left_out}" in caplog.text
 
 
 NAMES = st.sampled_from(["a", "b", "train", "test", "Val", "2023", "my-train", "x.png", " é"])
@@ -301,6 +320,14 @@ def test_every_mode_of_eight_bits_is_read(tmp_path, mode):
     data = load_data(tmp_path)
     assert data.image_shape[0] == (1 if mode in ("1", "L", "LA") else 3)
     assert data.read([0]).min() > 0.99
+
+
+def test_an_orientation_in_exif_data_is_ignored(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    turned = pillow.Exif()
+    turned[0x0112] = 6
+    as_file(tmp_path / "a" / "0.png", pillow.fromarray(GREY), exif=turned)
+    assert load_data(tmp_path).read([0]).equal(torch.from_numpy(GREY)[None, None] / 255)
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):

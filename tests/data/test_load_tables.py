@@ -153,6 +153,17 @@ def test_a_column_with_a_usual_name_holds_the_labels(tmp_path, column):
     assert load_data(tmp_path / "wines.csv").classes == 3
 
 
+def test_one_of_two_columns_with_usual_names_is_declared(tmp_path):
+    path = tmp_path / "wines.csv"
+    labelled().assign(target=range(30)).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"label_column: .* got 'label' and 'target'; name"):
+        load_data(path)
+    rows = load_data(path, label_column="label")
+    assert rows.features.names == (*FRAME.columns, "target")
+    assert load_data(path, features=rows.features).classes == 3
+    assert load_data(path, columns=FRAME.columns).class_names == rows.class_names
+
+
 def test_another_column_of_labels_is_declared(tmp_path):
     path = tmp_path / "wines.csv"
     labelled(column="quality").to_csv(path, index=False)
@@ -320,12 +331,23 @@ def test_the_text_none_is_a_category(tmp_path):
             "column 'label': expected a class in each row, got none in row 2, counted from 1 w",
         ),
         ("a\n1\n1\n", "got only constants: a"),
+        ("a,b,label\n1,10,100,x\n2,20,200,y\n", "expected as many values in each row as names"),
+        ("# wines\na,b,label\n1,2,x\n2,3,y\n", "expected as many values in each row as names"),
+        ("a;b;label\n1;2;x\n2;3;y\n", "separated by commas, got one column named 'a;b;label'"),
+        ("a\tlabel\n1\tx\n2\ty\n", "separated by commas, got one column named"),
     ],
 )
 def test_files_that_are_no_table_are_refused(tmp_path, content, message):
     (tmp_path / "rows.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         load_data(tmp_path / "rows.csv")
+
+
+def test_rows_may_end_with_a_comma(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b,label\n1,10,x,\n2,20,y,\n")
+    rows = load_data(tmp_path / "rows.csv")
+    assert rows.features.decode(rows.read([0, 1])).to_dict("list") == {"a": [1, 2], "b": [10, 20]}
+    assert rows.class_names == ("x", "y")
 
 
 @pytest.mark.parametrize("spec", ["digits", "wine", "hub:me/set"])

@@ -22,9 +22,9 @@ from db3kd.pipelines import DistillResult
 from db3kd.pipelines.distillation import distill as distill_module
 from db3kd.pipelines.distillation.prepared import stored_queries
 from db3kd.pipelines.distillation.reproduction import command_lines
-from db3kd.pipelines.query_rounds.answer_run import AnswerRun, clean_answers
+from db3kd.pipelines.query_rounds.answer_run import LARGER_BUDGETS, AnswerRun, clean_answers
 from db3kd.planning import held_out, plan_budget
-from db3kd.storage.manifest import LARGER_BUDGETS, MANIFEST, read_manifest
+from db3kd.storage.manifest import MANIFEST, read_manifest
 
 
 @pytest.fixture(autouse=True)

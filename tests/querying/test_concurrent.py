@@ -217,6 +217,33 @@ def test_an_interrupt_closes_all_tasks():
     assert "b ends" in log
 
 
+def test_an_error_while_closing_leaves_no_task_open_and_does_not_replace_the_first_error():
+    def full_disk():
+        try:
+            yield
+        finally:
+            raise OSError("No space left on device")
+
+    log = []
+    tasks = (
+        logged_task(log, "a", 0, ConnectionError("the line is dead")),
+        logged_task(log, "b", 9),
+        full_disk(),
+    )
+    results = run_concurrently(iter(tasks), 3, CPU)
+    with pytest.raises(ConnectionError, match="the line is dead"):
+        list(results)
+    tasks = (
+        logged_task(log, "d", 0),
+        logged_task(log, "e", 9),
+        full_disk(),
+    )
+    results = run_concurrently(iter(tasks), 3, CPU)
+    assert next(results) == "d"
+    results.close()
+    assert log[-1] == "e ends"
+
+
 def test_a_cpu_runs_one_search_and_a_gpu_two():
     assert default_concurrency(CPU) == 1 and default_concurrency(torch.device("cuda", 1)) == 2
 
@@ -252,12 +279,14 @@ def test_a_closed_task_keeps_the_answers_in_flight(tmp_path):
     assert found.in_flight == 0 and ledger.spent.tolist() == [2, 2] and sum(reported) == 4
 
 
-def test_a_decision_that_turns_out_invalid_is_not_booked():
+@pytest.mark.parametrize(("invalid_from", "spent"), [(6, [3, 3]), (3, [2, 1])])
+def test_a_decision_that_turns_out_invalid_is_not_booked_nor_are_later_ones(invalid_from, spent):
     ledger, reported = Ledger(torch.tensor([9, 9])), []
+    late = LateTeacher(some_teacher(), invalid_from)
     with pytest.raises(TeacherError, match="no answer") as caught:
-        run(two_batches(), LateTeacher(some_teacher(), invalid_from=6), ledger, reported.append)
-    assert len(caught.value.answered) == 2
-    assert ledger.spent.tolist() == [3, 3] and sum(reported) == 6
+        run(two_batches(), late, ledger, reported.append)
+    assert len(caught.value.answered) == invalid_from % 4
+    assert ledger.spent.tolist() == spent and sum(reported) == invalid_from
 
 
 def test_an_invalid_decision_is_not_journaled(tmp_path):

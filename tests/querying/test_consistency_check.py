@@ -15,10 +15,10 @@ from db3kd.querying.consistency import (
     describe_checks,
     queries_of_checks,
 )
+from db3kd.storage.kinds import Kind
 from db3kd.storage.manifest import make_manifest, queries_in_flight, read_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import journaled_answers
-from db3kd.storage.shards import Kind
 
 pytest.importorskip("pyarrow")
 

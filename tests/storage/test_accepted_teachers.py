@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
+from db3kd.storage.kinds import Kind
 from db3kd.storage.manifest import (
     current_names,
     make_manifest,
@@ -14,7 +15,7 @@ from db3kd.storage.manifest import (
 )
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.shards import Kind, read_shards
+from db3kd.storage.shards import read_shards
 
 pyarrow = pytest.importorskip("pyarrow")
 

@@ -359,6 +359,17 @@ def test_what_is_asked_next_is_noted_with_the_answers_before_it(file):
     assert take(file, accounts(0, 1, 2, 3, 4)) == [[7, 8, 9]]
 
 
+def test_a_failure_to_take_records_back_names_the_file(file, monkeypatch):
+    def full(descriptor: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal(file, 10, RUN) as journal:
+        journal.ask(accounts(5, 5))
+        monkeypatch.setattr(os, "ftruncate", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*a\.journal"):
+            journal.answer(accounts())
+
+
 def test_a_repeated_request_that_a_full_disk_cannot_count_is_a_named_error(file, monkeypatch):
     monkeypatch.setattr(os, "write", lambda descriptor, content: 0)
 

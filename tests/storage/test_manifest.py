@@ -4,19 +4,21 @@ import dataclasses
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import db3kd
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
 from db3kd.labels.labels import LABELS
 from db3kd.pipelines.comparison.folder import TEST_DECISIONS
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
+from db3kd.storage.kinds import Kind, describe_format
 from db3kd.storage.manifest import (
     MANIFEST,
     check_state,
-    describe_format,
     make_manifest,
     read_manifest,
     write_manifest,
@@ -94,7 +96,11 @@ def test_a_manifest_of_another_kind_says_which_and_no_version(tmp_path, a_manife
 
 
 def test_every_kind_of_run_is_described():
-    kinds = (ANSWERS, AUGMENTED_DECISIONS, LABELS, PSEUDO_SAMPLES, TEST_DECISIONS)
+    for name in db3kd.__all__:
+        getattr(db3kd, name)  # imports the packages of all stages
+    modules = [module for name, module in sys.modules.items() if name.startswith("db3kd.")]
+    kinds = {each for module in modules for each in vars(module).values() if isinstance(each, Kind)}
+    assert kinds >= {ANSWERS, AUGMENTED_DECISIONS, LABELS, PSEUDO_SAMPLES, TEST_DECISIONS}
     described = {describe_format(kind.format) for kind in kinds}
     assert len(described) == len(kinds) and not any("another kind" in each for each in described)
 
@@ -139,7 +145,7 @@ CHOOSING = {"proxies": 2, "training": {"steps": 12, "seed": 0}}
 LABELLING = {"measure": "mbd", "queries": 900, "seed": 0}
 
 
-def described(was: dict, now: dict) -> str:
+def described(was: dict, now: dict, kind: Kind = ANSWERS) -> str:
     """What is said about two runs with these settings, seeds (`seed`) and data (`data`)."""
 
     def manifest(seed=0, data="d", **settings):
@@ -147,64 +153,96 @@ def described(was: dict, now: dict) -> str:
             settings, seed=seed, teacher_fingerprint="t", classes=None, data_fingerprint=data
         )
 
-    return describe_differences(differences(manifest(**was), manifest(**now)))
+    return describe_differences(differences(manifest(**was), manifest(**now)), kind)
 
 
 @pytest.mark.parametrize(
-    ("was", "now", "listed"),
+    ("kind", "was", "now", "listed"),
     [
         (
+            ANSWERS,
             {"plan": PLAN, "choosing": CHOOSING},
             {"plan": PLAN | {"budget": 500, "rounds": (95, 380)}, "choosing": CHOOSING},
             "settings.plan.budget: was 600, is 500 (budget=)",
         ),
         (
+            ANSWERS,
             {"plan": PLAN, "choosing": CHOOSING},
             {"plan": PLAN | {"strategy": "bd", "rounds": (95,)}, "labelling": LABELLING},
             'settings.plan.strategy: was "auto", is "bd" (strategy=)',
         ),
         (
+            ANSWERS,
             {"plan": PLAN},
             {"plan": PLAN | {"strategy": "bd", "budget": 700}},
             'settings.plan.strategy: was "auto", is "bd" (strategy=); '
             "settings.plan.budget: was 600, is 700 (budget=)",
         ),
         (
+            ANSWERS,
             {"plan": PLAN, "choosing": CHOOSING},
             {"plan": PLAN},
             'settings.choosing: was {"proxies": 2, "training": {"steps": 12, "seed": 0}}, is null',
         ),
         (
+            LABELS,
             {"queries": 1000, "labelling": LABELLING},
             {"queries": 900, "labelling": LABELLING | {"queries": 800}},
             "settings.queries: was 1000, is 900 (queries=)",
         ),
         (
+            LABELS,
             {"labelling": LABELLING, "surrogate": {"networks": 1, "queries": 90}},
             {"labelling": LABELLING | {"queries": 990}},
             'settings.surrogate: was {"networks": 1, "queries": 90}, is null (surrogate=)',
         ),
         (
+            LABELS,
             {"labelling": LABELLING},
             {"seed": 1, "data": "drawn", "labelling": LABELLING | {"seed": 1, "measure": "bd"}},
             'seed: was 0, is 1 (seed=); settings.labelling.measure: was "mbd", is "bd" (measure=)',
         ),
         (
+            LABELS,
             {"limit": None},
             {"limit": 50, "data": "others"},
             "settings.limit: was null, is 50 (limit=)",
         ),
+        (
+            PSEUDO_SAMPLES,
+            {"synthesis": {"queries": 900}},
+            {"synthesis": {"queries": 800}},
+            "settings.synthesis.queries: was 900, is 800 (queries=)",
+        ),
+        (
+            PSEUDO_SAMPLES,
+            {"classes": 9, "synthesis": {"samples": 90}},
+            {"classes": 8, "synthesis": {"samples": 80}},
+            "settings.classes: was 9, is 8 (classes=)",
+        ),
+        (
+            TEST_DECISIONS,
+            {"budget": 900},
+            {"budget": 800},
+            "settings.budget: was 900, is 800 (budget=)",
+        ),
+        (
+            AUGMENTED_DECISIONS,
+            {"classes": 9, "surrogate": {"networks": 2}},
+            {"classes": 8, "surrogate": {"networks": 1}},
+            "settings.classes: was 9, is 8 (classes=)",
+        ),
     ],
 )
-def test_a_message_lists_what_was_changed_and_not_what_follows(was, now, listed):
+def test_a_message_lists_what_was_changed_and_not_what_follows(kind, was, now, listed):
     if listed.endswith(("(budget=)", "(queries=)")) and ";" not in listed:
         advice = "the budget of a run is fixed, because it decides which queries are sent"
         if "plan" in was:
             advice = "a run cannot be continued with a smaller budget: pass the old one,"
-        assert described(was, now).startswith(f"{listed}; {advice}")
+        assert described(was, now, kind).startswith(f"{listed}; {advice}")
         return
     advice = "pass what the run was started with, or start another run in another folder"
-    assert described(was, now) == f"{listed}; {advice}"
+    assert described(was, now, kind) == f"{listed}; {advice}"
 
 
 def test_other_images_are_said_to_have_changed_and_not_the_plan():
@@ -235,25 +273,42 @@ def test_images_that_are_the_same_may_come_from_anywhere():
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("kind", "damage", "message"),
     [
-        ({"state": "done"}, "entry state: expected 'running' or 'finished', got 'done'"),
-        ({"started": 5}, "entry started: expected a time, got 5"),
-        ({"state": "finished"}, "entry totals: expected the totals of a finished run, got none"),
+        (LABELS, {"state": "done"}, "entry state: expected 'running' or 'finished', got 'done'"),
+        (LABELS, {"started": 5}, "entry started: expected a time, got 5"),
         (
+            LABELS,
+            {"state": "finished"},
+            "entry totals: expected the totals of a finished run, got none",
+        ),
+        (
+            LABELS,
             {"state": "finished", "totals": {"samples": -1}},
             "entry totals.samples: expected a count, got -1",
         ),
         (
+            LABELS,
             {"resumed": [{"queries_in_flight": "2"}]},
             "entry resumed: expected a list of entries with the count queries_in_flight",
         ),
-        ({"changed_teachers": 5}, "entry changed_teachers: expected a list of entries"),
+        (LABELS, {"changed_teachers": 5}, "entry changed_teachers: expected a list of entries"),
+        (
+            LABELS,
+            {"surrogate": [{"queries": -1}]},
+            "entry surrogate: expected a list of entries with the count queries",
+        ),
+        (
+            ANSWERS,
+            {"larger_budgets": [{"budget": 5}]},
+            "entry larger_budgets: expected a list of entries with the counts budget and "
+            "held_out_augmented",
+        ),
     ],
 )
-def test_a_damaged_entry_that_readers_rely_on_is_named(tmp_path, a_manifest, damage, message):
+def test_a_damaged_entry_that_readers_rely_on_is_named(tmp_path, a_manifest, kind, damage, message):
     valid = {"state": "running", "started": "2026-01-01T00:00:00+00:00"} | a_manifest
-    check_state(tmp_path, valid)
+    check_state(tmp_path, valid, kind)
 
     with pytest.raises(ValueError, match=f"{re.escape(message)}$"):
-        check_state(tmp_path, valid | damage)
+        check_state(tmp_path, valid | damage, kind)

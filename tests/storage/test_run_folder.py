@@ -20,6 +20,7 @@ from db3kd.storage import filesystem as disk
 from db3kd.storage import shards
 from db3kd.storage.existing_runs import queries_paid_twice
 from db3kd.storage.filesystem import FolderLock, SharedLock
+from db3kd.storage.kinds import Kind
 from db3kd.storage.manifest import (
     MANIFEST,
     make_manifest,
@@ -29,7 +30,7 @@ from db3kd.storage.manifest import (
 )
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import count_answers, queries_unanswered
-from db3kd.storage.shards import Kind, read_shards
+from db3kd.storage.shards import read_shards
 
 pyarrow = pytest.importorskip("pyarrow")
 

@@ -55,6 +55,8 @@ def test_classes_may_have_any_numbers():
         (Numbering(offset=1), [1, 0]),
         (Numbering(offset=1), [1, 4]),
         (Numbering(offset=1), [1, 10**9]),
+        (Numbering(offset=1), [1.0, 1e300]),
+        (Numbering(offset=1), np.array([1, 2**63 + 1], np.uint64)),
         (Numbering(offset=1), [[0, 1, 0, 0], [0.9, 0.1, 0, 0]]),
         (Numbering(numbers=(7, 2, 5)), [7, 3]),
         (Numbering(offset=1, background="next best"), [1, 0]),

@@ -118,6 +118,15 @@ def test_nan_is_found_without_a_sync_per_batch(images, module):
     assert not any("local_scalar" in event.name for event in profile.events())
 
 
+def test_no_forward_pass_copies_mean_and_std_to_the_device(images, module):
+    teacher = ModuleTeacher(module, SHAPE, 10, max_batch=2, mean=0.3, std=[0.5])
+    decisions = decide_async_checked(teacher, images).result()
+    with torch.profiler.profile() as profile:
+        decide_async_checked(teacher, images)
+    assert not any("lift_fresh" in event.name for event in profile.events())
+    assert decisions.equal(module((images - 0.3) / 0.5).argmax(1))
+
+
 def test_async_decisions_are_the_decisions(images, module):
     teacher = ModuleTeacher(module, SHAPE, 10, max_batch=7)
     answers = decide_async_checked(teacher, images)
@@ -348,9 +357,11 @@ def digits() -> Tensor:
 
 @cuda
 @pytest.mark.parametrize("options", [{}, {"cuda_graphs": True}, {"compile": True}])
+@pytest.mark.parametrize("normalization", [{}, {"mean": 0.3, "std": 0.5}])
 @pytest.mark.parametrize("caller", ["cpu", "cuda"])
-def test_a_gpu_decides_as_a_cpu_does(network, digits, options, caller):
-    on_cpu = ModuleTeacher(network, (1, 28, 28), 10).decide(digits)
+def test_a_gpu_decides_as_a_cpu_does(network, digits, options, normalization, caller):
+    options = {**options, **normalization}
+    on_cpu = ModuleTeacher(network, (1, 28, 28), 10, **normalization).decide(digits)
     teacher = ModuleTeacher(network, (1, 28, 28), 10, max_batch=100, device="cuda", **options)
     decisions = decide_checked(teacher, digits.to(caller))
     assert decisions.device.type == caller and decisions.cpu().equal(on_cpu)

@@ -29,6 +29,7 @@ from db3kd.teachers import (
     RescaledTeacher,
     Teacher,
     TeacherError,
+    decide_async_checked,
     decide_checked,
 )
 
@@ -283,6 +284,42 @@ def test_an_array_is_decided_as_its_tensor_is(module, images, kind):
         teacher.decide(images[0].numpy())
     with pytest.raises(TypeError, match=r"a tensor \[N, 1, 8, 8\] .*, got list; pass np"):
         teacher.decide(images.tolist())
+
+
+@pytest.mark.parametrize("kind", ["function", "module"])
+def test_a_tensor_of_integers_is_decided_as_its_array_is(module, images, kind):
+    teacher = {
+        "function": FunctionTeacher(brightness, SHAPE, 2),
+        "module": ModuleTeacher(module, SHAPE, 10),
+    }[kind]
+    black_and_white = (images > 0.5).to(torch.uint8)
+    assert teacher.decide(black_and_white).equal(teacher.decide(black_and_white.numpy()))
+    with pytest.raises(ValueError, match=r"images: .*got 255 at row 0; divide by 255"):
+        teacher.decide(torch.full((2, *SHAPE), 255, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: images * 0 + 255, r"expected finite values in \[0, 1\], got 255 at row 0"),
+        (lambda images: images.double() - 2, r"expected finite values in \[0, 1\], got -\d"),
+        (lambda images: images * torch.nan, "got NaN at row 0"),
+        (lambda images: images.flatten(1), r"expected \[N, 1, 8, 8\]"),
+    ],
+)
+def test_a_module_that_is_asked_directly_takes_images_in_its_bounds(
+    module, images, change, message
+):
+    with pytest.raises(ValueError, match=f"images: .*{message}"):
+        ModuleTeacher(module, SHAPE, 10).decide(change(images))
+
+
+def test_a_student_can_be_trained_on_the_decisions_of_a_module(module, images):
+    teacher = ModuleTeacher(module, SHAPE, 10)
+    for decisions in (teacher.decide(images), decide_async_checked(teacher, images).decisions):
+        module.zero_grad()
+        nn.functional.cross_entropy(module(images), decisions).backward()
+        assert any(weight.grad.abs().sum() > 0 for weight in module.parameters())
 
 
 def test_a_function_is_checked_also_if_it_is_asked_directly(images):

@@ -3,22 +3,17 @@
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from db3kd.arguments.plain import check_positive, check_share
 from db3kd.cli.options.sets import OptionSet
+from db3kd.cli.options.shared import given
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_weights_file
 from db3kd.cli.plan_output import print_usage, print_warnings
 from db3kd.errors import ArgumentError
 from db3kd.wording import counted, input_noun
-
-if TYPE_CHECKING:
-    from db3kd.labelling.runs.label_run import LabelRun
-    from db3kd.pipelines.label_distillation import LabelTraining
-    from db3kd.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +64,15 @@ class LossOptions(OptionSet):
         ),
     ] = None
 
+    def given(self) -> dict[str, Any]:
+        """Returns the arguments of `LabelTraining.of` that were given."""
+        return given(
+            normalisation=self.normalisation,
+            scale=None if self.scale is None else _parse_scale(self.scale),
+            temperature=self.temperature,
+            alpha=self.alpha,
+        )
+
 
 def distill_labels(
     labels: Path,
@@ -95,7 +99,6 @@ def distill_labels(
         network_warnings,
         train_from_labels,
     )
-    from db3kd.training.loss import KDLoss
 
     out = labels.with_name(f"{labels.name}-{STUDENT_FILE}") if out is None else out
     files = _student_files(out, training.seed, seeds)
@@ -106,9 +109,9 @@ def distill_labels(
     run = open_run(labels, data)
     if losses.preset:
         _check_preset_alone(losses)
-        plan = LabelTraining("inverse", None, KDLoss.paper(), settings)
+        plan = LabelTraining.paper(settings)
     else:
-        plan = _plan(run, losses, settings)
+        plan = LabelTraining.of(run, settings, **losses.given())
     if not run.finished:
         print(f"note: {labels} is not finished; it holds {counted(len(run.labels), 'sample')}")
     test = labelled_test_split(run)
@@ -148,44 +151,17 @@ def _student_files(out: Path, seed: int, seeds: int) -> dict[int, Path]:
 
 
 def _check_preset_alone(losses: LossOptions) -> None:
-    given = (losses.normalisation, losses.scale, losses.temperature, losses.alpha)
-    if any(value is not None for value in given):
+    if losses.given():
         raise ArgumentError(
             "preset",
             "paper sets --normalisation, --scale, --temperature and --alpha; leave these out",
         )
 
 
-def _plan(run: "LabelRun", losses: LossOptions, settings: "TrainSettings") -> "LabelTraining":
-    """Combines the options with the soft labels of the run, which supply the defaults."""
-    from db3kd.labels.soft_labels import DEFAULT_TEMPERATURE
-    from db3kd.pipelines.label_distillation import LabelTraining
-    from db3kd.training.loss import KDLoss
-
-    stored = run.soft_label_settings
-    normalisation = losses.normalisation
-    if stored is not None and normalisation not in (None, stored.normalisation):
-        stored = None
-    if normalisation is None:
-        normalisation = "margin" if stored is None else stored.normalisation
-    if normalisation == "inverse" and losses.scale is not None:
-        raise ArgumentError("scale", "needs --normalisation margin; inverse has no scale")
-    temperature = losses.temperature
-    if temperature is None:
-        temperature = DEFAULT_TEMPERATURE[normalisation] if stored is None else stored.temperature
-    alpha = 0.5 if losses.alpha is None else losses.alpha
-    loss = KDLoss(temperature, check_share(alpha, "alpha"))
-    scale = None if stored is None else stored.scale
-    if losses.scale is not None:
-        scale = _parse_scale(losses.scale)
-    return LabelTraining(normalisation, scale, loss, settings)
-
-
-def _parse_scale(text: str) -> float | None:
+def _parse_scale(text: str) -> float | str:
     if text == "auto":
-        return None
+        return text
     try:
-        scale = float(text)
+        return float(text)
     except ValueError:
         raise ArgumentError("scale", f"expected a number or auto, got {text!r}") from None
-    return check_positive(scale, "scale", "a finite number above 0 or auto")

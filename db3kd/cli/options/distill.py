@@ -1,6 +1,7 @@
 """Options of commands that spend a budget on students: `distill` and `compare`."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,25 +161,22 @@ class TransferOptions(ImageOptions):
 
         `source` is the value of --teacher; for the other arguments, see `test_images`.
         """
-        from db3kd.pipelines.inputs import check_test
+        from db3kd.pipelines.inputs import check_test, usable_test_split
 
-        if self.test is None and (self.data is None or self.split == "test"):
-            return None
-        try:
-            images = self.test_images(transfer, source, seed)
-            if images.labels is None and self.test is not None:
-                noun = input_noun(images.image_shape)
-                raise ArgumentError(
-                    "test",
-                    f"expected labelled {noun}s, got {images.name} without labels; use a "
-                    "folder with a folder for each class, a .npz file with labels, or a table "
-                    "with --label-column",
-                )
-            return check_test(images, teacher)
-        except (ValueError, FileNotFoundError):
-            if self.test is not None:
-                raise
-            return None  # most folders have no test split, or one of other classes
+        load = partial(self.test_images, transfer, source, seed)
+        if self.test is None:
+            if self.data is None or self.split == "test":
+                return None
+            return usable_test_split(load, partial(check_test, teacher=teacher))
+        images = load()
+        if images.labels is None:
+            noun = input_noun(images.image_shape)
+            raise ArgumentError(
+                "test",
+                f"expected labelled {noun}s, got {images.name} without labels; use a folder with a "
+                "folder for each class, a .npz file with labels, or a table with --label-column",
+            )
+        return check_test(images, teacher)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,9 @@ _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _FLOAT = ("F",)
 
+_MOST_PIXELS = 178_956_970
+"""The pixels of the largest image that Pillow decodes by default."""
+
 ImageSize = int | tuple[int, int]
 """Height and width of images, or one number for both."""
 
@@ -36,8 +39,8 @@ class DecodeOptions:
         channels: 1 for grey or 3 for colour; None for those of the first image.
 
     Raises:
-        ValueError: If `size` is neither one or two positive integers nor None, or if `channels` is
-            neither 1, 3 nor None.
+        ValueError: If `size` is neither one or two positive integers nor None, or is larger than
+            Pillow's images, or if `channels` is neither 1, 3 nor None.
     """
 
     size: ImageSize | None = None
@@ -47,8 +50,8 @@ class DecodeOptions:
         # Manifests record the options as JSON, which takes plain numbers only.
         if self.size is not None:
             object.__setattr__(self, "size", _plain_size(self.size))
-        if self.channels not in (None, 1, 3):
-            raise ArgumentError("channels", f"expected 1 or 3, got {self.channels}")
+        if self.channels not in (None, 1, 3) or isinstance(self.channels, bool):
+            raise ArgumentError("channels", f"expected 1 or 3, got {self.channels!r}")
         if self.channels is not None:
             object.__setattr__(self, "channels", int(self.channels))
 
@@ -70,6 +73,11 @@ def _plain_size(size: Any) -> ImageSize:
             f"expected pixels such as 28, or (height, width) such as (24, 32), got {size!r:.80}",
         )
     height, width = map(int, sides)
+    if height * width > _MOST_PIXELS:
+        raise ArgumentError(
+            "size",
+            f"expected at most {_MOST_PIXELS:,} pixels, got {height:,} x {width:,}",
+        )
     return (height, width) if isinstance(size, Sequence) else height
 
 
@@ -115,8 +123,9 @@ def check_mode(image: Any, where: str) -> None:
 class ImageConverter:
     """Converts Pillow images to tensors of the shape of the first one.
 
-    Values of 8 bits are divided by 255, values of 16 bits by 65535; floats must lie in [0, 1].
-    Transparency is dropped.
+    Values of 8 bits are divided by 255, grey values of 16 bits by 65535; floats must lie in [0, 1].
+    Pillow reads colours of 16 bits with 8. Transparency is dropped, and an orientation in EXIF data
+    is ignored, as by torchvision's `ImageFolder`.
 
     Args:
         first: The first image.

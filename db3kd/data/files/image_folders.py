@@ -87,8 +87,8 @@ def scan_image_folder(root: Path) -> ImageFolder:
     If every first-level folder is named like a split (train, test, validation and their usual
     spellings), the folders are splits. Otherwise all images are one split, "train". The folder
     directly under the root, or under the split, is the class; images that lie there directly have
-    no class, and if images of a split lie at different depths, none of them has. Hidden files and
-    files without the suffix of an image are left out, and a warning counts them.
+    no class, and if images of a split lie at different depths, none of them has. Hidden files,
+    broken links and files without the suffix of an image are left out, and a warning counts them.
 
     Raises:
         ValueError: If there is no image, if two folders are the same split, or if some folders are
@@ -124,10 +124,13 @@ def _find(root: Path) -> tuple[list[PurePosixPath], Counter[str]]:
     images: list[PurePosixPath] = []
     left_out: Counter[str] = Counter()
     for path in root.rglob("*"):
-        if not path.is_file():
+        is_broken = path.is_symlink() and not path.exists()
+        if not (is_broken or path.is_file()):
             continue
         inside = PurePosixPath(path.relative_to(root).as_posix())
-        if any(part.startswith((".", "__MACOSX")) for part in inside.parts):
+        if is_broken:
+            left_out["behind a broken link"] += 1
+        elif any(part.startswith((".", "__MACOSX")) for part in inside.parts):
             left_out["hidden"] += 1
         elif path.suffix.lower() not in IMAGE_SUFFIXES:
             left_out[f"with the suffix {path.suffix!r}" if path.suffix else "without a suffix"] += 1

@@ -1,6 +1,7 @@
 """Tables in `.csv` and `.parquet` files."""
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,9 @@ def _read(pandas: Any, path: Path) -> Any:
         if path.suffix == ".parquet":
             frame = pandas.read_parquet(path, engine="pyarrow")
         else:
-            frame = pandas.read_csv(path, na_values=_MISSING, keep_default_na=False)
+            frame = _read_csv(pandas, path)
+    except InputError:
+        raise
     except Exception as error:  # pandas and Arrow raise many types for a broken file.
         raise InputError(
             f"{path}: expected a table, which pandas could not read: {error}"
@@ -148,6 +151,28 @@ def _read(pandas: Any, path: Path) -> Any:
             f"{path}: expected a name for each column, got none for number "
             f"{unnamed[0].split()[1]}; if it numbers the rows, write the file with "
             "to_csv(index=False)"
+        )
+    return frame
+
+
+def _read_csv(pandas: Any, path: Path) -> Any:
+    """Reads a `.csv` file whose columns are separated by commas and named in its first line."""
+    options = {"na_values": _MISSING, "keep_default_na": False}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            # Without index_col, pandas takes the first values of longer rows for names of rows.
+            frame = pandas.read_csv(path, index_col=False, **options)
+    except pandas.errors.ParserWarning:
+        raise InputError(
+            f"{path}: expected as many values in each row as names in the first line, got more; "
+            "name each column in the first line, and separate columns by commas only"
+        ) from None
+    first = str(frame.columns[0])
+    if len(frame.columns) == 1 and any(separator in first for separator in ";\t|"):
+        raise InputError(
+            f"{path}: expected columns separated by commas, got one column named {first!r:.80}; "
+            "write the file with commas"
         )
     return frame
 
@@ -169,7 +194,14 @@ def _label_column(
                 "label_column", f"expected no feature, got {declared!r}, which is one"
             )
         return declared
-    return next((each for each in LABEL_COLUMNS if each in columns and each not in used), None)
+    found = [each for each in LABEL_COLUMNS if each in columns and each not in used]
+    if len(found) > 1 and not used:  # the second one would be a feature
+        raise ArgumentError(
+            "label_column",
+            f"expected one column of class labels in {name}, got {' and '.join(map(repr, found))}; "
+            "name the right one, and leave the other out unless it is a feature",
+        )
+    return found[0] if found else None
 
 
 def _feature_columns(

@@ -92,7 +92,7 @@ def open_run(folder: str | Path, data: str | None = None) -> LabelRun:
         ValueError: If the run is damaged, or if its images are missing or have changed.
     """
     manifest = read_manifest(folder, LABELS.format)
-    check_state(folder, manifest)
+    check_state(folder, manifest, LABELS)
     settings = manifest.get("settings", {})
     source = stored_source(folder, settings.get("source"), data)
     measure, teacher = _stored_measure(folder, settings), _stored_teacher(folder, settings)

@@ -20,13 +20,13 @@ from db3kd.data.image_source import NamedImages, SelectedImages
 from db3kd.data.table_rows import projection_of
 from db3kd.errors import InputError
 from db3kd.labelling.label_job import LabelJob
+from db3kd.labels.labels import SURROGATES
 from db3kd.planning.surrogate_plan import SurrogatePlan
 from db3kd.progress import Progress, adding_up, listening, show_progress
 from db3kd.progress.answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
-from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_folder import RunFolder
 from db3kd.surrogates.augmented_decisions import AugmentedDecisions
 from db3kd.surrogates.boundary_points import (

@@ -11,11 +11,10 @@ import torch
 from db3kd.labelling.image_decisions import DECISIONS
 from db3kd.labelling.runs.absent_classes import absent_classes, describe_absent_classes
 from db3kd.labels.label_files import iterate_shards
-from db3kd.labels.labels import LABELS, Labels
+from db3kd.labels.labels import LABELS, SURROGATES, Labels
 from db3kd.labels.targets import other_classes
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.querying.search import UNANSWERED
-from db3kd.storage.manifest import SURROGATES
 from db3kd.storage.run_journals import answers_in_stage, journaled_answers
 from db3kd.wording import InputNoun, counted
 

@@ -19,13 +19,14 @@ from db3kd.progress.answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
+from db3kd.storage.kinds import DifferenceRules, Kind
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.run_journals import answers_in_stage
-from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.storage.shards import import_pyarrow, read_shards
 from db3kd.teachers import Teacher
 from db3kd.wording import counted, input_noun, plural
 
-TEST_DECISIONS = Kind("test-decisions", 1)
+TEST_DECISIONS = Kind("test-decisions", 1, differences=DifferenceRules(budget="settings.budget"))
 """The kind of run folder that a comparison writes. Its column is `decision`.
 
 Each student has a run of its own in a subfolder.

@@ -78,8 +78,9 @@ def ask_teacher(
     augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
     asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
     numbers = torch.from_numpy(keep_numbers(folder, prepared.images.selection.numbers))
-    run = AnswerRun(folder, prepared.teacher, augmented, numbers[order])
-    run.consistency_check = consistency_check
+    run = AnswerRun(
+        folder, prepared.teacher, augmented, numbers[order], consistency_check=consistency_check
+    )
     if taken_over is not None:
         run.take_over(0, plan.held_out, torch.arange(len(taken_over)) * NUMBERS, taken_over)
     # A larger budget that was withdrawn may have taken over the decisions of SD labels.
@@ -110,9 +111,7 @@ def ask_teacher(
     rows, labels = max(len(answers), run.stored), None
     if plan.label_queries:
         path = folder.path / LABELS_FOLDER
-        if run.consistency_check is not None and stored_queries(folder.path, plan).left(
-            plan.queries
-        ):
+        if run.unchecked and stored_queries(folder.path, plan).left(plan.queries):
             known, decisions = decisions_before_distances(
                 plan, prepared.teacher.classes, seed, path
             )

@@ -14,7 +14,7 @@ from torch import Tensor
 from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError, InputError
 from db3kd.labels.label_files import load_labels
-from db3kd.pipelines.query_rounds.answer_run import ANSWERS
+from db3kd.pipelines.query_rounds.answer_run import ANSWERS, LARGER_BUDGETS
 from db3kd.pipelines.run_layout import LABELS_FOLDER
 from db3kd.planning import BudgetPlan, plan_larger_budget
 from db3kd.planning.larger_budget import with_further_queries
@@ -23,7 +23,6 @@ from db3kd.querying.sharded_decisions import shard_sizes
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import (
-    LARGER_BUDGETS,
     MANIFEST,
     check_state,
     is_finished,
@@ -74,7 +73,7 @@ class StoredBudgets:
         if not holds_run(folder):
             return cls({})
         manifest = read_manifest(folder, ANSWERS.format)
-        check_state(folder, manifest)
+        check_state(folder, manifest, ANSWERS)
         settings = manifest.get("settings", {})
         plan = settings.get("plan")
         entries = manifest.get(LARGER_BUDGETS, [])
@@ -306,4 +305,5 @@ def check_choosing(
         stored_choosing = {"settings": {"choosing": was}}
         found = differences(stored_choosing, {"settings": {"choosing": choosing}})
         if found and not chosen(first, stop):
-            raise InputError(f"{out}: holds a different run: {describe_differences(found)}")
+            text = describe_differences(found, ANSWERS)
+            raise InputError(f"{out}: holds a different run: {text}")

@@ -14,8 +14,9 @@ from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import is_own_model
 from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
 from db3kd.pipelines.distillation.finished_run import FinishedRun
+from db3kd.pipelines.query_rounds.answer_run import LARGER_BUDGETS
 from db3kd.planning import BudgetPlan
-from db3kd.storage.manifest import CHANGED_TEACHERS, LARGER_BUDGETS
+from db3kd.storage.manifest import CHANGED_TEACHERS
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted, input_noun
 

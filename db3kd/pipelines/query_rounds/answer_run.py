@@ -16,8 +16,9 @@ from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.sharded_decisions import decide_in_shards, shard_sizes
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.column_values import check_range, invalid_shard, read_column
+from db3kd.storage.kinds import DifferenceRules, Kind
 from db3kd.storage.run_folder import RunFolder
-from db3kd.storage.shards import Kind, import_pyarrow, read_shards
+from db3kd.storage.shards import import_pyarrow, read_shards
 from db3kd.storage.source_numbers import positions_of, stored_numbers
 from db3kd.teachers import Teacher
 from db3kd.wording import counted, input_noun
@@ -25,7 +26,24 @@ from db3kd.wording import counted, input_noun
 if TYPE_CHECKING:
     import pyarrow
 
-ANSWERS = Kind("answers", 1)
+LARGER_BUDGETS = "larger_budgets"
+"""Entry that lists the larger budgets with which a distillation was continued: the budget of each,
+and the queries that it added to the plan (pipelines/distillation/larger_budget.py)."""
+
+ANSWERS = Kind(
+    "answers",
+    1,
+    lists={LARGER_BUDGETS: ("budget", "held_out_augmented")},
+    differences=DifferenceRules(
+        causes=("settings.plan.strategy", "settings.plan.budget", "settings.plan.images"),
+        later_causes=("settings.plan.held_out", "settings.plan.pseudo_held_out"),
+        following=("settings.plan.", "settings.choosing", "settings.labelling"),
+        budget="settings.plan.budget",
+        larger_budgets=True,
+        other_arguments={"pseudo_held_out": "held_out"},
+        no_arguments=("settings.plan.images", "settings.choosing", "settings.labelling"),
+    ),
+)
 """The kind of run folder that a distillation writes.
 
 The columns are `image` (its number, see `keep_numbers`), `number` (0 for the image itself,
@@ -70,13 +88,12 @@ class AnswerRun:
         teacher: The teacher to query.
         images: All images that may be queried.
         numbers: [N] int64, the number by which the folder stores the image of each sample.
+        consistency_check: Repeats known answers before the first new query; None for no check.
 
     Attributes:
         on_answers: Called with the number of new answers after each batch; None by default.
         while_choosing: Makes the context in which the images of a round are chosen; `nullcontext`
             by default.
-        consistency_check: Repeats known answers before the first new query; None by default, and
-            afterwards.
 
     Raises:
         ValueError: If a shard of the folder holds values that no run writes.
@@ -88,6 +105,8 @@ class AnswerRun:
         teacher: Teacher,
         images: AugmentedImages,
         numbers: Tensor,
+        *,
+        consistency_check: ConsistencyCheck | None = None,
     ) -> None:
         self.folder = folder
         self.teacher = teacher
@@ -95,11 +114,16 @@ class AnswerRun:
         self._numbers = numbers
         self.on_answers: Callable[[int], None] | None = None
         self.while_choosing: Callable[[], AbstractContextManager[object]] = nullcontext
-        self.consistency_check: ConsistencyCheck | None = None
+        self._check = consistency_check
         self._log = ChoiceLog(folder.path)
         self._stored: dict[int, Answers] = {}
         self._stored_rounds: dict[int, int] = {}
         self._read_shards()
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether there is a consistency check that has not been made yet."""
+        return self._check is not None
 
     @property
     def stored(self) -> int:
@@ -188,7 +212,7 @@ class AnswerRun:
         return answers
 
     def check_known(self, rows: Tensor | None = None, decisions: Tensor | None = None) -> None:
-        """Repeats known answers, if `consistency_check` is set and has not been used yet.
+        """Repeats known answers, if there is a consistency check that has not been made yet.
 
         Args:
             rows: [n] int64, images whose answers are not in shards, but elsewhere in the folder.
@@ -197,7 +221,7 @@ class AnswerRun:
         Raises:
             TeacherError: See `ConsistencyCheck.repeat`.
         """
-        check, self.consistency_check = self.consistency_check, None
+        check, self._check = self._check, None
         if check is None:
             return
         known = no_answers(self.answers.images)

@@ -23,7 +23,7 @@ from db3kd.planning import BudgetPlan
 from db3kd.progress import show_progress
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.teachers import Teacher
-from db3kd.teachers.single_class import IF_RARE, accept_all, check_classes_differ
+from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.training.loss import KDLoss
 from db3kd.training.network_store import NetworkStore
 from db3kd.training.process import TrainingProcess
@@ -84,7 +84,10 @@ def ask_rounds(
     """
     seed = settings.training.seed
     chosen = plan.chosen_rounds
-    check = accept_all if rare_classes else partial(_check_first_answers, run.teacher)
+
+    def check_first(decisions: Tensor) -> None:
+        if not rare_classes:
+            _check_classes_differ(run.teacher, decisions, f". {IF_RARE}")
 
     def ask_held_out(part: int, augmented: int) -> None:
         def choose(answers: Answers) -> Tensor:
@@ -93,12 +96,12 @@ def ask_rounds(
             return held_out_rows(answers.images, augmented, seed)
 
         with notes.timed("asking"):
-            run.ask(HELD_OUT, augmented if part else plan.held_out + augmented, choose, check)
+            run.ask(HELD_OUT, augmented if part else plan.held_out + augmented, choose, check_first)
 
     def ask_round(number: int, count: int) -> None:
         may_check = number or len(run.answers) >= FIRST_CHECKED
         if may_check and not run.holds_next(number, count):  # a stored round costs nothing
-            check(run.answers.decisions)
+            check_first(run.answers.decisions)
 
         def choose(answers: Answers) -> Tensor:
             networks: list[nn.Module] = []
@@ -119,7 +122,7 @@ def ask_rounds(
             return choose_rows(answers.training, networks, count, seed, number)
 
         with notes.timed("asking", apart_from="choosing"):
-            run.ask(number, count, partial(_timed_choice, notes, choose), check)
+            run.ask(number, count, partial(_timed_choice, notes, choose), check_first)
 
     number = 0
     for part, queries in enumerate(plan.parts):
@@ -237,11 +240,6 @@ def _timed_choice(
 ) -> Tensor:
     with notes.timed("choosing"):
         return choose(answers)
-
-
-def _check_first_answers(teacher: Teacher, decisions: Tensor) -> None:
-    """Raises SingleClassError if the first decisions of a run are all one class."""
-    _check_classes_differ(teacher, decisions, f". {IF_RARE}")
 
 
 def _check_classes_differ(teacher: Teacher, decisions: Tensor, advice: str = "") -> None:

@@ -40,17 +40,24 @@ class EventLoopThread:
         self._loop.call_soon_threadsafe(function, *arguments)
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Awaits `last()` and ends the thread."""
+        """Awaits `last()` and ends the thread, even if `last()` fails.
+
+        Raises:
+            Exception: What `last()` raised.
+        """
 
         async def finish() -> None:
-            await last()
-            await self._loop.shutdown_default_executor()
-            self._loop.stop()
+            try:
+                await last()
+            finally:
+                await self._loop.shutdown_default_executor()
 
-        asyncio.run_coroutine_threadsafe(finish(), self._loop)
+        finished = self.start(finish())
+        finished.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
         # The garbage collector may call this in the thread itself, which cannot wait for its end.
         if threading.current_thread() is not self._thread:
             self._thread.join()
+            finished.result()
 
     def _run_forever(self) -> None:
         self._loop.run_forever()

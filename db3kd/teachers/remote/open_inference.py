@@ -6,6 +6,7 @@ tritonclient's own client limits neither the length nor the duration of an answe
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -86,7 +87,8 @@ def open_inference_teacher(
                 f"{signature.batch}; serve it with a free batch size"
             )
     except BaseException:
-        event_loop.close(transport.close)
+        with suppress(Exception):  # the first error says more than one while closing
+            event_loop.close(transport.close)
         raise
     return RemoteTeacher(
         _OpenInferenceService(address, transport, signature, metadata),

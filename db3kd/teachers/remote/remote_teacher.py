@@ -184,7 +184,11 @@ class RemoteTeacher:
         yield from self.preprocessing.details()
 
     def close(self) -> None:
-        """Closes all connections. A closed teacher cannot be asked any more."""
+        """Closes all connections. A closed teacher cannot be asked any more.
+
+        Raises:
+            Exception: If the connections cannot be closed properly.
+        """
         self._finalizer()
 
     def _open_stream(self, images: Tensor, window: int | None) -> RequestStream:

@@ -15,6 +15,7 @@ from db3kd.arguments.images import (
     check_class_names,
     check_device,
     check_has_channels,
+    check_images,
     check_threshold,
 )
 from db3kd.arguments.plain import check_count, check_type
@@ -166,10 +167,13 @@ class ModuleTeacher:
 
         Raises:
             TeacherError: If the module raises or returns anything but scores.
+            ValueError: If an image has another shape, or values outside of the bounds.
         """
+        images = as_images(images, self)
+        # Searches call `decide_async`, which must not wait for a GPU. This method waits anyway.
+        check_images(images.float(), self.image_shape, self.bounds)
         return self.decide_async(images).result()
 
-    @torch.inference_mode()
     def decide_async(self, images: Tensor) -> PendingDecisions:
         """Starts to decide any number of images; see `AsyncTeacher.decide_async`."""
         images = as_images(images, self)
@@ -180,15 +184,17 @@ class ModuleTeacher:
         )
         with self._on_device():
             try:
-                decisions = self._batches.classify(images, self._decide_batch)
+                with torch.inference_mode():
+                    decisions = self._batches.classify(images, self._decide_batch)
             except BatchError as stop:
                 error = cause = stop.cause
                 if not isinstance(error, TeacherError):
                     error = failure(self.name, stop.count, cause, input_noun(self.image_shape))
-                decided = ModuleDecisions(stop.decisions, images.device, nan_message)
+                decided = ModuleDecisions(stop.decisions.clone(), images.device, nan_message)
                 error.answered = decided.result()
                 raise error from (None if error is cause else cause)
-            return ModuleDecisions(decisions, images.device, nan_message)
+            # A clone, because a tensor made in inference mode cannot be used in training.
+            return ModuleDecisions(decisions.clone(), images.device, nan_message)
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 digest of module, precision, mean, std and threshold.

@@ -21,6 +21,7 @@ from db3kd.teachers import (
     open_inference_teacher,
 )
 from db3kd.teachers.remote import retry
+from db3kd.teachers.remote.event_loop import EventLoopThread
 from db3kd.teachers.remote.retry import RateLimit
 
 SHAPE = (1, 8, 8)
@@ -302,7 +303,17 @@ def test_a_deleted_teacher_leaves_no_thread(truth, many):
         del teacher
         gc.collect()
         names = [thread.name for thread in threading.enumerate()]
-        assert "db3kd-served-teacher" not in names
+        assert "db3kd-remote-teacher" not in names
+
+
+def test_an_error_while_closing_is_raised_and_leaves_no_thread():
+    async def fail() -> None:
+        raise OSError("cannot close the connection")
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="cannot close the connection"):
+        EventLoopThread().close(fail)
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(
