@@ -3,7 +3,7 @@
     teacher = db3kd.FunctionTeacher(model.predict, (1, 28, 28), classes=10, flatten=True)
     labels = db3kd.label(teacher, db3kd.load_data("mnist5k"), db3kd.LabelSettings(measure="bd"))
 
-Names are imported when they are first used, so that labelling needs none of what training needs.
+Names are imported when they are first used, so that `import db3kd` is fast.
 """
 
 from importlib import import_module
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from db3kd.errors import ArgumentError, ArgumentTypeError, Db3kdError, DivergedError, InputError
     from db3kd.export import export_model
     from db3kd.labelling import (
+        AutoSurrogate,
         Labels,
         LabelSettings,
         Recovered,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from db3kd.models import build_model, save_model
     from db3kd.ops import build_config, soft_labels
     from db3kd.pipelines import (
-        AutoSurrogate,
         Comparison,
         DistillResult,
         DistillSettings,
@@ -82,10 +82,13 @@ _HOME = {
     "data": "ImageSet PseudoSamples load_data load_pseudo_samples",
     "errors": "ArgumentError ArgumentTypeError Db3kdError DivergedError InputError",
     "export": "export_model",
-    "labelling": "LabelSettings Labels Recovered label label_chunks load_labels with_soft_labels",
+    "labelling": (
+        "AutoSurrogate LabelSettings Labels Recovered label label_chunks load_labels "
+        "with_soft_labels"
+    ),
     "models": "build_model save_model",
     "ops": "build_config soft_labels",
-    "pipelines": "AutoSurrogate Comparison DistillResult DistillSettings compare distill",
+    "pipelines": "Comparison DistillResult DistillSettings compare distill",
     "planning": "BudgetPlan plan_budget",
     "scale": "ScaleChoice choose_scale",
     "synthesis": (

@@ -13,8 +13,8 @@ from benchmarks.common.generated import accuracy, generated_images, trained_netw
 from benchmarks.common.timed_teacher import TimedTeacher
 from benchmarks.gpu.activity import measure_activity
 from db3kd.labelling.label_images import label
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.labels import Labels
 from db3kd.teachers import ModuleTeacher, Teacher, decide_async_checked, decide_checked
 
 CLASSES = 10

@@ -16,8 +16,8 @@ from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import Pairs, StartingPoints, Surrogate
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.models.networks import build_model
-from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.synthesis.starts import make_starts
 from db3kd.teachers import ModuleTeacher, decide_checked
 

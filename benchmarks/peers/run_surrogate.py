@@ -1,34 +1,18 @@
 """The surrogate of a label run, trained on as many queries as a benchmark gives it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
-from db3kd.pipelines.auto_surrogate import PlannedAutoSurrogate
+from db3kd.labelling.runs.run_surrogate import RunSurrogate
 from db3kd.planning import SurrogatePlan
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.journal import Journal
-from db3kd.surrogates.settings import SurrogateSettings
+from db3kd.surrogates.settings import SurrogateSettings, TrainedSurrogate
 from db3kd.teachers import ModuleTeacher
-
-
-@dataclass(frozen=True)
-class TrainedRunSurrogate:
-    """The surrogate that `label --surrogate auto` trains if its plan is this one.
-
-    Attributes:
-        network: The network, in eval mode.
-        agreement: Its agreement with the teacher on held-out images, in [0, 1]; None if there are
-            none.
-        queries: What its training spent, without the decisions for the images themselves.
-    """
-
-    network: nn.Module
-    agreement: float | None
-    queries: int
 
 
 def train_run_surrogate(
@@ -43,7 +27,7 @@ def train_run_surrogate(
     seed: int = 1,
     per_image: int = 9,
     point_share: float = 0.5,
-) -> TrainedRunSurrogate:
+) -> TrainedSurrogate:
     """Trains a surrogate as a label run does.
 
     Args:
@@ -59,6 +43,10 @@ def train_run_surrogate(
             would.
         per_image: Maximum number of queries per image, unless there are too few images.
         point_share: Share of the queries that ask about points near the surrogate's boundaries.
+
+    Returns:
+        The surrogate that `label --surrogate auto` trains if its plan is this one. Its queries are
+        those without the decisions for the images themselves.
     """
     samples = min(len(images), queries // per_image)
     versions = round(queries * (1 - point_share)) // samples
@@ -67,13 +55,9 @@ def train_run_surrogate(
     settings = SurrogateSettings(model, queries_per_sample=1 + versions, networks=networks)
     training = replace(settings.training, seed=seed, device="cpu", steps=steps)
     settings = replace(settings, training=training)
-    planned = PlannedAutoSurrogate(settings, settings.surrogate_model(images.image_shape), plan)
+    surrogate = RunSurrogate(settings, plan)
     with TemporaryDirectory() as folder:
-        weights = Path(folder) / "surrogate.safetensors"
+        log = ChoiceLog(Path(folder))
         with Journal(Path(folder) / "journal", teacher.classes, "surrogate") as journal:
-            log = ChoiceLog(Path(folder))
-            measured = planned.train(
-                teacher, images, decisions, journal, log, weights, progress=False
-            )
-        agreement = None if measured is None else measured[0]
-        return TrainedRunSurrogate(planned.load(weights), agreement, plan.queries)
+            trained = surrogate.train(teacher, images, decisions, journal, log, progress=False)
+    return replace(trained, queries=plan.queries)

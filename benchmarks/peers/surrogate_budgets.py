@@ -25,10 +25,10 @@ from benchmarks.peers.whitebox import minimum_norm
 from db3kd.boundary import Pairs, Surrogate
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
+from db3kd.data.sample_choice import draw_samples
 from db3kd.labelling.chunk_search import Labeller
-from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.settings import LabelSettings
-from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.teachers import decide_checked

@@ -42,12 +42,12 @@ from benchmarks.students.methods import (
 )
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.labels import Labels
+from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import LabelRun, open_run
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import with_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.scale.choice import ScaleChoice
 from db3kd.surrogates.augmented_decisions import AugmentedDecisions

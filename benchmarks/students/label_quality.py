@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from db3kd.data.arguments import ImagesLike
-from db3kd.labelling.labels import Labels
-from db3kd.labelling.soft_labels import margin_soft_labels
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import margin_soft_labels
 from db3kd.scale.choice import ScaleChoice
 from db3kd.scale.search import search_scale
 from db3kd.training.loop import Model

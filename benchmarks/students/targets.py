@@ -37,9 +37,9 @@ from benchmarks.students.methods import (
 )
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.label_images import label
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
+from db3kd.labels.labels import Labels
+from db3kd.labels.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.models.networks import build_model
 from db3kd.progress import Progress
 from db3kd.teachers import ModuleTeacher, decide_checked

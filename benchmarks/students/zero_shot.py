@@ -26,7 +26,7 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import margin_soft_labels
+from db3kd.labels.soft_labels import margin_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.querying import decide_all
 from db3kd.report.tables import markdown_table, mean_and_deviation

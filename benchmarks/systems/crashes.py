@@ -26,19 +26,17 @@ from torch import Tensor
 
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
-from db3kd.labelling.label_files import load_labels
-from db3kd.labelling.runs.run_surrogate import SurrogatePlanner
+from db3kd.data.source import Source
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
 from db3kd.models import save_model
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.teachers import Teacher, load_teacher
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    ["db3kd.pipelines.auto_surrogate", "sklearn.datasets", "pyarrow.parquet"]
-)
+_PROCESSES.set_forkserver_preload(["db3kd.labelling", "sklearn.datasets", "pyarrow.parquet"])
 
 
 class CallLoggingTeacher:
@@ -79,7 +77,7 @@ class Work:
     settings: LabelSettings
     limit: int
     max_batch: int
-    surrogate: SurrogatePlanner | None = None
+    surrogate: AutoSurrogate | None = None
 
     def start(self, folder: Path) -> tuple[BaseProcess, Connection]:
         """Starts a process that labels into `folder`; the connection ends when labelling starts."""

@@ -28,11 +28,11 @@ from served_doubles import Answer, Asked, ModelServer
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.systems.crashes import same_run
-from db3kd.labelling.label_files import iterate_shards
-from db3kd.labelling.labels import LABELS
+from db3kd.data.source import Source
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import iterate_shards
+from db3kd.labels.labels import LABELS
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import identity, queries_in_flight, read_manifest
 from db3kd.storage.run_journals import Journals

@@ -20,9 +20,9 @@ from torch import Tensor
 from benchmarks.common.record import keep
 from benchmarks.systems.timed_run import timed_run, timed_run_parser
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.label_images import label_chunks
-from db3kd.labelling.labels import LABELS
+from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.labels import LABELS
 from db3kd.storage.journal import Journal
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import Teacher
@@ -73,14 +73,14 @@ def measure(
         run = RunFolder.create(Path(folder) / "run", LABELS, {})
         before = watch.seconds
         start = time.perf_counter()
-        parts = list(label_chunks(teacher, images, settings, index=index, folder=run))
+        job = LabelJob.prepare(teacher, images, settings, index=index)
+        parts = [part for _, part in job.run(run)]
         wall = time.perf_counter() - start
         in_journal = watch.seconds - before
         written = sum(file.stat().st_size for file in run.path.glob("*.journal"))
         start = time.perf_counter()
-        again = list(
-            label_chunks(_SilentTeacher(teacher), images, settings, index=index, folder=run)
-        )
+        job = LabelJob.prepare(_SilentTeacher(teacher), images, settings, index=index)
+        again = [part for _, part in job.run(run)]
         replay = time.perf_counter() - start
         run.close()
     for part, replayed in zip(parts, again, strict=True):

@@ -19,8 +19,8 @@ from benchmarks.common.generated import random_teacher
 from benchmarks.common.record import keep, plain_parser
 from db3kd import ops
 from db3kd.labelling.label_images import label
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.labels import Labels
 from db3kd.teachers import ModuleTeacher
 
 CASES = (("lenet5", (1, 28, 28)), ("linear", (1, 28, 28)), ("linear", (3, 64, 64)))

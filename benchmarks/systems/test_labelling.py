@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from benchmarks.common.generated import random_teacher
+from db3kd.boundary.distance import Measure
 from db3kd.labelling.label_images import label
-from db3kd.labelling.settings import LabelSettings, Measure
+from db3kd.labelling.settings import LabelSettings
 from db3kd.teachers import ModuleTeacher
 
 SHAPE, CLASSES = (1, 28, 28), 10

@@ -22,9 +22,9 @@ from tempfile import TemporaryDirectory
 from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.systems.crashes import CallLoggingTeacher, Work, call_log, queries_asked, same_run
+from db3kd.data.source import Source
 from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
 from db3kd.models import save_model

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from db3kd.answers.answers import Answers
 from db3kd.data.image_source import ImageSource
-from db3kd.labelling.soft_labels import make_soft_labels
+from db3kd.labels.soft_labels import make_soft_labels
 from db3kd.querying.search import fitting_batch_size
 
 NEIGHBOUR_TEMPERATURE = 4.0

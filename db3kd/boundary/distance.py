@@ -1,6 +1,7 @@
 """Sample distance (SD) and boundary distance (BD): searches along rays to known images."""
 
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -9,6 +10,12 @@ from db3kd.boundary.bisection import bisect
 from db3kd.boundary.pairs import Boundary, Pairs, Rays
 from db3kd.boundary.surrogate import Surrogate
 from db3kd.querying.search import BudgetView, Search
+
+Measure = Literal["sd", "bd", "mbd"]
+"""Sample, boundary and minimal boundary distance (DB3KD, section 3)."""
+
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+"""The names of all measures."""
 
 _END_SHARE = 0.25
 """Weight of an end in its mixture with the best point of the pair."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from db3kd.cli.errors import naming_options
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
+from db3kd.data.source import Source
 from db3kd.errors import ArgumentError, InputError
-from db3kd.labelling.runs.source import Source
 from db3kd.tables import Features
 from db3kd.tables.checks import InvalidValueError
 from db3kd.teachers.model_sources import declared_features, stated_columns

@@ -318,8 +318,8 @@ def surrogate_text(
 
     `included` says whether the queries that were stated before include those of the surrogate.
     """
-    from db3kd.labelling.labels import SURROGATES
-    from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
+    from db3kd.labelling.runs.totals import queries_of_surrogate
+    from db3kd.labels.labels import SURROGATES
 
     notes, queries = manifest.get(SURROGATES, ()), queries_of_surrogate(manifest)
     if not notes:

@@ -2,23 +2,26 @@
 
 `label` decides all images and measures each sample's distance to other classes, within query
 budgets. `with_soft_labels` turns the distances into soft labels for a student. `write_run` does
-both for a data set on disk, in one or many processes, and `open_run` reads the result.
+both for a data set on disk, in one or many processes, and `open_run` reads the result. With an
+`AutoSurrogate`, a run trains its surrogate itself, on a part of its budget.
 """
 
-from db3kd.labelling.label_files import load_labels
+from db3kd.data.source import Source
 from db3kd.labelling.label_images import label, label_chunks
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.recovered import Recovered
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.label_run import LabelRun, open_run
 from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.workers.ray_cluster import Workers
+from db3kd.labels.label_files import load_labels
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import SoftLabelSettings, with_soft_labels
 
 __all__ = [
+    "AutoSurrogate",
     "LabelRun",
     "LabelSettings",
     "Labels",

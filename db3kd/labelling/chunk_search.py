@@ -24,9 +24,9 @@ from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_over_targets
 from db3kd.labelling.contradictions import contradicted_classes
-from db3kd.labelling.labels import Labels, Status
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.targets import Targets, nearest_classes, other_classes
+from db3kd.labels.labels import Labels, Status
+from db3kd.labels.targets import Targets, nearest_classes, other_classes
 from db3kd.querying.device_memory import memory_limit
 from db3kd.querying.driver import run_stepwise, run_until_complete
 from db3kd.querying.ledger import Ledger

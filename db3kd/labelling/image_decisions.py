@@ -11,7 +11,7 @@ from torch import Tensor
 from db3kd.arguments.images import check_images
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.contradictions import EqualImages
-from db3kd.labelling.labels import LABELS
+from db3kd.labels.labels import LABELS
 from db3kd.querying.driver import FIRST_CHECKED, decide_all
 from db3kd.querying.search import UNANSWERED
 from db3kd.querying.sent_queries import SentQueries

@@ -11,20 +11,19 @@ from db3kd.arguments.plain import check_flag, check_path, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import SingleClassCheck
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.recovered import Recovered
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.planned_run import RunExecution, plan_run
-from db3kd.labelling.runs.run_surrogate import SurrogatePlanner, network_or_planner
 from db3kd.labelling.runs.run_writer import carry_out
-from db3kd.labelling.runs.totals import Totals, add_up
+from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
+from db3kd.labels.labels import LABELS, Labels
 from db3kd.progress import ProgressListener, check_progress
 from db3kd.querying.consistency import check_consistency_checks, warn_if_unchecked
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import check_output
-from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.single_class import IF_RARE_IN_MEMORY
 
 
@@ -36,7 +35,7 @@ def label(
     index: IndexLike | None = None,
     progress: ProgressListener | bool | None = None,
     concurrent_chunks: int | None = None,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
+    surrogate: nn.Module | AutoSurrogate | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     recovered: Recovered | None = None,
@@ -128,8 +127,10 @@ def label(
         raise ArgumentError(
             "recovered", "expected None with out=; to continue the run in out=, pass resume=True"
         )
-    network, planner = network_or_planner(surrogate)
-    if planner is not None and out is None:
+    expected = "a torch.nn.Module or db3kd.AutoSurrogate()"
+    check_type(surrogate, (nn.Module, AutoSurrogate, type(None)), "surrogate", expected)
+    auto = surrogate if isinstance(surrogate, AutoSurrogate) else None
+    if auto is not None and out is None:
         raise ArgumentError(
             "surrogate",
             "a surrogate that the run trains needs out=, a folder for its answers and "
@@ -146,7 +147,7 @@ def label(
         settings,
         index=index,
         concurrent_chunks=concurrent_chunks,
-        surrogate=network,
+        surrogate=None if isinstance(surrogate, AutoSurrogate) else surrogate,
         single_class=single_class,
         check_images=out is None,
     )
@@ -158,14 +159,13 @@ def label(
         consistency_checks=consistency_checks,
         accept_changed_teacher=accept_changed_teacher,
     )
-    planned = plan_run(out, job, surrogate=surrogate, resume=resume, execution=execution)
+    planned = plan_run(out, job, surrogate=auto, resume=resume, execution=execution)
     if consistency_checks:
         so_far = planned.count_queries()
         checks = planned.count_checks(so_far)
         warn_if_unchecked(consistency_checks, checks, so_far.answered)
-    folder = planned.folder.absolute()  # a teacher may change the working directory
     carry_out(planned, shown)
-    return load_labels(folder)
+    return load_labels(planned.folder)
 
 
 def label_chunks(
@@ -175,7 +175,6 @@ def label_chunks(
     *,
     index: IndexLike | None = None,
     progress: ProgressListener | bool | None = None,
-    folder: RunFolder | None = None,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
     rare_classes: bool = False,
@@ -195,9 +194,6 @@ def label_chunks(
         index: See `label`.
         progress: A listener that receives the counts; True for a display; None or False for
             nothing.
-        folder: A run folder. It keeps each answer until the chunk's shard is committed at the
-            chunk's position in `index`, and supplies the answers that it already has. Chunks that
-            have a shard are skipped.
         concurrent_chunks: See `label`.
         surrogate: See `label`.
         rare_classes: See `label`.
@@ -210,9 +206,6 @@ def label_chunks(
     """
     check_flag(rare_classes, "rare_classes")
     check_progress(progress)
-    if folder is not None:
-        advice = "to label into the folder of a path, use db3kd.label(..., out=)"
-        check_type(folder, RunFolder, "folder", "an open run folder or None", advice)
     job = LabelJob.prepare(
         teacher,
         images,
@@ -222,15 +215,12 @@ def label_chunks(
         surrogate=surrogate,
         single_class=SingleClassCheck(rare_classes=rare_classes, advice=IF_RARE_IN_MEMORY),
     )
-    return _chunks(job, folder, progress)
+    return _chunks(job, progress)
 
 
-def _chunks(
-    job: LabelJob, folder: RunFolder | None, progress: ProgressListener | bool | None
-) -> Iterator[Labels]:
-    before = Totals() if folder is None else add_up(folder.path, folder.manifest)
-    with job.shown(progress, before) as listener:
-        for _, labels in job.run(folder, listener):
+def _chunks(job: LabelJob, progress: ProgressListener | bool | None) -> Iterator[Labels]:
+    with job.shown(progress, Totals()) as listener:
+        for _, labels in job.run(progress=listener):
             yield labels
 
 

@@ -20,12 +20,12 @@ from db3kd.errors import ArgumentError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller, chunk_size, surrogate_for
 from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decide_images
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.workers.worker_pool import RayWorkerPool
+from db3kd.labels.labels import Labels
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
@@ -109,8 +109,6 @@ class LabelJob:
 
     def with_surrogate(self, network: nn.Module | None) -> "LabelJob":
         """Returns the same labelling with the surrogate of a network, or without one."""
-        if network is self.network:
-            return self  # a second copy of the network would take memory for nothing
         surrogate = surrogate_for(self.teacher, self.settings, network)
         return replace(self, network=network, surrogate=surrogate)
 
@@ -140,35 +138,37 @@ class LabelJob:
         counter = _Counter(progress)
         on_answers = AnswerCounter(counter.add_queries, counter.add_known)
         with counting() if store is None else nullcontext() as sent:  # a store counts them itself
-            labeller = self._decide_images(store, on_answers, sent)
+            labeller = self._labeller(*self.decide_images(store, on_answers, sent))
             for position, labels in self._label_chunks(labeller, chunks, store, on_answers, sent):
                 counter.add_chunk(labels)
                 yield position, labels
 
-    def _decide_images(
+    def decide_images(
         self,
         store: LabelStore | None,
-        on_answers: Callable[[int], None],
-        sent: SentQueries | None,
-    ) -> Labeller:
-        limits = self.limits
+        on_answers: Callable[[int], None] | None,
+        sent: SentQueries | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decides all images, as `run` does first; see `image_decisions.decide_images`."""
         with open_journal(store, DECISIONS, self.teacher) as journal:
-            decisions, contradictions = decide_images(
+            return decide_images(
                 self.teacher,
                 self.images,
-                limits,
+                self.limits,
                 self.settings.query_batch_size,
                 on_answers,
                 journal,
                 check=self.single_class,
                 sent=sent,
             )
+
+    def _labeller(self, decisions: Tensor, contradictions: Tensor) -> Labeller:
         return Labeller(
             self.teacher,
             self.images,
             self.settings,
             decisions,
-            limits,
+            self.limits,
             self.surrogate,
             contradictions,
         )

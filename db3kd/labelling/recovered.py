@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import DECISIONS
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.labels import Labels
 from db3kd.querying.sent_queries import SentQueries
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.memory_journal import MemoryJournal

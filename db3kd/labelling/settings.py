@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +17,10 @@ from db3kd.arguments.plain import (
     suggests_arguments,
 )
 from db3kd.boundary import SignOptSettings
+from db3kd.boundary.distance import MEASURES, Measure
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.boundary.starting_points import ORDERS, Order
 from db3kd.errors import ArgumentError
-
-Measure = Literal["sd", "bd", "mbd"]
-"""Sample, boundary and minimal boundary distance (DB3KD, section 3)."""
-
-MEASURES: tuple[Measure, ...] = get_args(Measure)
-"""The names of all measures."""
 
 _MAX_STARTING_POINTS = {"sd": 1, "bd": 20, "mbd": 10}
 
@@ -56,7 +51,7 @@ class LabelSettings:
             `CandidatePool` for how a larger set is reduced.
         targets: The number of classes that are measured for each sample: the classes with the
             nearest images. None for all. Distances to the others are estimated (see
-            `db3kd.labelling.targets`).
+            `db3kd.labels.targets`).
         mixup_rounds: Rounds of "bd" towards mixtures of images (see `boundary_distance`).
         queries_per_pair: Maximum number of queries per (sample, target) pair. "sd" spends none.
         queries_per_sample: Maximum number of queries per sample, including its decision. The rest

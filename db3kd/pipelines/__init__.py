@@ -2,10 +2,8 @@
 
 `distill` trains the best student within a query budget, and `compare` compares strategies at the
 same budget. `run_demo` trains a teacher, and compares students of its decisions.
-`AutoSurrogate` plans and trains the surrogate of a label run, on a part of its budget.
 """
 
-from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.pipelines.comparison.compare import Comparison, compare
 from db3kd.pipelines.demo import run_demo
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -14,7 +12,6 @@ from db3kd.pipelines.student_training.time_estimate import StepTimes
 from db3kd.pipelines.student_training.time_limit import time_steps
 
 __all__ = [
-    "AutoSurrogate",
     "Comparison",
     "DistillResult",
     "DistillSettings",

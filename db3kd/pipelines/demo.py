@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_flag, check_path, check_seed
-from db3kd.labelling.runs.source import Source
-from db3kd.labelling.sample_choice import draw_images
+from db3kd.data.sample_choice import draw_images
+from db3kd.data.source import Source
 from db3kd.pipelines.comparison.compare import Comparison, compare
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.teacher_training import train_teacher

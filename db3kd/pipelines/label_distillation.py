@@ -13,7 +13,7 @@ from db3kd.arguments.plain import check_choice, check_positive, check_share
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentError
 from db3kd.labelling.runs.label_run import LabelRun
-from db3kd.labelling.soft_labels import (
+from db3kd.labels.soft_labels import (
     DEFAULT_TEMPERATURE,
     check_soft_labels,
     with_soft_labels,

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +19,9 @@ from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.querying.consistency import warn_if_unchecked
+from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import make_manifest
+from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_queries import RunQueries
 from db3kd.teachers import Teacher, describe
 from db3kd.wording import InputNoun, input_noun
@@ -84,6 +86,17 @@ class PreparedRun(ABC):
         return (*self.plan.warnings, *self.network_warnings)
 
     @abstractmethod
+    def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
+        """Yields the runs that a resumed one may find in the folder `out`."""
+
+    @abstractmethod
+    def stored_queries(self, out: Path) -> RunQueries:
+        """Counts the queries of the run in `out`, without comparing it with this one."""
+
+    @abstractmethod
+    def known_queries(self, out: Path) -> int:
+        """Returns how many answered queries of the run in `out` can be repeated as checks."""
+
     def count_queries(self, out: Path, *, any_teacher: bool = False) -> RunQueries:
         """Counts the queries of the run in `out`, which this one continues; none without a run.
 
@@ -96,10 +109,22 @@ class PreparedRun(ABC):
         Raises:
             ValueError: If `out` holds another run, or if it is damaged.
         """
+        if not holds_run(out):
+            return RunQueries()
+        compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
+        return self.stored_queries(out)
 
-    @abstractmethod
-    def count_checks(self, out: Path, checks: int) -> int:
-        """Returns how many queries of the resumed run in `out` repeat known answers."""
+    def count_checks(self, out: Path, so_far: RunQueries, requested: int) -> int:
+        """Returns how many queries of the resumed run in `out` repeat known answers.
+
+        Args:
+            out: The run folder.
+            so_far: From `count_queries`.
+            requested: The argument `consistency_checks` of `distill` and `compare`.
+        """
+        if not requested or not so_far.left(self.plan.queries):
+            return 0
+        return min(requested, self.known_queries(out))
 
     def log_warnings(
         self, out: str | Path | None, consistency_checks: int, *, any_teacher: bool
@@ -115,9 +140,9 @@ class PreparedRun(ABC):
             ValueError: If `consistency_checks` is above 0 and `out` holds another run.
         """
         if out is not None and consistency_checks:
-            answered = self.count_queries(Path(out), any_teacher=any_teacher).answered
-            checks = self.count_checks(Path(out), consistency_checks)
-            warn_if_unchecked(consistency_checks, checks, answered)
+            so_far = self.count_queries(Path(out), any_teacher=any_teacher)
+            checks = self.count_checks(Path(out), so_far, consistency_checks)
+            warn_if_unchecked(consistency_checks, checks, so_far.answered)
         for warning in self.warnings:
             _LOG.warning("%s", warning)
 

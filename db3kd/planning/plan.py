@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from db3kd.labelling.settings import Measure
+from db3kd.boundary.distance import Measure
 from db3kd.planning.held_out import (
     few_held_out_warning,
     few_images_warning,

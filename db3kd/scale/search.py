@@ -17,9 +17,9 @@ from torch import Tensor
 from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
-from db3kd.labelling.image_numbers import check_labelled
-from db3kd.labelling.labels import Labels
-from db3kd.labelling.soft_labels import margin_soft_labels
+from db3kd.labels.image_numbers import check_labelled
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import margin_soft_labels
 from db3kd.progress import Progress, ProgressListener, check_progress, listening, report_units
 from db3kd.scale.choice import ScaleChoice, ScaleTrial, best_trial
 from db3kd.training.evaluation import predict_logits, share_equal

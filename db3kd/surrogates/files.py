@@ -21,10 +21,10 @@ from torch import nn
 from db3kd.arguments.images import check_bounds
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import NamedImages
+from db3kd.data.sample_choice import draw_samples
+from db3kd.data.source import Source
 from db3kd.data.table_rows import features_of, projection_of
 from db3kd.errors import ArgumentError, InputError, OutputExistsError
-from db3kd.labelling.runs.source import Source
-from db3kd.labelling.sample_choice import draw_samples
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
 from db3kd.querying.kept_answers import noting_kept_answers
@@ -64,7 +64,7 @@ class PreparedSurrogate:
     """A surrogate before its first query; made by `prepare_surrogate`.
 
     Attributes:
-        out: The weights file.
+        out: The weights file, an absolute path: a teacher may change the working directory.
         teacher: Takes images in [0, 1].
         settings: How the surrogate is made.
         images: All images of the source.
@@ -123,7 +123,6 @@ class PreparedSurrogate:
         """
         check_single_process()
         check_accepts_teacher(accept_changed_teacher, self.resume)
-        out = self.out.absolute()  # a teacher may change the working directory
         stored = self._stored_manifest(any_teacher=accept_changed_teacher)
         if accept_changed_teacher:
             compare_or_accept_teacher([self._expected_answers], accept_changed_teacher=True)
@@ -131,7 +130,7 @@ class PreparedSurrogate:
             if add_accepted(stored, self.manifest):
                 write_manifest(manifest_file(self.out), stored)
             return stored
-        with noting_kept_answers(out, folder=decisions_folder(out)):
+        with noting_kept_answers(self.out, folder=decisions_folder(self.out)):
             decided = decide_augmented_in_folder(
                 decisions_folder(self.out),
                 self.answers_manifest,
@@ -149,8 +148,8 @@ class PreparedSurrogate:
                 "held_out": surrogate.held_out,
             }
             # The manifest is written first, so that weights never lack one.
-            write_manifest(manifest_file(out), made)
-            save_surrogate(out, surrogate.network, self.settings, self.teacher, self.images)
+            write_manifest(manifest_file(self.out), made)
+            save_surrogate(self.out, surrogate.network, self.settings, self.teacher, self.images)
         return made
 
     @property
@@ -230,7 +229,7 @@ def prepare_surrogate(
         "teacher": describe(teacher),
     }
     return PreparedSurrogate(
-        out,
+        out.absolute(),
         teacher,
         settings,
         images,

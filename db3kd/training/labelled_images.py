@@ -10,9 +10,9 @@ from torch.utils.data import Dataset
 from db3kd.arguments.arrays import as_number
 from db3kd.arguments.images import UNIT_BOUNDS, check_images
 from db3kd.data.arguments import ImagesLike, as_image_source
-from db3kd.labelling.image_numbers import check_labelled
-from db3kd.labelling.labels import Labels
-from db3kd.labelling.soft_labels import check_soft_labels
+from db3kd.labels.image_numbers import check_labelled
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import check_soft_labels
 
 LabelledImage = tuple[Tensor, Tensor, Tensor]
 """An image [*image_shape] float32, its decision [] int64 and its soft label [C] float32."""

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from db3kd.arguments.arrays import IntegersLike
 from db3kd.arguments.plain import check_choice, check_type
 from db3kd.data.arguments import ImagesLike, as_image_source, with_labels
-from db3kd.labelling.image_numbers import check_labelled
-from db3kd.labelling.labels import Labels
-from db3kd.labelling.soft_labels import check_soft_labels
+from db3kd.labels.image_numbers import check_labelled
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import check_soft_labels
 from db3kd.progress import ProgressListener
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.checkpoint import CheckpointLike

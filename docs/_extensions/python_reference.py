@@ -16,8 +16,8 @@ from docstring_fields import with_plain_stars
 
 import db3kd
 
-_INTERNAL = ("arguments", "cli", "progress")
-"""Packages without public names."""
+_INTERNAL = ("arguments", "cli", "labels", "progress")
+"""Packages without public names of their own."""
 
 
 def stages() -> list[str]:

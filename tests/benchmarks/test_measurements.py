@@ -26,9 +26,9 @@ from benchmarks.systems.growth import Cost, Point, Series, _measure
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.loading import load_data
 from db3kd.labelling.label_images import label
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import with_soft_labels
 from db3kd.models.networks import build_model
 from db3kd.surrogates.queries import decide_augmented
 from db3kd.training.evaluation import predict_logits

@@ -22,11 +22,11 @@ from db3kd.boundary import (
 from db3kd.boundary.cached_normals import CachedNormals
 from db3kd.boundary.surrogate import batch_size
 from db3kd.data.image_source import TensorImages
-from db3kd.labelling.label_files import load_labels
+from db3kd.data.source import Source
 from db3kd.labelling.label_images import label
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.teachers import ModuleTeacher, TeacherError

@@ -31,7 +31,7 @@ def test_a_dry_run_names_split_queries_and_price_and_asks_nothing(asked):
 
 
 def test_a_limit_asks_about_the_images_that_distill_would_draw(asked):
-    from db3kd.labelling.sample_choice import draw_samples
+    from db3kd.data.sample_choice import draw_samples
 
     out = succeed("evaluate", "--teacher", COUNTING, "--data", "digits", "--limit", 50, "--seed", 3)
 

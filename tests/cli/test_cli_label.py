@@ -24,8 +24,8 @@ from image_cases import write_png
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
 from db3kd.storage.manifest import MANIFEST, read_manifest, write_manifest
 from db3kd.wording import money
 
@@ -111,7 +111,7 @@ def test_the_images_are_loaded_once(teacher, tmp_path, monkeypatch):
         loaded.append(arguments)
         return load_data(*arguments, **options)
 
-    monkeypatch.setattr("db3kd.labelling.runs.source.load_data", counting_load)
+    monkeypatch.setattr("db3kd.data.source.load_data", counting_load)
     label(teacher, tmp_path / "run", "--queries-per-pair", 5)
 
     assert loaded == [("digits", "train")]
@@ -242,7 +242,7 @@ def test_the_plan_of_a_resumed_run_says_what_is_answered(tmp_path):
     "surrogate", [(), ("--measure", "mbd", "--surrogate", "auto", "--surrogate-model", "linear")]
 )
 def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, monkeypatch, surrogate):
-    monkeypatch.setattr("db3kd.pipelines.auto_surrogate.DEFAULT_STEPS", 5)
+    monkeypatch.setattr("db3kd.labelling.runs.auto_surrogate.DEFAULT_STEPS", 5)
     out = tmp_path / "run"
 
     def arguments(teacher: str, *more: object, budget: int = 15_000) -> tuple[object, ...]:
@@ -364,7 +364,7 @@ AUTO = ("--measure", "mbd", "--surrogate", "auto", "--surrogate-model", "linear"
 def test_a_run_trains_its_surrogate_within_the_budget_and_says_what_it_costs(
     tmp_path, monkeypatch, more, networks
 ):
-    monkeypatch.setattr("db3kd.pipelines.auto_surrogate.DEFAULT_STEPS", 5)
+    monkeypatch.setattr("db3kd.labelling.runs.auto_surrogate.DEFAULT_STEPS", 5)
     arguments = label_arguments(f"{TEACHERS}:CountingTeacher", tmp_path / "run")
     options = (*AUTO, *more, "--budget", 12_000, "--price-per-1000", 1_000)
     CountingTeacher.asked = 0

@@ -11,7 +11,7 @@ from command_line import (
     succeed,
 )
 
-from db3kd.labelling.label_files import load_labels
+from db3kd.labels.label_files import load_labels
 from db3kd.storage.manifest import read_manifest
 
 

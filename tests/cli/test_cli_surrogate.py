@@ -9,9 +9,9 @@ import torch
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
 
 from db3kd.cli.commands.surrogate import surrogate
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
-from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.pipelines.student_training import time_limit
 from db3kd.report import wilson_interval
 from db3kd.surrogates.settings import SurrogateSettings

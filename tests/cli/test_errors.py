@@ -17,6 +17,7 @@ from torch import nn
 from db3kd import ops
 from db3kd.cli.app import app
 from db3kd.cli.errors import naming_options, one_line, options_of
+from db3kd.data.source import Source
 from db3kd.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -26,9 +27,8 @@ from db3kd.errors import (
 )
 from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import SoftLabelSettings
+from db3kd.labels.soft_labels import SoftLabelSettings
 from db3kd.models import build_model
 from db3kd.pipelines import DistillSettings
 from db3kd.pipelines import compare as run_comparison

@@ -20,9 +20,9 @@ from db3kd.data import class_names
 from db3kd.data.class_names import match_classes, renumbered
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
+from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import open_run
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.models import save_model
 from db3kd.pipelines.inputs import check_test
 from db3kd.storage.manifest import plain, read_manifest

@@ -2,7 +2,7 @@
 
 import torch
 
-from db3kd.labelling.labels import STATUSES, Labels
+from db3kd.labels.labels import STATUSES, Labels
 
 
 def some_labels(n: int = 4, classes: int = 3, *, first: int = 0, optional: bool = True) -> Labels:

@@ -10,7 +10,7 @@ import torch
 from distill_cases import QUICK, SHAPE, images
 
 import db3kd
-from db3kd.labelling.runs.source import Source
+from db3kd.data.source import Source
 from db3kd.planning import Strategy
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.training.settings import TrainSettings

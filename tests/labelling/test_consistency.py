@@ -11,7 +11,7 @@ from replaceable_service import BATCH, SHAPE, Service
 
 import db3kd
 from db3kd import TeacherChangedError
-from db3kd.labelling.labels import Labels
+from db3kd.labels.labels import Labels
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.storage.manifest import read_manifest
 

@@ -4,10 +4,10 @@ import pytest
 from forked import forked_processes
 
 from db3kd.data.loading import load_data
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
-from db3kd.pipelines.auto_surrogate import AutoSurrogate
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_classifier
 

@@ -27,9 +27,10 @@ from db3kd.data.image_set import ImageSet
 from db3kd.errors import ArgumentTypeError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.label_images import label, label_chunks
-from db3kd.labelling.labels import LABELS, Labels, to_table
+from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labels.labels import LABELS, Labels, to_table
+from db3kd.labels.soft_labels import with_soft_labels
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import FunctionTeacher
@@ -107,10 +108,11 @@ def test_a_chunk_with_a_shard_is_skipped_and_its_queries_are_not_repeated(
     limit_chunks(16)
     teacher = CountingTeacher(some_teacher())
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
-        first = next(label_chunks(teacher, some_images(), SMALL, folder=folder))
+        job = LabelJob.prepare(teacher, some_images(), SMALL)
+        _, first = next(job.run(folder))
         folder.write_shard(0, to_table(first))
         asked = teacher.total
-        chunks = list(label_chunks(teacher, some_images(), SMALL, folder=folder))
+        chunks = [chunk for _, chunk in job.run(folder)]
 
     assert [chunk.index[0].item() for chunk in chunks] == [16, 32]
     assert_same(labels, Labels.concat([first, *chunks]))
@@ -367,7 +369,6 @@ def test_an_index_may_be_a_mask(form):
         (label, {"recovered": "x"}, "recovered: expected the attribute recovered .*, got 'x'"),
         (label, {"progress": 3}, "progress: expected True, False, None or .*, got 3"),
         (label_chunks, {"progress": print}, "progress: expected True, .*, got builtin"),
-        (label_chunks, {"folder": "dir"}, r"folder: expected an open run .*, got 'dir'; .*out="),
     ],
 )
 def test_an_argument_of_another_type_is_refused_before_a_query(call, options, message):
@@ -384,12 +385,13 @@ def test_the_progress_of_labels_is_shown_or_not(call, capsys):
     assert capsys.readouterr().err.count("labelling (mbd) done: 40/40 samples") == 1
 
 
-def test_the_progress_of_chunks_counts_the_shards_of_a_folder(tmp_path, capsys, limit_chunks):
+def test_the_progress_of_a_resumed_run_counts_its_shards(tmp_path, capsys, limit_chunks):
     limit_chunks(16)
-    with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
-        first = next(label_chunks(some_teacher(), some_images(), SMALL, folder=folder))
-        folder.write_shard(0, to_table(first))
-        list(label_chunks(some_teacher(), some_images(), SMALL, folder=folder, progress=True))
+    run, teacher = tmp_path / "run", CountingTeacher(some_teacher())
+    with pytest.raises(TeacherError):
+        label(RaisingTeacher(teacher, 5_000), some_images(), SMALL, out=run)
+    assert len(LABELS.shards(run)) == 1
+    label(teacher, some_images(), SMALL, out=run, resume=True, progress=True)
     assert "labelling (mbd) done: 40/40 samples" in capsys.readouterr().err
 
 

@@ -11,12 +11,12 @@ import pytest
 from image_cases import write_png
 
 import db3kd
-from db3kd.labelling.label_files import load_labels
+from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import open_run
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.label_files import load_labels
 from db3kd.storage import shards
 from db3kd.storage.manifest import MANIFEST, queries_in_flight, read_manifest, write_manifest
 from db3kd.teachers import FunctionTeacher, TeacherError
@@ -264,7 +264,7 @@ def test_a_folder_in_use_is_refused_before_images_are_loaded(tmp_path):
 def test_a_manifest_alone_never_loads_images(tmp_path, monkeypatch):
     write_300(tmp_path / "run", 10_000)
     monkeypatch.setattr(
-        "db3kd.labelling.runs.source.load_data", lambda *_, **__: pytest.fail("images were loaded")
+        "db3kd.data.source.load_data", lambda *_, **__: pytest.fail("images were loaded")
     )
     for data in ("hub:somebody/images", "cifar10", "/dev/zero", "/somebody/images.npz"):
         content = read_manifest(tmp_path / "run")

@@ -14,8 +14,8 @@ from db3kd.labelling.budgets import divide_budget, divide_over_targets
 from db3kd.labelling.chunk_search import Labeller, chunk_size, pairs_of
 from db3kd.labelling.label_images import label
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import with_soft_labels
-from db3kd.labelling.targets import estimate_unsearched, nearest_classes, other_classes
+from db3kd.labels.soft_labels import with_soft_labels
+from db3kd.labels.targets import estimate_unsearched, nearest_classes, other_classes
 from db3kd.querying.search import UNANSWERED, fitting_batch_size
 
 SHAPE = (1, 6, 6)

@@ -2,9 +2,9 @@
 
 import torch
 
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.runs.absent_classes import describe_absent_classes
 from db3kd.labelling.runs.totals import Totals, distance_against_queries
+from db3kd.labels.labels import Labels
 
 INF = torch.inf
 

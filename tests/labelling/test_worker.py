@@ -12,9 +12,9 @@ from db3kd.data.image_set import ImageSet
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.label_images import label
-from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.worker import Stopped, Worker, WorkerTask
+from db3kd.labels.labels import LABELS, Labels
 from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import TeacherError

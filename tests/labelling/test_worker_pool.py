@@ -17,20 +17,20 @@ import pytest
 import torch
 
 from db3kd.data.loading import load_data
+from db3kd.data.source import Source
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller
-from db3kd.labelling.label_files import load_labels
-from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.planned_run import RunExecution
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers import chunk_dispatch, ray_cluster
 from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
 from db3kd.labelling.workers.ray_cluster import Workers
 from db3kd.labelling.workers.worker_pool import Outcome, WorkerDiedError
-from db3kd.pipelines.auto_surrogate import AutoSurrogate
+from db3kd.labels.label_files import load_labels
+from db3kd.labels.labels import LABELS, to_table
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers import FunctionTeacher, TeacherError

@@ -113,8 +113,8 @@ def test_without_images_the_first_starts_are_held_out(stops, tmp_path, monkeypat
     seen = []
     original = pseudo_sample_answers.augmentable_images
 
-    def watched(*arguments: Any) -> Any:
-        seen.append(original(*arguments))
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen.append(original(*arguments, **options))
         return seen[-1]
 
     monkeypatch.setattr(pseudo_sample_answers, "augmentable_images", watched)

@@ -20,9 +20,9 @@ from teachers_analytic import (
 from torch import nn
 
 import db3kd
+from db3kd.data.source import Source
 from db3kd.errors import ArgumentError
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.pipelines import DistillResult, DistillSettings
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.teachers import TeacherError, load_teacher

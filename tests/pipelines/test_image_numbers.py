@@ -14,10 +14,10 @@ from torch import Tensor
 import db3kd
 from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.runs import planned_run, run_writer
 from db3kd.labelling.runs.label_run import open_run
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.labels import Labels
 from db3kd.pipelines.distillation import asking
 from db3kd.pipelines.query_rounds.answer_run import clean_answers
 from db3kd.storage.choice_log import ChoiceLog

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import db3kd
-from db3kd.labelling.labels import Labels
+from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import LabelRun
-from db3kd.labelling.runs.source import Source
+from db3kd.labels.labels import Labels
 from db3kd.pipelines.label_distillation import LabelTraining
 
 SETTINGS = db3kd.TrainSettings(steps=5)

@@ -25,8 +25,8 @@ from resumable_cases import (
 
 import db3kd
 from db3kd.data.image_set import ImageSet
+from db3kd.data.source import Source
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.pipelines.comparison.prepared import prepare_comparison
 from db3kd.planning import Strategy
 from db3kd.storage.manifest import MANIFEST

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import db3kd
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.sample_choice import draw_images
+from db3kd.data.sample_choice import draw_images
 from db3kd.pipelines.distillation import report as distill_report
 from db3kd.pipelines.distillation.reproduction import (
     command_lines,

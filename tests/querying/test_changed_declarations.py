@@ -11,7 +11,7 @@ from teachers_analytic import CountingTeacher
 from torch import Tensor
 
 import db3kd
-from db3kd.labelling.labels import LABELS
+from db3kd.labels.labels import LABELS
 from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.decide import decide_checked

@@ -10,8 +10,8 @@ from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeach
 from torch import nn
 
 from db3kd.labelling.label_images import label, label_chunks
-from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.labels import LABELS, Labels, to_table
 from db3kd.ops import build_config
 from db3kd.querying.concurrent import default_concurrency, run_concurrently
 from db3kd.querying.driver import run, run_stepwise

@@ -16,9 +16,9 @@ from label_cases import some_labels
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, PseudoSamples, load_pseudo_samples
 from db3kd.data.pseudo_samples import to_table as pseudo_table
-from db3kd.labelling.label_files import iterate_shards, load_labels
-from db3kd.labelling.labels import LABELS, Labels, to_table
 from db3kd.labelling.runs.label_run import open_run
+from db3kd.labels.label_files import iterate_shards, load_labels
+from db3kd.labels.labels import LABELS, Labels, to_table
 from db3kd.storage.manifest import MANIFEST, make_manifest
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.shards import read_shards

@@ -12,7 +12,7 @@ import torch
 
 import db3kd
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES
-from db3kd.labelling.labels import LABELS
+from db3kd.labels.labels import LABELS
 from db3kd.pipelines.comparison.folder import TEST_DECISIONS
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.storage.kinds import Kind, describe_format

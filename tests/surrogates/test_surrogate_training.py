@@ -25,7 +25,7 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
-from db3kd.labelling.runs.source import Source
+from db3kd.data.source import Source
 from db3kd.querying import sharded_decisions
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.storage.shards import read_shards

@@ -12,8 +12,8 @@ from teachers_analytic import CountingTeacher, LinearTeacher
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
+from db3kd.data.source import Source
 from db3kd.labelling.runs.run_writer import write_run
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.workers.worker import Worker
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.teachers import RescaledTeacher, TeacherError, decide_checked, load_teacher
@@ -104,8 +104,8 @@ def test_every_stage_maps_the_images(source, tmp_path, monkeypatch):
 def test_a_worker_maps_as_the_main_process_does(source, tmp_path):
     prepared = takes_unit_images(teacher_of((0.0, 255.0)))
     worker = Worker()
-    from db3kd.labelling.labels import LABELS
     from db3kd.labelling.workers.worker import WorkerTask
+    from db3kd.labels.labels import LABELS
     from db3kd.storage.run_journals import Journals
 
     loaded = source.load()

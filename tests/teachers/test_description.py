@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from db3kd.cli.app import app
 from db3kd.data.loading import load_data
-from db3kd.labelling.label_files import load_labels
+from db3kd.labels.label_files import load_labels
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError, load_teacher
 

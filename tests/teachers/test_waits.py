@@ -22,7 +22,7 @@ from db3kd.boundary import (
 )
 from db3kd.data.image_source import TensorImages
 from db3kd.labelling.chunk_search import pairs_of
-from db3kd.labelling.targets import other_classes
+from db3kd.labels.targets import other_classes
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.storage.journal import Journal

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import db3kd
-from db3kd.labelling.labels import Labels
+from db3kd.labels.labels import Labels
 from db3kd.training.constant_answer import MOST_MEASURED, constant_answer_warning
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import db3kd
-from db3kd.labelling.labels import Labels
+from db3kd.labels.labels import Labels
 from db3kd.training.labelled_images import LabelledImages
 
 DOCS = Path(__file__).parents[2] / "docs"

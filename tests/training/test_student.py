@@ -12,8 +12,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from db3kd.data import image_reader as reader
-from db3kd.labelling.labels import Labels
-from db3kd.labelling.soft_labels import with_soft_labels
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import with_soft_labels
 from db3kd.progress import Progress
 from db3kd.training.evaluation import agreement, evaluate, predict, predict_logits
 from db3kd.training.loss import KDLoss

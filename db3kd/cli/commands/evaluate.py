@@ -88,7 +88,7 @@ def evaluate(
         --dry-run
     """
     from db3kd.data.class_names import match_classes, renumbered
-    from db3kd.labelling.sample_choice import draw_samples
+    from db3kd.data.sample_choice import draw_samples
     from db3kd.querying.sent_queries import SentQueries
     from db3kd.teachers.base import class_names_of
 

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from db3kd.data.image_set import ImageSet
+    from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
     from db3kd.labelling.runs.planned_run import PlannedRun
     from db3kd.labelling.runs.totals import Totals
     from db3kd.labelling.settings import LabelSettings
-    from db3kd.pipelines.auto_surrogate import AutoSurrogate
     from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
     from db3kd.wording import InputNoun
@@ -99,9 +99,9 @@ def label(
         db3kd label --teacher my_package.model:predict --data images.npz --budget 100000
         --surrogate auto --out runs/auto
     """
-    from db3kd.labelling.labels import LABELS
     from db3kd.labelling.runs.planned_run import RunExecution, plan_source_run
     from db3kd.labelling.runs.run_writer import carry_out
+    from db3kd.labels.labels import LABELS
 
     search.refuse_unused(budget)
     resuming.check()
@@ -122,8 +122,7 @@ def label(
     named = naming_options(
         address="--ray-address", model="--surrogate-model", networks="--surrogate-networks"
     )
-    folder = out.absolute()  # a teacher may change the working directory
-    with named, hint_at_resuming(folder):
+    with named, hint_at_resuming(out):
         planned = plan_source_run(
             out,
             opened,
@@ -148,7 +147,7 @@ def label(
         totals = carry_out(planned)
     if so_far.finished:
         print_row("nothing to do", "the run was already finished", WIDE)
-    _report(totals, out, folder, budget.price, noun)
+    _report(totals, out, planned.folder, budget.price, noun)
 
 
 def _note_undecided(settings: "LabelSettings", samples: int, noun: "InputNoun") -> None:
@@ -170,9 +169,10 @@ def _print_plan(planned: "PlannedRun", so_far: "RunQueries", price: float | None
         f"{counted(len(planned.job.index), 'sample')}{price_text(queries, price)}",
         WIDE,
     )
-    if surrogate.why:
-        cost = f"trained on {surrogate.queries:,} of these queries" if surrogate.queries else "none"
-        print_row("surrogate", f"{cost}: {surrogate.why}", WIDE)
+    if surrogate is not None:
+        plan = surrogate.plan
+        cost = f"trained on {plan.queries:,} of these queries" if plan.queries else "none"
+        print_row("surrogate", f"{cost}: {plan.why}", WIDE)
     print_resumption(
         so_far,
         queries,

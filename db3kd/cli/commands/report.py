@@ -47,8 +47,8 @@ def report(
     """
     import torch
 
+    from db3kd.data.sample_choice import spread_over_classes
     from db3kd.labelling.runs.label_run import open_run
-    from db3kd.labelling.sample_choice import spread_over_classes
     from db3kd.report import ClassDistances, Samples, write_report
 
     folder = _one_folder(run, labels)

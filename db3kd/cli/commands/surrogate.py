@@ -134,7 +134,7 @@ def surrogate(
             print_training_time(seconds, f"{counted(settings.steps, 'step')} of all networks")
         print_row("dry run", "no query was sent; nothing was written", WIDE)
         return
-    folder = decisions_folder(out.absolute())  # a teacher may change the working directory
+    folder = decisions_folder(prepared.out)
     with hint_at_resuming(folder):
         manifest = prepared.write(rare_classes=rare_classes, accept_changed_teacher=any_teacher)
     if so_far.finished:

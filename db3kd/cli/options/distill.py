@@ -100,7 +100,7 @@ class TransferOptions(ImageOptions):
 
     def load(self, seed: int, teacher: str | None) -> "ImageSet | None":
         """Loads the images to query; None without --data."""
-        from db3kd.labelling.sample_choice import draw_images
+        from db3kd.data.sample_choice import draw_images
 
         if self.data is None:
             return None
@@ -126,7 +126,7 @@ class TransferOptions(ImageOptions):
         If --test names a set without splits, all of its images are test images. Rows of a table are
         encoded like those of `transfer`, the images of --data. `teacher` is the value of --teacher.
         """
-        from db3kd.labelling.sample_choice import draw_images
+        from db3kd.data.sample_choice import draw_images
 
         images = self._all_test_images(transfer, teacher)
         return draw_images(images, self.test_limit, seed, "--test-limit")
@@ -304,7 +304,7 @@ def print_resumed(
     """Prints what is repeated and what is left if a run is resumed; `so_far` as it was counted."""
     if out is not None and resuming.resume:
         requested = resuming.consistency_checks
-        checks = prepared.count_checks(out, requested)
+        checks = prepared.count_checks(out, so_far, requested)
         cost = prepared.plan.queries, prepared.price_per_1000
         print_resumption(so_far, *cost, requested_checks=requested, checks=checks, width=width)
 

@@ -11,10 +11,10 @@ from db3kd.cli.options.shared import DryRun, PricePer1000, Seed, given, parse_co
 from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
     from db3kd.labelling.settings import LabelSettings
-    from db3kd.labelling.soft_labels import SoftLabelSettings
     from db3kd.labelling.workers.ray_cluster import Workers
-    from db3kd.pipelines.auto_surrogate import AutoSurrogate
+    from db3kd.labels.soft_labels import SoftLabelSettings
     from db3kd.teachers import Teacher
 
 AUTO = "auto"
@@ -185,7 +185,7 @@ class SearchOptions(OptionSet):
             needs = "needs --surrogate auto, which trains it"
             refuse_options(self, needs, "surrogate_model", "surrogate_networks")
             return None
-        from db3kd.pipelines.auto_surrogate import DEFAULT_STEPS, AutoSurrogate
+        from db3kd.labelling.runs.auto_surrogate import DEFAULT_STEPS, AutoSurrogate
         from db3kd.training.settings import TrainSettings
 
         training = TrainSettings(steps=DEFAULT_STEPS, seed=self.seed, device=device)
@@ -244,7 +244,7 @@ class SoftLabelOptions(OptionSet):
 
     def settings(self) -> "SoftLabelSettings | None":
         """Returns how soft labels are made; None if margin soft labels have no scale yet."""
-        from db3kd.labelling.soft_labels import DEFAULT_TEMPERATURE, SoftLabelSettings
+        from db3kd.labels.soft_labels import DEFAULT_TEMPERATURE, SoftLabelSettings
 
         if self.normalisation == "inverse" and self.scale is not None:
             raise ArgumentError("scale", "needs --normalisation margin; inverse has no scale")

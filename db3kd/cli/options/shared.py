@@ -15,7 +15,7 @@ from db3kd.wording import input_noun
 if TYPE_CHECKING:
     from db3kd.data.files.image_decoding import ImageSize
     from db3kd.data.image_set import ImageSet
-    from db3kd.labelling.runs.source import Source
+    from db3kd.data.source import Source
 
 MOVED_DATA_HELP = (
     "New location of the labelled data, in any form that db3kd label accepts, if the data "
@@ -208,7 +208,7 @@ class ImageOptions(OptionSet):
             features_of_models,
         )
         from db3kd.data.loading import may_hold_table
-        from db3kd.labelling.runs.source import Source
+        from db3kd.data.source import Source
         from db3kd.tables import Features
 
         if data is None:

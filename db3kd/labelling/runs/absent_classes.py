@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from db3kd.labelling.image_decisions import DECISIONS
-from db3kd.labelling.labels import LABELS
+from db3kd.labels.labels import LABELS
 from db3kd.storage.run_journals import answers_in_stage
 from db3kd.wording import InputNoun, counted, shortened
 

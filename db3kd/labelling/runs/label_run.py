@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from db3kd.boundary.distance import MEASURES, Measure
 from db3kd.data.class_names import match_classes
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import fingerprint_in_run
+from db3kd.data.sample_choice import draw_samples
+from db3kd.data.source import Source, stored_source
 from db3kd.errors import ArgumentError, InputError
-from db3kd.labelling.label_files import load_labels
-from db3kd.labelling.labels import LABELS, Labels
-from db3kd.labelling.runs.source import Source, stored_source
-from db3kd.labelling.sample_choice import draw_samples
-from db3kd.labelling.settings import MEASURES, Measure
-from db3kd.labelling.soft_labels import SoftLabelSettings
+from db3kd.labels.label_files import load_labels
+from db3kd.labels.labels import LABELS, Labels
+from db3kd.labels.soft_labels import SoftLabelSettings
 from db3kd.storage.manifest import check_state, current_names, read_manifest
 from db3kd.storage.source_numbers import stored_numbers
 from db3kd.tables.checks import InvalidValueError

@@ -12,22 +12,18 @@ from db3kd.arguments.plain import check_flag, suggests_arguments
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import fingerprint_in_run
+from db3kd.data.sample_choice import draw_samples
+from db3kd.data.source import Source
 from db3kd.labelling.chunk_search import chunk_size
 from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import LABELS
-from db3kd.labelling.runs.run_surrogate import (
-    RunSurrogate,
-    SurrogatePlanner,
-    network_or_planner,
-    plan_surrogate,
-)
-from db3kd.labelling.runs.source import Source
-from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
-from db3kd.labelling.sample_choice import draw_samples
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
+from db3kd.labelling.runs.run_surrogate import RunSurrogate
+from db3kd.labelling.runs.totals import Totals, answered_in_label_folder, totals_of_shards
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import SoftLabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
+from db3kd.labels.labels import LABELS
+from db3kd.labels.soft_labels import SoftLabelSettings
 from db3kd.querying.consistency import check_consistency_checks
 from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import begun_with, data_of_run, holds_run
@@ -35,6 +31,7 @@ from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_queries import RunQueries
 from db3kd.teachers import Teacher, describe
+from db3kd.teachers.fingerprints import weights_fingerprint
 
 
 @suggests_arguments
@@ -60,17 +57,36 @@ class RunExecution:
 
 
 @dataclass(frozen=True)
+class ImageOrigin:
+    """Where the images of a run come from; by default they are those of the job.
+
+    Attributes:
+        source: Their source; None if the caller has loaded them.
+        limit: How many images of the source are drawn; None for all.
+        images: The images as their source numbers their classes; None if these are the teacher's
+            numbers, as in the job.
+        index: [N] int64, the index of each image in the source; None if they are the whole source.
+        keeps_index: Whether the run's folder keeps this index, which nothing else in it determines.
+    """
+
+    source: Source | None = None
+    limit: int | None = None
+    images: ImageSet | None = None
+    index: Tensor | None = None
+    keeps_index: bool = False
+
+
+@dataclass(frozen=True)
 class PlannedRun:
     """A label run in a folder, which `carry_out` opens; made by `plan_run` or `plan_source_run`.
 
     Attributes:
-        folder: The run folder.
+        folder: The run folder, an absolute path: a teacher may change the working directory.
         resume: Whether it continues the run in the folder, if there is one.
         execution: How it is carried out.
         job: The labelling, with the budget that remains after the surrogate.
-        source_index: [N] int64, the index of each of its images in their source.
-        keeps_index: Whether the folder keeps this index, which nothing else in it determines.
-        surrogate: The surrogate of the run.
+        origin: Where its images come from.
+        surrogate: The surrogate that the run trains, if that pays; None if it shall train none.
         soft_labels: How distances become soft labels; None for distances only.
         manifest: What identifies the run.
     """
@@ -79,9 +95,8 @@ class PlannedRun:
     resume: bool
     execution: RunExecution
     job: LabelJob
-    source_index: Tensor
-    keeps_index: bool
-    surrogate: RunSurrogate
+    origin: ImageOrigin
+    surrogate: RunSurrogate | None
     soft_labels: SoftLabelSettings | None
     manifest: dict[str, Any]
 
@@ -93,7 +108,8 @@ class PlannedRun:
     @property
     def max_queries(self) -> int:
         """Maximum number of queries of the run, with those of its surrogate."""
-        return self.job.max_queries + self.surrogate.queries
+        surrogate = 0 if self.surrogate is None else self.surrogate.plan.queries
+        return self.job.max_queries + surrogate
 
     def count_queries(self) -> RunQueries:
         """Counts the queries of the run in the folder, which this one continues.
@@ -103,11 +119,14 @@ class PlannedRun:
         Raises:
             ValueError: If the folder holds another run.
         """
-        folder = self.folder
-        if not holds_run(folder):
+        if not holds_run(self.folder):
             return RunQueries()
         compare_with_runs([self.expected], any_teacher=self.execution.accept_changed_teacher)
-        totals = totals_of_shards(folder)
+        return self.queries_in(totals_of_shards(self.folder))
+
+    def queries_in(self, totals: Totals) -> RunQueries:
+        """Counts the queries of the run in the folder, from the totals of its shards."""
+        folder = self.folder
         limits, size = self.job.limits[self.job.index], self.job.samples_per_chunk
         assert size is not None  # a planned run has it
         allowed = sum(int(limits[start : start + size].sum()) for start in LABELS.shards(folder))
@@ -137,13 +156,9 @@ def plan_run(
     folder: str | Path,
     job: LabelJob,
     *,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
+    surrogate: AutoSurrogate | None = None,
     resume: bool = False,
-    source: Source | None = None,
-    limit: int | None = None,
-    source_images: ImageSet | None = None,
-    source_index: Tensor | None = None,
-    keeps_index: bool = False,
+    origin: ImageOrigin | None = None,
     soft_labels: SoftLabelSettings | None = None,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
@@ -155,26 +170,23 @@ def plan_run(
     Args:
         folder: The run folder.
         job: The labelling, with the whole budget of the run. Its images need not be checked.
-        surrogate: See `write_run`.
+        surrogate: Trains the surrogate of the run; by default it is that of the job, or none.
         resume: Whether to continue the run in `folder`, if there is one.
-        source: The source of the images; None if the caller has loaded them.
-        limit: How many images of the source are drawn; None for all.
-        source_images: The images as their source numbers their classes; by default those of the
-            job, which have the teacher's numbers.
-        source_index: See `PlannedRun`; by default the images are the whole source.
-        keeps_index: See `PlannedRun`.
+        origin: Where the images come from; `ImageOrigin()` by default.
         soft_labels: See `PlannedRun`.
         execution: See `write_run`.
 
     Raises:
         ValueError: If an image is invalid, or a setting or the surrogate does not fit.
     """
-    execution = execution or RunExecution()
+    execution, origin = execution or RunExecution(), origin or ImageOrigin()
     check_accepts_teacher(execution.accept_changed_teacher, resume)
     check_consistency_checks(execution.consistency_checks, resume)
-    images = job.images if source_images is None else source_images
-    run_surrogate = plan_surrogate(surrogate, job.teacher, len(images), job.settings, job.index)
-    per_shard = _samples_per_shard(folder, resume, job.teacher, run_surrogate.settings)
+    images = job.images if origin.images is None else origin.images
+    run_surrogate, settings = None, job.settings
+    if surrogate is not None:
+        run_surrogate, settings = surrogate.plan(job.teacher, len(images), settings, job.index)
+    per_shard = _samples_per_shard(folder, resume, job.teacher, settings)
     if isinstance(images, ImageSet):
         complete = resume and _is_complete(Path(folder), len(job.index), per_shard)
         fingerprint = images.fingerprint(check=not complete)
@@ -184,12 +196,14 @@ def plan_run(
         fingerprint = fingerprint_in_run(images, fingerprint, data_of_run(folder))
     entries: dict[str, object] = {
         "source": (
-            {"data": job.images.name} if source is None else source.with_features_of(job.images)
+            {"data": job.images.name}
+            if origin.source is None
+            else origin.source.with_features_of(job.images)
         ),
-        "limit": limit,
+        "limit": origin.limit,
         "teacher": describe(job.teacher),
         "queries": job.settings.queries,
-        "labelling": run_surrogate.settings,
+        "labelling": settings,
         "soft_labels": soft_labels,
         "samples_per_shard": per_shard,
     }
@@ -197,8 +211,10 @@ def plan_run(
         entries[CLASS_NAMES] = names
     if not job.index.equal(torch.arange(len(images))):
         entries["index"] = hashlib.sha256(job.index.numpy().tobytes()).hexdigest()
-    if (surrogate_entry := run_surrogate.manifest_entry) is not None:
-        entries["surrogate"] = surrogate_entry
+    if job.network is not None:
+        entries["surrogate"] = weights_fingerprint(job.network)
+    elif run_surrogate is not None and run_surrogate.plan.queries:
+        entries["surrogate"] = run_surrogate.entries
     manifest = make_manifest(
         entries,
         seed=job.settings.seed,
@@ -207,12 +223,11 @@ def plan_run(
         data_fingerprint=fingerprint,
     )
     return PlannedRun(
-        folder=Path(folder),
+        folder=Path(folder).absolute(),
         resume=resume,
         execution=execution,
-        job=replace(job, settings=run_surrogate.settings, samples_per_chunk=per_shard),
-        source_index=torch.arange(len(images)) if source_index is None else source_index,
-        keeps_index=keeps_index,
+        job=replace(job, settings=settings, samples_per_chunk=per_shard),
+        origin=origin,
         surrogate=run_surrogate,
         soft_labels=soft_labels,
         manifest=manifest,
@@ -246,7 +261,7 @@ def plan_source_run(
     images: ImageSet | None = None,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
+    surrogate: nn.Module | AutoSurrogate | None = None,
     concurrent_chunks: int | None = None,
     rare_classes: bool = False,
     resume: bool = False,
@@ -268,19 +283,16 @@ def plan_source_run(
         chosen,
         settings,
         concurrent_chunks=concurrent_chunks,
-        surrogate=network_or_planner(surrogate)[0],
+        surrogate=None if isinstance(surrogate, AutoSurrogate) else surrogate,
         single_class=SingleClassCheck(rare_classes=rare_classes),
         check_images=False,
     )
     return plan_run(
         folder,
         job,
-        surrogate=surrogate,
+        surrogate=surrogate if isinstance(surrogate, AutoSurrogate) else None,
         resume=resume,
-        source=source,
-        limit=limit,
-        source_images=chosen,
-        source_index=rows,
+        origin=ImageOrigin(source, limit, chosen, rows),
         soft_labels=soft_labels,
         execution=execution,
     )

@@ -4,28 +4,42 @@ The run decides its images first. Then it sends the surrogate's queries, and kee
 a journal like those of any stage. The trained weights are kept in the run's folder before the first
 distance is searched, so that a resumed run uses the same ones: training gives the same bits only on
 one machine with one number of threads.
-
-How a surrogate is planned and trained is up to a `SurrogatePlanner`, such as `db3kd.AutoSurrogate`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from db3kd.data.image_source import NamedImages
-from db3kd.errors import ArgumentTypeError, InputError
-from db3kd.labelling.budgets import divide_budget
-from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decide_images
-from db3kd.labelling.labels import SURROGATES
-from db3kd.labelling.settings import LabelSettings
+from db3kd.arguments.arrays import seeded_permutation
+from db3kd.data.image_source import NamedImages, SelectedImages
+from db3kd.data.table_rows import projection_of
+from db3kd.errors import InputError
+from db3kd.labelling.label_job import LabelJob
+from db3kd.labels.labels import SURROGATES
+from db3kd.planning.surrogate_plan import SurrogatePlan
+from db3kd.progress import Progress, adding_up, listening, show_progress
 from db3kd.progress.answers import show_answers
+from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.run_folder import RunFolder
-from db3kd.teachers.base import Teacher
+from db3kd.surrogates.augmented_decisions import AugmentedDecisions
+from db3kd.surrogates.boundary_points import (
+    ROUNDS,
+    BoundaryPoints,
+    collect_boundary_points,
+    propose_boundary_points,
+)
+from db3kd.surrogates.files import save_surrogate
+from db3kd.surrogates.queries import HELD_OUT_SHARE, augment_shuffled, decide_versions
+from db3kd.surrogates.settings import SurrogateSettings, TrainedSurrogate
+from db3kd.surrogates.training import train_surrogate
+from db3kd.teachers import ModuleTeacher, Teacher, load_teacher
 from db3kd.teachers.fingerprints import weights_fingerprint
 from db3kd.wording import input_noun, plural
 
@@ -35,146 +49,43 @@ WEIGHTS = "_surrogate.safetensors"
 _STAGE = "surrogate"
 """The stage in which a surrogate's training images are decided, and the name of its journal."""
 
-
-class PlannedSurrogate(Protocol):
-    """The surrogate of one run, before it is trained."""
-
-    @property
-    def queries(self) -> int:
-        """The exact number of queries of its training; 0 if no surrogate is trained.
-
-        The decisions of the images are not counted: the run needs them in any case.
-        """
-        ...
-
-    @property
-    def why(self) -> str:
-        """The reason, in one sentence."""
-        ...
-
-    @property
-    def entries(self) -> Mapping[str, Any]:
-        """What the queries and the weights depend on, for the manifest."""
-        ...
-
-    def train(
-        self,
-        teacher: Teacher,
-        images: NamedImages,
-        decisions: Tensor,
-        journal: AnswerJournal,
-        log: ChoiceLog,
-        weights: Path,
-        *,
-        progress: bool,
-    ) -> tuple[float, int] | None:
-        """Asks the teacher, trains the surrogate and writes its weights.
-
-        Args:
-            teacher: The teacher of the run.
-            images: The images of the run.
-            decisions: [N] int64, their classes; -1 for images that the budget refused.
-            journal: Keeps the answers, and supplies those that it has.
-            log: Keeps the images that networks choose, and supplies those that it has.
-            weights: The file to write.
-            progress: Whether to show the progress.
-
-        Returns:
-            Its agreement with the teacher on held-out images, in [0, 1], and their number,
-            augmented ones included; None if it is unknown.
-        """
-        ...
-
-    def load(self, weights: Path) -> nn.Module:
-        """Returns the network of a weights file that `train` wrote, in eval mode on the CPU."""
-        ...
-
-
-@runtime_checkable
-class SurrogatePlanner(Protocol):
-    """Decides whether a run trains a surrogate; `db3kd.AutoSurrogate` is one."""
-
-    def plan(
-        self, teacher: Teacher, images: int, labelled: int, settings: LabelSettings, budget: int
-    ) -> PlannedSurrogate:
-        """Plans the surrogate of a run, without a query.
-
-        Args:
-            teacher: The teacher of the run.
-            images: The number of images of the run.
-            labelled: How many of them are labelled.
-            settings: The settings of the run.
-            budget: Maximum number of queries of the run, whichever of its settings limits them.
-
-        Raises:
-            ValueError: If the run cannot use a surrogate.
-        """
-        ...
-
-
-def network_or_planner(
-    surrogate: nn.Module | SurrogatePlanner | None,
-) -> tuple[nn.Module | None, SurrogatePlanner | None]:
-    """Returns what the argument `surrogate` of a labelling is; the other one is None.
-
-    Raises:
-        TypeError: If it is neither a network, nor a planner, nor None.
-    """
-    if surrogate is None or isinstance(surrogate, nn.Module):
-        return surrogate, None
-    if isinstance(surrogate, SurrogatePlanner):
-        return None, surrogate
-    raise ArgumentTypeError(
-        "surrogate",
-        f"expected a torch.nn.Module or db3kd.AutoSurrogate(), got {type(surrogate).__name__}",
-    )
+_ASKING = "querying for the surrogate"
+"""The title of the display while the teacher is queried."""
 
 
 @dataclass(frozen=True)
 class RunSurrogate:
-    """The surrogate of a run, made by `plan_surrogate`.
+    """The surrogate of one run, from `db3kd.AutoSurrogate.plan`.
 
     Attributes:
-        settings: The settings to label with, without the queries of the surrogate.
-        network: The network that the caller passed, or None.
-        planned: The surrogate that the run trains, or None.
-        why: Why the run trains one, or why not; empty if it need not decide.
+        settings: How it is trained.
+        plan: The numbers of images, augmented versions and points, and why; without queries, the
+            run trains none.
     """
 
-    settings: LabelSettings
-    network: nn.Module | None = None
-    planned: PlannedSurrogate | None = None
-    why: str = ""
+    settings: SurrogateSettings
+    plan: SurrogatePlan
 
     @property
-    def queries(self) -> int:
-        """The exact number of queries that train the surrogate."""
-        return 0 if self.planned is None else self.planned.queries
+    def entries(self) -> Mapping[str, Any]:
+        """What the queries and the weights depend on, for the run's manifest."""
+        training = asdict(self.settings.training)
+        for name in ("device", "precision"):  # a run may be resumed on another machine
+            training.pop(name)
+        return {
+            **asdict(self.settings),
+            "training": training,
+            "samples": self.plan.samples,
+            "points": self.plan.points,
+            "queries": self.plan.queries,
+            "held_out_share": HELD_OUT_SHARE,
+        }
 
-    @property
-    def manifest_entry(self) -> str | Mapping[str, object] | None:
-        """What identifies the surrogate in a run's manifest.
-
-        The fingerprint of a network that the caller passed; what the weights of one to be trained
-        depend on; None without a surrogate.
-        """
-        if self.planned is not None:
-            return self.planned.entries
-        return None if self.network is None else weights_fingerprint(self.network)
-
-    def train_or_load(
-        self,
-        run: RunFolder,
-        teacher: Teacher,
-        images: NamedImages,
-        single_class: SingleClassCheck,
-        *,
-        progress: bool,
-    ) -> nn.Module | None:
+    def train_or_load(self, run: RunFolder, job: LabelJob, *, progress: bool) -> nn.Module | None:
         """Returns the network that a run searches with, and trains it if the run has not yet.
 
         Training queries the teacher, takes minutes, and writes the weights and an entry of the
-        manifest. A network that the caller passed is returned as it is.
+        manifest.
 
         Returns:
             The network; None if the run searches without a surrogate.
@@ -185,109 +96,140 @@ class RunSurrogate:
             ValueError: If the weights in the folder are not those that the run searched with.
         """
         notes = run.manifest.get(SURROGATES, [])
-        if self.planned is None:
-            if self.why and not notes:
-                run.note(SURROGATES, {"queries": 0, "why": self.why})
-            return self.network
-        file = run.path / WEIGHTS
+        if not self.plan.queries:
+            if not notes:
+                run.note(SURROGATES, {"queries": 0, "why": self.plan.why})
+            return None
+        teacher, file = job.teacher, run.path / WEIGHTS
         if notes:
-            return _searched_with(self.planned, file, notes[-1])
-        decisions = _decide(run, teacher, images, self.settings, single_class, progress)
+            advice = "restore the file, or start another run in another folder"
+            if not file.is_file():
+                raise InputError(
+                    f"{file}: the weights of the run's surrogate are missing; {advice}"
+                )
+            network = self._load(file, teacher)
+            if weights_fingerprint(network) != notes[-1].get("weights"):
+                raise InputError(f"{file}: expected the weights that the run began with; {advice}")
+            return network
+        decisions = _decide_images(run, job, progress)
         log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
-            measured = self.planned.train(
-                teacher, images, decisions, journal, log, file, progress=progress
-            )
-        network = self.planned.load(file)
+            trained = self.train(teacher, job.images, decisions, journal, log, progress=progress)
+        save_surrogate(file, trained.network, self.settings, teacher, job.images)
+        network = self._load(file, teacher)
         # No distance is searched before the weights are on disk and named in the manifest.
         run.note(
             SURROGATES,
             {
-                "queries": self.planned.queries,
-                "agreement": None if measured is None else measured[0],
-                "held_out": 0 if measured is None else measured[1],
-                "why": self.why,
+                "queries": self.plan.queries,
+                "agreement": trained.agreement,
+                "held_out": trained.held_out,
+                "why": self.plan.why,
                 "weights": weights_fingerprint(network),
             },
         )
         log.empty()  # the weights are stored, so no round is queried again
         return network
 
+    def train(
+        self,
+        teacher: Teacher,
+        images: NamedImages,
+        decisions: Tensor,
+        journal: AnswerJournal,
+        log: ChoiceLog,
+        *,
+        progress: bool,
+    ) -> TrainedSurrogate:
+        """Asks the teacher and trains the surrogate.
 
-def plan_surrogate(
-    surrogate: nn.Module | SurrogatePlanner | None,
-    teacher: Teacher,
-    images: int,
-    settings: LabelSettings,
-    index: Tensor,
-) -> RunSurrogate:
-    """Plans the surrogate of a run, and takes its queries from the run's budget.
-
-    Args:
-        surrogate: A network, a planner, or None.
-        teacher: See `SurrogatePlanner.plan`.
-        images: See `SurrogatePlanner.plan`.
-        settings: The settings of the run, with its whole budget.
-        index: [n] int64, the images to label.
-
-    Raises:
-        TypeError: If `surrogate` is something else.
-        ValueError: If the run cannot use a surrogate.
-    """
-    network, planner = network_or_planner(surrogate)
-    if planner is None:
-        return RunSurrogate(settings, network)
-    limits = divide_budget(settings, images, teacher.classes)
-    labelled = limits[index]
-    decisions = int((limits > 0).sum())
-    distances = int((labelled - 1).clamp_min(0).sum())
-    planned = planner.plan(teacher, images, len(labelled), settings, decisions + distances)
-    if not planned.queries:
-        return RunSurrogate(settings, why=planned.why)
-    left = distances - planned.queries
-    # A budget is divided over all images, including those that are not labelled.
-    if len(labelled) < images:
-        left = images * (left // len(labelled))
-    rest = replace(settings, queries=decisions + left)
-    return RunSurrogate(rest, planned=planned, why=planned.why)
-
-
-def queries_of_surrogate(manifest: Mapping[str, Any]) -> int:
-    """The queries that trained a run's own surrogate, on top of those of its labels."""
-    return sum(note["queries"] for note in manifest.get(SURROGATES, ()))
-
-
-def _decide(
-    run: RunFolder,
-    teacher: Teacher,
-    images: NamedImages,
-    settings: LabelSettings,
-    single_class: SingleClassCheck,
-    progress: bool,
-) -> Tensor:
-    """Decides the images of a run, which its labelling then need not query again."""
-    limits = divide_budget(settings, len(images), teacher.classes)
-    noun = plural(input_noun(images.image_shape))
-    shown = show_answers(f"deciding the {noun}", int((limits > 0).sum()), noun, progress)
-    with shown as on_answers, run.journal(DECISIONS, teacher.classes) as journal:
-        decisions, _ = decide_images(
-            teacher,
-            images,
-            limits,
-            settings.query_batch_size,
-            on_answers,
-            journal,
-            check=single_class,
+        Args:
+            teacher: The teacher of the run.
+            images: The images of the run.
+            decisions: [N] int64, their classes; -1 for images that the budget refused.
+            journal: Keeps the answers, and supplies those that it has.
+            log: Keeps the points that networks choose, and supplies those that it has.
+            progress: Whether to show the progress.
+        """
+        order = seeded_permutation(len(images), self.settings.training.seed)
+        drawn = order[decisions[order] >= 0][: self.plan.samples]
+        augmented = augment_shuffled(
+            SelectedImages(images, drawn), self.settings, projection_of(teacher, images)
         )
+        asked = len(augmented) - len(drawn)
+        with show_answers(_ASKING, asked, "queries", progress) as on_answers:
+            decided = decide_versions(teacher, augmented, decisions[drawn], journal, on_answers)
+        points = collect_boundary_points(
+            self.plan.points,
+            augmented.image_shape,
+            partial(self._propose, decided, teacher.classes, progress),
+            partial(_decide_points, teacher, journal, progress),
+            log,
+        )
+        return train_surrogate(decided, teacher.classes, self.settings, progress, points)
+
+    def _load(self, weights: Path, teacher: Teacher) -> nn.Module:
+        """Returns the network of a weights file, in eval mode on the CPU."""
+        model = self.settings.surrogate_model(tuple(teacher.image_shape))
+        loaded = load_teacher(weights, model=model, device="cpu")
+        assert isinstance(loaded, ModuleTeacher)  # as any .safetensors file
+        return loaded.module
+
+    def _propose(
+        self,
+        decided: AugmentedDecisions,
+        classes: int,
+        progress: bool,
+        points: BoundaryPoints,
+        count: int,
+        round_number: int,
+    ) -> Tensor:
+        """Trains a network for a part of the steps, and returns points near its boundaries."""
+        training, images = self.settings.training, decided.images
+        assert training.steps is not None  # `SurrogateSettings` checks it
+        short = replace(
+            training,
+            steps=max(1, training.steps // ROUNDS),
+            seed=training.seed + self.settings.networks + round_number,
+        )
+        one = replace(self.settings, networks=1, training=short)
+        title = f"choosing points, round {round_number + 1}"
+        with listening(
+            progress, lambda: Progress(one.steps, title=title, unit="steps")
+        ) as listener:
+            network = train_surrogate(decided, classes, one, listener, points).network
+        # Held-out samples, which are the last ones, start no pair.
+        clean = torch.arange(images.partners) * images.queries_per_sample
+        finding = f"finding points, round {round_number + 1}"
+        with show_progress(finding, count, "points", progress) as show:
+            return propose_boundary_points(
+                network,
+                SelectedImages(images, clean),
+                decided.decisions[clean],
+                count,
+                classes,
+                (training.seed, round_number),
+                adding_up(show),
+            )
+
+
+def _decide_images(run: RunFolder, job: LabelJob, progress: bool) -> Tensor:
+    """Decides the images of a run, which its labelling then need not query again."""
+    noun = plural(input_noun(job.images.image_shape))
+    shown = show_answers(f"deciding the {noun}", int((job.limits > 0).sum()), noun, progress)
+    with shown as on_answers:
+        decisions, _ = job.decide_images(run, on_answers)
     return decisions
 
 
-def _searched_with(planned: PlannedSurrogate, file: Path, note: Mapping[str, Any]) -> nn.Module:
-    """Returns the network that the run has searched with."""
-    advice = "restore the file, or start another run in another folder"
-    if not file.is_file():
-        raise InputError(f"{file}: the weights of the run's surrogate are missing; {advice}")
-    network = planned.load(file)
-    if weights_fingerprint(network) != note.get("weights"):
-        raise InputError(f"{file}: expected the weights that the run began with; {advice}")
-    return network
+def _decide_points(
+    teacher: Teacher, journal: AnswerJournal, progress: bool, points: Tensor
+) -> Tensor:
+    with show_answers(_ASKING, len(points), "queries", progress) as on_answers:
+        return decide_all(
+            teacher,
+            lambda rows: points[rows],
+            torch.arange(len(points)),
+            on_answers=on_answers,
+            journal=journal,
+        )

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from db3kd.data.image_set import ImageSet
+from db3kd.data.source import Source
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import LABELS, to_table
+from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.planned_run import PlannedRun, RunExecution, plan_source_run
-from db3kd.labelling.runs.run_surrogate import SurrogatePlanner
-from db3kd.labelling.runs.source import Source
 from db3kd.labelling.runs.totals import Totals, add_up
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.labelling.workers.ray_cluster import Workers, import_ray
 from db3kd.labelling.workers.worker_pool import RayWorkerPool, start_workers
+from db3kd.labels.labels import LABELS, to_table
+from db3kd.labels.soft_labels import SoftLabelSettings, with_soft_labels
 from db3kd.progress import ProgressListener
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.kept_answers import noting_kept_answers
@@ -37,7 +37,7 @@ def write_run(
     images: ImageSet | None = None,
     limit: int | None = None,
     soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | SurrogatePlanner | None = None,
+    surrogate: nn.Module | AutoSurrogate | None = None,
     concurrent_chunks: int | None = None,
     rare_classes: bool = False,
     resume: bool = False,
@@ -130,26 +130,24 @@ def _carry_out(planned: PlannedRun, progress: ProgressListener | bool) -> Totals
     with RunFolder.open(planned.folder, LABELS, planned.manifest, resume=planned.resume) as run:
         if run.verify_finished():
             return add_up(run.path, run.manifest)
-        _check_teacher(run, planned)
-        job = job.with_surrogate(
-            planned.surrogate.train_or_load(
-                run, job.teacher, job.images, job.single_class, progress=progress is True
-            )
-        )
+        before = add_up(run.path, run.manifest)
+        _check_teacher(run, planned, before)
+        if planned.surrogate is not None:
+            network = planned.surrogate.train_or_load(run, job, progress=progress is True)
+            job = job.with_surrogate(network)
         with _pool(execution.workers, run, job) as pool:
-            _write_shards(run, replace(job, pool=pool), planned, progress)
+            _write_shards(run, replace(job, pool=pool), planned, progress, before)
         totals = add_up(run.path, run.manifest)
         run.finish(vars(totals))
     return totals
 
 
-def _check_teacher(run: RunFolder, planned: PlannedRun) -> None:
+def _check_teacher(run: RunFolder, planned: PlannedRun, before: Totals) -> None:
     """Repeats known queries of a run before it continues, if that was asked for."""
-    execution, queries = planned.execution, 0
-    if execution.consistency_checks:
-        queries = planned.count_checks(planned.count_queries())
-    check = ConsistencyCheck(queries, execution.accept_changed_teacher)
-    job = planned.job
+    job, execution, checks = planned.job, planned.execution, planned.execution.consistency_checks
+    if checks and not planned.queries_in(before).left(planned.max_queries):
+        checks = 0
+    check = ConsistencyCheck(checks, execution.accept_changed_teacher)
     check.repeat(run, job.teacher, job.images.read, *planned.known_decisions())
 
 
@@ -162,13 +160,19 @@ def _pool(
 
 
 def _write_shards(
-    run: RunFolder, job: LabelJob, planned: PlannedRun, progress: ProgressListener | bool
+    run: RunFolder,
+    job: LabelJob,
+    planned: PlannedRun,
+    progress: ProgressListener | bool,
+    before: Totals,
 ) -> None:
     """Labels the chunks that the run has no shard of, and commits their shards."""
-    soft_labels, numbers = planned.soft_labels, planned.source_index
-    if planned.keeps_index or stored_numbers(run.path) is not None:
+    soft_labels, numbers = planned.soft_labels, planned.origin.index
+    if numbers is None:
+        numbers = torch.arange(len(job.images))
+    if planned.origin.keeps_index or stored_numbers(run.path) is not None:
         numbers = torch.from_numpy(keep_numbers(run, numbers.numpy()))
-    with job.shown(progress, add_up(run.path, run.manifest)) as listener:
+    with job.shown(progress, before) as listener:
         for position, chunk in job.run(run, listener):
             chunk = replace(chunk, index=numbers[chunk.index])
             if soft_labels is not None:

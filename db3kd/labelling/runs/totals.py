@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from db3kd.labelling.image_decisions import DECISIONS
-from db3kd.labelling.label_files import iterate_shards
-from db3kd.labelling.labels import LABELS, Labels
 from db3kd.labelling.runs.absent_classes import absent_classes, describe_absent_classes
-from db3kd.labelling.runs.run_surrogate import queries_of_surrogate
-from db3kd.labelling.targets import other_classes
+from db3kd.labels.label_files import iterate_shards
+from db3kd.labels.labels import LABELS, SURROGATES, Labels
+from db3kd.labels.targets import other_classes
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.run_journals import answers_in_stage, journaled_answers
@@ -163,6 +162,11 @@ def add_up(path: Path, manifest: Mapping[str, Any]) -> Totals:
         check_queries=queries_of_checks(manifest),
         absent_classes=absent_classes(path, totals.classes),
     )
+
+
+def queries_of_surrogate(manifest: Mapping[str, Any]) -> int:
+    """The queries that trained a run's own surrogate, on top of those of its labels."""
+    return sum(note["queries"] for note in manifest.get(SURROGATES, ()))
 
 
 def totals_of_shards(path: Path) -> Totals:

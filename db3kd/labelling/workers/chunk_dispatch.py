@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import Tensor
 
 from db3kd.labelling.chunk_search import Labeller
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.workers.worker_pool import (
     MAX_ATTEMPTS,
     Outcome,
     RayWorkerPool,
     WorkerDiedError,
 )
+from db3kd.labels.labels import Labels
 
 
 def dispatch_chunks(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from db3kd.data.image_source import NamedImages
 from db3kd.labelling.chunk_search import Labeller, surrogate_for
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
+from db3kd.labels.labels import Labels
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.filesystem import SharedLock
 from db3kd.storage.run_journals import Journals

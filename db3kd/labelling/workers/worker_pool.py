@@ -19,10 +19,10 @@ from torch import nn
 
 from db3kd.data.image_source import NamedImages
 from db3kd.errors import ArgumentTypeError
-from db3kd.labelling.labels import Labels
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers, connect, gpu_share
 from db3kd.labelling.workers.worker import Worker, WorkerTask
+from db3kd.labels.labels import Labels
 from db3kd.storage.run_folder import RunFolder
 from db3kd.teachers.base import Teacher, describe
 

@@ -210,7 +210,9 @@ def run_comparison(
             )
         folder = stack.enter_context(open_comparison(path, prepared.manifest(), resume=resume))
         if resume and prepared.images is not None:
-            checks = prepared.count_checks(path, consistency_checks)
+            checks = consistency_checks
+            if checks and not prepared.stored_queries(path).left(prepared.plan.queries):
+                checks = 0
             images, known, decisions = prepared.known_answers(path)
             ConsistencyCheck(checks, accept_changed_teacher).repeat(
                 folder.run, prepared.teacher, images.read, known, decisions

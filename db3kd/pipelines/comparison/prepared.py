@@ -40,7 +40,7 @@ from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import is_finished
-from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
+from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_journals import count_answers
 from db3kd.storage.run_queries import RunQueries
 from db3kd.wording import input_noun
@@ -140,11 +140,9 @@ class PreparedComparison(PreparedRun):
             return self.images, rows, decisions
         return self.asked, torch.arange(len(tested)), tested
 
-    def count_checks(self, out: Path, checks: int) -> int:
-        """Returns how many queries of the resumed comparison in `out` repeat known answers."""
-        if not checks or not self._stored_queries(out).left(self.plan.queries):
-            return 0
-        return min(checks, len(self.known_answers(out)[1]))
+    def known_queries(self, out: Path) -> int:
+        """See `PreparedRun`."""
+        return len(self.known_answers(out)[1])
 
     def _students(self, out: Path) -> list[Path]:
         """Returns the folders of the students of the comparison in `out`, with or without a run."""
@@ -154,14 +152,8 @@ class PreparedComparison(PreparedRun):
             for seed in self.used_seeds
         ]
 
-    def count_queries(self, out: Path, *, any_teacher: bool = False) -> RunQueries:
+    def stored_queries(self, out: Path) -> RunQueries:
         """See `PreparedRun`; those of strategies and seeds that are left out are not counted."""
-        if not holds_run(out):
-            return RunQueries()
-        compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
-        return self._stored_queries(out)
-
-    def _stored_queries(self, out: Path) -> RunQueries:
         tested = count_answers(out, TEST_DECISIONS)
         students = [
             stored_queries(student_folder(out, strategy, seed), plan)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images
-from db3kd.labelling.labels import Labels
+from db3kd.labels.labels import Labels
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distillation.prepared import PreparedDistillation, stored_queries
 from db3kd.pipelines.distillation.training_steps import training_steps

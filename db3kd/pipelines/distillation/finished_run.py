@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from db3kd.answers.answers import Answers
 from db3kd.arguments.images import are_equal
-from db3kd.labelling.labels import Labels
+from db3kd.labels.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
 from db3kd.pipelines.distill_settings import default_steps
 from db3kd.pipelines.distillation.prepared import PreparedDistillation

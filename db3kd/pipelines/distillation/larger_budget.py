@@ -13,7 +13,7 @@ from torch import Tensor
 
 from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError, InputError
-from db3kd.labelling.label_files import load_labels
+from db3kd.labels.label_files import load_labels
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS, LARGER_BUDGETS
 from db3kd.pipelines.run_layout import LABELS_FOLDER
 from db3kd.planning import BudgetPlan, plan_larger_budget

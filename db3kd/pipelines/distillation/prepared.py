@@ -16,8 +16,8 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
 from db3kd.errors import ArgumentError, InputError
 from db3kd.labelling.image_decisions import DECISIONS
-from db3kd.labelling.labels import LABELS
 from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
+from db3kd.labels.labels import LABELS
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.larger_budget import (
     StoredBudgets,
@@ -41,7 +41,7 @@ from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import begun_with, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, MANIFEST, is_finished, read_manifest
-from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
+from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_journals import answers_in_stage, count_answers, journaled_answers
 from db3kd.storage.run_queries import RunQueries
 from db3kd.synthesis.sample_run import expected_samples
@@ -136,20 +136,15 @@ class PreparedDistillation(PreparedRun):
         check_choosing(self.stored, out, self.begun, self.choosing, chosen)
         return manifest
 
-    def count_checks(self, out: Path, checks: int) -> int:
-        """Returns how many queries of a resumed run repeat known answers.
+    def stored_queries(self, out: Path) -> RunQueries:
+        """See `PreparedRun`."""
+        return stored_queries(out, self.plan)
 
-        Args:
-            out: The run folder.
-            checks: The argument `consistency_checks` of `distill`.
-        """
-        if not checks:
-            return 0
-        if not stored_queries(out, self.plan).left(self.plan.queries):
-            return 0
+    def known_queries(self, out: Path) -> int:
+        """See `PreparedRun`."""
         _, labels, _ = answer_folders(out)
         decided = answers_in_stage(labels, LABELS, DECISIONS)  # before distances are measured
-        return min(checks, count_answers(out, ANSWERS) + len(decided))
+        return count_answers(out, ANSWERS) + len(decided)
 
     def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
         """Yields the runs of the distillation that a resumed one may find in `out`.
@@ -182,13 +177,6 @@ class PreparedDistillation(PreparedRun):
         """Returns whether proxies have chosen the images of some rounds."""
         log = ChoiceLog(out)
         return all(log.holds(number) for number in range(first, stop))
-
-    def count_queries(self, out: Path, *, any_teacher: bool = False) -> RunQueries:
-        """See `PreparedRun`."""
-        if not holds_run(out):
-            return RunQueries()
-        compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
-        return stored_queries(out, self.plan)
 
 
 def prepare_distillation(

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from db3kd.answers.batches import mean_probabilities
-from db3kd.labelling.sample_choice import spread_over_classes
+from db3kd.data.sample_choice import spread_over_classes
 from db3kd.pipelines.distill_settings import of_default
 from db3kd.pipelines.distillation.finished_run import FinishedRun
 from db3kd.pipelines.distillation.reproduction import reproduction, usage

@@ -12,7 +12,7 @@ from db3kd.answers.answers import Answers
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputNotFoundError
 from db3kd.export.formats import SUFFIXES
-from db3kd.labelling.labels import Labels
+from db3kd.labels.labels import Labels
 from db3kd.models.weights import STUDENT_FILE, save_model
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distillation.asking import Asked, ask_teacher

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.data.image_set import ImageSet
+from db3kd.data.source import source_of
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import SingleClassCheck, decisions_in
-from db3kd.labelling.label_files import load_labels
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.labels import Labels
-from db3kd.labelling.runs.planned_run import PlannedRun, plan_run
+from db3kd.labelling.runs.planned_run import ImageOrigin, PlannedRun, plan_run
 from db3kd.labelling.runs.run_writer import carry_out
-from db3kd.labelling.runs.source import source_of
 from db3kd.labelling.runs.totals import totals_of_shards
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.soft_labels import check_soft_labels, with_soft_labels
+from db3kd.labels.label_files import load_labels
+from db3kd.labels.labels import Labels
+from db3kd.labels.soft_labels import check_soft_labels, with_soft_labels
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
@@ -91,9 +91,7 @@ def _planned(
         folder,
         job,
         resume=folder.exists(),
-        source=source_of(images),
-        source_index=numbers,
-        keeps_index=True,
+        origin=ImageOrigin(source_of(images), index=numbers, keeps_index=True),
     )
 
 

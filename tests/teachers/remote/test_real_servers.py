@@ -7,7 +7,7 @@ from real_servers import MLServer, RealServer, Triton, servers_python, train_dig
 from typer.testing import CliRunner
 
 from db3kd.cli.app import app
-from db3kd.labelling.label_files import load_labels
+from db3kd.labels.label_files import load_labels
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import load_teacher
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentError, NotAFileError
 from db3kd.extras import import_extra
-from db3kd.labelling.targets import other_classes
+from db3kd.labels.targets import other_classes
 from db3kd.querying.search import UNANSWERED
 from db3kd.storage.column_values import check_range, check_sums, read_column
 from db3kd.storage.filesystem import check_new_file, write_atomically
@@ -82,7 +82,7 @@ class Labels:
         label: [n] int64, the sample's class in its data set, -1 if it is unknown; None if the
             data set has no classes.
         searched: [n, C] bool, True if the distance was measured and False if it is an estimate
-            (see `db3kd.labelling.targets`). None if all other classes were measured.
+            (see `db3kd.labels.targets`). None if all other classes were measured.
         snapshots: Distances as above, keyed by the number of queries per class that they cost.
         soft_labels: [n, C] float32, rows sum to 1; or None.
         soft_label_temperature: The temperature of `soft_labels`, which the student's loss must

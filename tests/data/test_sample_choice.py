@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from db3kd.labelling.sample_choice import draw_samples, spread_over_classes
+from db3kd.data.sample_choice import draw_samples, spread_over_classes
 
 
 def test_samples_are_spread_over_the_classes():

@@ -11,10 +11,11 @@ from torch import nn
 
 import db3kd
 from db3kd.labelling import RunExecution, Source, write_run
+from db3kd.labelling.runs import run_surrogate
 from db3kd.labelling.runs.planned_run import plan_source_run
-from db3kd.labelling.runs.run_surrogate import WEIGHTS, queries_of_surrogate
+from db3kd.labelling.runs.run_surrogate import WEIGHTS
+from db3kd.labelling.runs.totals import queries_of_surrogate
 from db3kd.models import save_model
-from db3kd.pipelines import auto_surrogate
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError, load_teacher
 
@@ -93,7 +94,7 @@ def test_a_run_that_fails_in_any_part_continues_and_pays_nothing_twice(
         label(tmp_path / "run", RaisingTeacher(counting, answered))
     before = counting.total
     if answered > IMAGES + TRAINING:
-        monkeypatch.setattr(auto_surrogate, "train_surrogate", None)  # it is trained already
+        monkeypatch.setattr(run_surrogate, "train_surrogate", None)  # it is trained already
 
     labels = label(tmp_path / "run", counting, resume=True)
 
@@ -114,7 +115,7 @@ def test_a_run_that_stops_while_it_trains_or_keeps_the_weights_asks_nothing_agai
 
     def stop(name: str) -> None:
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(auto_surrogate, name, interrupted)
+            patched.setattr(run_surrogate, name, interrupted)
             label(tmp_path / "run", counting, resume=True)
 
     (tmp_path / "run").mkdir()
@@ -210,10 +211,10 @@ def test_a_plan_states_the_decision_before_anything_is_spent(tmp_path):
 
     large, small = plan(16_000), plan(2_000)
 
-    assert large.max_queries == 16_000 and large.surrogate.queries > 2_000
-    assert "and a surrogate than with 30 alone" in large.surrogate.why
-    assert small.max_queries == 2_000 and small.surrogate.queries == 0
-    assert "too many of 1,940 for 540 pairs" in small.surrogate.why
+    assert large.max_queries == 16_000 and large.surrogate.plan.queries > 2_000
+    assert "and a surrogate than with 30 alone" in large.surrogate.plan.why
+    assert small.max_queries == 2_000 and small.surrogate.plan.queries == 0
+    assert "too many of 1,940 for 540 pairs" in small.surrogate.plan.why
     assert teacher.total == 0 and not (tmp_path / "run").exists()
 
 
@@ -224,7 +225,7 @@ def test_a_plan_states_the_decision_before_anything_is_spent(tmp_path):
         (AUTO, SETTINGS, plane(), False, "surrogate: a surrogate that the run trains needs out="),
         (AUTO, SETTINGS, plane(bounds=(-1.0, 1.0)), True, "takes images in [0, 1], got"),
         (replace(AUTO, model="none"), SETTINGS, plane(), True, "model: expected one of"),
-        ("auto", SETTINGS, plane(), True, "torch.nn.Module or db3kd.AutoSurrogate(), got str"),
+        ("auto", SETTINGS, plane(), True, "torch.nn.Module or db3kd.AutoSurrogate(), got 'auto'"),
     ],
 )
 def test_a_run_that_cannot_train_a_surrogate_is_refused_before_a_query(

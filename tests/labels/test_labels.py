@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_cases import some_labels
 
-from db3kd.labelling.label_files import iterate_shards, load_labels
-from db3kd.labelling.labels import LABELS, Labels, to_table
+from db3kd.labels.label_files import iterate_shards, load_labels
+from db3kd.labels.labels import LABELS, Labels, to_table
 from db3kd.storage.run_folder import RunFolder
 
 pytest.importorskip("pyarrow")

@@ -5,7 +5,7 @@ import numpy as np
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource
 from db3kd.errors import ArgumentError
-from db3kd.labelling.labels import Labels
+from db3kd.labels.labels import Labels
 from db3kd.wording import counted, input_noun
 
 _SHOWN_NUMBERS = 3

@@ -10,7 +10,7 @@ from torch import Tensor
 from db3kd import ops
 from db3kd.arguments.plain import check_choice, check_positive, check_type, suggests_arguments
 from db3kd.errors import ArgumentError
-from db3kd.labelling.labels import Labels
+from db3kd.labels.labels import Labels
 from db3kd.ops import Normalisation
 from db3kd.querying.search import UNANSWERED
 

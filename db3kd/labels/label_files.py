@@ -5,7 +5,7 @@ from pathlib import Path
 
 from db3kd.arguments.plain import check_path
 from db3kd.errors import InputError
-from db3kd.labelling.labels import FORMAT_KEY, LABELS, Labels, from_table
+from db3kd.labels.labels import FORMAT_KEY, LABELS, Labels, from_table
 from db3kd.storage.column_values import check_distinct, invalid_shard
 from db3kd.storage.manifest import MANIFEST, read_manifest
 from db3kd.storage.shards import parse_parquet, read_shards

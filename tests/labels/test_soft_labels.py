@@ -7,7 +7,7 @@ import torch
 from label_cases import some_labels
 
 from db3kd.errors import ArgumentError
-from db3kd.labelling.soft_labels import SoftLabelSettings, with_soft_labels
+from db3kd.labels.soft_labels import SoftLabelSettings, with_soft_labels
 
 
 def test_soft_labels_carry_their_temperature():
