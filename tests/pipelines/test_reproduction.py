@@ -147,6 +147,14 @@ def test_a_time_limit_stays_if_no_steps_take_its_place(limit):
     assert command_lines(command.split(), None, [600]) == command
 
 
+@pytest.mark.parametrize("given", ["--out r --price-per-1000 2", "--price-per-1000=2.5 --out r"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_command_has_the_price_of_the_run(given, resumed):
+    command = "db3kd distill --out r --resume" if resumed else f"db3kd distill {given}"
+    shown = command_lines(command.split(), None, [600], 2.5)
+    assert shown == "db3kd distill --out r --price-per-1000 2.5"
+
+
 def test_the_call_has_the_settings_that_the_run_had():
     training = db3kd.TrainSettings(optimizer="adamw", seed=3)
     settings = db3kd.DistillSettings(training=training, proxies=1, time_limit=60)

@@ -38,7 +38,12 @@ def reproduction(run: FinishedRun) -> dict[str, str]:
     if plan.further:
         budgets = [manifest["settings"]["plan"]["budget"], *(each.budget for each in plan.further)]
     known = {
-        "command": command_lines(sys.argv, None if settings.time_limit is None else steps, budgets),
+        "command": command_lines(
+            sys.argv,
+            None if settings.time_limit is None else steps,
+            budgets,
+            prepared.price_per_1000,
+        ),
         "Python": "\n".join(
             [
                 *_names(student, manifest, images, test),
@@ -81,7 +86,12 @@ def _proxies_differ(manifest: Mapping[str, Any]) -> bool:
     return any(each != used[0] for each in used)
 
 
-def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence[int]) -> str:
+def command_lines(
+    arguments: Sequence[str],
+    steps: int | None,
+    budgets: Sequence[int],
+    price_per_1000: float | None = None,
+) -> str:
     """Returns the commands that make a run of this process again; none if it is no command.
 
     Example:
@@ -95,6 +105,7 @@ def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence
         steps: The steps that take the place of a time limit; None without one.
         budgets: The budgets of the run: the first one, and the larger ones with which it was
             continued.
+        price_per_1000: The price of 1,000 queries, which a resumed run need not repeat, or None.
     """
     if not arguments or not arguments[0].endswith("db3kd"):
         return ""
@@ -105,6 +116,8 @@ def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence
         left_out.add("--time-limit")
     if len(budgets) > 1:
         left_out.add("--budget")
+    if price_per_1000 is not None:
+        left_out.add("--price-per-1000")
     for each in rest:
         if each.partition("=")[0] in left_out:
             if "=" not in each:
@@ -113,6 +126,8 @@ def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence
             kept.append(each)
     if steps is not None:
         kept += ["--steps", str(steps)]
+    if price_per_1000 is not None:
+        kept += ["--price-per-1000", f"{price_per_1000:.10g}"]
     if len(budgets) == 1:
         return shlex.join(kept)
     return "\n".join(
