@@ -3,19 +3,23 @@
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import InputError
 from db3kd.models.networks import is_own_model
 from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
 from db3kd.pipelines.distillation.finished_run import FinishedRun
 from db3kd.planning import BudgetPlan
 from db3kd.storage.manifest import CHANGED_TEACHERS, LARGER_BUDGETS
+from db3kd.teachers.descriptions.description import read_description
+from db3kd.teachers.remote.secret_header import ALLOWED_SECRETS
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted, input_noun
 
@@ -50,6 +54,7 @@ def reproduction(run: FinishedRun) -> dict[str, str]:
                 *_calls(plan, student, fixed, run.folder, budgets, tested=test is not None),
             ]
         ),
+        **command_needs(sys.argv),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
         "earlier budgets": _OTHER_PROXIES if _proxies_differ(manifest) else "",
         "data": "none: pseudo samples" if images is None else described_data(images),
@@ -134,6 +139,41 @@ def command_lines(
         shlex.join([*kept, "--budget", str(budget), *(["--resume"] if number else [])])
         for number, budget in enumerate(budgets)
     )
+
+
+def command_needs(arguments: Sequence[str]) -> dict[str, str]:
+    """Returns the files and the environment variables that a command needs, besides its data.
+
+    These are the files among its arguments and, if the teacher is a description file, those that
+    it names. Of an environment variable, only the name is stated.
+    """
+    if not arguments or not arguments[0].endswith("db3kd"):
+        return {}
+    words = [word for each in arguments[1:] for word in _split_option(each)]
+    files: list[Path] = []
+    variables: list[str] = []
+    for option, value in pairwise(words):
+        if not option.startswith("--") or option in _DATA_OPTIONS:
+            continue
+        path = Path(value)
+        # The value need not be a path, and the file may have changed since the run began.
+        with suppress(InputError, OSError):
+            if path.is_file():
+                files.append(path)
+            if option == "--teacher" and path.suffix in (".toml", ".json"):
+                described = read_description(path)
+                named = (described.file, described.labels)
+                files += [path.parent / name for name in named if name is not None]
+                if described.header is not None:
+                    variables += [described.header.variable, ALLOWED_SECRETS]
+    return {"files": ", ".join(map(str, files)), "environment variables": ", ".join(variables)}
+
+
+_DATA_OPTIONS = ("--data", "--test", "--out")
+
+
+def _split_option(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--") else [argument]
 
 
 def described_data(images: ImageSet) -> str:
