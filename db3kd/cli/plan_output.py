@@ -27,6 +27,9 @@ _PRECISE = 0.04
 TIME_OF_QUERIES = "time unknown; db3kd info --teacher … --time 20 measures it with 20 queries"
 """How a user finds out what a plan cannot say without a query."""
 
+NOTHING_LEFT = "no query is left to send, and no network to train"
+"""What a dry run of a finished run says."""
+
 
 def print_plan(prepared: "PreparedDistillation") -> None:
     """Prints the queries of each stage in order, with their reasons and their price."""
@@ -50,10 +53,9 @@ def _measurement(plan: "BudgetPlan") -> str:
     from db3kd.planning.held_out import describe_precision, precision
 
     images, noun = plan.measured_on, plan.noun
-    what = f"held-out {'pseudo sample' if plan.pseudo_samples else noun}"
     text = (
-        f"the agreement, on {counted(images, what)}, to {describe_precision(images)} or better "
-        "(95 % interval)"
+        f"the agreement, on {counted(images, plan.held_out_noun)}, to "
+        f"{describe_precision(images)} or better (95 % interval)"
     )
     if precision(images) <= _PRECISE:
         return text
@@ -249,7 +251,7 @@ def print_result(
     from db3kd.models.weights import STUDENT_FILE
 
     noun = result.noun
-    held_out = counted(result.held_out, f"held-out {noun}")
+    held_out = counted(result.held_out, result.plan.held_out_noun)
     for choice in result.choices:
         measured = ", ".join(f"{name} {share:.1%}" for name, share in choice.options.items())
         print_row(
@@ -265,7 +267,10 @@ def print_result(
         )
         print_row("validation", f"{held_out}{versions}; they compare the options")
     print_row("taught by", result.taught_by)
-    print_row("agreement", agreement_text(result.matches, result.held_out, f"held-out {noun}"))
+    agreement = agreement_text(result.matches, result.held_out, result.plan.held_out_noun)
+    if result.plan.pseudo_samples:
+        agreement += "; on real images it may be quite different"
+    print_row("agreement", agreement)
     print_warnings(result.warnings)
     if result.accuracy is not None:
         print_row("accuracy", f"{result.accuracy:.2%} of the test {noun}s")

@@ -5,11 +5,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from db3kd.pipelines.run_layout import NETWORKS_FOLDER
 from db3kd.pipelines.run_notes import RunNotes
 
 TimedPart = Literal["asking", "choosing", "training"]
 """A part of a run whose time is noted: querying the teacher, choosing images with proxies, and
 training on the answers."""
+
+_TRAINED = "student"
 
 
 class DistillNotes:
@@ -81,6 +84,10 @@ class DistillNotes:
         """Returns the outcome of a choice, which is made again only if its inputs have changed."""
         return self._notes.once(f"choice of {question}", depends_on, choose)
 
+    def keep_training(self, depends_on: Mapping[str, Any]) -> None:
+        """Notes what the student of the finished run depends on; see `is_trained`."""
+        self._notes.once(_TRAINED, depends_on, lambda: True)
+
     def label_scale(self, depends_on: Mapping[str, Any], choose: Callable[[], float]) -> float:
         """Returns the scale of soft labels; arguments as for `choice`."""
         return float(self._notes.once("scale", depends_on, choose))
@@ -99,6 +106,12 @@ class DistillNotes:
 def seconds_of_asking(folder: Path) -> float:
     """Returns the seconds that the queries of a run have taken; 0 if they are unknown."""
     return DistillNotes(RunNotes(folder)).seconds["asking"]
+
+
+def is_trained(folder: Path, depends_on: Mapping[str, Any]) -> bool:
+    """Returns whether the student of a run is trained, and depends on these plain values."""
+    network = folder / NETWORKS_FOLDER / f"{_TRAINED}.safetensors"
+    return network.is_file() and RunNotes(folder).holds(_TRAINED, depends_on)
 
 
 def _seconds_of(part: TimedPart) -> str:

@@ -13,6 +13,7 @@ from db3kd.storage.manifest import plain
 from db3kd.storage.run_folder import RunFolder
 
 _FILE = "_notes.json"
+_PRICE = "price_per_1000"
 
 _T = TypeVar("_T")
 
@@ -50,13 +51,18 @@ class RunNotes:
         write_atomically(self._file, json_bytes(self._values))
         return value
 
+    def holds(self, name: str, depends_on: Mapping[str, Any]) -> bool:
+        """Returns whether `once` would return a known value."""
+        known = self.get(name)
+        if known is None:
+            return False
+        return bool(_set_values(known["depends_on"]) == _set_values(plain(depends_on)))
+
     def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
         """Returns a plain value, recomputed only if the plain values it depends on have changed."""
-        inputs = plain(depends_on)
-        known = self.get(name)
-        if known is None or _set_values(known["depends_on"]) != _set_values(inputs):
-            known = self.put(name, {"depends_on": inputs, "value": plain(compute())})
-        value: _T = known["value"]
+        if not self.holds(name, depends_on):
+            self.put(name, {"depends_on": plain(depends_on), "value": plain(compute())})
+        value: _T = self.get(name)["value"]
         return value
 
     def rare_classes(self, given: bool) -> bool:
@@ -64,6 +70,11 @@ class RunNotes:
         if given:
             self.put("rare_classes", True)
         return bool(self.get("rare_classes"))
+
+    def keep_price(self, price_per_1000: float | None) -> None:
+        """Writes the price of 1,000 queries, if there is one, for `price_of_run`."""
+        if price_per_1000 is not None:
+            self.put(_PRICE, price_per_1000)
 
     @contextmanager
     def timed(self, name: str, apart_from: str = "") -> Iterator[None]:
@@ -83,6 +94,17 @@ class RunNotes:
         """Removes all values."""
         self._values = {}
         self._file.unlink(missing_ok=True)
+
+
+def price_of_run(given: float | None, out: str | Path | None, resume: bool) -> float | None:
+    """Returns the price of 1,000 queries: the one that is given, or else that of a resumed run.
+
+    So a look at a finished run does not remove the price from its report.
+    """
+    if given is not None or out is None or not resume:
+        return given
+    price: float | None = RunNotes(Path(out)).get(_PRICE)
+    return price
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from db3kd.answers.answers import Answers
 from db3kd.arguments.images import are_equal
+from db3kd.pipelines.distill_settings import of_default
 from db3kd.planning.held_out import LEAST_HELD_OUT
+from db3kd.report import wilson_interval
 from db3kd.training.evaluation import predict_logits
 from db3kd.wording import InputNoun, class_text, counted, money
 
@@ -18,7 +20,7 @@ on both sides of 80 %."""
 _SHOWN_CLASSES = 5
 
 _SMALL_SHARE = 0.2
-"""Share of the steps of full training below which a time limit is worth a warning."""
+"""Share of the steps of full training below which a shorter training is worth a warning."""
 
 
 def likely_causes(noun: InputNoun = "image") -> str:
@@ -36,12 +38,22 @@ def student_warnings(
     class_names: Sequence[str] | None,
     noun: InputNoun = "image",
     decisions: Tensor | None = None,
+    *,
+    pseudo_samples: bool = False,
 ) -> list[str]:
     """Returns warnings about a student that has learned nothing, or had nothing to learn.
 
-    Always answering the class that is most frequent among the held-out images is at least as good
-    as chance, so a student must be better than that. `predicted` holds its classes of the held-out
-    images, and `decisions` the teacher's classes of all images, by default those of the answers.
+    Always answering the teacher's most frequent class is at least as good as chance, so a student
+    must be better than that, and by more than the uncertainty of its agreement.
+
+    Args:
+        answers: The teacher's answers.
+        predicted: [n] int64, the student's classes of the held-out images.
+        class_names: The names of the classes, or None.
+        noun: What the warnings call an image.
+        decisions: The teacher's classes of all images, by default those of the answers.
+        pseudo_samples: Whether the images are pseudo samples. Those to train on are chosen, so
+            only the held-out ones show how often a constant answer agrees.
     """
     found = []
     causes = likely_causes(noun)
@@ -53,16 +65,28 @@ def student_warnings(
             f"from them. Likely causes: {causes}."
         )
     held_out = answers.held_out.clean.decisions
-    counts = torch.bincount(held_out)
-    most, matches = int(counts.max()), int((predicted == held_out).sum())
+    # Few held-out images have a most frequent class by chance, so all images determine it.
+    counts = torch.bincount(held_out if pseudo_samples else decisions)
+    constant = int(counts.max()) / int(counts.sum())
+    matches = int((predicted == held_out).sum())
+    low, high = wilson_interval(matches, len(held_out))
+    if found or len(held_out) < LEAST_HELD_OUT or constant < low:
+        return found
+    what = f"held-out {'pseudo sample' if pseudo_samples else noun}"
     usual = class_text(int(counts.argmax()), class_names)
-    if not found and len(held_out) >= LEAST_HELD_OUT and matches <= most:
-        found.append(
-            f"The student agrees with the teacher on {matches:,} of {len(held_out):,} held-out "
-            f"{noun}s. Always answering with class {usual} would agree on {most:,} of "
-            f"them, so the student has learned nothing useful. Likely causes: {causes}; "
-            "or too few queries or training steps."
+    asked = "them" if pseudo_samples else f"the {counted(len(decisions), noun)} that were queried"
+    verdict = "so the student has learned nothing useful."
+    if matches > constant * len(held_out):
+        verdict = (
+            "which is within this interval, so the student may have learned nothing useful; on "
+            f"more {noun}s, {MEASURE_AGREEMENT} tells, at a query for each."
         )
+    found.append(
+        f"The student agrees with the teacher on {matches:,} of {counted(len(held_out), what)} "
+        f"(95 % interval {low:.1%} to {high:.1%}). Always answering with class {usual} would agree "
+        f"on {constant:.1%} of {asked}, {verdict} Likely causes: {causes}; or too few queries or "
+        "training steps."
+    )
     return found
 
 
@@ -130,16 +154,30 @@ def time_limit_warning(limit: float, steps: int, full: int, advice: str) -> str 
     )
 
 
-def few_held_out(held_out: int, tested: bool, noun: InputNoun = "image") -> str:
-    """Returns what to know about an agreement on few held-out images.
+def short_training_warning(steps: int, default: int) -> str | None:
+    """Returns a warning if a student was trained for a small share of the default steps only."""
+    if steps >= _SMALL_SHARE * default:
+        return None
+    return (
+        f"The student was trained for {counted(steps, 'step')}, {of_default(steps, default)}, so a "
+        "longer training may give a much better student of the same answers. It costs no query: "
+        "resume the run in its folder with more steps (--steps, or steps= of TrainSettings in "
+        "Python), or with the default."
+    )
+
+
+def few_held_out(
+    held_out: int, tested: bool, noun: InputNoun = "image", *, pseudo_samples: bool = False
+) -> str:
+    """Returns what to know about an agreement on few held-out images, or pseudo samples.
 
     `tested` says whether the student was measured on labelled test images too.
     """
-    held_out_images = counted(held_out, f"held-out {noun}")
+    what = f"held-out {'pseudo sample' if pseudo_samples else noun}"
     found = (
-        f"The agreement rests on only {held_out_images}, so it is a rough value. On further "
-        f"{noun}s, {MEASURE_AGREEMENT} measures it, at a query for each; another run can hold out "
-        "more of them (--held-out, or held_out= of DistillSettings in Python)."
+        f"The agreement rests on only {counted(held_out, what)}, so it is a rough value. On "
+        f"further {noun}s, {MEASURE_AGREEMENT} measures it, at a query for each; another run can "
+        "hold out more of them (--held-out, or held_out= of DistillSettings in Python)."
     )
     if not tested:
         found += (

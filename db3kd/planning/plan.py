@@ -148,6 +148,11 @@ class BudgetPlan:
         return self.held_out
 
     @property
+    def held_out_noun(self) -> str:
+        """What messages call one of these."""
+        return f"held-out {'pseudo sample' if self.pseudo_samples else self.noun}"
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is worth changing before the first query: too few images, or held-out images."""
         few = None

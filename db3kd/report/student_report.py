@@ -57,11 +57,13 @@ class Disagreements(NamedTuple):
             units.
         teacher_classes: [n] int64.
         student_classes: [n] int64.
+        names: What each image is called, such as its file; "image 1", "image 2", … without names.
     """
 
     images: Tensor
     teacher_classes: Tensor
     student_classes: Tensor
+    names: Sequence[str] = ()
 
 
 class SoftExamples(NamedTuple):
@@ -71,11 +73,13 @@ class SoftExamples(NamedTuple):
         images: As for `Disagreements`.
         probabilities: [n, C] float, rows sum to 1.
         source: Where they come from.
+        names: As for `Disagreements`.
     """
 
     images: Tensor
     probabilities: Tensor
     source: str = "What the student was trained on"
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -99,6 +103,8 @@ class StudentReport:
         data: The transfer set.
         strategy: The strategy, such as "auto".
         taught_by: Who taught the student, such as "decisions and 2 proxies".
+        dates: When the run was started and finished.
+        pseudo_samples: Whether the held-out images are pseudo samples.
         agreement: (matches, total): held-out images that the student puts in the teacher's class.
         accuracy: (matches, total): test images that the student puts in their true class.
         test_agreement: (matches, total): test images that it puts in the teacher's class.
@@ -132,6 +138,8 @@ class StudentReport:
     strategy: str
     agreement: tuple[int, int]
     taught_by: str | None = None
+    dates: str | None = None
+    pseudo_samples: bool = False
     accuracy: tuple[int, int] | None = None
     test_agreement: tuple[int, int] | None = None
     price_per_1000: float | None = None
@@ -190,7 +198,7 @@ class StudentReport:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """What the page begins with: names and values."""
-        names = ("teacher", "student", "data", "strategy", "taught_by")
+        names = ("teacher", "student", "data", "strategy", "taught_by", "dates")
         found = [(name.replace("_", " "), getattr(self, name)) for name in names]
         return [(name, value) for name, value in found if value is not None]
 
@@ -209,6 +217,11 @@ class StudentReport:
     def noun(self) -> InputNoun:
         """What the page calls an image."""
         return "row" if self.is_tabular else "image"
+
+    @property
+    def held_out_noun(self) -> str:
+        """What the page calls a held-out image."""
+        return f"held-out {'pseudo sample' if self.pseudo_samples else self.noun}"
 
     def price(self, queries: int) -> float | None:
         """Returns the price of queries; None without `price_per_1000`."""
@@ -264,6 +277,7 @@ class StudentReport:
             limit = classes or torch.iinfo(torch.int64).max
             as_classes(self.disagreements.teacher_classes, len(images), "teacher_classes", limit)
             as_classes(self.disagreements.student_classes, len(images), "student_classes", limit)
+            _check_names(self.disagreements.names, images, "disagreements")
             self._check_features(images)
         if self.soft_examples is not None:
             images = _checked_images(self.soft_examples.images, "soft_examples")
@@ -273,6 +287,7 @@ class StudentReport:
                     "soft_examples",
                     f"expected probabilities [{len(images)}, {classes}], got {list(shape)}",
                 )
+            _check_names(self.soft_examples.names, images, "soft_examples")
             self._check_features(images)
 
     def _check_features(self, images: Tensor) -> None:
@@ -282,6 +297,11 @@ class StudentReport:
                 f"expected those of encoded rows {list(images.shape[1:])}, got ones of "
                 f"rows {list(self.features.unit_shape)}",
             )
+
+
+def _check_names(names: Sequence[str], images: Tensor, argument: str) -> None:
+    if len(names) not in (0, len(images)):
+        raise ArgumentError(argument, f"expected {len(images)} names or none, got {len(names)}")
 
 
 def _checked_images(images: Tensor, name: str) -> Tensor:

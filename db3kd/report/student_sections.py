@@ -1,5 +1,6 @@
 """Turns the values of a student's report into sections of text, tables and figures."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from db3kd.report.student_blocks import (
     Table,
 )
 from db3kd.report.student_report import StudentReport
-from db3kd.report.text import shown_name
+from db3kd.report.text import clean_text, shown_name
 from db3kd.report.thumbnails import channels_note
 from db3kd.tables import Feature
 from db3kd.wording import also_paid, counted, money, plain_number
@@ -63,7 +64,7 @@ def headline(report: StudentReport) -> tuple[str, str]:
     """Returns the agreement, and what it is a share of: `93.1 %`, `(91.0 to 94.8 %) of 700 …`."""
     matches, total = report.agreement
     return percent(matches / total), (
-        f"({interval_of(matches, total)}) of {counted(total, f'held-out {report.noun}')}"
+        f"({interval_of(matches, total)}) of {counted(total, report.held_out_noun)}"
     )
 
 
@@ -126,7 +127,7 @@ def _choices(report: StudentReport) -> Section | None:
             rows.append([name, alternative, "chosen" if chosen else "", measured])
     head = ["choice", "alternative", "", "validation agreement (%)"]
     noun = report.noun
-    text = f"Alternatives are compared on held-out {noun}s, never on test {noun}s."
+    text = f"Alternatives are compared on {report.held_out_noun}s, never on test {noun}s."
     if report.validation is not None:
         augmented = report.validation - report.agreement[1]
         more = counted(augmented, "augmented version")
@@ -134,8 +135,8 @@ def _choices(report: StudentReport) -> Section | None:
         lower = " It is usually lower on augmented versions." if augmented > 0 else ""
         text = (
             f"Alternatives are compared by their validation agreement with the teacher, on the "
-            f"{counted(report.agreement[1], f'held-out {noun}')}{versions}, never on test {noun}s."
-            f"{lower}"
+            f"{counted(report.agreement[1], report.held_out_noun)}{versions}, never on test "
+            f"{noun}s.{lower}"
         )
     text = f"Strategy: {report.strategy}. {text}"
     return Section("Plan", text, [Table(head, rows, text_columns=3, strong_rows=strong)])
@@ -169,11 +170,9 @@ def _balance(report: StudentReport) -> Section | None:
 def _confusion(report: StudentReport) -> Section | None:
     if report.confusion is None:
         return None
-    title, noun = "Teacher against student", report.noun
+    title, noun, held_out = "Teacher against student", report.noun, report.held_out_noun
     if len(report.confusion) <= MAX_CLASSES:
-        text = (
-            f"Number of held-out {noun}s by teacher's class (rows) and student's class (columns)."
-        )
+        text = f"Number of {held_out}s by teacher's class (rows) and student's class (columns)."
         return Section(title, text, [_heat_map(report, report.confusion)])
     missed = report.confusion.long().clone().fill_diagonal_(0)
     classes = len(missed)
@@ -184,7 +183,7 @@ def _confusion(report: StudentReport) -> Section | None:
         if count := int(missed[teacher, student]):
             names = class_name(report, teacher), class_name(report, student)
             rows.append([*names, f"{count:,}", f"{int(seen[teacher]):,}"])
-    text = f"{int((seen > 0).sum()):,} of {classes:,} classes occur among the held-out {noun}s."
+    text = f"{int((seen > 0).sum()):,} of {classes:,} classes occur among the {held_out}s."
     if not rows:
         return Section(title, f"{text} There is no disagreement.", [])
     text += f" The {len(rows)} most frequent confusions are shown."
@@ -226,11 +225,14 @@ def _disagreements(report: StudentReport) -> Section | None:
     matches, total = report.agreement
     missed = total - matches
     some = f"All {missed:,}" if len(images) == missed else f"{len(images)} of the {missed:,}"
-    text = f"{some} held-out {report.noun}s on which teacher and student disagree."
+    text = f"{some} {report.held_out_noun}s on which teacher and student disagree."
+    if report.pseudo_samples:
+        text += " They say little about the images on which the student will be used."
+    text += _counting_note(shown.names)
     text += _channels_note(images)
     block: Block
     if images.ndim == 2:
-        table = _feature_table(report, images)
+        table = _feature_table(report, images, shown.names)
         decided = [
             [f"{who}'s class", *(pair[place][1] for pair in classes)]
             for place, who in enumerate(("teacher", "student"))
@@ -239,8 +241,10 @@ def _disagreements(report: StudentReport) -> Section | None:
     else:
         block = Cards(
             [
-                Card(f"image {number}", image, pair)
-                for number, (image, pair) in enumerate(zip(images, classes, strict=True), 1)
+                Card(name, image, pair)
+                for name, image, pair in zip(
+                    _titles(shown.names, images), images, classes, strict=True
+                )
             ],
             "disagreements",
         )
@@ -253,21 +257,35 @@ def _soft_labels(report: StudentReport) -> Section | None:
         return None
     images = shown.images[:MAX_SOFT_EXAMPLES]
     cards = []
-    for number, (image, row) in enumerate(zip(images, shown.probabilities, strict=False), 1):
+    titles = _titles(shown.names, images)
+    for title, image, row in zip(titles, images, shown.probabilities, strict=False):
         top = row.double().topk(min(_TOP_CLASSES, len(row)))
         bars = [
             Bar(class_name(report, place), min(1.0, share), percent(share))
             for share, place in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
-        is_image = images.ndim == 4
-        title = f"{'image' if is_image else 'row'} {number}"
-        cards.append(Card(title, image if is_image else None, bars=bars))
-    text = f"{shown.source}: the classes of highest probability."
+        cards.append(Card(title, image if images.ndim == 4 else None, bars=bars))
+    text = f"{shown.source}: the classes of highest probability.{_counting_note(shown.names)}"
     text += _channels_note(images)
     blocks: list[Block] = [Cards(cards, "soft-labels")]
     if images.ndim == 2:
-        blocks.append(_feature_table(report, images))
+        blocks.append(_feature_table(report, images, shown.names))
     return Section("Soft labels", text, blocks)
+
+
+def _titles(names: Sequence[str], images: Tensor) -> list[str]:
+    """Returns what the page calls examples. Names are not cut, so that their files are found."""
+    if names:
+        return [" ".join(clean_text(name).split()) for name in names[: len(images)]]
+    noun = "image" if images.ndim == 4 else "row"
+    return [f"{noun} {number}" for number in range(1, len(images) + 1)]
+
+
+def _counting_note(names: Sequence[str]) -> str:
+    """Says from which number `ImageSet.name_of` counts, if names are numbers."""
+    if not names or not re.fullmatch(r"(row|item) \d+", names[0]):
+        return ""
+    return f" The first {names[0].partition(' ')[0]} of the data has the number 0."
 
 
 def _channels_note(images: Tensor) -> str:
@@ -275,7 +293,7 @@ def _channels_note(images: Tensor) -> str:
     return f" {note}" if note else ""
 
 
-def _feature_table(report: StudentReport, rows: Tensor) -> Table:
+def _feature_table(report: StudentReport, rows: Tensor, names: Sequence[str]) -> Table:
     """Returns a table with a row for each feature, at most 40, and a column for each example."""
     features: Sequence[Feature]
     if report.features is None:
@@ -291,7 +309,7 @@ def _feature_table(report: StudentReport, rows: Tensor) -> Table:
     if len(features) > _MAX_FEATURES:
         rest = f"and {counted(len(features) - _MAX_FEATURES, 'more feature')}"
         body.append([rest, *[""] * len(rows)])
-    return Table(["feature", *(f"row {number}" for number in range(1, len(rows) + 1))], body)
+    return Table(["feature", *_titles(names, rows)], body)
 
 
 def _shown_value(value: Any, feature: Feature) -> str:

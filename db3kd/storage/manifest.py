@@ -128,6 +128,13 @@ def time_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def dates_of_run(manifest: Mapping[str, Any]) -> str:
+    """Returns when a run was started and finished: `2026-03-01 09:30 to 2026-03-02 10:00 (UTC)`."""
+    times = [manifest["started"], manifest.get("finished")]
+    shown = [str(each)[:16].replace("T", " ") for each in times if each is not None]
+    return f"{' to '.join(shown)} (UTC)"
+
+
 def is_finished(path: str | Path) -> bool:
     """Returns whether the folder holds a run whose manifest says that it is finished."""
     return (Path(path) / MANIFEST).is_file() and read_manifest(path).get("state") == "finished"

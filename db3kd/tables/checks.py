@@ -1,5 +1,7 @@
 """Checks of the values of a column."""
 
+import re
+from datetime import date
 from numbers import Number
 from typing import Any
 
@@ -54,6 +56,21 @@ class InvalidValueError(InputError):
         return InvalidValueError(self.problem, self._declared, self._can_clip, declare, clip)
 
 
+CONVERT_DATES = (
+    "; convert dates to numbers, for example to days since a date, and put them back in the "
+    "teacher's function if the model needs them"
+)
+"""What to do with dates, as the end of a message."""
+
+_DATE = re.compile(r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3\d{4})([T ].*)?")
+
+
+def advice_on_dates(value: Any) -> str:
+    """Returns what to do if a value is a date, or a text that looks like one; otherwise nothing."""
+    is_date = isinstance(value, date) or (isinstance(value, str) and _DATE.fullmatch(value.strip()))
+    return CONVERT_DATES if is_date else ""
+
+
 def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
     """Returns the numbers of a column as float64.
 
@@ -67,7 +84,7 @@ def check_numbers(name: str, column: np.ndarray) -> np.ndarray:
     if column.dtype.kind in "mM":
         raise ArgumentTypeError(
             column_named(name),
-            f"expected numbers, got {column.dtype}; convert it, for example to days since a date",
+            f"expected numbers, got {column.dtype}{CONVERT_DATES}",
         )
     if column.dtype.kind not in "biuf":
         raise ArgumentTypeError(column_named(name), f"expected numbers, got {column.dtype}")
@@ -90,7 +107,8 @@ def _number(name: str, row: int, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ArgumentTypeError(
-            column_named(name), f"expected numbers, got {value!r:.80} in {row_numbered(row)}"
+            column_named(name),
+            f"expected numbers, got {value!r:.80} in {row_numbered(row)}{advice_on_dates(value)}",
         ) from None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.tables.checks import advice_on_dates
 from db3kd.tables.column_dtypes import (
     held_bounds,
     holds_only_whole,
@@ -234,7 +235,7 @@ def plain_value(value: Any, where: str, row: str = "") -> Value:
         raise ArgumentTypeError(
             where,
             f"expected strings, numbers or booleans as values, got "
-            f"{type(value).__name__} {value!r}{row}",
+            f"{type(value).__name__} {value!r}{row}{advice_on_dates(value)}",
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise ArgumentError(where, f"expected a finite number, got {value}{row}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, ArgumentTypeError
-from db3kd.tables.checks import check_no_missing, check_numbers, check_whole
+from db3kd.tables.checks import advice_on_dates, check_no_missing, check_numbers, check_whole
 from db3kd.tables.column_dtypes import number_dtype
 from db3kd.tables.columns import Columns
 from db3kd.tables.feature import (
@@ -138,9 +138,9 @@ def _categories(name: str, found: list[Any], declared: Sequence[Any] | None) -> 
             declare = "pass features= that declare them, or that lack the column"
         raise ArgumentError(
             column_named(name),
-            f"expected categories that repeat, got {len(different):,} "
-            f"different values in {counted(len(found), 'row')}; leave the column out, group its "
-            f"values, or {declare}",
+            f"expected categories that repeat, got {len(different):,} different values in "
+            f"{counted(len(found), 'row')}{advice_on_dates(found[0])}; leave the column out, group "
+            f"its values, or {declare}",
         )
     return sorted(different, key=lambda value: (isinstance(value, str), value))
 

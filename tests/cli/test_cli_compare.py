@@ -89,8 +89,10 @@ def test_a_dry_run_of_a_resumed_comparison_says_what_is_answered(tmp_path):
     continued = succeed(*options(counting, "--budget", 90, *given))
     assert f"answered   {paid} of these queries, which are not sent again; at most " in continued
     spent = CountingTeacher.asked - started
-    finished = succeed(*options(counting, "--budget", 90, *given, "--dry-run"))
+    finished = succeed(*options(counting, "--budget", 90, *names, "--resume", "--dry-run"))
     assert f"answered   {spent} queries; the run is finished" in finished
+    assert "at 1,000.00 per 1,000" in finished, "the price of the comparison"
+    assert "dry run    no query is left to send, and no network to train" in finished
 
 
 def test_the_test_split_measures_accuracy_without_a_query(teacher, tmp_path):

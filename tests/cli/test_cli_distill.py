@@ -185,6 +185,9 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_answered(tmp_path, options, bud
     spent = CountingTeacher.asked - started
     printed = succeed(*dry_run())
     assert f"answered   {spent} queries; the run is finished" in printed
+    nothing = "dry run    no query is left to send, and no network to train"
+    assert nothing in printed and "training " not in printed
+    printed = succeed(*dry_run("--student", "mlp"))
     assert "querying   no query is left" in printed and "training   at most 0:0" in printed
 
     shards = sorted(out.glob("answers-*.parquet"))

@@ -1,5 +1,7 @@
 """`db3kd evaluate`: what it asks, what it prints before that, and what it refuses."""
 
+import json
+
 import numpy as np
 import pytest
 from command_line import TEACHERS, CountingTeacher, Result, fail, succeed
@@ -135,6 +137,33 @@ def test_a_size_that_is_none_is_named(wide, size):
         f"--size: expected pixels such as 28, or height and width such as 24,32, got '{size}'"
         in (message)
     )
+
+
+def test_the_result_is_written_with_classes_and_the_images_that_differ(teacher, tmp_path):
+    out = tmp_path / "agreement.json"
+    given = ("evaluate", teacher, "--agree-with", COUNTING, "--data", "digits", "--limit", 60)
+
+    printed = succeed(*given, "--seed", 3, "--out", out)
+
+    found, test = json.loads(out.read_text()), load_data("digits", "test")
+    network, asked = load_teacher(teacher), CountingTeacher()
+    assert found["data"].startswith("digits, split test: 60 of 359 images")
+    for measured, expected in (("accuracy", test.labels), ("agreement", None)):
+        each = found[measured]
+        low, high = each["interval"]
+        assert f"{each['matches']} of 60 images), 95 % interval {low:.2%} to {high:.2%}" in printed
+        assert low < each["share"] < high and each["total"] == 60
+        assert sum(one["total"] for one in each["classes"]) == 60
+        assert sum(one["matches"] for one in each["classes"]) == each["matches"]
+        assert len(each["differences"]) == 60 - each["matches"] > 0
+        for one in each["differences"]:
+            row = int(one["image"].removeprefix("row "))
+            batch = test.read([row])
+            decided = asked.decide(batch).item() if expected is None else expected[row].item()
+            names = str(decided), str(network.decide(batch).item())
+            assert (str(one["expected"]), str(one["predicted"])) == names
+    assert "already exists" in fail(*given, "--out", out)
+    assert "expected a name ending in .json" in fail(*given, "--out", tmp_path / "r.txt")
 
 
 def test_a_network_in_memory_answers_on_this_machine(teacher):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import time
 from dataclasses import replace
@@ -106,6 +107,8 @@ def test_without_images_the_queries_are_exact_too(tmp_path):
     assert result.plan.strategy == "auto" and result.plan.pseudo_samples == 400
     assert result.queries == counting.total == 400
     assert result.held_out == 20
+    assert "on 20 held-out pseudo samples" in repr(result)
+    assert "of 20 held-out pseudo samples" in result.report.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize("stops", [(), (5, 60, 150)])
@@ -425,6 +428,23 @@ def test_the_report_names_what_was_spent(tmp_path):
     assert "1,500" in text and "0.75" in text
     assert "decisions, round 1 of 4" in text and "held-out" in text
     assert "chosen by proxies in 3 of 4 rounds" in text and "| proxies that choose |" in text
+    started = read_manifest(tmp_path / "run")["started"]
+    assert f"dates: {started[:10]} {started[11:16]} to " in text
+    run(out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "report.md").read_text() == text, "with its price"
+
+
+def test_the_report_names_the_images_on_which_teacher_and_student_disagree(tmp_path):
+    result = run(out=tmp_path / "run", data=images(300).subset(range(150, 300)), budget=200)
+
+    text = (tmp_path / "run" / "report.md").read_text()
+    shown = re.findall(r"\| !\[row (\d+)\]\(disagreements/\d+.png\) \| (\d) \| (\d) \|", text)
+    assert shown and "The first row of the data has the number 0." in text
+    for number, *classes in shown:
+        batch = images(300).read([int(number)])
+        predicted = result.student(batch).argmax(1).item()
+        assert classes == [str(teacher().decide(batch).item()), str(predicted)]
+    assert f"<bdi>row {shown[0][0]}</bdi>" in result.report.read_text()
 
 
 @pytest.mark.parametrize(

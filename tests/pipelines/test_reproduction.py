@@ -21,6 +21,7 @@ from db3kd.data.sample_choice import draw_images
 from db3kd.pipelines.distillation import report as distill_report
 from db3kd.pipelines.distillation.reproduction import (
     command_lines,
+    command_needs,
     described_data,
     reproduction,
 )
@@ -47,6 +48,7 @@ def finished(
             settings=settings,
             images=photos(),
             test=test,
+            price_per_1000=None,
         ),
         trained=SimpleNamespace(steps=steps),
         manifest=MANIFEST,
@@ -145,6 +147,35 @@ def test_the_command_depends_on_no_machine_and_no_earlier_run(given, shown):
 def test_a_time_limit_stays_if_no_steps_take_its_place(limit):
     command = f"db3kd compare {limit} --out r"
     assert command_lines(command.split(), None, [600]) == command
+
+
+@pytest.mark.parametrize("given", ["--out r --price-per-1000 2", "--price-per-1000=2.5 --out r"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_command_has_the_price_of_the_run(given, resumed):
+    command = "db3kd distill --out r --resume" if resumed else f"db3kd distill {given}"
+    shown = command_lines(command.split(), None, [600], 2.5)
+    assert shown == "db3kd distill --out r --price-per-1000 2.5"
+
+
+@pytest.mark.parametrize("teacher", ["--teacher {}", "--teacher={}"])
+def test_the_files_and_variables_that_a_command_needs_are_named(teacher, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIGITS_KEY", "Bearer 0a1b2c")
+    description = tmp_path / "api.toml"
+    description.write_text(
+        'url = "http://127.0.0.1:9/v1"\nlabels = "names.txt"\n[header]\nvariable = "DIGITS_KEY"\n'
+    )
+    features, data = tmp_path / "features.json", tmp_path / "data.csv"
+    for file in (features, data):
+        file.write_text("{}")
+    command = f"db3kd distill {teacher.format(description)} --features {features} --data {data}"
+
+    assert command_needs(f"{command} --budget 9".split()) == {
+        "files": f"{description}, {tmp_path / 'names.txt'}, {features}",
+        "environment variables": "DIGITS_KEY, DB3KD_ALLOW_SECRET",
+    }
+    description.write_text("url = 3")
+    assert command_needs(command.split())["files"] == f"{description}, {features}"
+    assert command_needs(["script.py", "--teacher", str(description)]) == {}
 
 
 def test_the_call_has_the_settings_that_the_run_had():
@@ -267,5 +298,6 @@ def test_soft_labels_that_say_no_more_than_decisions_are_not_shown(certain, show
         trained=SimpleNamespace(proxies=[Proxy(1, 1)]),
         answers=SimpleNamespace(training=SimpleNamespace(clean=clean), images=images),
         noun="image",
+        prepared=SimpleNamespace(images=None),
     )
     assert (distill_report._soft_examples(run) is not None) == shown

@@ -77,6 +77,10 @@ def test_images_and_rows_of_features_are_told_apart():
             r"teacher_classes: expected 1 class in \[0, 10\), got \[0\]",
         ),
         (
+            {"soft_examples": SoftExamples(torch.ones(2, 1, 8, 8), torch.ones(2, 10), "", ["a"])},
+            "soft_examples: expected 2 names or none, got 1",
+        ),
+        (
             {"soft_examples": SoftExamples(torch.ones(2, 1, 8, 8), torch.ones(2, 3))},
             r"soft_examples: expected probabilities \[2, 10\], got \[2, 3\]",
         ),

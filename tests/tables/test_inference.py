@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from sklearn.datasets import load_wine
 from table_cases import mixed_frame
 
 from db3kd.tables import Feature, Features
+from db3kd.tables.checks import advice_on_dates
 from db3kd.tables.column_dtypes import least_and_most, number_dtype
 
 
@@ -139,6 +141,32 @@ def test_declarations_that_contradict_the_table_are_refused(arguments, message):
 def test_columns_that_cannot_be_features_are_refused(column, error, message):
     with pytest.raises(error, match=message):
         Features.infer(pd.DataFrame({"a": column, "b": [0, 1]}))
+
+
+DATES = [f"{1980 + number}-01-31" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        DATES,
+        [f"31.01.{each[:4]}" for each in DATES],
+        [f"1/31/{each[:4]} 10:30" for each in DATES],
+        [date.fromisoformat(each) for each in DATES],
+        pd.to_datetime(DATES),
+    ],
+)
+def test_dates_are_refused_with_what_to_do_with_them(dates):
+    days = Features.infer(pd.DataFrame({"joined": range(40), "b": range(40)}))
+    frame = pd.DataFrame({"joined": dates, "b": range(40)})
+    for read in (Features.infer, days.encode):
+        with pytest.raises((TypeError, ValueError), match=r"'joined'.*days since a date.*back in"):
+            read(frame)
+
+
+@pytest.mark.parametrize("text", ["customer 1", "1.2.3", "2020-1", "12-34-56"])
+def test_other_texts_are_not_taken_for_dates(text):
+    assert advice_on_dates(text) == ""
 
 
 def test_a_column_of_names_is_refused_unless_they_are_declared():

@@ -24,7 +24,7 @@ from db3kd.cli.options.strategy import StrategyNames, parse_strategies
 from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
-from db3kd.cli.plan_output import comparison_width, print_comparison_plan
+from db3kd.cli.plan_output import NOTHING_LEFT, comparison_width, print_comparison_plan
 from db3kd.cli.rows import print_row
 from db3kd.progress import duration
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from db3kd.data.image_set import ImageSet
     from db3kd.pipelines.comparison.compare import Comparison
     from db3kd.pipelines.comparison.prepared import PreparedComparison
+    from db3kd.storage.run_queries import RunQueries
     from db3kd.teachers import Teacher
 
 
@@ -148,7 +149,7 @@ def compare(
     print_comparison_plan(prepared)
     print_resumed(prepared, out, resuming, so_far, width=comparison_width(prepared.plan))
     if spending.dry_run:
-        _print_training_time(prepared)
+        _print_training_time(prepared, so_far)
         return
     assert out is not None  # checked above
 
@@ -185,11 +186,14 @@ def print_comparison(result: "Comparison") -> None:
     print(f"written to {result.folder / REPORT_FILE}")
 
 
-def _print_training_time(prepared: "PreparedComparison") -> None:
+def _print_training_time(prepared: "PreparedComparison", so_far: "RunQueries") -> None:
     """Prints how long the training of a comparison takes."""
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
+    if so_far.finished:
+        print_row("dry run", NOTHING_LEFT, comparison_width(plan))
+        return
     times = time_prepared_steps(prepared, plan.plans.values())
     seconds = times.of_comparison(plan, settings, prepared.budget)
     about = f"about {duration(seconds)} on this machine; no query was sent"

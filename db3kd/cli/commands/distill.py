@@ -25,7 +25,8 @@ from db3kd.cli.options.strategy import StrategyName
 from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
-from db3kd.cli.plan_output import print_plan, print_result, print_times
+from db3kd.cli.plan_output import NOTHING_LEFT, print_plan, print_result, print_times
+from db3kd.cli.rows import print_row
 from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -226,9 +227,12 @@ def _print_times(
     prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, so_far: "RunQueries"
 ) -> None:
     """Prints how long a run takes; `run` is the folder of one to resume."""
-    from db3kd.pipelines.distill_notes import seconds_of_asking
+    from db3kd.pipelines.distill_notes import is_trained, seconds_of_asking
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
+    if run is not None and so_far.finished and is_trained(run, prepared.training):
+        print_row("dry run", NOTHING_LEFT)
+        return
     times = time_prepared_steps(prepared, [prepared.plan])
     seconds_asked = 0.0 if run is None else seconds_of_asking(run)
     print_times(times, prepared, teacher, so_far, seconds_asked)

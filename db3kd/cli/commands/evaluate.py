@@ -1,6 +1,7 @@
 """The `db3kd evaluate` command."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,11 +17,11 @@ from db3kd.cli.options.shared import (
     load_split_or_all,
 )
 from db3kd.cli.options.teacher import TEACHER_HELP, Device, ModelFileOptions
-from db3kd.cli.outputs import printing_notes
+from db3kd.cli.outputs import printing_notes, refuse_existing
 from db3kd.cli.plan_output import price_text, print_paid_twice
 from db3kd.cli.rows import print_row
 from db3kd.errors import ArgumentError
-from db3kd.wording import counted, input_noun, plural
+from db3kd.wording import input_noun, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +72,15 @@ def evaluate(
     ] = None,
     dry_run: DryRun = False,
     price_per_1000: PricePer1000 = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="New .json file of the result, with that of each class and with the images or "
+            "rows on which the model is wrong or disagrees.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
     device: Device = "auto",
     split: Split = "test",
     seed: Seed = 0,
@@ -78,21 +88,28 @@ def evaluate(
     """Measure the accuracy of a student or teacher, and its agreement with another model.
 
     Each model is asked one query per image or row. The number of queries is printed before the
-    first one.
+    first one. Shares are printed with their 95 % interval.
 
     For example:
 
         db3kd evaluate runs/mine --data mnist5k --agree-with teacher.safetensors
+        --out agreement.json
 
         db3kd evaluate --teacher teacher.toml --data photos --limit 500 --price-per-1000 0.25
         --dry-run
     """
     from db3kd.data.class_names import match_classes, renumbered
     from db3kd.data.sample_choice import draw_samples
+    from db3kd.pipelines.distillation.reproduction import described_data
     from db3kd.querying.sent_queries import SentQueries
+    from db3kd.report.measurement import Measurement, write_measurements
     from db3kd.teachers.base import class_names_of
 
     name = _one_model(student, model)
+    if out is not None:
+        if out.suffix != ".json":
+            raise ArgumentError("out", f"expected a name ending in .json, got {out.name!r}")
+        refuse_existing(out)
     loaded, part = load_split_or_all(images.source(split, name, agree_with))
     if loaded.labels is None and agree_with is None:
         raise ArgumentError(
@@ -124,11 +141,9 @@ def evaluate(
         return
     sent = SentQueries()
     decisions = _decide_all(evaluated, loaded, sent)
+    measured = {}
     if labels is not None:
-        correct = int((decisions == labels).sum())
-        print_row(
-            "accuracy", f"{correct / len(loaded):.2%} ({correct:,} of {counted(len(loaded), noun)})"
-        )
+        measured["accuracy"] = Measurement(decisions, labels, names or loaded.class_names)
     elif assumed:
         print_row(
             "accuracy",
@@ -136,12 +151,16 @@ def evaluate(
             "without --agree-with, their numbers are taken to mean the same",
         )
     if agree_with is not None and teacher is not None:
-        decisions = renumbered(decisions, names, class_names_of(teacher), name, agree_with)
-        agreeing = int((decisions == _decide_all(teacher, loaded, sent)).sum())
-        print_row(
-            "agreement",
-            f"{agreeing / len(loaded):.2%} ({agreeing:,} of {counted(len(loaded), noun)})",
-        )
+        known = class_names_of(teacher)
+        decisions = renumbered(decisions, names, known, name, agree_with)
+        answers = _decide_all(teacher, loaded, sent)
+        measured["agreement"] = Measurement(decisions, answers, known or names)
+    for what, each in measured.items():
+        print_row(what, each.text(noun))
+    if out is not None:
+        about = {"model": name, "agree_with": agree_with, "data": described_data(loaded)}
+        write_measurements(out, about, measured, loaded)
+        print_row("written to", out)
     print_paid_twice(sent.lost, others=queries, price_per_1000=price_per_1000)
 
 

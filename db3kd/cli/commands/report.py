@@ -110,6 +110,7 @@ def _one_folder(run: Path | None, labels: Path | None) -> Path:
 def _notes(run: "LabelRun", folder: Path, *, with_curve: bool) -> list[str]:
     from db3kd.labelling.runs.totals import add_up
     from db3kd.querying.consistency import describe_checks
+    from db3kd.storage.manifest import dates_of_run
 
     noun = input_noun(run.images.image_shape)
     totals = add_up(folder, run.manifest)
@@ -117,6 +118,7 @@ def _notes(run: "LabelRun", folder: Path, *, with_curve: bool) -> list[str]:
         f"{counted(totals.samples, 'sample')} labelled by {run.measure.upper()} "
         f"(teacher {run.teacher}): {totals.statuses_text}.",
         f"{counted(totals.queries, 'query')}, {totals.queries_per_sample:,.1f} per sample.",
+        f"Run: {dates_of_run(run.manifest)}.",
     ]
     if more := totals.unlabelled_queries:
         notes.append(

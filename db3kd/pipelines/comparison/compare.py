@@ -131,7 +131,8 @@ def compare(
             to the budget. With labels, accuracy is measured too.
         ask_about_test: Whether to query the test images. If not, they need labels, cost no query,
             and measure accuracy alone.
-        price_per_1000: The price of 1,000 queries, for the table.
+        price_per_1000: The price of 1,000 queries, for the table. A resumed comparison keeps its
+            price unless another one is given.
         callbacks: Returns the callbacks of a student's training from its strategy and seed.
         on_student: Called with the strategy and the results of each finished student.
         rare_classes: See `distill`.
@@ -222,6 +223,7 @@ def run_comparison(
             rare_classes=folder.rare_classes(prepared.rare_classes),
             known_fingerprint=prepared.data_fingerprint,
         )
+        folder.keep_price(prepared.price_per_1000)
         plan, steps = prepared.plan, _equal_steps(folder, prepared)
         students = ComparedStudents(
             folder=folder,

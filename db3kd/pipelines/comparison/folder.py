@@ -145,6 +145,10 @@ class ComparisonFolder:
         """Writes the training steps of every student within the time limit."""
         self._notes.put(_STEPS, steps)
 
+    def keep_price(self, price_per_1000: float | None) -> None:
+        """See `RunNotes`."""
+        self._notes.keep_price(price_per_1000)
+
     def rare_classes(self, given: bool) -> bool:
         """See `RunNotes`."""
         return self._notes.rare_classes(given)

@@ -36,6 +36,7 @@ from db3kd.pipelines.inputs import (
 from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.answer_run import clean_answers
 from db3kd.pipelines.run_layout import answer_folders
+from db3kd.pipelines.run_notes import price_of_run
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
 from db3kd.storage.existing_runs import holds_run
@@ -238,6 +239,6 @@ def prepare_comparison(
         test=test_set,
         asked=test_set if ask_about_test else None,
         used_seeds=range(first, first + plan.seeds),
-        price_per_1000=price_per_1000,
+        price_per_1000=price_of_run(price_per_1000, out, resume),
         rare_classes=rare_classes,
     )

@@ -44,9 +44,9 @@ class DistillResult:
         choices: What was chosen by validation agreement.
         taught_by: Who taught the student: decisions alone, or decisions and proxies or soft labels.
         warnings: Problems found, one text each: a teacher that puts all images in one class; a
-            student no better than a constant answer; classes that the teacher never chose; fewer
-            than 100 held-out images; fewer images than classes; a student that returns
-            probabilities; a time limit that left less than a fifth of the usual steps.
+            student that is not measurably better than a constant answer; classes that the teacher
+            never chose; fewer than 100 held-out images; fewer images than classes; a student that
+            returns probabilities; less than a fifth of the usual training steps.
         accuracy: Share of the test images with the right class, in [0, 1]; None without `test`.
         folder: The run folder; None if the run was made without `out`.
         report: The page report.html; None if the run was made without `out`.
@@ -82,7 +82,7 @@ class DistillResult:
         accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.1%}"
         return (
             f"DistillResult(agreement {self.agreement:.1%} ({low:.1%} to {high:.1%}) on "
-            f"{counted(self.held_out, f'held-out {self.noun}')}{accuracy}, "
+            f"{counted(self.held_out, self.plan.held_out_noun)}{accuracy}, "
             f"{counted(self.queries, 'query')}{also_paid(self.paid_twice)}, "
             f"strategy {self.plan.strategy!r}{', see warnings' if self.warnings else ''})"
         )
@@ -138,7 +138,8 @@ def distill(
         resume: Whether to continue the run in `out`; if that folder is empty, a new run starts. The
             student may then differ, and so may the settings once proxies have chosen all images.
         test: Labelled images, on which the student's accuracy is measured once, without a query.
-        price_per_1000: The price of 1,000 queries, for the report.
+        price_per_1000: The price of 1,000 queries, for the report. A resumed run keeps its price
+            unless another one is given.
         callbacks: Callbacks of the student's training.
         rare_classes: Whether to continue even if the first 1,000 answers, or those of the first
             rounds, are all in one class. By default the run then stops, because most often the

@@ -21,6 +21,7 @@ from db3kd.pipelines.student_warnings import (
     LONGER_RUN,
     absent_classes_warning,
     few_held_out,
+    short_training_warning,
     student_warnings,
     time_limit_warning,
 )
@@ -110,7 +111,9 @@ class FinishedRun:
         names, images = prepared.class_names, prepared.images
         classes, limit = prepared.teacher.classes, prepared.settings.time_limit
         decisions = None if self.labels is None else self.decisions
-        found = student_warnings(self.answers, self.predicted, names, noun, decisions)
+        found = student_warnings(
+            self.answers, self.predicted, names, noun, decisions, pseudo_samples=images is None
+        )
         if not found and self.held_out < LEAST_HELD_OUT:
             useless = self._constant_answer_warning()
             found += [] if useless is None else [useless]
@@ -123,10 +126,13 @@ class FinishedRun:
             few = few_images_warning(len(images), classes, noun)
             found += [] if few is None else [few]
         if self.held_out < FEW_HELD_OUT:
-            found.append(few_held_out(self.held_out, self.correct is not None, noun))
+            tested, without = self.correct is not None, images is None
+            found.append(few_held_out(self.held_out, tested, noun, pseudo_samples=without))
+        cut = None
         if limit is not None:
             cut = time_limit_warning(limit, self.trained.steps, self.full_steps, LONGER_RUN)
-            found += [] if cut is None else [cut]
+        cut = cut or short_training_warning(self.trained.steps, self.default_steps)
+        found += [] if cut is None else [cut]
         return [*found, *prepared.network_warnings]
 
     @property

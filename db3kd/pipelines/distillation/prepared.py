@@ -35,6 +35,7 @@ from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings
 from db3kd.pipelines.run_layout import answer_folders
+from db3kd.pipelines.run_notes import price_of_run
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.distance_students import expected_distances, label_settings
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
@@ -92,6 +93,15 @@ class PreparedDistillation(PreparedRun):
             "training": self.settings.training,
             "learning_rates": self.settings.learning_rates,
             "time_limit": self.settings.time_limit,
+        }
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the student depends on, besides what identifies the run."""
+        return {
+            "student": self.student.identity,
+            "settings": self.settings,
+            "queries": self.plan.queries,
         }
 
     def manifest(self) -> dict[str, Any]:
@@ -253,7 +263,7 @@ def prepare_distillation(
         proxies=proxies,
         settings=settings,
         test=test_set,
-        price_per_1000=price_per_1000,
+        price_per_1000=price_of_run(price_per_1000, out, resume),
         rare_classes=rare_classes,
         known_fingerprint=known_fingerprint,
         features=features_of(teacher, image_set),

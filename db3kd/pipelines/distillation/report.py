@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from db3kd.answers.answers import NUMBERS
 from db3kd.answers.batches import mean_probabilities
 from db3kd.data.sample_choice import spread_over_classes
 from db3kd.pipelines.distill_settings import of_default
@@ -21,6 +23,7 @@ from db3kd.report import (
     StudentReport,
     write_student_report,
 )
+from db3kd.storage.manifest import dates_of_run
 from db3kd.teachers import describe
 from db3kd.wording import counted
 
@@ -56,6 +59,7 @@ def write_distill_report(folder: Path, run: FinishedRun) -> Path:
             run.answers.images.read(held_out.rows[wrong]),
             held_out.decisions[wrong],
             run.predicted[wrong],
+            _names(run, held_out.rows[wrong]),
         )
     report = StudentReport(
         title=f"A student of {teacher}",
@@ -64,6 +68,8 @@ def write_distill_report(folder: Path, run: FinishedRun) -> Path:
         data="pseudo samples" if prepared.images is None else prepared.images.name,
         strategy=f"{prepared.plan.strategy}: {_asked(run).text}",
         taught_by=run.trained.taught_by,
+        dates=dates_of_run(run.manifest),
+        pseudo_samples=prepared.images is None,
         agreement=(run.matches, run.held_out),
         accuracy=run.correct,
         price_per_1000=prepared.price_per_1000,
@@ -149,7 +155,16 @@ def _soft_examples(run: FinishedRun) -> SoftExamples | None:
     probabilities = mean_probabilities(proxies, images.to(device)).cpu()
     if bool((probabilities.max(1).values > _CERTAIN).all()):
         return None
-    return SoftExamples(images, probabilities, _SOFT_SOURCE.format(noun=run.noun))
+    source = _SOFT_SOURCE.format(noun=run.noun)
+    return SoftExamples(images, probabilities, source, _names(run, rows))
+
+
+def _names(run: FinishedRun, rows: Tensor) -> list[str]:
+    """Returns what the user's data call the images of some answers; none for pseudo samples."""
+    images = run.prepared.images
+    if images is None:
+        return []
+    return [images.name_of(number) for number in run.prepared.order()[rows // NUMBERS].tolist()]
 
 
 def _curve(run: FinishedRun) -> list[tuple[int, float]]:

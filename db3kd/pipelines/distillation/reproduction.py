@@ -3,20 +3,24 @@
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import InputError
 from db3kd.models.networks import is_own_model
 from db3kd.pipelines.distill_settings import DistillSettings, with_fixed_steps
 from db3kd.pipelines.distillation.finished_run import FinishedRun
 from db3kd.pipelines.query_rounds.answer_run import LARGER_BUDGETS
 from db3kd.planning import BudgetPlan
 from db3kd.storage.manifest import CHANGED_TEACHERS
+from db3kd.teachers.descriptions.description import read_description
+from db3kd.teachers.remote.secret_header import ALLOWED_SECRETS
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted, input_noun
 
@@ -39,13 +43,19 @@ def reproduction(run: FinishedRun) -> dict[str, str]:
     if plan.further:
         budgets = [manifest["settings"]["plan"]["budget"], *(each.budget for each in plan.further)]
     known = {
-        "command": command_lines(sys.argv, None if settings.time_limit is None else steps, budgets),
+        "command": command_lines(
+            sys.argv,
+            None if settings.time_limit is None else steps,
+            budgets,
+            prepared.price_per_1000,
+        ),
         "Python": "\n".join(
             [
                 *_names(student, manifest, images, test),
                 *_calls(plan, student, fixed, run.folder, budgets, tested=test is not None),
             ]
         ),
+        **command_needs(sys.argv),
         "time limit": "" if settings.time_limit is None else _TIME_LIMIT,
         "earlier budgets": _OTHER_PROXIES if _proxies_differ(manifest) else "",
         "data": "none: pseudo samples" if images is None else described_data(images),
@@ -82,7 +92,12 @@ def _proxies_differ(manifest: Mapping[str, Any]) -> bool:
     return any(each != used[0] for each in used)
 
 
-def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence[int]) -> str:
+def command_lines(
+    arguments: Sequence[str],
+    steps: int | None,
+    budgets: Sequence[int],
+    price_per_1000: float | None = None,
+) -> str:
     """Returns the commands that make a run of this process again; none if it is no command.
 
     Example:
@@ -96,6 +111,7 @@ def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence
         steps: The steps that take the place of a time limit; None without one.
         budgets: The budgets of the run: the first one, and the larger ones with which it was
             continued.
+        price_per_1000: The price of 1,000 queries, which a resumed run need not repeat, or None.
     """
     if not arguments or not arguments[0].endswith("db3kd"):
         return ""
@@ -106,6 +122,8 @@ def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence
         left_out.add("--time-limit")
     if len(budgets) > 1:
         left_out.add("--budget")
+    if price_per_1000 is not None:
+        left_out.add("--price-per-1000")
     for each in rest:
         if each.partition("=")[0] in left_out:
             if "=" not in each:
@@ -114,12 +132,49 @@ def command_lines(arguments: Sequence[str], steps: int | None, budgets: Sequence
             kept.append(each)
     if steps is not None:
         kept += ["--steps", str(steps)]
+    if price_per_1000 is not None:
+        kept += ["--price-per-1000", f"{price_per_1000:.10g}"]
     if len(budgets) == 1:
         return shlex.join(kept)
     return "\n".join(
         shlex.join([*kept, "--budget", str(budget), *(["--resume"] if number else [])])
         for number, budget in enumerate(budgets)
     )
+
+
+def command_needs(arguments: Sequence[str]) -> dict[str, str]:
+    """Returns the files and the environment variables that a command needs, besides its data.
+
+    These are the files among its arguments and, if the teacher is a description file, those that
+    it names. Of an environment variable, only the name is stated.
+    """
+    if not arguments or not arguments[0].endswith("db3kd"):
+        return {}
+    words = [word for each in arguments[1:] for word in _split_option(each)]
+    files: list[Path] = []
+    variables: list[str] = []
+    for option, value in pairwise(words):
+        if not option.startswith("--") or option in _DATA_OPTIONS:
+            continue
+        path = Path(value)
+        # The value need not be a path, and the file may have changed since the run began.
+        with suppress(InputError, OSError):
+            if path.is_file():
+                files.append(path)
+            if option == "--teacher" and path.suffix in (".toml", ".json"):
+                described = read_description(path)
+                named = (described.file, described.labels)
+                files += [path.parent / name for name in named if name is not None]
+                if described.header is not None:
+                    variables += [described.header.variable, ALLOWED_SECRETS]
+    return {"files": ", ".join(map(str, files)), "environment variables": ", ".join(variables)}
+
+
+_DATA_OPTIONS = ("--data", "--test", "--out")
+
+
+def _split_option(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--") else [argument]
 
 
 def described_data(images: ImageSet) -> str:

@@ -76,6 +76,7 @@ def run_stages(
         # Damaged labels are an error before the larger budget is recorded.
         taken_over = decisions_to_take_over(run.path, prepared.begun, prepared.plan)
         add_larger_budget(run, prepared.plan, prepared.stored, prepared.choosing)
+        file.keep_price(prepared.price_per_1000)
         notes = DistillNotes(file)
         store = NetworkStore(
             run.path / NETWORKS_FOLDER,
@@ -101,6 +102,7 @@ def run_stages(
             manifest=run.manifest,
             paid_twice=queries_paid_twice(*answer_folders(run.path)),
         )
+        notes.keep_training(prepared.training)
         write_distill_report(run.path, finished)
         store.keep_only(_KEPT_NETWORKS)
     return finished

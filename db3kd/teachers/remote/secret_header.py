@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from db3kd.errors import ArgumentError
 
-_ALLOWED_SECRETS = "DB3KD_ALLOW_SECRET"
+ALLOWED_SECRETS = "DB3KD_ALLOW_SECRET"
 """The environment variable with the pairs of secrets and addresses that the user allows."""
 
 
@@ -75,7 +75,7 @@ def check_secret_allowed(variable: str, url: str) -> None:
             secret.
     """
     pair = (variable, _origin(url))
-    for entry in os.environ.get(_ALLOWED_SECRETS, "").split():
+    for entry in os.environ.get(ALLOWED_SECRETS, "").split():
         allowed, _, address = entry.partition("=")
         if (allowed, _origin(address)) == pair:
             return
@@ -88,7 +88,7 @@ def check_secret_allowed(variable: str, url: str) -> None:
     raise ArgumentError(
         "header",
         "the description asks to send the secret in the environment variable "
-        f"{variable!r} to {pair[1]}; if you trust it, set {_ALLOWED_SECRETS}='{variable}={pair[1]}'"
+        f"{variable!r} to {pair[1]}; if you trust it, set {ALLOWED_SECRETS}='{variable}={pair[1]}'"
         f"{also}",
     )
 
