@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from db3kd.data.image_set import ImageSet
 from db3kd.labelling.runs.label_run import LabelRun
 from db3kd.labelling.soft_labels import check_soft_labels, with_soft_labels
 from db3kd.models import save_model
-from db3kd.models.networks import build_model
+from db3kd.models.networks import build_model, check_model
+from db3kd.models.random_state import kept_random_state
 from db3kd.ops import Normalisation
 from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
 from db3kd.progress import Progress
@@ -72,9 +72,15 @@ def labelled_test_split(run: LabelRun) -> ImageSet | None:
 
 
 def network_warnings(run: LabelRun, model: str) -> tuple[str, ...]:
-    """Returns what makes a network learn worse than it could, found on a few images."""
+    """Returns what makes a network learn worse than it could, found on a few images.
+
+    Raises:
+        TypeError: See `check_model`.
+        ValueError: See `check_model`.
+    """
+    check_model(model, run.images.image_shape, run.labels.classes)
     tried = run.images.read(range(min(TRIED_INPUTS, len(run.images))))
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_state():
         found = probabilities_warning(_make_student(run, model)(), tried)
     return () if found is None else (found,)
 
