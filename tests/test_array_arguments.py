@@ -39,6 +39,8 @@ def test_further_forms_of_row_numbers():
     [
         ([0, 3], ValueError, "got 3 at row 1; number the classes from 0"),
         (torch.tensor([-1, 0]), ValueError, "got -1 at row 0"),
+        (np.array([0, 2**64 - 1], np.uint64), ValueError, r"below 2\^63, got 18446744073709551615"),
+        (torch.tensor([0, 2**63], dtype=torch.uint64), ValueError, r"below 2\^63, got 9223"),
         (np.array([0]), ValueError, r"in \[0, 3\), got \[1\]$"),
         (torch.eye(2, dtype=torch.int64), ValueError, "argmax"),
         (torch.tensor([0.0, 1.0]), TypeError, r"got float32; use labels.long\(\)"),

@@ -20,6 +20,10 @@ IndexLike: TypeAlias = IntegersLike | Sequence[bool]
 """Row numbers, or a mask, as `as_index` takes them: a tensor, an array or a sequence."""
 
 
+_MOST = 2**63 - 1
+"""The largest number that int64 holds."""
+
+
 def as_classes(
     labels: IntegersLike,
     count: int,
@@ -146,6 +150,8 @@ def _integers(value: Any, name: str, expected: str, advice: str, booleans: bool 
     """Returns integers as int64, and booleans as they are."""
     if isinstance(value, str) or not isinstance(value, Tensor | np.ndarray | Sequence):
         raise ArgumentTypeError(name, f"{expected}, got {brief(value)}")
+    if isinstance(value, Tensor) and value.dtype == torch.uint64:
+        value = value.cpu().numpy()  # torch cannot compare it
     if not isinstance(value, Tensor):
         try:
             array = np.asarray(value)
@@ -156,6 +162,8 @@ def _integers(value: Any, name: str, expected: str, advice: str, booleans: bool 
             raise ArgumentTypeError(name, f"{expected}, got {found}; {advice}")
         if array.dtype.kind != "b" and _holds_booleans(value):
             raise ArgumentTypeError(name, f"{expected}, got booleans among numbers; {advice}")
+        if array.dtype.kind == "u" and array.size and int(array.max()) > _MOST:
+            raise ArgumentError(name, f"{expected} and below 2^63, got {array.max()}")
         value = torch.from_numpy(array.astype(bool if array.dtype.kind == "b" else np.int64))
     if value.dtype.is_floating_point or value.dtype.is_complex:
         dtype = str(value.dtype).removeprefix("torch.")

@@ -3,6 +3,7 @@
 import difflib
 import json
 import logging
+import unicodedata
 from collections.abc import Sequence
 
 import torch
@@ -197,8 +198,11 @@ def _difference(names: Sequence[str], others: Sequence[str], who: str, other: st
         f"{_listed(left)}. Only in {other}: {_listed(right)}"
     )
     if similar := _similar_names(left, right):
-        pairs = (f"{_quoted(name)} is {_quoted(match)}" for name, match in similar)
-        text += f". Perhaps {', '.join(pairs)}: names must be equal, case and spelling included"
+        pairs = (_pair(name, match) for name, match in similar)
+        text += (
+            f". Perhaps {', '.join(pairs)}: names must be equal, case, spelling and Unicode "
+            "characters included"
+        )
     return text + ". Rename the classes of the data, or correct the teacher's class names"
 
 
@@ -218,7 +222,15 @@ def _similar_names(names: Sequence[str], others: Sequence[str]) -> list[tuple[st
     return found[:_MAX_LISTED]
 
 
+def _pair(name: str, match: str) -> str:
+    """Shows two names; with escapes if they look alike, such as "é" as one character or as two."""
+    look_alike = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", match)
+    first, second = (json.dumps(each, ensure_ascii=look_alike) for each in (name, match))
+    return f"{first} is {second}"
+
+
 def _plain(name: str) -> str:
+    name = unicodedata.normalize("NFC", name)
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 

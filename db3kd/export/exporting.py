@@ -9,11 +9,12 @@ import torch
 from db3kd.arguments.plain import check_path
 from db3kd.data.arguments import ImagesLike
 from db3kd.errors import ArgumentError
-from db3kd.export.check import check_decides_alike
+from db3kd.export.check import ExportError, check_decides_alike
 from db3kd.export.check_images import CHECKED_IMAGES, check_batches
 from db3kd.export.formats import encode, format_of
 from db3kd.export.student import DeployedStudent
 from db3kd.models.factories import NetworkFactory
+from db3kd.models.random_state import kept_random_state
 from db3kd.storage.filesystem import check_new_file, write_atomically
 from db3kd.teachers.torch_modules.module import ModuleTeacher
 from db3kd.wording import InputNoun, input_noun
@@ -99,6 +100,7 @@ def export_model(
     deployed = DeployedStudent.open(student, model, image_shape, classes)
     teacher = deployed.teacher
     teacher.decide(torch.full((1, *teacher.image_shape), teacher.bounds[0]))  # names wrong scores
+    _check_repeatable(deployed)
     content = encode(deployed, kind)
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder, f"student{out.suffix}")
@@ -109,6 +111,21 @@ def export_model(
     write_atomically(out, content)
     noun = input_noun(deployed.teacher.image_shape)
     return ExportResult(out, CHECKED_IMAGES, classes_decided, difference, noun)
+
+
+def _check_repeatable(student: DeployedStudent) -> None:
+    """Checks that two calls of the student give the same scores, as a file of it must."""
+    network = student.network
+    with kept_random_state(), torch.inference_mode():
+        images = torch.rand(2, *student.teacher.image_shape)
+        first, second = (network(images.clone()) for _ in range(2))
+    if not torch.allclose(first, second, equal_nan=True):
+        raise ExportError(
+            "student",
+            f"expected a network with the same scores each time, got {student.teacher.name}, which "
+            "is random or changes in eval mode; let it draw numbers in training only "
+            "(if self.training)",
+        )
 
 
 def _is_utf8(name: str) -> bool:

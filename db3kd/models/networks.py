@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.arguments.images import check_image_shape
 from db3kd.arguments.plain import check_count
 from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.models.checks import check_rebuilt, check_scores
 from db3kd.models.ensemble import MAX_NETWORKS, Ensemble
 from db3kd.models.factories import NetworkFactory, make_network
+from db3kd.models.random_state import kept_random_state
 from db3kd.named_import import import_named
 from db3kd.wording import did_you_mean
 
@@ -87,6 +88,8 @@ def check_model(
 ) -> None:
     """Builds a network as `build_model` to check the arguments, without drawing random numbers.
 
+    A network that is not db3kd's own is also called on random images, and rebuilt from its weights.
+
     Args:
         name: See `build_model`.
         image_shape: See `build_model`.
@@ -98,8 +101,12 @@ def check_model(
         TypeError: See `build_model`.
     """
     try:
-        with torch.random.fork_rng(devices=[]):
-            build_model(name, image_shape, classes)
+        with kept_random_state():
+            network = build_model(name, image_shape, classes)
+            if not isinstance(name, str) or not is_own_model(name):
+                make, shape = partial(build_model, name, image_shape, classes), tuple(image_shape)
+                check_scores(network.train(), shape, classes, 2)
+                check_rebuilt(network, make, shape)
     except (ArgumentError, ArgumentTypeError) as error:
         if error.argument != "model":
             raise

@@ -14,11 +14,15 @@ from db3kd.arguments.images import check_class_names
 from db3kd.arguments.plain import check_path, check_type
 from db3kd.errors import ArgumentError, InputNotFoundError
 from db3kd.models.metadata import ModelMetadata
+from db3kd.models.networks import build_model
+from db3kd.models.random_state import kept_random_state
+from db3kd.models.state import changed_buffers, unsaved_buffers
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.filesystem import check_new_file, write_atomically
 from db3kd.storage.kinds import describe_format
 from db3kd.storage.manifest import read_manifest
 from db3kd.tables import Features
+from db3kd.wording import shortened
 
 STUDENT_FILE = "student.safetensors"
 """The name of the student in a run folder."""
@@ -68,7 +72,8 @@ def save_model(
 
     Args:
         path: A name that ends in `.safetensors`.
-        module: The network.
+        module: The network. Only its `state_dict` is saved, so buffers that are not persistent, and
+            other attributes, must be those of a new network.
         model: The name that `build_model` takes: a registry name or `package.module:factory`. None
             if there is none; then the function that makes the network is needed to load the file.
         image_shape: Shape of one image, for example `(1, 28, 28)`.
@@ -94,8 +99,23 @@ def save_model(
     check_new_file(path, "path")
     names = None if class_names is None else check_class_names(class_names, classes, path.name)
     metadata = ModelMetadata(image_shape, classes, bounds, names, threshold, features)
+    if model is not None and unsaved_buffers(module):
+        _check_buffers(module, model, metadata)
     write_atomically(path, weights_file(module, model, metadata.header()))
     return path
+
+
+def _check_buffers(module: nn.Module, model: str, metadata: ModelMetadata) -> None:
+    """Refuses a network with buffers that the file would lack, and that a new network lacks too."""
+    with kept_random_state():
+        rebuilt = build_model(model, metadata.image_shape, metadata.classes)
+    if changed := changed_buffers(module, rebuilt):
+        raise ArgumentError(
+            "module",
+            "expected a network whose state_dict holds all values that training changed, got "
+            f"{type(module).__name__} without {shortened(map(repr, changed))}; register such a "
+            "buffer with persistent=True",
+        )
 
 
 def weights_file(module: nn.Module, model: str | None, header: Mapping[str, str]) -> bytes:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-import torch
 from torch import nn
 
 from db3kd.arguments.plain import check_choice, check_positive, check_share
@@ -19,7 +18,8 @@ from db3kd.labels.soft_labels import (
     with_soft_labels,
 )
 from db3kd.models import save_model
-from db3kd.models.networks import build_model
+from db3kd.models.networks import build_model, check_model
+from db3kd.models.random_state import kept_random_state
 from db3kd.ops import Normalisation
 from db3kd.pipelines.inputs import usable_test_split
 from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
@@ -141,9 +141,15 @@ def labelled_test_split(run: LabelRun) -> ImageSet | None:
 
 
 def network_warnings(run: LabelRun, model: str) -> tuple[str, ...]:
-    """Returns what makes a network learn worse than it could, found on a few images."""
+    """Returns what makes a network learn worse than it could, found on a few images.
+
+    Raises:
+        TypeError: See `check_model`.
+        ValueError: See `check_model`.
+    """
+    check_model(model, run.images.image_shape, run.labels.classes)
     tried = run.images.read(range(min(TRIED_INPUTS, len(run.images))))
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_state():
         found = probabilities_warning(_make_student(run, model)(), tried)
     return () if found is None else (found,)
 

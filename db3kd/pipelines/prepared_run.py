@@ -13,6 +13,7 @@ import torch
 from db3kd.data.image_set import ImageSet
 from db3kd.models.copying import copy_network
 from db3kd.models.networks import build_model
+from db3kd.models.random_state import kept_random_state
 from db3kd.pipelines.distill_settings import DistillSettings, checked_proxy
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_network import Student, StudentLike
@@ -66,8 +67,7 @@ class PreparedRun(ABC):
     def network_warnings(self) -> tuple[str, ...]:
         """What makes the student's network learn worse than it could, found on a few inputs."""
         images = self.test if self.images is None else self.images
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with kept_random_state(seed=0):
             if images is None:
                 batch = torch.rand(TRIED_INPUTS, *self.teacher.image_shape)
             else:

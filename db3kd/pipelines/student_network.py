@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.models.checks import check_rebuilt, check_scores
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory, factory_name
-from db3kd.models.networks import build_model, check_model
+from db3kd.models.networks import build_model, check_model, is_own_model
+from db3kd.models.random_state import kept_random_state
 from db3kd.models.weights import tensor_bytes
 from db3kd.pipelines.distill_settings import default_student
 from db3kd.training.optimization import WeightAverage, make_optimizer
@@ -72,10 +74,9 @@ class Student:
                 f"{type(student).__name__}",
             )
         name = student if isinstance(student, str) else None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with kept_random_state(seed=0):
             network = _made(make)
-            _check_scores(network.eval(), image_shape, classes, 1)
+            check_scores(network.eval(), image_shape, classes, 1, "student")
             known = _identity(network)
             if not any(each.requires_grad for each in network.parameters()):
                 raise ArgumentError(
@@ -84,8 +85,10 @@ class Student:
                     f"{type(network).__name__} without any",
                 )
             images = min(training.batch_size, 2)
-            _check_scores(network.train(), image_shape, classes, images)
+            check_scores(network.train(), image_shape, classes, images, "student")
             _check_training(network, image_shape, classes, replace(training, batch_size=images))
+            if name is None or not is_own_model(name):
+                check_rebuilt(network, make, image_shape, "student")
         return cls(make, name, known)
 
     @property
@@ -115,7 +118,7 @@ def _made(make: Callable[[], nn.Module]) -> nn.Module:
 
 def _check_factory(make: Callable[[], nn.Module], who: str) -> None:
     """Checks that a caller's function makes a new network each time."""
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_state():
         try:
             first, second = make(), make()
         except Exception as error:
@@ -132,37 +135,6 @@ def _check_factory(make: Callable[[], nn.Module], who: str) -> None:
             f"expected {who} to make a new network each time, got the same weights twice; "
             "pass the network itself, which is copied",
         )
-
-
-def _check_scores(
-    network: nn.Module, image_shape: tuple[int, ...], classes: int, images: int
-) -> None:
-    """Checks what a network returns for a few random images, in its current mode."""
-    mode = "in training" if network.training else "in eval mode"
-    device = next((each.device for each in network.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        try:
-            scores = network(torch.rand(images, *image_shape, device=device))
-        except Exception as error:
-            hint = ""
-            if network.training and images == 1:
-                hint = "; batch normalisation needs a batch_size of at least 2 and two images"
-            raise ArgumentError(
-                "student",
-                f"expected a network for images of shape {image_shape}, got "
-                f"{type(network).__name__}, which fails {mode} on {images} ({error}){hint}",
-            ) from error
-    expected = f"expected finite scores [{images}, {classes}] {mode}"
-    if not isinstance(scores, Tensor):
-        raise ArgumentTypeError(
-            "student",
-            f"{expected}, got {type(scores).__name__}; wrap the network in a module that returns "
-            "the scores alone",
-        )
-    if tuple(scores.shape) != (images, classes):
-        raise ArgumentError("student", f"{expected}, got {list(scores.shape)}")
-    if not bool(scores.isfinite().all()):
-        raise ArgumentError("student", f"{expected}, got scores that are infinite or NaN")
 
 
 def _check_training(

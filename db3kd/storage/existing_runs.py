@@ -86,6 +86,11 @@ def check_free(path: str | Path, resume: bool = False, *, can_resume: bool = Tru
         raise OutputExistsError(
             f"{path}: expected a new or an empty folder for the run, got a file"
         )
+    elif path.is_symlink():
+        raise OutputExistsError(
+            f"{path}: expected a new or an empty folder for the run, got a link to "
+            f"{path.readlink()}, which does not exist; create that folder, or choose another"
+        )
     else:
         return
     if MANIFEST in found:

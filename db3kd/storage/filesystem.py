@@ -67,13 +67,16 @@ def check_parents(path: Path, argument: str = "out") -> None:
         OSError: If the folder above it takes no new files, or a name in it is too long.
     """
     try:
-        parent = next((each for each in path.absolute().parents if each.exists()), None)
+        # A link to nothing is no folder, and none can be made in its place.
+        parents = path.absolute().parents
+        parent = next((each for each in parents if each.exists() or each.is_symlink()), None)
         exists = _exists(path)
     except OSError as error:
         raise _cannot_create(str(path), error, argument) from error
     if parent is not None and not parent.is_dir():
         raise NotAFolderError(
-            f"{path}: expected a path in a folder, but {parent} is a file; pass another {argument}="
+            f"{path}: expected a path in a folder, but {parent} is a "
+            f"{'link to nothing' if parent.is_symlink() else 'file'}; pass another {argument}="
         )
     if parent is not None and not exists:
         check_writable(parent, path, argument)

@@ -146,14 +146,26 @@ def read_names(path: str | Path) -> tuple[str, ...]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{path}: expected UTF-8 text with one class name per line") from None
-    names = tuple(line.strip() for line in lines)
-    while names and not names[-1]:
-        names = names[:-1]
-    if len(names) < 2 or not all(names):
-        raise InputError(
-            f"{path}: expected two or more class names, one per line, and no empty line"
-        )
-    if len(set(names)) < len(names):
-        repeated = next(name for name, count in Counter(names).items() if count > 1)
-        raise InputError(f"{path}: expected each class name once, got {repeated!r} again")
-    return names
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return checked_names(lines, str(path), "one per line, and no empty line")
+
+
+def checked_names(names: Sequence[object], place: str, form: str) -> tuple[str, ...]:
+    """Returns class names without the spaces around them.
+
+    Args:
+        names: The names.
+        place: Where they come from; errors begin with it.
+        form: How they must be stated, for errors.
+
+    Raises:
+        ValueError: If they are not two or more different names.
+    """
+    stripped = tuple(name.strip() if isinstance(name, str) else "" for name in names)
+    if len(stripped) < 2 or not all(stripped):
+        raise InputError(f"{place}: expected two or more class names, {form}")
+    if len(set(stripped)) < len(stripped):
+        repeated = next(name for name, count in Counter(stripped).items() if count > 1)
+        raise InputError(f"{place}: expected each class name once, got {repeated!r} again")
+    return stripped

@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from db3kd.models.random_state import kept_random_state
 
 CPU_BATCH = 256
 """Maximum number of images per forward pass. LeNet-5 on one thread takes 0.06 ms per image in
@@ -56,7 +59,7 @@ def batch_for_module(
         image_shape: Shape of one image.
         image: [1, *image_shape], in the network's dtype and on its device.
     """
-    with torch.random.fork_rng(devices=()):
+    with kept_random_state():
         bytes_per_image = _working_bytes(network, lambda: forward(image))
     if not bytes_per_image:
         return batch_for_images(image_shape)
@@ -78,9 +81,12 @@ def _working_bytes(network: nn.Module, run: Callable[[], Any]) -> int:
 
     Returns 0 if the run fails; the first real forward pass will report the error.
     """
-    weights = {_storage(tensor) for tensor in [*network.parameters(), *network.buffers()]}
-    largest = _LargestOperation(weights)
     try:
+        if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+            with torch.no_grad():
+                run()  # initializes the weights of lazy modules
+        weights = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
+        largest = _LargestOperation(weights)
         with torch.inference_mode(), largest:
             run()
     except Exception:

@@ -39,7 +39,8 @@ class Preprocessing:
         std: Divisor; one number, or one per channel in the model's order.
         layout: "NCHW", "NHWC", or "flat" [N, C * H * W].
         dtype: The model's dtype. None: the dtype that the model declares, or float32. Values are
-            rounded to integer dtypes, so the model cannot distinguish images that round alike.
+            rounded to integer dtypes, which need a `scale` if the bounds are close, and the model
+            cannot distinguish images that round alike.
         channel_order: "RGB", or "BGR" for a model that takes the channels in reverse order.
 
     Raises:
@@ -70,6 +71,18 @@ class Preprocessing:
         check_choice(self.channel_order, "channel_order", get_args(ChannelOrder))
         if self.dtype is not None:
             check_choice(self.dtype, "dtype", DTYPES)
+            self._check_rounding(self.dtype)
+
+    def _check_rounding(self, dtype: str) -> None:
+        """Refuses to round values to a few integers, unless `scale` says that this is meant."""
+        lower, upper = self.bounds
+        if self.scale is None and "int" in dtype and (upper - lower) / min(self.std) <= 2:
+            raise ArgumentError(
+                "dtype",
+                f"expected a scale for a model that takes {dtype}, because rounding values in "
+                f"{interval_text(self.bounds)} loses the image; set scale, for example to (0, 255)"
+                ", or to the bounds if the model takes these few integers",
+            )
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """Returns the model's input, an array [N, *input_shape(image_shape)].

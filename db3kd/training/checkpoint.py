@@ -30,8 +30,9 @@ class Checkpoint:
 
     If training is killed at any moment and called again with the same arguments, it gives the same
     network as without the interruption, bit for bit if the device computes deterministically. The
-    file holds everything that the next steps depend on: weights and their average, the optimizer,
-    the schedule, the gradient scaler, torch's random states and the state of callbacks.
+    file holds everything that the next steps depend on: weights, buffers and their average, the
+    optimizer, the schedule, the gradient scaler, the random states of torch, NumPy and Python, and
+    the state of callbacks. A network must keep nothing else that changes in training.
 
     The file is written atomically. A file of another training run or a damaged file is an error: it
     is neither overwritten nor continued from.

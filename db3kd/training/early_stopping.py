@@ -11,6 +11,7 @@ from db3kd.arguments.plain import check_count, check_type
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.data.image_reader import image_reader
 from db3kd.errors import ArgumentError
+from db3kd.models.state import load_whole_state, whole_state
 from db3kd.training.callbacks import TrainingCallback, TrainingState
 from db3kd.training.evaluation import predict_read, share_equal
 
@@ -131,7 +132,7 @@ class EarlyStopping(TrainingCallback):
         value = state.measures[self._measure]
         if self.best is None or value > self.best:
             self.best, self.best_step, self._since = value, state.step, 0
-            weights = state.network.state_dict()
+            weights = whole_state(state.network)
             self._weights = {name: tensor.clone() for name, tensor in weights.items()}
             return
         self._since += 1
@@ -141,7 +142,7 @@ class EarlyStopping(TrainingCallback):
     def on_end(self, state: TrainingState) -> None:
         """Restores the best weights."""
         if self.best is not None:
-            state.network.load_state_dict(self._weights)
+            load_whole_state(state.network, self._weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best weights, and the number of reports since."""

@@ -3,8 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,6 +14,8 @@ from db3kd.arguments.plain import brief, check_type
 from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
+from db3kd.models.random_state import kept_random_state, random_state, set_random_state
+from db3kd.models.state import load_whole_state, whole_state
 from db3kd.training.batch_checks import (
     check_logits,
     check_loss,
@@ -79,8 +80,8 @@ def train_batches(
     """Trains a network for `settings.steps` steps on the batches of a source.
 
     The result depends only on the arguments, bit for bit on a CPU with the same number of threads.
-    The global random state of torch is restored. Under `accelerate launch` each process takes its
-    part of every batch, and gradients are averaged.
+    The global random states of torch, NumPy and Python are seeded, and restored afterwards. Under
+    `accelerate launch` each process takes its part of every batch, and gradients are averaged.
 
     Example:
         >>> settings = db3kd.TrainSettings(steps=12000, schedule="cosine", ema=0.999)
@@ -119,7 +120,7 @@ def train_batches(
     check_loss(loss)
     checkpoint = as_checkpoint(checkpoint)
     process = TrainingProcess.current(settings.device, settings.precision)
-    with _seeded(settings.seed):
+    with kept_random_state(settings.seed, range(torch.cuda.device_count())):
         network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
         check_type(network, nn.Module, "model", "a function that makes a torch.nn.Module")
         network.to(process.device)
@@ -222,7 +223,7 @@ class _Training:
         if not self.callbacks:
             return
         self._count_seconds()
-        with torch.random.fork_rng(devices=_cuda_devices(self.process.device)):
+        with kept_random_state(devices=_cuda_devices(self.process.device)):
             for callback in self.callbacks:
                 getattr(callback, method)(self.state)
         self.state.stopped = self.process.agree(self.state.stopped)
@@ -234,15 +235,13 @@ class _Training:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         self._count_seconds()
-        device = self.process.device
         own = {
-            "random": torch.get_rng_state(),
-            "cuda_random": [torch.cuda.get_rng_state(number) for number in _cuda_devices(device)],
+            **random_state(_cuda_devices(self.process.device)),
             "meter": self.meter.total.cpu(),
         }
         content = {
-            "network": self.network.state_dict(),
-            "average": None if self.average is None else self.average.network.state_dict(),
+            "network": whole_state(self.network),
+            "average": None if self.average is None else whole_state(self.average.network),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -257,9 +256,9 @@ class _Training:
         content = checkpoint.load(self._description())
         if content is None:
             return
-        self.network.load_state_dict(content["network"])
+        load_whole_state(self.network, content["network"])
         if self.average is not None:
-            self.average.network.load_state_dict(content["average"])
+            load_whole_state(self.average.network, content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.schedule.load_state_dict(content["schedule"])
         self.scaler.load_state_dict(content["scaler"])
@@ -269,10 +268,7 @@ class _Training:
             setattr(self.state, name, content["state"][name])
         own = content["processes"][self.process.index]
         self.meter.restore(own["meter"], self.state.step)
-        torch.set_rng_state(own["random"])
-        devices = _cuda_devices(self.process.device)
-        for number, kept in zip(devices, own["cuda_random"], strict=True):
-            torch.cuda.set_rng_state(kept, number)
+        set_random_state(own, _cuda_devices(self.process.device))
 
     def _description(self) -> dict[str, Any]:
         """Returns what must be equal in a training run that continues this one."""
@@ -337,11 +333,3 @@ def _cuda_devices(device: torch.device) -> list[int]:
     if device.type != "cuda":
         return []
     return [torch.cuda.current_device() if device.index is None else device.index]
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the generators of torch, and restores them afterwards."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield

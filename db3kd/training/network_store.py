@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
+from db3kd.models.random_state import kept_random_state
 from db3kd.models.weights import state_on_cpu, tensor_bytes
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
@@ -145,7 +145,7 @@ def _load(file: Path, wanted: Mapping[str, str], make: Callable[[], nn.Module]) 
     state = _read(file, wanted)
     if state is None:
         return None
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_state():
         network = to_channels_last(make())
     try:
         network.load_state_dict(state)

@@ -42,8 +42,8 @@ def train(
     """Trains a network for a fixed number of steps.
 
     The result depends only on the arguments, bit for bit on a CPU with the same number of threads.
-    The global random state is restored. Under `accelerate launch` each process takes an equal part
-    of every batch, and gradients are averaged.
+    The global random states of torch, NumPy and Python are seeded, and restored afterwards. Under
+    `accelerate launch` each process takes an equal part of every batch, and gradients are averaged.
 
     Args:
         model: A function that makes a network, called with the seed set; a network, of which a copy

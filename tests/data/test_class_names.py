@@ -242,6 +242,12 @@ def test_names_that_differ_are_listed_on_both_sides():
     assert 'Perhaps "Ant" is "ant", "polar bear" is "polar_bear"' in text
 
 
+def test_names_that_look_alike_are_shown_with_their_characters():
+    images = image_set([0, 1], ["caf\u00e9", "ant"])
+    with pytest.raises(ValueError, match=r'Perhaps "caf\\u00e9" is "cafe\\u0301": .* Unicode'):
+        match_classes(images, ("cafe\u0301", "ant"), 2, "teacher t")
+
+
 def test_only_listed_names_are_compared_with_each_of_the_others(monkeypatch):
     compared = []
     monkeypatch.setattr(

@@ -62,3 +62,19 @@ def test_wrong_arguments_are_named_and_write_nothing(tmp_path, name, wrong, word
     with pytest.raises(ValueError, match=words):
         save_model(tmp_path / name, build_model("linear", SHAPE, 2), **DECLARED | wrong)
     assert not list(tmp_path.iterdir())
+
+
+def centred() -> torch.nn.Module:
+    network = build_model("linear", SHAPE, 2)
+    network.register_buffer("mean", torch.zeros(2), persistent=False)
+    return network
+
+
+def test_a_buffer_that_training_changed_must_be_persistent(tmp_path):
+    declared = DECLARED | {"model": f"{__name__}:centred"}
+    network = centred()
+    save_model(tmp_path / "new.safetensors", network, **declared)
+    network.mean += 1
+    with pytest.raises(ValueError, match=r"module: .* without 'mean'; .* persistent=True"):
+        save_model(tmp_path / "m.safetensors", network, **declared)
+    assert [file.name for file in tmp_path.iterdir()] == ["new.safetensors"]

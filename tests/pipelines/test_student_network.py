@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from distill_cases import CLASSES, SHAPE, weights
 from torch import Tensor, nn
 
 from db3kd.export import export_model
-from db3kd.models.networks import build_model
+from db3kd.models.networks import build_model, check_model
 from db3kd.models.weights import save_model
 from db3kd.pipelines.student_network import Student
 from db3kd.teachers import load_teacher
@@ -279,3 +280,100 @@ def test_a_function_with_random_numbers_of_its_own_is_another_student_each_time(
         return network
 
     assert of(make).identity != of(make).identity
+
+
+class Centred(nn.Module):
+    """Subtracts a running mean, which it keeps in a buffer."""
+
+    def __init__(self, persistent: bool) -> None:
+        super().__init__()
+        self.inner = linear()
+        self.register_buffer("mean", torch.zeros(SHAPE), persistent=persistent)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.mean = torch.lerp(self.mean, images.mean(0), 0.1)
+        return self.inner(images - self.mean)
+
+
+class Counting(Changed):
+    """Has scores that grow with the number of its training steps."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda scores: scores)
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> object:
+        self.calls += self.training
+        return super().forward(images) * self.calls
+
+
+class Shifted(Changed):
+    """Adds constants that each new network draws."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda scores: scores)
+        self.shift = torch.rand(CLASSES)
+
+    def forward(self, images: Tensor) -> object:
+        return super().forward(images) + self.shift
+
+
+class Positioned(Changed):
+    """Adds a constant table, and keeps a cache and a number of calls that change no score."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda scores: scores)
+        self.register_buffer("positions", torch.arange(36.0).view(SHAPE), persistent=False)
+        self.register_buffer("cache", torch.zeros(0), persistent=False)
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> object:
+        self.calls += 1
+        self.cache = torch.zeros(len(images))
+        return super().forward(images + self.positions)
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (lambda: Centred(False), "got Centred, .* on 'mean'; register such a buffer with persiste"),
+        (Centred(False), "depend on 'mean'"),
+        (Counting, r"got Counting, which also keeps .*\(register_buffer\)"),
+        (Shifted, "got Shifted, which also keeps what chance"),
+    ],
+)
+def test_a_network_that_its_weights_do_not_define_is_refused(student, message):
+    with pytest.raises(ValueError, match=f"student: .*state_dict alone.*{message}"):
+        of(student)
+
+
+@pytest.mark.parametrize("student", [lambda: Centred(True), Positioned, Positioned()])
+def test_constant_buffers_and_caches_need_not_be_stored(student):
+    assert of(student).name is None
+
+
+def drawn_elsewhere() -> nn.Module:
+    network = linear()
+    nn.init.constant_(network[1].weight, random.random() + np.random.rand())
+    return network
+
+
+def test_networks_that_numpy_or_python_draws_are_the_same_each_time():
+    states = random.getstate(), np.random.get_state()[1].tolist()
+
+    assert of(drawn_elsewhere).identity == of(drawn_elsewhere).identity
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Centred(False), "depend on 'mean'"),
+        (lambda: linear(5), r"expected finite scores \[2, 4\] in training, got \[2, 5\]"),
+    ],
+)
+def test_a_surrogate_or_proxy_of_the_caller_is_checked_alike(make, message):
+    with pytest.raises(ValueError, match=f"proxy: .*{message}"):
+        check_model(make, SHAPE, CLASSES, "proxy")
+    check_model(Positioned, SHAPE, CLASSES)

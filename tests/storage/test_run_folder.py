@@ -181,7 +181,12 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path, a_manifest):
         RunFolder.create(tmp_path, KIND, a_manifest)
     with pytest.raises(FileExistsError, match="got a file"):
         RunFolder.create(tmp_path / "precious", KIND, a_manifest)
-    assert [file.name for file in tmp_path.iterdir()] == ["precious"]
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FileExistsError, match="got a link to nowhere, which does not exist"):
+        RunFolder.create(tmp_path / "link", KIND, a_manifest)
+    with pytest.raises(NotADirectoryError, match=r"but .*link is a link to nothing"):
+        RunFolder.create(tmp_path / "link" / "run", KIND, a_manifest)
+    assert {file.name for file in tmp_path.iterdir()} == {"precious", "link"}
 
 
 def test_a_folder_of_a_run_killed_before_its_manifest_is_free(tmp_path, a_manifest):

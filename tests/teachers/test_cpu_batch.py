@@ -89,6 +89,12 @@ def test_a_scripted_module_has_the_batch_of_the_module():
     assert found(scripted(network, torch.zeros(1, 1, 64, 64)), (1, 64, 64)) == 8
 
 
+def test_a_lazy_module_has_the_batch_of_the_module():
+    lazy = nn.Sequential(nn.Conv2d(1, 383, 1), nn.Flatten(), nn.LazyLinear(3))
+    assert found(lazy, (1, 64, 64)) == 8
+    assert not lazy[2].weight.is_inference(), "it can still be trained"
+
+
 def test_inspecting_a_module_changes_neither_images_nor_random_state():
     network = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3))
     torch.manual_seed(0)

@@ -127,6 +127,12 @@ def test_arguments_replace_the_description(tmp_path, truth):
         ('url = "http://h"\ncolour = "red"', "expected one of url, .*, got 'colour'"),
         ('url = "http://h"\nlables = "x"', "got 'lables'; did you mean 'labels'"),
         ('url = "http://h"\nclasses = "ten"', "classes: expected an integer, got 'ten'"),
+        ('url = "http://h"\nlabels = 3', "labels: expected text or a list, got 3"),
+        ('url = "http://h"\nlabels = ["a", 1]', "labels: expected two or more class names, as"),
+        (
+            'url = "http://h"\nlabels = ["a", " a"]',
+            "labels: .* each class name once, got 'a'",
+        ),
         ('url = "http://h"\nmax_batch = 3', "max_batch: cannot be used with url"),
         ('file = "m.onnx"\n[header]\nvariable = "X"', "header: cannot be used with file"),
         (
@@ -168,6 +174,15 @@ def test_an_invalid_description_is_one_clear_error(tmp_path, text, words):
 def test_an_address_of_another_service_names_the_way_to_describe_it():
     with pytest.raises(ValueError, match=r"/v2/models/MODEL, got .*; .* keys url and \[rest\]"):
         load_teacher("http://h/classify", classes=2)
+
+
+def test_a_list_of_labels_states_the_number_of_classes(tmp_path, truth):
+    with ModelServer(truth) as server:
+        names = [f"digit {number}" for number in range(10)]
+        path = describe(tmp_path / "t.toml", f'url = "{{url}}"\nlabels = {names}', url=server.model)
+        teacher = load_teacher(path)
+        assert (teacher.classes, list(teacher.class_names)) == (10, names)
+        teacher.close()
 
 
 @pytest.mark.parametrize(("name", "text"), [("t.json", "{"), ("t.json", "[" * 100_000)])

@@ -122,7 +122,7 @@ def test_declarations_that_contradict_the_file_are_refused(tmp_path, truth):
     with pytest.raises(ValueError, match="got 10 from the model's scores, 7 from classes="):
         load_teacher(path, classes=7)
     with pytest.raises(ValueError, match=r"dtype: expected float32, .* t\.onnx, got 'uint8'"):
-        OnnxTeacher(path, preprocessing=Preprocessing(dtype="uint8"))
+        OnnxTeacher(path, preprocessing=Preprocessing(scale=(0, 255), dtype="uint8"))
     assert load_teacher(path, assumed_shape=(1, 9, 9), assumed_classes=7).classes == 10
 
 

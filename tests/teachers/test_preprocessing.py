@@ -50,6 +50,26 @@ def test_values_are_rounded_and_clipped_to_integer_dtypes():
     assert Preprocessing(scale=(0, 300), dtype="uint8")(images).max() == 255
 
 
+@pytest.mark.parametrize(
+    ("steps", "accepted"),
+    [
+        ({}, False),
+        ({"bounds": (-1, 1)}, False),
+        ({"mean": 0.5, "std": 0.5}, False),
+        ({"bounds": (0, 255)}, True),
+        ({"std": 1 / 255}, True),
+        ({"scale": (0, 1)}, True),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_values_are_not_rounded_to_a_few_integers_unless_a_scale_says_so(steps, dtype, accepted):
+    if accepted:
+        assert Preprocessing(dtype=dtype, **steps).dtype == dtype
+        return
+    with pytest.raises(ValueError, match=rf"dtype: .* takes {dtype}, .* set scale"):
+        Preprocessing(dtype=dtype, **steps)
+
+
 def test_an_input_shape_gives_the_image_shape_unless_it_is_ambiguous():
     assert Preprocessing().image_shape((1, 28, 28)) == (1, 28, 28)
     assert Preprocessing(layout="NHWC").image_shape((28, 20, 3)) == (3, 28, 20)

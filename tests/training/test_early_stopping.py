@@ -179,3 +179,18 @@ def test_held_out_images_need_decisions():
         HeldOutAgreement(images, torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="decisions: expected at least one answer"):
         HeldOutAgreement(images, torch.full((60,), -1))
+
+
+def test_the_best_weights_have_their_buffers(monkeypatch):
+    class Counting(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Flatten(), nn.Linear(16, 2))
+            self.register_buffer("steps", torch.zeros(()), persistent=False)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.steps += self.training
+            return super().forward(images)
+
+    monkeypatch.setitem(globals(), "network", Counting)
+    model = trained(Scripted(0.1, 0.9, 0.2, 0.2), EarlyStopping("script", 9), steps=4)
+    assert model.steps == 2

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -197,6 +198,41 @@ def test_a_requested_stop_is_kept(tmp_path):
     again = trained(Checkpoint(path, "a test"), stopped_after(0))
     assert first[1].num_batches_tracked == 30
     assert all(torch.equal(*pair) for pair in zip(values(first), values(again), strict=True))
+
+
+class Drawing(TrainingCallback):
+    def on_report(self, state):
+        random.random()
+        np.random.rand()
+
+
+class Noisy(nn.Sequential):
+    """Adds noise of NumPy and Python, and subtracts the mean of what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(16, 3))
+        self.register_buffer("mean", torch.zeros(1, 4, 4), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            images = images + random.random() * np.random.randn()
+            self.mean.lerp_(images.mean(0), 0.1)
+        return super().forward(images - self.mean)
+
+
+def test_buffers_and_the_random_states_of_numpy_and_python_are_kept(tmp_path, monkeypatch):
+    path = tmp_path / "training.checkpoint"
+    monkeypatch.setitem(globals(), "network", Noisy)
+    settings = TrainSettings(**{**vars(SETTINGS), "steps": 40})
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    with pytest.raises(Stopped):
+        trained(Checkpoint(path, "a", 0), stopped_after(17), settings)
+    resumed = trained(Checkpoint(path, "a"), settings=settings)
+    expected = trained(None, settings=settings, callbacks=(Drawing(),))
+
+    assert all(torch.equal(*pair) for pair in zip(values(resumed), values(expected), strict=True))
+    assert resumed.mean.equal(expected.mean) and resumed.mean.any()
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
 
 
 def test_a_checkpoint_is_written_no_more_often_than_asked_for(tmp_path):

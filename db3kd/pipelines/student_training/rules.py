@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from db3kd.answers.answers import Answers
 from db3kd.answers.batches import ANSWERED_SHARE
+from db3kd.models.random_state import kept_random_state
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
 from db3kd.planning.held_out import LEAST_VALIDATION
 from db3kd.wording import InputNoun
@@ -146,13 +147,13 @@ def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
 
 
 def _has_batch_normalisation(make: Callable[[], nn.Module]) -> bool:
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_state():
         return any(isinstance(layer, _BatchNorm) for layer in make().modules())
 
 
 def _weights(make: Callable[[], nn.Module], image_shape: Sequence[int]) -> int:
     """Returns the number of weights of a network."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with kept_random_state(), torch.no_grad():
         network = make().eval()
         if any(is_lazy(each) for each in network.parameters()):
             network(torch.zeros(1, *image_shape))

@@ -24,10 +24,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from db3kd.errors import ArgumentError, ArgumentTypeError, InputError, InputNotFoundError
-from db3kd.teachers.class_numbers import Numbering, read_names
+from db3kd.teachers.class_numbers import Numbering, checked_names, read_names
 from db3kd.teachers.preprocessing import Preprocessing
 from db3kd.teachers.remote import RequestSettings
 from db3kd.teachers.remote.rest import AnswerPath, Template
@@ -104,8 +105,8 @@ class Description:
         architecture: The architecture of a file of weights, as `build_model` takes it.
         image_shape: Shape of one image, channels first, if the model does not declare it.
         classes: Number of classes, if the model does not declare it.
-        labels: A file of class names, one per line, in the order of the model's numbers. For a
-            model that answers with names, and to match data whose classes have names.
+        labels: The class names in the order of the model's numbers: a list, or a file with one per
+            line. For a model that answers with names, and to match data whose classes have names.
         class_offset: The model's number of class 0, if it has a background class in front or
             numbers its classes from 1.
         class_numbers: Instead of `class_offset`: the model's number of each class.
@@ -131,7 +132,7 @@ class Description:
     architecture: str | None = None
     image_shape: tuple[int, ...] | None = None
     classes: int | None = None
-    labels: str | None = None
+    labels: str | tuple[str, ...] | None = None
     class_offset: int | None = None
     class_numbers: tuple[int, ...] | None = None
     background: str | None = None
@@ -197,6 +198,8 @@ class Description:
     def _class_names(self, folder: Path) -> tuple[str, ...] | None:
         if self.labels is None:
             return None
+        if not isinstance(self.labels, str):
+            return checked_names(self.labels, "labels", "as texts")
         path = folder / self.labels
         if not path.is_file():
             raise InputNotFoundError(f"labels: there is no file {path}")
@@ -253,17 +256,18 @@ def _parse(kind: type[Any], table: Mapping[str, Any], name: str = "") -> Any:
 
 
 def _converted(value: Any, hint: Any, key: str) -> Any:
-    """Returns the value as its type hint, `X` or `X | None`, declares it."""
-    expected = (get_args(hint) or (hint,))[0]
+    """Returns the value as its type hint, such as `X` or `X | None`, declares it."""
+    kinds = [each for each in get_args(hint) or (hint,) if each is not NoneType]
+    expected = kinds[0]
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         if not isinstance(value, dict):
             raise ArgumentTypeError(key, f"expected a table [{key}], got {value!r}")
         return _parse(expected, value, key)
-    expected = get_origin(expected) or expected
-    value = _as_tuple(value)
-    if expected is Any or type(value) is expected or (expected is float and type(value) is int):
+    value, types = _as_tuple(value), [get_origin(each) or each for each in kinds]
+    if Any in types or type(value) in types or (float in types and type(value) is int):
         return value
-    raise ArgumentTypeError(key, f"expected {_TYPE_NAMES[expected]}, got {value!r}")
+    named = " or ".join(_TYPE_NAMES[each] for each in types)
+    raise ArgumentTypeError(key, f"expected {named}, got {value!r}")
 
 
 def _as_tuple(value: Any, *_: Any) -> Any:

@@ -107,13 +107,15 @@ def _table(name: str, kind: Any) -> DescriptionTable:
 
 def _without_none(hint: Any) -> Any:
     if get_origin(hint) in (Union, UnionType):
-        (hint,) = (each for each in get_args(hint) if each is not NoneType)
+        return Union[tuple(each for each in get_args(hint) if each is not NoneType)]  # noqa: UP007
     return hint
 
 
 def _type_text(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         return "table"
+    if get_origin(hint) is Union:
+        return " or ".join(map(_type_text, get_args(hint)))
     if get_origin(hint) is Literal:
         return "text"
     if get_origin(hint) is tuple:

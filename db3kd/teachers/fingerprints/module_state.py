@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from db3kd.models.state import unsaved_buffers
 from db3kd.teachers.fingerprints.user_code import is_of_library
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -15,10 +16,7 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 def beside_weights(module: nn.Module) -> Iterator[Any]:
     """Yields what defines a module's scores besides its architecture and weights."""
-    saved = module.state_dict().keys()
-    for name, buffer in sorted(module.named_buffers(remove_duplicate=False)):
-        if name not in saved:
-            yield name, buffer
+    yield from sorted(unsaved_buffers(module).items())
     for path, each in module.named_modules():
         if isinstance(each, torch.jit.ScriptModule):
             yield path, _script(each)

@@ -35,9 +35,12 @@ from db3kd.teachers.remote.remote_teacher import RemoteTeacher
 from db3kd.teachers.remote.request_settings import RequestSettings
 from db3kd.teachers.remote.secret_header import SecretHeader
 from db3kd.teachers.signature import ModelOverrides, resolve
-from db3kd.wording import counted
+from db3kd.wording import counted, shortened
 
 _ALL, _ONE = "$images", "$image"
+_SHOWN = 40
+"""Characters of a key that an error shows."""
+
 _ALL_PNG, _ONE_PNG = "$images_png_base64", "$image_png_base64"
 
 
@@ -105,6 +108,7 @@ def rest_teacher(
         signature.classes,
         preprocessing,
         HttpClient(requests.in_flight, requests.timeout, secret),
+        may_quote,
     )
     return RemoteTeacher(
         service, EventLoopThread(), shape, signature.reader, preprocessing, requests, fingerprint
@@ -182,17 +186,45 @@ class AnswerPath:
         self.text = path
         self._steps = path.split(".")
 
-    def find(self, value: Any, who: str) -> Any:
+    def find(self, value: Any, who: str, quote: bool = True) -> Any:
         """Returns the value at this path.
 
         Args:
             value: The JSON value to search.
             who: How errors begin.
+            quote: Whether errors may repeat keys of the value. A server that received a secret may
+                send it back.
 
         Raises:
             TeacherError: If there is no value at this path.
         """
-        return _follow(value, self._steps, who)
+        return self._follow(value, 0, who, quote)
+
+    def advice(self) -> str:
+        """Returns what to change if the path leads to one entry of a list; empty if it does not."""
+        chosen = [number for number, step in enumerate(self._steps) if step.isdecimal()]
+        if not chosen:
+            return ""
+        every = ["*" if number == chosen[-1] else step for number, step in enumerate(self._steps)]
+        return (
+            f"; {self.text} reads one entry of a list; if the list has an entry for each image, "
+            f"write {'.'.join(every)}"
+        )
+
+    def _follow(self, value: Any, start: int, who: str, quote: bool) -> Any:
+        for index, step in enumerate(self._steps[start:], start):
+            if step == "*" and isinstance(value, list):
+                return [self._follow(inner, index + 1, who, quote) for inner in value]
+            if isinstance(value, dict) and step in value:
+                value = value[step]
+            elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                raise TeacherError(
+                    f"{who}: expected the answer at {self.text}, found no {step!r} in "
+                    f"{_kind(value, quote)}"
+                )
+        return value
 
 
 class _RestService:
@@ -207,6 +239,7 @@ class _RestService:
         classes: int,
         preprocessing: Preprocessing,
         client: HttpClient,
+        may_quote: bool,
     ) -> None:
         self.name = name
         self._url = url
@@ -215,6 +248,7 @@ class _RestService:
         self._classes = classes
         self._preprocessing = preprocessing
         self._client = client
+        self._may_quote = may_quote
         self._encode = json_encoder()
 
     async def ask(self, images: Tensor, request_id: str) -> Any:
@@ -232,7 +266,12 @@ class _RestService:
             value = json.loads(reply.body)
         except (ValueError, RecursionError) as error:
             raise unreadable(who, error) from None
-        found = self._path.find(value, who)
+        found = self._path.find(value, who, self._may_quote)
+        has_all = isinstance(found, list) and len(found) == len(images)
+        if not (self._template.single or has_all) and (advice := self._path.advice()):
+            raise TeacherError(
+                f"{who}: expected a list with the answers to {batch}, got another value{advice}"
+            )
         is_batch_of_one = isinstance(found, list) and len(found) == 1  # a class or row of scores
         return [found] if self._template.single and not is_batch_of_one else found
 
@@ -283,23 +322,10 @@ def _fill(value: Any, images: np.ndarray | list[str]) -> Any:
     return value
 
 
-def _follow(value: Any, steps: list[str], who: str) -> Any:
-    for index, step in enumerate(steps):
-        if step == "*" and isinstance(value, list):
-            return [_follow(inner, steps[index + 1 :], who) for inner in value]
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            raise TeacherError(
-                f"{who}: expected the answer at {'.'.join(steps)}, found no {step!r} in "
-                f"{_kind(value)}"
-            )
-    return value
-
-
-def _kind(value: Any) -> str:
+def _kind(value: Any, quote: bool) -> str:
     if isinstance(value, dict):
-        return "an object"
-    return "a list" if isinstance(value, list) else "a value that is neither object nor list"
+        keys = shortened(repr(key[:_SHOWN]) for key in value)
+        return f"an object with the keys {keys}" if quote and value else "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value):,}; write * for every entry of a list"
+    return "a value that is neither object nor list"

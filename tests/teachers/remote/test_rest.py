@@ -271,8 +271,9 @@ def test_a_path_finds_values_in_objects_and_lists(path, value, found):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("a.b", {"a": {}}, "expected the answer at a.b, found no 'b' in an object"),
-        ("a.2", {"a": [1, 2]}, "found no '2' in a list"),
+        ("a.b", {"a": {}}, "expected the answer at a.b, found no 'b' in an object$"),
+        ("a.*.b", {"a": [{"c": 1}]}, r"at a\.\*\.b, found no 'b' in an object with the keys 'c'$"),
+        ("a.2", {"a": [1, 2]}, r"found no '2' in a list of 2; write \* for every entry"),
         ("*.a", {"a": 1}, r"found no '\*' in an object"),
         ("a", "text", "found no 'a' in a value that is neither"),
         ("-1", [1], "found no '-1' in a list"),
@@ -281,6 +282,25 @@ def test_a_path_finds_values_in_objects_and_lists(path, value, found):
 def test_an_answer_at_another_path_is_a_teacher_error(path, value, words):
     with pytest.raises(TeacherError, match="^who: .*" + words):
         AnswerPath(path).find(value, "who")
+
+
+def test_keys_are_not_repeated_by_a_server_that_received_a_secret():
+    with pytest.raises(TeacherError, match=r"found no 'b' in an object$"):
+        AnswerPath("b").find({"the secret": 1}, "who", quote=False)
+
+
+def test_a_path_to_one_entry_for_many_images_asks_for_every_entry(images):
+    body = b'{"y": [{"label": 1}, {"label": 2}]}'
+    with Loopback(lambda asked: Answer(200, body)) as server:
+        one, every = (
+            rest_teacher(server.url, {"x": "$images"}, path, SAID, requests=BRISK)
+            for path in ("y.0.label", "y.*.label")
+        )
+        with pytest.raises(TeacherError, match=r"reads one entry .*, write y\.\*\.label$"):
+            one.decide(images[:2])
+        assert every.decide(images[:2]).tolist() == [1, 2]
+        one.close()
+        every.close()
 
 
 @pytest.mark.parametrize("path", ["", "a..b", ".a", 3])
