@@ -38,13 +38,7 @@ if TYPE_CHECKING:
     from db3kd.planning import plan_budget
     from db3kd.scale import choose_scale
     from db3kd.surrogates import SurrogateSettings, make_surrogate
-    from db3kd.synthesis import (
-        Moves,
-        SynthesisSettings,
-        make_starts,
-        synthesize,
-        write_pseudo_samples,
-    )
+    from db3kd.synthesis import Moves, SynthesisSettings, make_starts, synthesize
     from db3kd.tables import Feature, Features
     from db3kd.teachers import (
         FunctionTeacher,
@@ -84,7 +78,7 @@ _HOME = {
     "pipelines": "AutoSurrogate Comparison DistillResult DistillSettings compare distill",
     "planning": "plan_budget",
     "scale": "choose_scale",
-    "synthesis": "Moves SynthesisSettings make_starts synthesize write_pseudo_samples",
+    "synthesis": "Moves SynthesisSettings make_starts synthesize",
     "surrogates": "SurrogateSettings make_surrogate",
     "tables": "Feature Features",
     "teachers": (
@@ -161,7 +155,6 @@ __all__ = [
     "train_classifier",
     "train_student",
     "with_soft_labels",
-    "write_pseudo_samples",
 ]
 
 

@@ -161,7 +161,12 @@ def _train(
             device=acquisition.device,
         )
         yield train_classifier(
-            make, images, decisions, settings=settings, rows=balanced_rows(decisions, 0.5)
+            make,
+            images,
+            decisions,
+            settings=settings,
+            rows=balanced_rows(decisions, 0.5),
+            progress=False,
         )
 
 

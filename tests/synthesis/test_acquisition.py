@@ -10,10 +10,10 @@ from db3kd.storage.manifest import read_manifest
 from db3kd.synthesis import acquisition, acquisition_settings
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.collection import CollectionTask
-from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.sample_run import write_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import make_starts
-from db3kd.synthesis.synthesis import synthesize
+from db3kd.synthesis.synthesize_images import synthesize
 from db3kd.teachers import TeacherError
 
 SHAPE = (1, 6, 6)
@@ -246,9 +246,9 @@ def test_a_teacher_of_one_class_is_named():
 def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, answered):
     paid = CountingTeacher(linear(max_batch=8))
     with pytest.raises(TeacherError, match="the line is dead"):
-        write_pseudo_samples(tmp_path, RaisingTeacher(paid, answered), plan())
+        write_samples(RaisingTeacher(paid, answered), plan(), tmp_path)
 
-    write_pseudo_samples(tmp_path, paid, plan(), resume=True)
+    write_samples(paid, plan(), tmp_path, resume=True)
 
     assert same(load_pseudo_samples(tmp_path), synthesize(linear(), plan()))
     assert paid.total == read_manifest(tmp_path)["totals"]["queries"] == 90
@@ -257,34 +257,34 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, an
 
 
 def test_a_lost_shard_is_made_again_only_where_students_choose_alike(tmp_path, monkeypatch):
-    write_pseudo_samples(tmp_path, linear(), plan())
+    write_samples(linear(), plan(), tmp_path)
     (shard,) = tmp_path.glob("*.parquet")
     shard.unlink()
     monkeypatch.setattr(acquisition, "_choose", lambda proposals, *_: next(proposals))
     with pytest.raises(ValueError, match="expected to choose the images that were already"):
-        write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+        write_samples(linear(), plan(), tmp_path, resume=True)
     monkeypatch.undo()
 
-    write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+    write_samples(linear(), plan(), tmp_path, resume=True)
 
     assert shard.exists(), "its name holds its checksum"
 
 
 def test_a_choice_that_was_damaged_is_noticed(tmp_path):
     with pytest.raises(TeacherError):
-        write_pseudo_samples(tmp_path, RaisingTeacher(linear(max_batch=8), 45), plan())
+        write_samples(RaisingTeacher(linear(max_batch=8), 45), plan(), tmp_path)
     (choice,) = tmp_path.glob("_round-*")
     choice.write_bytes(choice.read_bytes()[:-1] + b"?")
 
     with pytest.raises(ValueError, match=rf"{choice.name}: expected the checksum"):
-        write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+        write_samples(linear(), plan(), tmp_path, resume=True)
 
 
 def test_another_guide_is_another_run(tmp_path):
-    write_pseudo_samples(tmp_path, linear(), plan())
+    write_samples(linear(), plan(), tmp_path)
 
     with pytest.raises(ValueError, match=r"synthesis\.acquisition\.rounds: was 3, is 4"):
-        write_pseudo_samples(tmp_path, linear(), plan(rounds=4), resume=True)
+        write_samples(linear(), plan(rounds=4), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(

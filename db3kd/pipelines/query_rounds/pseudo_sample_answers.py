@@ -11,7 +11,7 @@ from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.planning import BudgetPlan
 from db3kd.storage.existing_runs import begun_with
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
-from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.sample_run import write_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import Teacher
 from db3kd.training.settings import TrainSettings
@@ -31,7 +31,7 @@ def pseudo_sample_answers(
     """
     synthesis = sample_settings(plan, training, path)
     held_out = synthesis.held_out
-    write_pseudo_samples(path, teacher, synthesis, resume=path.exists())
+    write_samples(teacher, synthesis, path, resume=path.exists())
     samples = load_pseudo_samples(path)
     training_rows = held_out + seeded_permutation(len(samples) - held_out, training.seed)
     order = torch.cat([training_rows, torch.arange(held_out)])
