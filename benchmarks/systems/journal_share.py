@@ -73,13 +73,17 @@ def measure(
         run = RunFolder.create(Path(folder) / "run", LABELS, {})
         before = watch.seconds
         start = time.perf_counter()
-        parts = list(label_chunks(teacher, images, settings, index=index, folder=run))
+        parts = list(
+            label_chunks(teacher, images, settings, index=index, folder=run, progress=False)
+        )
         wall = time.perf_counter() - start
         in_journal = watch.seconds - before
         written = sum(file.stat().st_size for file in run.path.glob("*.journal"))
         start = time.perf_counter()
         again = list(
-            label_chunks(_SilentTeacher(teacher), images, settings, index=index, folder=run)
+            label_chunks(
+                _SilentTeacher(teacher), images, settings, index=index, folder=run, progress=False
+            )
         )
         replay = time.perf_counter() - start
         run.close()

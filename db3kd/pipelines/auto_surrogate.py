@@ -19,7 +19,7 @@ from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.settings import LabelSettings
 from db3kd.models.networks import check_model
 from db3kd.planning.surrogate_plan import SurrogatePlan, plan_surrogate_training
-from db3kd.progress import Progress, adding_up, listening, show_progress
+from db3kd.progress import Progress, ProgressListener, adding_up, listening, show_progress
 from db3kd.progress.answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
@@ -169,7 +169,7 @@ class PlannedAutoSurrogate:
         log: ChoiceLog,
         weights: Path,
         *,
-        progress: bool,
+        progress: ProgressListener | bool,
     ) -> tuple[float, int] | None:
         """Asks the teacher, trains the surrogate and writes its weights; see `PlannedSurrogate`.
 
@@ -213,7 +213,7 @@ class PlannedAutoSurrogate:
         self,
         decided: AugmentedDecisions,
         classes: int,
-        progress: bool,
+        progress: ProgressListener | bool,
         points: BoundaryPoints,
         count: int,
         round_number: int,
@@ -247,7 +247,9 @@ class PlannedAutoSurrogate:
             )
 
 
-def _decide(teacher: Teacher, journal: AnswerJournal, progress: bool, points: Tensor) -> Tensor:
+def _decide(
+    teacher: Teacher, journal: AnswerJournal, progress: ProgressListener | bool, points: Tensor
+) -> Tensor:
     with show_answers(_ASKING, len(points), "queries", progress) as on_answers:
         return decide_all(
             teacher,

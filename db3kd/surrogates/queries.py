@@ -22,7 +22,7 @@ from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import SelectedImages
 from db3kd.errors import ArgumentError
-from db3kd.progress import Progress
+from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import count_answers_in
 from db3kd.querying import sharded_decisions
 from db3kd.querying.driver import decide_all
@@ -110,7 +110,7 @@ def decide_augmented(
     images: AugmentedImages,
     *,
     folder: RunFolder | None = None,
-    progress: Progress | None = None,
+    progress: ProgressListener | bool = False,
     rare_classes: bool = False,
     sent: SentQueries | None = None,
 ) -> AugmentedDecisions:
@@ -121,7 +121,7 @@ def decide_augmented(
         images: Augmented images of the teacher's shape.
         folder: A run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
             call of the teacher, and images that already have an answer are not queried again.
-        progress: Updated after each batch.
+        progress: See `db3kd.make_surrogate`.
         rare_classes: Whether to query all images even if the first 1,000 answers are all in one
             class.
         sent: See `decide_all`.
@@ -137,8 +137,19 @@ def decide_augmented(
             known[position] = read_decisions(folder.path, position, table, images, teacher.classes)
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
     check = partial(_check_classes_differ, teacher, advice=advice)
-    on_answers = None if progress is None else count_answers_in(progress)
-    with counting(sent) as counter:
+    before = sum(map(len, known.values()))
+
+    def display() -> Progress:
+        return Progress(
+            len(images),
+            len(images),
+            title="querying the teacher",
+            unit=f"augmented {input_noun(images.image_shape)}s",
+            samples_before=before,
+            queries_before=before,
+        )
+
+    with counting(sent) as counter, listening(progress, display) as listener:
         decisions = sharded_decisions.decide_in_shards(
             teacher,
             images.read,
@@ -146,7 +157,7 @@ def decide_augmented(
             folder,
             stored=lambda position, _: known.get(position),
             to_table=partial(to_table, images),
-            on_answers=on_answers,
+            on_answers=count_answers_in(listener),
             check=accept_all if rare_classes else check,
             check_all_shards=False,
             sent=counter,
@@ -191,8 +202,10 @@ def decide_augmented_in_folder(
     resume: bool,
     rare_classes: bool = False,
     accept_changed_teacher: bool = False,
+    *,
+    progress: ProgressListener | bool,
 ) -> AugmentedDecisions:
-    """Does what `decide_augmented` does, in the run folder `path`, and shows progress.
+    """Does what `decide_augmented` does, in the run folder `path`.
 
     `described` is the manifest of the run. `resume` continues a run with an equal one, or, with
     `accept_changed_teacher`, of a teacher with another fingerprint. The other arguments are those
@@ -210,19 +223,9 @@ def decide_augmented_in_folder(
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.verify_finished():
             return decide_augmented(teacher, images, folder=folder)
-        sizes = sharded_decisions.shard_sizes(len(images))
-        before = sum(size for start, size in sizes.items() if folder.has_shard(start))
-        with Progress(
-            len(images),
-            len(images),
-            title="querying the teacher",
-            unit=f"augmented {input_noun(images.image_shape)}s",
-            samples_before=before,
-            queries_before=before,
-        ) as progress:
-            decided = decide_augmented(
-                teacher, images, folder=folder, progress=progress, rare_classes=rare_classes
-            )
+        decided = decide_augmented(
+            teacher, images, folder=folder, progress=progress, rare_classes=rare_classes
+        )
         folder.finish({"samples": len(images), "queries": len(images)})
     return decided
 

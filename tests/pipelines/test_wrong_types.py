@@ -33,6 +33,7 @@ VALID: dict[tuple[str, str], tuple[Any, ...]] = {
     ("*", "out"): ("many", None),
     ("*", "test"): (None,),
     ("*", "price_per_1000"): (3, None),
+    ("*", "progress"): ({},),  # it has a method update
     ("*", "budget"): (3,),
     ("*", "consistency_checks"): (3,),
     ("compare", "seeds"): (3,),

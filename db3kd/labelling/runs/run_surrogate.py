@@ -20,6 +20,7 @@ from db3kd.errors import ArgumentTypeError, InputError
 from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decide_images
 from db3kd.labelling.settings import LabelSettings
+from db3kd.progress import ProgressListener
 from db3kd.progress.answers import show_answers
 from db3kd.querying.session import AnswerJournal
 from db3kd.storage.choice_log import ChoiceLog
@@ -66,7 +67,7 @@ class PlannedSurrogate(Protocol):
         log: ChoiceLog,
         weights: Path,
         *,
-        progress: bool,
+        progress: ProgressListener | bool,
     ) -> tuple[float, int] | None:
         """Asks the teacher, trains the surrogate and writes its weights.
 
@@ -77,7 +78,7 @@ class PlannedSurrogate(Protocol):
             journal: Keeps the answers, and supplies those that it has.
             log: Keeps the images that networks choose, and supplies those that it has.
             weights: The file to write.
-            progress: Whether to show the progress.
+            progress: See `db3kd.label`; a listener receives the counts of each stage.
 
         Returns:
             Its agreement with the teacher on held-out images, in [0, 1], and their number,
@@ -169,7 +170,7 @@ class RunSurrogate:
         images: NamedImages,
         single_class: SingleClassCheck,
         *,
-        progress: bool,
+        progress: ProgressListener | bool,
     ) -> nn.Module | None:
         """Returns the network that a run searches with, and trains it if the run has not yet.
 
@@ -263,7 +264,7 @@ def _decide(
     images: NamedImages,
     settings: LabelSettings,
     single_class: SingleClassCheck,
-    progress: bool,
+    progress: ProgressListener | bool,
 ) -> Tensor:
     """Decides the images of a run, which its labelling then need not query again."""
     limits = divide_budget(settings, len(images), teacher.classes)

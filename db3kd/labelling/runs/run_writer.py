@@ -133,7 +133,7 @@ def _carry_out(planned: PlannedRun, progress: ProgressListener | bool) -> Totals
         _check_teacher(run, planned)
         job = job.with_surrogate(
             planned.surrogate.train_or_load(
-                run, job.teacher, job.images, job.single_class, progress=progress is True
+                run, job.teacher, job.images, job.single_class, progress=progress
             )
         )
         with _pool(execution.workers, run, job) as pool:

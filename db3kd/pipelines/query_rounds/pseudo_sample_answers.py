@@ -9,6 +9,7 @@ from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answe
 from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.planning import BudgetPlan
+from db3kd.progress import ProgressListener
 from db3kd.storage.existing_runs import begun_with
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_samples
@@ -18,7 +19,12 @@ from db3kd.training.settings import TrainSettings
 
 
 def pseudo_sample_answers(
-    teacher: Teacher, plan: BudgetPlan, training: TrainSettings, path: Path
+    teacher: Teacher,
+    plan: BudgetPlan,
+    training: TrainSettings,
+    path: Path,
+    *,
+    progress: ProgressListener | bool,
 ) -> Answers:
     """Makes pseudo samples in a run folder, or the rest of them, and returns their decisions.
 
@@ -28,10 +34,11 @@ def pseudo_sample_answers(
         training: How the student is trained. If the samples are begun already, only its seed
             must be the same.
         path: The run folder, which need not exist.
+        progress: See `db3kd.distill`.
     """
     synthesis = sample_settings(plan, training, path)
     held_out = synthesis.held_out
-    write_samples(teacher, synthesis, path, resume=path.exists())
+    write_samples(teacher, synthesis, path, resume=path.exists(), progress=progress)
     samples = load_pseudo_samples(path)
     training_rows = held_out + seeded_permutation(len(samples) - held_out, training.seed)
     order = torch.cat([training_rows, torch.arange(held_out)])
