@@ -42,10 +42,8 @@ if TYPE_CHECKING:
         AcquisitionSettings,
         Moves,
         SynthesisSettings,
-        SynthesisTotals,
         make_starts,
         synthesize,
-        write_pseudo_samples,
     )
     from db3kd.tables import Feature, Features
     from db3kd.teachers import (
@@ -91,10 +89,7 @@ _HOME = {
     "pipelines": "Comparison DistillResult DistillSettings compare distill",
     "planning": "BudgetPlan plan_budget",
     "scale": "ScaleChoice choose_scale",
-    "synthesis": (
-        "AcquisitionSettings Moves SynthesisSettings SynthesisTotals make_starts synthesize "
-        "write_pseudo_samples"
-    ),
+    "synthesis": ("AcquisitionSettings Moves SynthesisSettings make_starts synthesize"),
     "surrogates": "SurrogateSettings TrainedSurrogate make_surrogate",
     "tables": "Feature Features",
     "teachers": (
@@ -144,7 +139,6 @@ __all__ = [
     "SingleClassError",
     "SurrogateSettings",
     "SynthesisSettings",
-    "SynthesisTotals",
     "TabularTeacher",
     "Teacher",
     "TeacherChangedError",
@@ -179,7 +173,6 @@ __all__ = [
     "train_classifier",
     "train_student",
     "with_soft_labels",
-    "write_pseudo_samples",
 ]
 
 

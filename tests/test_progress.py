@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from db3kd.progress import Progress, RecentRate
+from db3kd.progress import Progress, RecentRate, listening
 from db3kd.progress.answers import count_answers_in
 
 
@@ -251,3 +251,28 @@ def test_a_terminal_without_rich_shows_plain_lines(clock, real_terminal, monkeyp
     with Progress(10, stream=stream, clock=clock) as progress:
         progress.update(samples=5)
     assert lines(stream) == ["labelling done: 5/10 samples · 0:00:00 taken"]
+
+
+@pytest.mark.parametrize(("rank", "shown"), [(None, True), ("0", True), ("1", False)])
+def test_only_the_first_process_of_a_launcher_shows_a_display(monkeypatch, capsys, rank, shown):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    for progress in (True, False):
+        with listening(progress, lambda: Progress(3)) as listener:
+            listener.update(samples=3)
+    assert capsys.readouterr().err.count("done: 3/3 samples") == shown
+
+
+def test_a_pause_hides_the_bar_and_keeps_what_other_work_writes(clock, real_terminal):
+    pytest.importorskip("rich")
+    stream = Terminal()
+    with Progress(10, stream=stream, clock=clock) as progress:
+        progress.update(samples=5)
+        with progress.paused():
+            hidden = stream.getvalue()
+            stream.write("other work\n")
+        progress.update(samples=6)
+    assert hidden.endswith("\x1b[1A\x1b[2K"), "the bar is erased"
+    shown_again = stream.getvalue().split("other work\n")[1]
+    assert "\x1b[1A" not in shown_again.split("labelling")[0], "nothing above it is erased"

@@ -105,7 +105,9 @@ class Task:
             steps: Steps, if not those of a full training.
         """
         settings = replace(self.training, steps=self.steps if steps is None else steps)
-        return train_classifier(self.new_student, images, decisions, settings=settings)
+        return train_classifier(
+            self.new_student, images, decisions, settings=settings, progress=False
+        )
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,9 @@ def measure_run(prepared: Prepared) -> dict[str, Any]:
     """Labels the samples of a setting by MBD and times it."""
     setting, device = prepared.setting, prepared.teacher.device
     settings = LabelSettings("mbd", queries_per_pair=setting.queries_per_pair)
-    label(prepared.teacher, prepared.images, settings, index=torch.arange(2))  # warm-up
+    label(
+        prepared.teacher, prepared.images, settings, index=torch.arange(2), progress=False
+    )  # warm-up
     _reset_memory(device)
     timed = TimedTeacher(prepared.teacher)
     wall, labels = _timed_label(timed, prepared.images, settings, setting.samples)
@@ -144,7 +146,9 @@ def measure_paper_procedure(prepared: Prepared, samples: int, budget: int) -> di
     theirs = _paper_run(prepared, samples, budget)
     budgets = tuple(count for count in SNAPSHOTS if count < budget)
     settings = LabelSettings("mbd", queries_per_pair=budget, snapshots=budgets)
-    ours = label(prepared.teacher, prepared.images, settings, index=torch.arange(samples))
+    ours = label(
+        prepared.teacher, prepared.images, settings, index=torch.arange(samples), progress=False
+    )
     needed = _budget_for(theirs["mean_distance"], ours, budget)
     enough = LabelSettings("mbd", queries_per_pair=needed or budget)
     wall, _ = _timed_label(prepared.teacher, prepared.images, enough, prepared.setting.samples)
@@ -207,7 +211,7 @@ def _timed_label(
 ) -> tuple[float, Labels]:
     """Seconds that it takes to label the first samples, and their labels."""
     start = time.perf_counter()
-    labels = label(teacher, images, settings, index=torch.arange(samples))
+    labels = label(teacher, images, settings, index=torch.arange(samples), progress=False)
     return time.perf_counter() - start, labels
 
 

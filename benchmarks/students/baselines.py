@@ -42,7 +42,12 @@ def augmented_decision_method(
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
         return train_classifier(
-            student, augmented.images, augmented.decisions, settings=seeded, rows=rows
+            student,
+            augmented.images,
+            augmented.decisions,
+            settings=seeded,
+            rows=rows,
+            progress=False,
         )
 
     per_sample = float(augmented.images.queries_per_sample)
@@ -148,7 +153,7 @@ def surrogate_method(
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
-        network = train_classifier(surrogate, images, decisions, settings=seeded)
+        network = train_classifier(surrogate, images, decisions, settings=seeded, progress=False)
         soft = F.softmax(predict_logits(network, images) / temperature, 1)
         return train_on_soft_labels(student, images, decisions, soft, loss, seeded)
 

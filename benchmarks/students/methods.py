@@ -127,7 +127,9 @@ def decision_method(
 
     def run(seed: int) -> nn.Module:
         seeded = replace(settings, seed=seed)
-        return train_classifier(student, images, decisions, settings=seeded, rows=rows)
+        return train_classifier(
+            student, images, decisions, settings=seeded, rows=rows, progress=False
+        )
 
     return TrainingMethod("cross-entropy on decisions", 1.0, run)
 

@@ -77,7 +77,7 @@ def main() -> None:
     teacher, train, test = trained.teacher, trained.train, trained.test
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     images = train.subset(order[: options.images])
-    sample_distances = label(teacher, images, LabelSettings("sd"))
+    sample_distances = label(teacher, images, LabelSettings("sd"), progress=False)
     full = _label(teacher, images, options)
     logits = predict_logits(trained.network, images)
     student = partial(build_model, options.student, train.image_shape, trained.classes)

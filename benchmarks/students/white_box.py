@@ -43,4 +43,6 @@ def train_white_box(
         settings.batch_size,
         0,
     )
-    return train_batches(make, batches, TaughtLoss(alpha=0.0), settings, callbacks=callbacks)
+    return train_batches(
+        make, batches, TaughtLoss(alpha=0.0), settings, progress=False, callbacks=callbacks
+    )

@@ -233,7 +233,7 @@ def _make(setting: Setting, settings: SynthesisSettings) -> Made:
 def _soft_row(name: str, setting: Setting, made: Made) -> tuple[Row, Students]:
     images, loss = made.images, KDLoss()
     labelling = LabelSettings("bd", queries_per_pair=setting.options.queries_per_pair)
-    labels = label(setting.teacher, images, labelling)
+    labels = label(setting.teacher, images, labelling, progress=False)
     scale = search_scale(
         setting.student,
         images,

@@ -134,7 +134,7 @@ def _measure(batch: int | None, options: argparse.Namespace) -> Cost:
     passes = peak_mib()
     other = int((decisions != decisions[0]).nonzero()[0])
     settings = db3kd.LabelSettings("mbd", queries_per_pair=100)
-    queries = int(db3kd.label(teacher, images[[0, other]], settings).queries.sum())
+    queries = int(db3kd.label(teacher, images[[0, other]], settings, progress=False).queries.sum())
     return Cost(batch, milliseconds, idle, passes, peak_mib(), queries)
 
 

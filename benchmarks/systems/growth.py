@@ -193,7 +193,7 @@ def _measure(point: Point) -> Cost:
 
 def _label(teacher: Teacher, images: ImageSet, count: int, settings: LabelSettings) -> int:
     """Labels the first images chunk by chunk without keeping labels; returns the queries."""
-    chunks = label_chunks(teacher, images, settings, index=torch.arange(count))
+    chunks = label_chunks(teacher, images, settings, index=torch.arange(count), progress=False)
     return sum(int(chunk.queries.sum()) for chunk in chunks)
 
 

@@ -174,7 +174,7 @@ def measure_faults(options: argparse.Namespace) -> dict[str, Any]:
         fingerprint="linear",
     )
     subset = images.subset(index)
-    expected = label(local, subset, settings)
+    expected = label(local, subset, settings, progress=False)
     with FaultyServer(local, delay=options.delay) as server:
         requests = RequestSettings(batch=8, in_flight=4, timeout=options.timeout)
         teacher = open_inference_teacher(
@@ -183,7 +183,7 @@ def measure_faults(options: argparse.Namespace) -> dict[str, Any]:
         restart = threading.Timer(options.restart_after, server.restart, (3.0,))
         restart.start()
         start = time.perf_counter()
-        labels = label(teacher, subset, settings)
+        labels = label(teacher, subset, settings, progress=False)
         seconds = time.perf_counter() - start
         restarted = restart.finished.is_set()
         restart.cancel()

@@ -119,7 +119,7 @@ class Timing:
         """Labels the images at `index` and times it."""
         timed = ReplayedTeacher(teacher)
         start, cpu_start = time.perf_counter(), time.process_time()
-        label(timed, images, settings, index=index, surrogate=surrogate)
+        label(timed, images, settings, index=index, surrogate=surrogate, progress=False)
         wall = time.perf_counter() - start - timed.paused
         cpu = time.process_time() - cpu_start - timed.cpu_paused
         timed.catch_up()

@@ -115,7 +115,7 @@ def export_model(
 
 def _check_repeatable(student: DeployedStudent) -> None:
     """Checks that two calls of the student give the same scores, as a file of it must."""
-    network = student.network
+    network = student.make_network()
     with kept_random_state(), torch.inference_mode():
         images = torch.rand(2, *student.teacher.image_shape)
         first, second = (network(images.clone()) for _ in range(2))

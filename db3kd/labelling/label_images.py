@@ -1,6 +1,5 @@
 """Labels a set of images: `label` returns all labels, `label_chunks` yields them in chunks."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def label(
     settings: LabelSettings | None = None,
     *,
     index: IndexLike | None = None,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = True,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | AutoSurrogate | None = None,
     out: str | Path | None = None,
@@ -65,8 +64,8 @@ def label(
             too, which the labels do not count; with `out`, the totals of the manifest do
             (`unlabelled_queries`). To send nothing else to the teacher, pass
             `images.subset(index)` as the images.
-        progress: A listener that receives the counts; True for a display; False for nothing. By
-            default (None) a display is shown if standard error is a terminal.
+        progress: True shows the samples and queries on standard error; False shows nothing; a
+            listener receives their counts (docs/guide.md, "Progress").
         concurrent_chunks: Chunks that are searched at once, so that a GPU need not wait for
             Python: 2 by default on CUDA, else 1. The labels do not depend on it. Each chunk may
             have one call of the teacher in flight.
@@ -151,10 +150,8 @@ def label(
         single_class=single_class,
         check_images=out is None,
     )
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    shown = is_terminal if progress is None else progress
     if out is None:
-        return _label_in_memory(job, recovered, shown)
+        return _label_in_memory(job, recovered, progress)
     execution = RunExecution(
         consistency_checks=consistency_checks,
         accept_changed_teacher=accept_changed_teacher,
@@ -164,7 +161,7 @@ def label(
         so_far = planned.count_queries()
         checks = planned.count_checks(so_far)
         warn_if_unchecked(consistency_checks, checks, so_far.answered)
-    carry_out(planned, shown)
+    carry_out(planned, progress)
     return load_labels(planned.folder)
 
 
@@ -174,7 +171,7 @@ def label_chunks(
     settings: LabelSettings | None = None,
     *,
     index: IndexLike | None = None,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = True,
     concurrent_chunks: int | None = None,
     surrogate: nn.Module | None = None,
     rare_classes: bool = False,
@@ -192,8 +189,7 @@ def label_chunks(
         images: See `label`.
         settings: See `label`.
         index: See `label`.
-        progress: A listener that receives the counts; True for a display; None or False for
-            nothing.
+        progress: See `label`.
         concurrent_chunks: See `label`.
         surrogate: See `label`.
         rare_classes: See `label`.
@@ -218,7 +214,7 @@ def label_chunks(
     return _chunks(job, progress)
 
 
-def _chunks(job: LabelJob, progress: ProgressListener | bool | None) -> Iterator[Labels]:
+def _chunks(job: LabelJob, progress: ProgressListener | bool) -> Iterator[Labels]:
     with job.shown(progress, Totals()) as listener:
         for _, labels in job.run(progress=listener):
             yield labels

@@ -204,12 +204,12 @@ class LabelJob:
         }
 
     def shown(
-        self, progress: ProgressListener | bool | None, before: Totals
-    ) -> AbstractContextManager[ProgressListener | None]:
-        """The listener of this labelling: the caller's, a display, or None.
+        self, progress: ProgressListener | bool, before: Totals
+    ) -> AbstractContextManager[ProgressListener]:
+        """The listener of this labelling: the caller's, or a display.
 
         Args:
-            progress: A listener; True for a display; None or False for nothing.
+            progress: A listener; True for a display; False for nothing.
             before: The totals of an earlier process; its decisions are counted when replayed.
         """
 

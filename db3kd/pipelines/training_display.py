@@ -1,12 +1,12 @@
 """Shows the loss and the measures of a training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from db3kd.progress import Progress
-from db3kd.training.callbacks import TrainingCallback, TrainingState
+from db3kd.progress import Progress, ProgressListener, listening
+from db3kd.training.callbacks import ProgressCallback, TrainingCallback, TrainingState
 from db3kd.training.checkpoint import Checkpoint
 from db3kd.training.loop import BatchSource, train_batches
 from db3kd.training.settings import TrainSettings
@@ -32,18 +32,23 @@ class _Display(TrainingCallback):
 
 
 @contextmanager
-def show_training(title: str, steps: int) -> Iterator[TrainingCallback]:
-    """Shows the progress of a training.
+def show_training(
+    title: str, steps: int, progress: ProgressListener | bool
+) -> Iterator[TrainingCallback]:
+    """Shows the progress of a training, with its loss and its measures, or tells a listener.
 
     Example:
-        >>> with show_training("training the student", steps) as show:
-        ...     train_batches(make, batches, loss, settings, callbacks=[show])
+        >>> with show_training("training the student", steps, progress) as show:
+        ...     train_batches(make, batches, loss, settings, progress=False, callbacks=[show])
 
     Yields:
         A callback, to be placed after those that measure.
     """
-    with Progress(steps, title=title, unit="steps") as progress:
-        yield _Display(progress, title)
+    with listening(progress, lambda: Progress(steps, title=title, unit="steps")) as listener:
+        if isinstance(listener, Progress):
+            yield _Display(listener, title)
+        else:
+            yield ProgressCallback(listener)
 
 
 def shown_training(
@@ -52,19 +57,26 @@ def shown_training(
     loss: Callable[..., Tensor],
     settings: TrainSettings,
     callbacks: Sequence[TrainingCallback] = (),
-    title: str | None = None,
+    *,
+    title: str = "",
+    progress: ProgressListener | bool,
 ) -> Callable[[Checkpoint], nn.Module]:
-    """Returns a training for `NetworkStore.get` that shows its progress, if it has a title.
+    """Returns a training for `NetworkStore.get` that shows its progress.
 
-    The other arguments are those of `train_batches`; `settings.steps` must be set.
+    The title is that of the display. The other arguments are those of `train_batches`;
+    `settings.steps` must be set.
     """
 
     def train(checkpoint: Checkpoint) -> nn.Module:
-        display = nullcontext() if title is None else show_training(title, settings.steps or 0)
-        with display as show:
-            every = callbacks if show is None else [*callbacks, show]
+        with show_training(title, settings.steps or 0, progress) as show:
             return train_batches(
-                make, batches, loss, settings, checkpoint=checkpoint, callbacks=every
+                make,
+                batches,
+                loss,
+                settings,
+                progress=False,
+                checkpoint=checkpoint,
+                callbacks=[*callbacks, show],
             )
 
     return train

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from db3kd.progress import Progress, adding_up
+from db3kd.progress import Progress, ProgressListener, adding_up, listening
 
 
 @dataclass(frozen=True)
@@ -26,30 +26,30 @@ class AnswerCounter:
 
 @contextmanager
 def show_answers(
-    title: str, total: int, unit: str, shown: bool = True
-) -> Iterator[AnswerCounter | None]:
-    """Shows how many answers there are, for computations that need one answer for each unit.
+    title: str, total: int, unit: str, progress: ProgressListener | bool = True
+) -> Iterator[AnswerCounter]:
+    """Reports how many answers there are, for computations that need one answer for each unit.
 
     Example:
         >>> with show_answers("asking", len(images), "images") as on_answers:
         ...     decide_all(teacher, images.read, rows, on_answers=on_answers)
 
     Yields:
-        What counts the answers; None if they are not shown.
+        What counts the answers.
     """
-    if not shown:
-        yield None
-        return
-    with Progress(total, title=title, unit=unit) as progress:
-        yield AnswerCounter(
-            adding_up(lambda done: progress.update(samples=done)),
-            lambda known: progress.add_known(samples=known),
-        )
+    with listening(progress, lambda: Progress(total, title=title, unit=unit)) as listener:
+        yield count_answers_in(listener)
 
 
-def count_answers_in(progress: Progress) -> AnswerCounter:
-    """Returns what counts answers in a display whose units need one answer each."""
-    return AnswerCounter(
-        adding_up(lambda done: progress.update(samples=done, queries=done)),
-        lambda known: progress.add_known(samples=known, queries=known),
-    )
+def count_answers_in(listener: ProgressListener) -> AnswerCounter:
+    """Returns what counts answers for a listener, of units that need one answer each.
+
+    A display counts known answers apart, and queries only if it has a budget of them.
+    """
+    counts = ["samples", "queries"]
+    if isinstance(listener, Progress) and listener.queries is None:
+        counts = ["samples"]
+    new = adding_up(lambda done: listener.update(**dict.fromkeys(counts, done)))
+    if not isinstance(listener, Progress):
+        return AnswerCounter(new, new)
+    return AnswerCounter(new, lambda known: listener.add_known(**dict.fromkeys(counts, known)))

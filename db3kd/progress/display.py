@@ -1,6 +1,7 @@
 """Progress of long computations: live on a terminal, plain lines anywhere else."""
 
 import math
+import os
 import sys
 import time
 from collections import deque
@@ -191,14 +192,18 @@ class Progress:
     def paused(self) -> Iterator[None]:
         """Keeps the time of a block of other work out of the speed and the time left.
 
+        A live display is hidden meanwhile, so that the other work can have one of its own.
+
         Example:
             >>> with progress.paused():
             ...     train(proxy)  # no query is sent meanwhile
         """
         started = self._clock()
+        self._display.hide()
         try:
             yield
         finally:
+            self._display.start()
             self._seconds_paused += self._clock() - started
 
     def _working_time(self) -> float:
@@ -250,29 +255,38 @@ class Progress:
         return left if budget_left is None else min(left, budget_left)
 
 
-def check_progress(progress: ProgressListener | bool | None) -> None:
-    """Raises TypeError unless `progress` is a listener, True, False or None."""
-    if not (progress is None or isinstance(progress, bool) or hasattr(progress, "update")):
+class _Silent:
+    """A listener that shows nothing."""
+
+    def update(self, **_: object) -> None:
+        pass
+
+
+def check_progress(progress: ProgressListener | bool) -> None:
+    """Raises TypeError unless `progress` is a listener, True or False."""
+    if not (isinstance(progress, bool) or hasattr(progress, "update")):
         raise ArgumentTypeError(
             "progress",
-            f"expected True, False, None or an object with a method update, got {brief(progress)}",
+            f"expected True, False or an object with a method update, got {brief(progress)}",
         )
 
 
 def listening(
-    progress: ProgressListener | bool | None, make: Callable[[], Progress]
-) -> AbstractContextManager[ProgressListener | None]:
+    progress: ProgressListener | bool, make: Callable[[], Progress]
+) -> AbstractContextManager[ProgressListener]:
     """Returns the context of a computation whose `progress` may be shown, heard or neither.
 
-    `make` makes the display if `progress` is True.
+    `make` makes the display if `progress` is True. If a launcher started several processes, only
+    the first one shows it.
 
     Raises:
         TypeError: If `progress` is something else.
     """
     check_progress(progress)
-    if isinstance(progress, bool):
-        return make() if progress else nullcontext()
-    return nullcontext(progress)
+    if not isinstance(progress, bool):
+        return nullcontext(progress)
+    is_first = os.environ.get("RANK", "0") == "0"
+    return make() if progress and is_first else nullcontext(_Silent())
 
 
 def report_units(listener: ProgressListener, done: int, total: int) -> None:
@@ -284,9 +298,9 @@ def report_units(listener: ProgressListener, done: int, total: int) -> None:
 
 @contextmanager
 def show_progress(
-    title: str, total: int, unit: str, shown: bool = True
+    title: str, total: int, unit: str, progress: ProgressListener | bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """Shows the progress of a computation that counts itself, or nothing if `shown` is false.
+    """Reports the progress of a computation that counts itself.
 
     Example:
         >>> with show_progress("training", steps, "steps") as show:
@@ -297,11 +311,8 @@ def show_progress(
     Yields:
         A function to call with the number of units done.
     """
-    if not shown:
-        yield lambda _: None
-        return
-    with Progress(total, title=title, unit=unit) as progress:
-        yield lambda done: progress.update(samples=done)
+    with listening(progress, lambda: Progress(total, title=title, unit=unit)) as listener:
+        yield lambda done: listener.update(samples=done)
 
 
 def adding_up(show: Callable[[int], object]) -> Callable[[int], None]:

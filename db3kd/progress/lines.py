@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
 
 
 class PlainLines:
@@ -20,6 +21,9 @@ class PlainLines:
     def start(self) -> None:
         """Prepares the display."""
         self._last = self._clock()
+
+    def hide(self) -> None:
+        """Hides the display until it is started again; the lines stay."""
 
     def show(self, title: str, status: str, samples_done: int, samples: int) -> None:
         """Shows how far a computation is."""
@@ -39,14 +43,23 @@ class LiveLines:
     """Redraws a bar and the status below it; at the end one line stays on the screen."""
 
     def __init__(self, console: "Console") -> None:
-        from rich.live import Live
-
-        self._live = Live(console=console, transient=True)
         self._console = console
+        self._live = self._new_live()
 
     def start(self) -> None:
         """Prepares the display."""
+        # One that is started again would erase what was written below it in the meantime.
+        self._live = self._new_live()
         self._live.start()
+
+    def _new_live(self) -> "Live":
+        from rich.live import Live
+
+        return Live(console=self._console, transient=True)
+
+    def hide(self) -> None:
+        """Hides the display until it is started again."""
+        self._live.stop()
 
     def show(self, title: str, status: str, samples_done: int, samples: int) -> None:
         """Shows how far a computation is."""

@@ -23,19 +23,20 @@ _MAX_NAMED_CLASSES = 30
 
 
 def mean_class_distances(
-    distances: ArrayLike, decisions: ArrayLike
+    distances: ArrayLike, decisions: ArrayLike, searched: ArrayLike | None = None
 ) -> tuple[NDArray[np.float64], int, int]:
     """Returns the mean distance from the samples of each class to each other class.
 
     Args:
         distances: [N, C], +inf if a class was not reached. The column of the predicted class is not
             read.
-        decisions: [N] integers, the predicted class of each sample.
+        decisions: [N] integers, the predicted class of each sample; -1 if it is undecided.
+        searched: [N, C] bool, the distances that were searched; all by default.
 
     Returns:
         The means [C, C], with a row for each class of samples, NaN on the diagonal and if no sample
-        of the row reached the class; the number of pairs of a sample and another class that were
-        not reached; and the number of such pairs.
+        of the row reached the class; the number of searched pairs of a decided sample and another
+        class that were not reached; and the number of such pairs.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -48,16 +49,21 @@ def mean_class_distances(
             f"{list(distances.shape)} and {list(decisions.shape)}",
         )
     samples, classes = distances.shape
-    distances[np.arange(samples), decisions] = np.nan
-    reached = np.isfinite(distances)
+    pairs = np.ones((samples, classes)) if searched is None else np.asarray(searched)
+    pairs = pairs.astype(bool)
+    if pairs.shape != distances.shape:
+        raise ArgumentError(
+            "searched", f"expected the shape {list(distances.shape)}, got {list(pairs.shape)}"
+        )
+    pairs &= (decisions >= 0)[:, None] & (decisions[:, None] != np.arange(classes))
+    reached = pairs & np.isfinite(distances)
     means = np.full((classes, classes), np.nan)
     for predicted in range(classes):
         rows = decisions == predicted
         counts = reached[rows].sum(0)
         sums = np.where(reached[rows], distances[rows], 0).sum(0)
         np.divide(sums, counts, out=means[predicted], where=counts > 0)
-    pairs = samples * (classes - 1)
-    return means, pairs - int(reached.sum()), pairs
+    return means, int((pairs & ~reached).sum()), int(pairs.sum())
 
 
 def class_distance_matrix(
@@ -65,23 +71,25 @@ def class_distance_matrix(
     decisions: ArrayLike,
     path: str | Path,
     *,
+    searched: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
 ) -> None:
     """Draws the mean distances between classes as a heat map, with numbers if they fit.
 
     The diagonal is blank. A cell is grey if no sample of its row reached the class. The title
-    states how many pairs of a sample and another class were not reached.
+    states how many of the searched pairs of a sample and another class were not reached.
 
     Args:
         distances: [N, C], as for `mean_class_distances`.
         decisions: [N] integers, as for `mean_class_distances`.
         path: The PNG file to write.
+        searched: [N, C] bool, as for `mean_class_distances`.
         class_names: C names; the numbers of the classes by default.
 
     Raises:
         ValueError: If the shapes or the number of names do not fit together.
     """
-    means, unreached, pairs = mean_class_distances(distances, decisions)
+    means, unreached, pairs = mean_class_distances(distances, decisions, searched)
     classes = len(means)
     names = class_labels(class_names, classes)
     side = min(9.0, 3.2 + 0.42 * classes)

@@ -40,11 +40,13 @@ class ClassDistances:
 
     Attributes:
         distances: [N, C], +inf if a class was not reached.
-        decisions: [N] integers, the teacher's classes.
+        decisions: [N] integers, the teacher's classes; -1 for undecided samples.
+        searched: [N, C] bool, the distances that were searched; None for all.
     """
 
     distances: ArrayLike
     decisions: ArrayLike
+    searched: ArrayLike | None = None
 
     def __repr__(self) -> str:
         return f"ClassDistances(distances {list(np.shape(self.distances))})"
@@ -108,6 +110,7 @@ def write_report(
             class_distances.distances,
             class_distances.decisions,
             folder / "class_distances.png",
+            searched=class_distances.searched,
             class_names=class_names,
         )
         page += [

@@ -100,7 +100,7 @@ def choose_scale(
     labels: Labels,
     loss: KDLoss,
     settings: TrainSettings,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = True,
 ) -> ScaleChoice:
     """Chooses the scale of margin soft labels by training a few students briefly.
 
@@ -119,8 +119,8 @@ def choose_scale(
         labels: Their labels.
         loss: The loss of the final training.
         settings: The settings of the final training.
-        progress: A listener that receives the number of students trained after each one; True for a
-            display; None or False for nothing.
+        progress: True shows the number of students trained on standard error; False shows nothing;
+            a listener receives it (docs/guide.md, "Progress").
 
     Returns:
         The scale and its trials.
@@ -157,7 +157,7 @@ def search_scale(
     relative_scales: Sequence[float] = RELATIVE_SCALES,
     students: int,
     factor: float = 1.0,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = False,
 ) -> ScaleChoice:
     """Chooses the scale whose students best predict the teacher's decisions for held-out images.
 
@@ -190,8 +190,7 @@ def search_scale(
         students: Students per scale.
         factor: The best scale of the final training as a multiple of these students' best;
             `SHORT_TRAINING_FACTOR` for `scale_training`.
-        progress: A listener that receives the number of students trained after each one; True for a
-            display; None or False for nothing.
+        progress: See `choose_scale`.
 
     Returns:
         The scale and its trials.
@@ -212,7 +211,7 @@ def search_scale(
     parts = answered[order].tensor_split(_FOLDS)
     trials: dict[float, ScaleTrial] = {}
 
-    def try_scale(relative: float, listener: ProgressListener | None) -> None:
+    def try_scale(relative: float, listener: ProgressListener) -> None:
         scale = relative * unit
         soft = torch.zeros_like(distances)
         soft[answered] = make_soft_labels(
@@ -223,13 +222,14 @@ def search_scale(
             held_out = parts[i % _FOLDS]
             rows = torch.cat([part for k, part in enumerate(parts) if k != i % _FOLDS])
             seeded = replace(settings, seed=settings.seed + i)
-            student = train_on_soft_labels(model, images, predicted, soft, loss, seeded, rows=rows)
+            student = train_on_soft_labels(
+                model, images, predicted, soft, loss, seeded, rows=rows, progress=False
+            )
             logits = predict_logits(student, images, rows=held_out)
             shares.append(share_equal(logits.argmax(1), predicted[held_out]))
             losses.append(held_out_loss(logits, predicted[held_out]))
-            if listener is not None:
-                done = students * len(trials) + i + 1
-                report_units(listener, done, students * max(len(grid), len(trials) + 1))
+            done = students * len(trials) + i + 1
+            report_units(listener, done, students * max(len(grid), len(trials) + 1))
         deviation = statistics.stdev(shares) if students > 1 else 0.0
         trials[relative] = ScaleTrial(
             relative, scale, statistics.fmean(shares), deviation, tuple(losses)

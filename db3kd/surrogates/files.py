@@ -27,6 +27,7 @@ from db3kd.data.table_rows import features_of, projection_of
 from db3kd.errors import ArgumentError, InputError, OutputExistsError
 from db3kd.models import save_model
 from db3kd.models.networks import check_model
+from db3kd.progress import ProgressListener
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.querying.single_process import check_single_process
 from db3kd.storage.changed_teachers import (
@@ -107,8 +108,9 @@ class PreparedSurrogate:
         *,
         rare_classes: bool = False,
         accept_changed_teacher: bool = False,
+        progress: ProgressListener | bool = True,
     ) -> dict[str, Any]:
-        """Asks the teacher, trains the surrogate and writes its files, and shows progress.
+        """Asks the teacher, trains the surrogate and writes its files.
 
         Each time the process is killed, at most one call of the teacher is paid for twice. The
         arguments are those of `make_surrogate`.
@@ -140,8 +142,9 @@ class PreparedSurrogate:
                 ),
                 self.resume,
                 rare_classes,
+                progress=progress,
             )
-            surrogate = train_surrogate(decided, self.teacher.classes, self.settings, progress=True)
+            surrogate = train_surrogate(decided, self.teacher.classes, self.settings, progress)
             made = self.manifest | {
                 "queries": surrogate.queries,
                 "agreement": surrogate.agreement,

@@ -23,7 +23,7 @@ from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, SelectedImages, TensorImages
 from db3kd.errors import ArgumentError
-from db3kd.progress import Progress
+from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import count_answers_in
 from db3kd.querying import sharded_decisions
 from db3kd.querying.driver import decide_all
@@ -113,7 +113,7 @@ def decide_augmented(
     images: AugmentedImages,
     *,
     folder: RunFolder | None = None,
-    progress: Progress | None = None,
+    progress: ProgressListener | bool = False,
     rare_classes: bool = False,
     sent: SentQueries | None = None,
 ) -> AugmentedDecisions:
@@ -124,7 +124,7 @@ def decide_augmented(
         images: Augmented images of the teacher's shape.
         folder: A run folder of kind `AUGMENTED_DECISIONS`. Each answer is written before the next
             call of the teacher, and images that already have an answer are not queried again.
-        progress: Updated after each batch.
+        progress: See `db3kd.make_surrogate`.
         rare_classes: Whether to query all images even if the first 1,000 answers are all in one
             class.
         sent: See `decide_all`.
@@ -139,13 +139,23 @@ def decide_augmented(
         for position, table in read_shards(folder.path, AUGMENTED_DECISIONS):
             known[position] = read_decisions(folder.path, position, table, images, teacher.classes)
     advice = "" if folder is None else f". {IF_RARE}"  # without a folder, there is no run to resume
-    on_answers = None if progress is None else count_answers_in(progress)
+    before = sum(map(len, known.values()))
 
     def check_first(decisions: Tensor) -> None:
         if not rare_classes:
             _check_classes_differ(teacher, decisions, advice)
 
-    with counting(sent) as counter:
+    def display() -> Progress:
+        return Progress(
+            len(images),
+            len(images),
+            title="querying the teacher",
+            unit=f"augmented {input_noun(images.image_shape)}s",
+            samples_before=before,
+            queries_before=before,
+        )
+
+    with counting(sent) as counter, listening(progress, display) as listener:
         decisions = sharded_decisions.decide_in_shards(
             teacher,
             images.read,
@@ -153,7 +163,7 @@ def decide_augmented(
             folder,
             stored=lambda position, _: known.get(position),
             to_table=partial(to_table, images),
-            on_answers=on_answers,
+            on_answers=count_answers_in(listener),
             check=check_first,
             check_all_shards=False,
             sent=counter,
@@ -198,8 +208,10 @@ def decide_augmented_in_folder(
     resume: bool,
     rare_classes: bool = False,
     accept_changed_teacher: bool = False,
+    *,
+    progress: ProgressListener | bool,
 ) -> AugmentedDecisions:
-    """Does what `decide_augmented` does, in the run folder `path`, and shows progress.
+    """Does what `decide_augmented` does, in the run folder `path`.
 
     `described` is the manifest of the run. `resume` continues a run with an equal one, or, with
     `accept_changed_teacher`, of a teacher with another fingerprint. The other arguments are those
@@ -217,19 +229,9 @@ def decide_augmented_in_folder(
     with RunFolder.open(path, AUGMENTED_DECISIONS, dict(described), resume=resume) as folder:
         if folder.verify_finished():
             return decide_augmented(teacher, images, folder=folder)
-        sizes = sharded_decisions.shard_sizes(len(images))
-        before = sum(size for start, size in sizes.items() if folder.has_shard(start))
-        with Progress(
-            len(images),
-            len(images),
-            title="querying the teacher",
-            unit=f"augmented {input_noun(images.image_shape)}s",
-            samples_before=before,
-            queries_before=before,
-        ) as progress:
-            decided = decide_augmented(
-                teacher, images, folder=folder, progress=progress, rare_classes=rare_classes
-            )
+        decided = decide_augmented(
+            teacher, images, folder=folder, progress=progress, rare_classes=rare_classes
+        )
         folder.finish({"samples": len(images), "queries": len(images)})
     return decided
 

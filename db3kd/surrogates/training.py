@@ -23,7 +23,7 @@ from db3kd.data.table_rows import projection_of
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
-from db3kd.progress import Progress, ProgressListener, listening
+from db3kd.progress import Progress, ProgressListener, check_progress, listening
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.querying.sent_queries import counting
 from db3kd.querying.single_process import check_single_process
@@ -57,6 +57,7 @@ def make_surrogate(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    progress: ProgressListener | bool = True,
     rare_classes: bool = False,
     accept_changed_teacher: bool = False,
 ) -> TrainedSurrogate:
@@ -78,6 +79,8 @@ def make_surrogate(
             interrupt or a change of network.
         resume: Whether to continue the run in `out`; an empty folder begins it. The teacher, the
             images and the settings must be the same.
+        progress: True shows the queries and then the training steps on standard error; False shows
+            nothing; a listener receives their counts (docs/guide.md, "Progress").
         rare_classes: Whether to query all images even if the first 1,000 answers are all in one
             class.
         accept_changed_teacher: Whether the run in `out` keeps its answers and continues even if
@@ -96,6 +99,7 @@ def make_surrogate(
     check_single_process()
     check_flag(resume, "resume")
     check_flag(rare_classes, "rare_classes")
+    check_progress(progress)
     check_accepts_teacher(accept_changed_teacher, resume)
     if out is not None:
         check_path(out, "out")
@@ -119,8 +123,10 @@ def make_surrogate(
     augmented = augment_samples(checked, settings, projection_of(teacher, checked))
     if out is None:
         with counting() as sent:  # an error in the training loses the answers too
-            decided = decide_augmented(teacher, augmented, rare_classes=rare_classes, sent=sent)
-            return train_surrogate(decided, teacher.classes, settings)
+            decided = decide_augmented(
+                teacher, augmented, progress=progress, rare_classes=rare_classes, sent=sent
+            )
+            return train_surrogate(decided, teacher.classes, settings, progress)
     with noting_kept_answers(out):
         fingerprint = checked.fingerprint()
         if resume:
@@ -140,16 +146,23 @@ def make_surrogate(
             data_fingerprint=fingerprint,
         )
         decided = decide_augmented_in_folder(
-            Path(out), described, teacher, augmented, resume, rare_classes, accept_changed_teacher
+            Path(out),
+            described,
+            teacher,
+            augmented,
+            resume,
+            rare_classes,
+            accept_changed_teacher,
+            progress=progress,
         )
-        return train_surrogate(decided, teacher.classes, settings)
+        return train_surrogate(decided, teacher.classes, settings, progress)
 
 
 def train_surrogate(
     augmented: AugmentedDecisions,
     classes: int,
     settings: SurrogateSettings,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = False,
     points: BoundaryPoints | None = None,
 ) -> TrainedSurrogate:
     """Trains networks on decisions, and measures the surrogate on the held-out samples.
@@ -158,7 +171,7 @@ def train_surrogate(
         augmented: Images and their decisions. Samples that are not partners are held out.
         classes: The teacher's number of classes.
         settings: The networks and their training. Network k has the training's seed + k.
-        progress: See `train`; a listener receives the steps of all networks.
+        progress: See `train_batches`; a listener receives the steps of all networks.
         points: Points near boundaries to train on too. They are then at least about half of the
             training rows.
     """
@@ -185,7 +198,7 @@ def train_surrogate(
                 decisions,
                 settings=replace(settings.training, seed=settings.training.seed + number),
                 rows=rows,
-                progress=_listener_of(number, settings, listener),
+                progress=_LaterSteps(listener, number * (settings.steps // settings.networks)),
             )
             for number in range(settings.networks)
         ]
@@ -206,12 +219,3 @@ class _LaterSteps:
 
     def update(self, *, samples: int | None = None, **_: object) -> None:
         self._listener.update(samples=self._before + (samples or 0))
-
-
-def _listener_of(
-    number: int, settings: SurrogateSettings, listener: ProgressListener | None
-) -> ProgressListener | None:
-    """Returns the listener of one of the networks, which reports the steps of all of them."""
-    if listener is None:
-        return None
-    return _LaterSteps(listener, number * (settings.steps // settings.networks))

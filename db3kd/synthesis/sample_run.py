@@ -5,10 +5,8 @@ from pathlib import Path
 
 import torch
 
-from db3kd.arguments.plain import check_flag, check_path, check_type
-from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, checked_shard, to_table
-from db3kd.progress import Progress
+from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.querying.single_process import check_single_process
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
@@ -21,7 +19,7 @@ from db3kd.storage.run_journals import journaled_answers
 from db3kd.storage.run_queries import RunQueries
 from db3kd.storage.shards import read_shards
 from db3kd.synthesis.settings import SynthesisSettings
-from db3kd.synthesis.synthesis import Synthesis
+from db3kd.synthesis.synthesis import Synthesis, sample_display
 from db3kd.teachers import Teacher, describe
 from db3kd.teachers.base import class_names_of
 from db3kd.wording import counted
@@ -30,11 +28,6 @@ from db3kd.wording import counted
 @dataclass
 class SynthesisTotals:
     """Counts and means over a run of pseudo samples.
-
-    Example:
-        >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher)
-        >>> totals.queries, totals.unreached
-        (100000, [])
 
     Attributes:
         samples: Number of pseudo samples.
@@ -71,45 +64,32 @@ class SynthesisTotals:
         return [c for c, count in enumerate(self.found) if not count]
 
 
-def write_pseudo_samples(
+def write_samples(
+    teacher: Teacher,
+    settings: SynthesisSettings,
     folder: str | Path,
-    teacher: TeacherLike,
-    settings: SynthesisSettings | None = None,
     *,
     resume: bool = False,
+    progress: ProgressListener | bool = True,
     accept_changed_teacher: bool = False,
 ) -> SynthesisTotals:
-    """Makes pseudo samples in a run folder, one shard at a time, and shows progress.
+    """Makes pseudo samples in a run folder, one shard at a time.
 
     Paid answers are kept after an error; a run folder without any is removed.
 
-    Example:
-        >>> totals = db3kd.write_pseudo_samples("runs/pseudo", teacher)
-        >>> samples = db3kd.load_pseudo_samples("runs/pseudo")
-
     Args:
-        folder: Run folder.
         teacher: The teacher.
-        settings: How samples are made; the defaults if None.
-        resume: Continue the run in the folder; an empty one begins it. The samples are as without
-            an interruption. Each time the process is killed, at most one call is paid twice.
-        accept_changed_teacher: Whether the run keeps its answers and continues even if the teacher
-            has another fingerprint. True needs `resume`.
+        settings: How samples are made.
+        folder: The run folder.
+        resume: See `synthesize`.
+        progress: See `synthesize`.
+        accept_changed_teacher: See `synthesize`.
 
     Raises:
-        FileExistsError: If the folder holds files, and `resume` is off.
-        FileNotFoundError: If the folder does not exist, and `resume` is on.
-        ValueError: If the folder holds a different run.
-        TeacherError: See `synthesize`.
-        OSError: If the disk is full or not writable.
+        FileExistsError, FileNotFoundError, ValueError, TeacherError, OSError: See `synthesize`.
     """
     check_single_process()
-    settings = SynthesisSettings() if settings is None else settings
-    check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
-    check_flag(resume, "resume")
-    check_path(folder, "folder")
     check_accepts_teacher(accept_changed_teacher, resume)
-    teacher = as_teacher(teacher)
     check_output(folder, resume, PSEUDO_SAMPLES.format)
     expected = expected_samples(folder, teacher, settings)
     if accept_changed_teacher:
@@ -117,7 +97,7 @@ def write_pseudo_samples(
     opened = RunFolder.open(folder, PSEUDO_SAMPLES, expected.manifest, resume=resume)
     with noting_kept_answers(folder), opened as run:
         if not run.verify_finished():
-            run.finish(vars(_write_shards(run, teacher, settings)))
+            run.finish(vars(_write_shards(run, teacher, settings, progress)))
         ChoiceLog(run.path).empty()
         return SynthesisTotals(**run.manifest["totals"])
 
@@ -125,7 +105,7 @@ def write_pseudo_samples(
 def expected_samples(
     folder: str | Path, teacher: Teacher, settings: SynthesisSettings
 ) -> ExpectedRun:
-    """Returns the run that `write_pseudo_samples` makes or continues with these arguments."""
+    """Returns the run that `write_samples` makes or continues with these arguments."""
     names = class_names_of(teacher)
     manifest = make_manifest(
         {
@@ -154,17 +134,23 @@ def queries_of_sample_run(folder: Path) -> RunQueries:
     return RunQueries(answered, finished=ended)
 
 
-def _write_shards(run: RunFolder, teacher: Teacher, settings: SynthesisSettings) -> SynthesisTotals:
+def _write_shards(
+    run: RunFolder,
+    teacher: Teacher,
+    settings: SynthesisSettings,
+    progress: ProgressListener | bool,
+) -> SynthesisTotals:
     before = _add_up(run, [], 0, teacher.classes) if run.has_shards else SynthesisTotals()
-    progress = Progress(
-        settings.samples,
-        settings.queries,
-        title="making pseudo samples",
-        samples_before=before.samples if settings.moves.count else 0,  # else: those for starts
-        queries_before=before.queries,  # queries for starts are counted when they are replayed
-    )
-    synthesis = Synthesis(teacher, settings, progress=progress, folder=run)
-    with progress:
+
+    def display() -> Progress:
+        return sample_display(
+            settings,
+            samples_before=before.samples if settings.moves.count else 0,  # else: those for starts
+            queries_before=before.queries,  # queries for starts are counted when they are replayed
+        )
+
+    with listening(progress, display) as listener:
+        synthesis = Synthesis(teacher, settings, progress=listener, folder=run)
         for position, chunk in synthesis.chunks():
             run.write_shard(position, to_table(chunk))
     collected = synthesis.collected

@@ -5,22 +5,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from db3kd.arguments.plain import check_type
 from db3kd.boundary import StartingPoints
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
-from db3kd.data.arguments import as_teacher
 from db3kd.data.files.uint8_pixels import to_float
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.errors import ArgumentError
 from db3kd.models import check_model
-from db3kd.progress import Progress, ProgressListener, listening
+from db3kd.progress import Progress, ProgressListener
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.driver import run
 from db3kd.querying.ledger import Ledger
 from db3kd.querying.search import fitting_batch_size
 from db3kd.querying.sent_queries import SentQueries, counting
 from db3kd.querying.session import AnswerJournal, open_journal
-from db3kd.querying.single_process import check_single_process
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.run_folder import RunFolder
 from db3kd.synthesis.acquisition import collect_actively
@@ -35,44 +32,17 @@ _UNLIMITED = 2**40
 """More queries than the moves of a sample can take."""
 
 
-def synthesize(
-    teacher: Teacher,
-    settings: SynthesisSettings | None = None,
-    *,
-    progress: ProgressListener | bool | None = None,
-) -> PseudoSamples:
-    """Makes pseudo samples for a teacher from its decisions alone.
-
-    The samples and answers are in memory only, and an error loses them.
-    `db3kd.write_pseudo_samples` keeps each answer in a run folder that can be resumed, and
-    `db3kd.load_pseudo_samples` reads it.
-
-    The seed, the number of a sample, the teacher and the settings determine a sample. A class for
-    which no image was found has no samples; the other classes are not affected.
-
-    Example:
-        >>> samples = db3kd.synthesize(teacher, db3kd.SynthesisSettings.guided("lenet5-half"))
-
-    Args:
-        teacher: The teacher.
-        settings: How samples are made; the defaults if None.
-        progress: A listener that receives the numbers of samples and queries; True for a display;
-            None or False for nothing.
-
-    Raises:
-        TeacherError: If the teacher failed, or if it put all random images in one class.
-        ValueError: If the budget is 0, if the random images need a height and a width and the
-            images of the teacher have none, or if a launcher started several processes.
-    """
-    check_single_process()
-    settings = SynthesisSettings() if settings is None else settings
-    check_type(settings, SynthesisSettings, "settings", "SynthesisSettings")
-    title = "making pseudo samples"
-    with listening(
-        progress, lambda: Progress(settings.samples, settings.queries, title=title)
-    ) as listener:
-        synthesis = Synthesis(as_teacher(teacher), settings, progress=listener)
-        return PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
+def sample_display(
+    settings: SynthesisSettings, *, samples_before: int = 0, queries_before: int = 0
+) -> Progress:
+    """Returns the display of a run, of which an earlier process may have made a part."""
+    return Progress(
+        settings.samples,
+        settings.queries,
+        title="making pseudo samples",
+        samples_before=samples_before,
+        queries_before=queries_before,
+    )
 
 
 class Synthesis:

@@ -16,6 +16,7 @@ from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 from db3kd.models.random_state import kept_random_state, random_state, set_random_state
 from db3kd.models.state import load_whole_state, whole_state
+from db3kd.progress import Progress, ProgressListener, check_progress, listening
 from db3kd.training.batch_checks import (
     check_logits,
     check_loss,
@@ -23,7 +24,12 @@ from db3kd.training.batch_checks import (
     check_source,
     open_checked,
 )
-from db3kd.training.callbacks import TrainingCallback, TrainingState, check_callbacks
+from db3kd.training.callbacks import (
+    ProgressCallback,
+    TrainingCallback,
+    TrainingState,
+    check_callbacks,
+)
 from db3kd.training.checkpoint import Checkpoint, CheckpointLike, as_checkpoint
 from db3kd.training.optimization import WeightAverage, make_optimizer, make_schedule
 from db3kd.training.process import TrainingProcess
@@ -74,6 +80,7 @@ def train_batches(
     loss: Callable[..., Tensor],
     settings: TrainSettings,
     *,
+    progress: ProgressListener | bool = True,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
@@ -95,6 +102,8 @@ def train_batches(
             returns a scalar.
         settings: `steps` must be set. `epochs`, `batch_size` and `shuffle` have no effect here;
             they are up to the source.
+        progress: True shows the steps on standard error; False shows nothing; a listener receives
+            their number about a hundred times (docs/guide.md, "Progress").
         checkpoint: The file to continue from and to write; see `Checkpoint`.
         callbacks: Called in this order; see `TrainingCallback`.
 
@@ -109,25 +118,30 @@ def train_batches(
         DivergedError: If the loss became infinite or NaN.
     """
     check_type(settings, TrainSettings, "settings", "TrainSettings")
-    if settings.steps is None:
+    steps = settings.steps
+    if steps is None:
         raise ArgumentError("settings.steps", "expected the number of steps, got None")
     if not callable(model):
         raise ArgumentTypeError(
             "model", f"expected a torch.nn.Module, or a function that makes one, got {brief(model)}"
         )
     check_callbacks(callbacks)
+    check_progress(progress)
     check_source(batches)
     check_loss(loss)
     checkpoint = as_checkpoint(checkpoint)
     process = TrainingProcess.current(settings.device, settings.precision)
-    with kept_random_state(settings.seed, range(torch.cuda.device_count())):
+    shown = listening(progress, lambda: Progress(steps, title="training", unit="steps"))
+    with shown as listener, kept_random_state(settings.seed, range(torch.cuda.device_count())):
+        if progress is not False:  # in every process, because each report waits for all of them
+            callbacks = (*callbacks, ProgressCallback(listener))
         network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
         check_type(network, nn.Module, "model", "a function that makes a torch.nn.Module")
         network.to(process.device)
         batch = open_checked(batches, process)
         _initialize_lazy(network, batch)
         to_channels_last(network)
-        training = _Training(network, loss, settings, settings.steps, process, callbacks)
+        training = _Training(network, loss, settings, steps, process, callbacks)
         return training.run(batch, checkpoint)
 
 

@@ -33,7 +33,7 @@ def train_student(
     loss: KDLoss | None = None,
     settings: TrainSettings | None = None,
     rows: IntegersLike | None = None,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = True,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
@@ -54,7 +54,7 @@ def train_student(
         loss: `KDLoss(temperature=None)` by default, which takes the temperature of the labels.
         settings: `TrainSettings()` by default.
         rows: [R] int64, the images to train on; all by default.
-        progress: See `train`.
+        progress: See `train_batches`.
         checkpoint: See `train`.
         callbacks: See `train`.
 
@@ -100,7 +100,7 @@ def train_on_soft_labels(
     settings: TrainSettings,
     *,
     rows: IntegersLike | None = None,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = False,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
@@ -139,7 +139,7 @@ def train_classifier(
     *,
     settings: TrainSettings | None = None,
     rows: IntegersLike | None = None,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = True,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> nn.Module:
@@ -157,7 +157,7 @@ def train_classifier(
             left out.
         settings: `TrainSettings()` by default.
         rows: See `train_student`.
-        progress: See `train_student`.
+        progress: See `train_batches`.
         checkpoint: See `train_student`.
         callbacks: See `train_student`.
 

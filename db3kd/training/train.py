@@ -15,9 +15,9 @@ from db3kd.arguments.plain import check_type
 from db3kd.data.arguments import ImagesLike, as_image_source
 from db3kd.errors import ArgumentError
 from db3kd.models.networks import build_model
-from db3kd.progress import Progress, ProgressListener, check_progress, listening
+from db3kd.progress import ProgressListener
 from db3kd.training.batch_checks import check_loss
-from db3kd.training.callbacks import ProgressCallback, TrainingCallback, check_callbacks
+from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.training.checkpoint import CheckpointLike
 from db3kd.training.loop import Model, train_batches
 from db3kd.training.row_batches import RowBatches
@@ -34,7 +34,7 @@ def train(
     settings: TrainSettings,
     *,
     rows: IntegersLike | None = None,
-    progress: ProgressListener | bool | None = None,
+    progress: ProgressListener | bool = False,
     checkpoint: CheckpointLike | None = None,
     callbacks: Sequence[TrainingCallback] = (),
     name: str = "decisions",
@@ -57,8 +57,7 @@ def train(
         settings: Steps, learning rate, seed, device and precision.
         rows: [R] int64, the images to train on; all by default. An image that occurs twice is
             trained on twice as often.
-        progress: A listener that receives the number of steps about a hundred times; True for a
-            display; None or False for nothing.
+        progress: See `train_batches`.
         checkpoint: The file to continue from and to write; see `Checkpoint`.
         callbacks: Called in this order; see `TrainingCallback`.
         name: What errors call `decisions`.
@@ -75,7 +74,6 @@ def train(
     decisions = as_classes(decisions, len(images), name, least=-1)
     check_type(settings, TrainSettings, "settings", "TrainSettings")
     check_callbacks(callbacks)
-    check_progress(progress)
     if soft_labels is not None:
         _check_soft_labels(soft_labels, decisions)
     check_loss(loss)
@@ -101,17 +99,15 @@ def train(
         return loss(logits, *batch)
 
     steps = settings.total_steps(len(rows))
-    with listening(progress, lambda: Progress(steps, title="training", unit="steps")) as listener:
-        if listener is not None:
-            callbacks = (*callbacks, ProgressCallback(listener))
-        return train_batches(
-            model,
-            RowBatches(images, targets, rows, settings),
-            checked_loss,
-            replace(settings, steps=steps),
-            checkpoint=checkpoint,
-            callbacks=callbacks,
-        )
+    return train_batches(
+        model,
+        RowBatches(images, targets, rows, settings),
+        checked_loss,
+        replace(settings, steps=steps),
+        progress=progress,
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+    )
 
 
 def _check_soft_labels(soft_labels: Tensor, decisions: Tensor) -> None:

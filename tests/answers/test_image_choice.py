@@ -1,6 +1,5 @@
 """What is asked next: distinct images, none of them twice, and those that proxies find hardest."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -89,18 +88,13 @@ def test_the_samples_chosen_are_the_least_sure_of_all_unasked_ones():
 def test_the_augmented_images_chosen_are_the_least_sure_of_the_proposals(monkeypatch, block):
     monkeypatch.setattr(image_choice, "_BLOCK", block)
     answers = asked(nothing_asked(20), torch.arange(20) * NUMBERS)
-    networks = proxies()
-    proposed = []
-    original = image_choice._new_rows
+    networks, read = proxies(), answers.images.read
+    proposed: list[Tensor] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(answers.images, "read", lambda rows: [proposed.append(rows), read(rows)][1])
+        rows = choose_rows(answers, networks, 25, 0, 1)
 
-    def watched(*arguments: object) -> np.ndarray:
-        proposed.append(original(*arguments))
-        return proposed[-1]
-
-    monkeypatch.setattr(image_choice, "_new_rows", watched)
-    rows = choose_rows(answers, networks, 25, 0, 1)
-
-    proposals = torch.from_numpy(proposed[0])
+    proposals = torch.cat(proposed)
     assert len(proposals) == 25 * image_choice.PROPOSALS == len(proposals.unique())
     certainty = gaps(answers, proposals, networks)
     assert rows.equal(proposals[certainty.argsort()[:25]].sort().values)

@@ -168,6 +168,16 @@ def test_a_run_without_reached_pairs_has_a_report(teacher, tmp_path):
     assert "39 budget, 1 unreached." in page and "\n1 query, " in page
 
 
+def test_a_report_counts_the_pairs_of_decided_samples_only(teacher, tmp_path, monkeypatch):
+    label(teacher, tmp_path / "run", "--budget", 20)
+    titles = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _, text, **__: titles.append(text))
+
+    succeed("report", "--labels", tmp_path / "run")
+
+    assert " of 180 pairs not reached" in titles[-1], "20 samples are decided, of 10 classes"
+
+
 def test_a_student_is_trained_and_logged_as_asked_for(run, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -73,11 +73,11 @@ WITHOUT_OPTION = {
     ("surrogate", TrainSettings): TRAINING,
     ("distill", TrainSettings): {"shuffle", "gradient_clip"},
     ("distill", DistillSettings): {"learning_rates", "training"},
-    ("distill", run_distillation): {"callbacks", "images", "settings"},
+    ("distill", run_distillation): {"callbacks", "images", "progress", "settings"},
     ("compare", TrainSettings): {"shuffle", "gradient_clip"},
     ("compare", DistillSettings): {"learning_rates", "training", "alpha", "patience"},
     ("compare", run_comparison): {
-        *("ask_about_test", "callbacks", "images", "on_student", "settings"),
+        *("ask_about_test", "callbacks", "images", "on_student", "progress", "settings"),
     },
     ("distill", KDLoss): {"beta", "reduction"},
     ("teacher", TrainSettings): {*OPTIMIZATION, "shuffle", "steps"},

@@ -370,7 +370,7 @@ def test_pseudo_samples_have_the_teachers_names(tmp_path):
 
     teacher = FunctionTeacher(decide, SHAPE, 4, class_names=TEACHERS_ORDER, fingerprint="f")
     settings = db3kd.SynthesisSettings(samples=8, acquisition=None, moves=db3kd.Moves(count=0))
-    db3kd.write_pseudo_samples(tmp_path / "run", teacher, settings)
+    db3kd.synthesize(teacher, settings, out=tmp_path / "run")
 
     assert db3kd.load_pseudo_samples(tmp_path / "run").class_names == TEACHERS_ORDER
     assert load_data(tmp_path / "run").class_names == TEACHERS_ORDER

@@ -103,7 +103,7 @@ def zero_shot(folder: Path) -> dict[str, Any]:
     """Writes pseudo samples of a linear network as those of runs/none."""
     teacher = db3kd.ModuleTeacher(Network(), (1, 8, 8), 10)
     settings = db3kd.SynthesisSettings(samples=8)
-    db3kd.write_pseudo_samples(folder / "runs/none/pseudo-samples", teacher, settings)
+    db3kd.synthesize(teacher, settings, out=folder / "runs/none/pseudo-samples", progress=False)
     return {}
 
 

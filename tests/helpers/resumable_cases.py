@@ -112,7 +112,7 @@ def surrogate_files(
 
 def synthesize(teacher: Any, out: Path, *, seed: int = 0, **options: Any) -> object:
     settings = db3kd.SynthesisSettings(samples=120, seed=seed)
-    return db3kd.write_pseudo_samples(out, teacher, settings, **options)
+    return db3kd.synthesize(teacher, settings, out=out, **options)
 
 
 COMMANDS = (

@@ -8,7 +8,6 @@ import re
 import signal
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -585,8 +584,12 @@ def test_the_speed_of_asking_leaves_out_the_time_in_which_images_are_chosen(tmp_
         return choose_rows(answers, networks, count, seed, number)
 
     monkeypatch.setattr("db3kd.pipelines.query_rounds.rounds.choose_rows", choose_slowly)
-    timed = partial(Progress, stream=shown, clock=lambda: now[0])
-    monkeypatch.setattr(asking, "Progress", timed)
+
+    class Timed(Progress):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options, stream=shown, clock=lambda: now[0])
+
+    monkeypatch.setattr(asking, "Progress", Timed)
 
     result = run(TenPerSecond(teacher()), out=tmp_path / "run")
 

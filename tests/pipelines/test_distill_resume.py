@@ -3,7 +3,8 @@
 import errno
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import torch
 from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher, weights
 from teachers_analytic import CountingTeacher, RaisingTeacher
+from torch.optim import Optimizer
+from training_steps import before_each_step, steps_done
 
 import db3kd
 from db3kd.answers.answers import NUMBERS, augmentable_images, no_answers
@@ -29,7 +32,6 @@ from db3kd.pipelines.student_training import rules as teaching_rules
 from db3kd.planning import held_out, plan_budget
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError
-from db3kd.training.loop import _Training
 from db3kd.training.network_store import NetworkStore
 
 
@@ -71,19 +73,18 @@ def let_choose(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "LEAST_VALIDATION", 1)
 
 
-def count_steps(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[int]:
-    """Counts training steps; Ctrl-C comes in one of them."""
+@contextmanager
+def counted_steps(fail_at: int | None = None) -> Iterator[list[int]]:
+    """Yields the numbers of the training steps; Ctrl-C comes in one of them."""
     steps: list[int] = []
-    original = _Training._step
 
-    def counted(training: _Training, *arguments: Any) -> None:
-        steps.append(training.state.step)
+    def count(optimizer: Optimizer) -> None:
+        steps.append(steps_done(optimizer))
         if len(steps) == fail_at:
             raise KeyboardInterrupt
-        original(training, *arguments)
 
-    monkeypatch.setattr(_Training, "_step", counted)
-    return steps
+    with before_each_step(count):
+        yield steps
 
 
 def files(folder: Path) -> set[str]:
@@ -173,10 +174,11 @@ def test_a_comparison_that_another_version_planned_goes_on_as_it_was_started(tmp
     assert counting.total == result.queries == 1600
 
 
-def test_a_finished_run_is_not_trained_again(whole, finished, choices, monkeypatch):
-    kept, steps = files(finished), count_steps(monkeypatch)
+def test_a_finished_run_is_not_trained_again(whole, finished, choices):
+    kept = files(finished)
 
-    again = run(finished, silent())
+    with counted_steps() as steps:
+        again = run(finished, silent())
 
     assert steps == []
     assert weights(again.student).equal(weights(whole.student))
@@ -185,14 +187,10 @@ def test_a_finished_run_is_not_trained_again(whole, finished, choices, monkeypat
 
 
 @pytest.mark.parametrize("moment", [6, 14, 30, 42, 50])
-def test_an_interrupted_training_costs_nothing_that_was_asked(
-    tmp_path, whole, choices, monkeypatch, moment
-):
+def test_an_interrupted_training_costs_nothing_that_was_asked(tmp_path, whole, choices, moment):
     """The steps are 12 of proxies that choose, 4, 24 of proxies, 4, and 12 of the student."""
-    with monkeypatch.context() as patch:
-        count_steps(patch, fail_at=moment)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "run")
+    with counted_steps(fail_at=moment), pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run")
     assert read_manifest(tmp_path / "run")["state"] == "running"
     rest = CountingTeacher(teacher())
 
@@ -453,9 +451,9 @@ def test_a_kill_while_the_student_is_trained_changes_nothing(tmp_path, whole, ch
     monkeypatch.setattr("db3kd.training.checkpoint.Checkpoint.due", lambda self: True)
     run(tmp_path / "run", callbacks=[Snapshot()])
     assert len(list((tmp_path / "killed" / "networks").glob("student-*.checkpoint"))) == 1
-    steps = count_steps(monkeypatch)
 
-    result = run(tmp_path / "killed", silent())
+    with counted_steps() as steps:
+        result = run(tmp_path / "killed", silent())
 
     assert weights(result.student).equal(weights(whole.student))
     assert steps == list(range(6, 12)), "the training goes on from its last checkpoint"

@@ -33,8 +33,8 @@ RUNS: dict[str, Callable[[Any, Path], Any]] = {
         settings=QUICK, out=out,
     ),
     "label": lambda asked, out: db3kd.label(asked, images(), LABELLING, out=out),
-    "write_pseudo_samples": lambda asked, out: db3kd.write_pseudo_samples(
-        out, asked, db3kd.SynthesisSettings(samples=20)
+    "synthesize": lambda asked, out: db3kd.synthesize(
+        asked, db3kd.SynthesisSettings(samples=20), out=out
     ),
     "make_surrogate": lambda asked, out: db3kd.make_surrogate(
         asked, images(), SURROGATE, out=out

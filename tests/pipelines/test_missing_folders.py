@@ -46,8 +46,8 @@ RESUMABLE: dict[str, Callable[[Any, Path], Any]] = {
     ),
     "label": lambda asked, out: db3kd.label(asked, images(), LABELLING, out=out, resume=True),
     "write_run": lambda asked, out: write_run(out, asked, a_file(out), LABELLING, resume=True),
-    "write_pseudo_samples": lambda asked, out: db3kd.write_pseudo_samples(
-        out, asked, db3kd.SynthesisSettings(samples=20), resume=True
+    "synthesize": lambda asked, out: db3kd.synthesize(
+        asked, db3kd.SynthesisSettings(samples=20), out=out, resume=True
     ),
     "make_surrogate": lambda asked, out: db3kd.make_surrogate(
         asked, images(), SURROGATE, out=out, resume=True
@@ -85,7 +85,7 @@ def test_the_error_names_similar_runs_of_the_same_kind_first(tmp_path):
     for name in ("mine", "other", "mine-again", "min", "zebra"):
         RunFolder.create(tmp_path / name, LABELS, {"settings": {}}).close()
     (tmp_path / "minx").mkdir()  # no run
-    RESUMABLE["write_pseudo_samples"](CountingTeacher(teacher()), _made(tmp_path / "mini"))
+    RESUMABLE["synthesize"](CountingTeacher(teacher()), _made(tmp_path / "mini"))
 
     with pytest.raises(FileNotFoundError) as raised:
         db3kd.label(teacher(), images(), LABELLING, out=tmp_path / "minne", resume=True)

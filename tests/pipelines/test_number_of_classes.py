@@ -66,7 +66,7 @@ def compared(out: Path, asked: Any) -> None:
 
 
 def synthesized(out: Path, asked: Any) -> None:
-    db3kd.write_pseudo_samples(out, asked, db3kd.SynthesisSettings(samples=50), resume=out.exists())
+    db3kd.synthesize(asked, db3kd.SynthesisSettings(samples=50), out=out, resume=out.exists())
 
 
 def made_a_surrogate(out: Path, asked: Any) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from training_steps import before_each_step, weights_of
 
 import db3kd
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
@@ -21,9 +23,8 @@ from db3kd.pipelines.student_training import step_timing, time_estimate, time_li
 from db3kd.pipelines.student_training.time_estimate import LEAST_STEPS, StepTimes
 from db3kd.planning import plan_budget
 from db3kd.scale import search
-from db3kd.synthesis import acquisition, acquisition_settings
+from db3kd.synthesis import acquisition_settings, proposals
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
-from db3kd.training.loop import _Training
 
 STUDENT, PROXY = 1.0, 100.0
 """Seconds of a step; far apart, so that a sum shows how many steps of each kind it has."""
@@ -43,26 +44,23 @@ def steps_of_a_run(
 ) -> Counter[str]:
     """Counts the steps of student and proxies in a run."""
     counts: Counter[str] = Counter()
-    original = _Training._step
 
-    def counted(training: _Training, *arguments: Any) -> None:
-        weights = sum(each.numel() for each in training.network.parameters())
-        counts["student" if weights == 37 * CLASSES else "proxy"] += 1
-        original(training, *arguments)
+    def count(optimizer: Optimizer) -> None:
+        counts["student" if weights_of(optimizer) == 37 * CLASSES else "proxy"] += 1
 
-    monkeypatch.setattr(_Training, "_step", counted)
     monkeypatch.setattr(
         teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_DIVISOR * least
     )
     monkeypatch.setattr(teaching_rules, "LEAST_VALIDATION", least)
-    db3kd.distill(
-        teacher(),
-        images(),
-        budget=budget,
-        student="linear",
-        strategy=strategy,
-        settings=chosen,
-    )
+    with before_each_step(count):
+        db3kd.distill(
+            teacher(),
+            images(),
+            budget=budget,
+            student="linear",
+            strategy=strategy,
+            settings=chosen,
+        )
     return counts
 
 
@@ -146,23 +144,21 @@ def test_the_steps_without_images_are_those_of_a_run(monkeypatch, budget, change
     chosen = settings(proxy="mlp-quarter", **changes)
     plan = plan_budget(budget, CLASSES, None)
     counts: Counter[int] = Counter()
-    original, logits = _Training._step, acquisition.predict_logits
-    ranked = 0
+    logits, ranked = proposals.predict_logits, 0
 
-    def counted(training: _Training, *arguments: Any) -> None:
-        counts[sum(each.numel() for each in training.network.parameters())] += 1
-        original(training, *arguments)
+    def count(optimizer: Optimizer) -> None:
+        counts[weights_of(optimizer)] += 1
 
     def counted_logits(network: nn.Module, images: Tensor) -> Tensor:
         nonlocal ranked
         ranked += len(images)
         return logits(network, images)
 
-    monkeypatch.setattr(_Training, "_step", counted)
-    monkeypatch.setattr(acquisition, "predict_logits", counted_logits)
+    monkeypatch.setattr(proposals, "predict_logits", counted_logits)
     monkeypatch.setattr(time_estimate, "_RANKING_SHARE", 128.0)  # a step for each ranked image
     monkeypatch.setattr(acquisition_settings, "_LEAST_STEPS", 25)
-    db3kd.distill(teacher(), None, budget=budget, student="linear", settings=chosen)
+    with before_each_step(count):
+        db3kd.distill(teacher(), None, budget=budget, student="linear", settings=chosen)
 
     times = StepTimes(student=0.0, proxy=0.0, acquisition=1.0)
     steps = counts[weights_of_students_that_choose()]
@@ -173,19 +169,19 @@ def test_the_steps_without_images_are_those_of_a_run(monkeypatch, budget, change
 def test_the_steps_that_choose_a_scale_are_those_of_a_run(monkeypatch):
     chosen = settings(steps=250)
     plan = plan_budget(120, CLASSES, 120, "sd")
-    batches: Counter[int] = Counter()
-    original = _Training._step
+    counts: Counter[Optimizer] = Counter()
 
-    def counted(training: _Training, *arguments: Any) -> None:
-        batches[training.settings.batch_size] += 1
-        original(training, *arguments)
+    def count(optimizer: Optimizer) -> None:
+        counts[optimizer] += 1
 
-    monkeypatch.setattr(_Training, "_step", counted)
     monkeypatch.setattr(search, "_MAX_EXTENSIONS", 0)  # what is best at an edge is not foreseen
-    db3kd.distill(teacher(), images(), budget=120, student="linear", strategy="sd", settings=chosen)
+    with before_each_step(count):
+        run = {"budget": 120, "student": "linear", "strategy": "sd", "settings": chosen}
+        db3kd.distill(teacher(), images(), **run)
 
     times = StepTimes(student=0.0, proxy=0.0, scale=1.0)
-    assert batches[4] == times.of_run(plan, chosen) == 2 * 3 * 41
+    *short, full = counts.values()
+    assert sum(short) == times.of_run(plan, chosen) == 2 * 3 * 41 and full == 250
     assert times.of_run(replace(plan, strategy="db3kd-paper"), chosen) == 0
 
 

@@ -43,8 +43,8 @@ RUNS: dict[str, Callable[[Any], Any]] = {
     ),
     "label": lambda asked: db3kd.label(asked, images(), LABELLING, out=OUT),
     "write_run": lambda asked: write_run(OUT, asked, Source("images.npy"), LABELLING),
-    "write_pseudo_samples": lambda asked: db3kd.write_pseudo_samples(
-        OUT, asked, db3kd.SynthesisSettings(samples=20)
+    "synthesize": lambda asked: db3kd.synthesize(
+        asked, db3kd.SynthesisSettings(samples=20), out=OUT
     ),
     "make_surrogate": lambda asked: db3kd.make_surrogate(asked, images(), SURROGATE, out=OUT),
 }  # fmt: skip

@@ -33,6 +33,7 @@ VALID: dict[tuple[str, str], tuple[Any, ...]] = {
     ("*", "out"): ("many", None),
     ("*", "test"): (None,),
     ("*", "price_per_1000"): (3, None),
+    ("*", "progress"): ({},),  # it has a method update
     ("*", "budget"): (3,),
     ("*", "consistency_checks"): (3,),
     ("compare", "seeds"): (3,),
@@ -82,7 +83,6 @@ STAGES = {
     "label": {"images": images()},
     "make_surrogate": {"images": images()},
     "synthesize": {},
-    "write_pseudo_samples": {"folder": "run"},
 }
 """Functions of single stages that spend queries."""
 
@@ -91,9 +91,9 @@ def stage_cases() -> list[tuple[str, str, Any]]:
     return [
         (function, name, value)
         for function in STAGES
-        for name in ("teacher", "images", "settings", "out", "folder", "resume")
+        for name in ("teacher", "images", "settings", "out", "resume")
         if name in inspect.signature(getattr(db3kd, function)).parameters
-        for value in (3, {}, ["a", 1], *(["many"] if name not in ("out", "folder") else []))
+        for value in (3, {}, ["a", 1], *(["many"] if name != "out" else []))
     ]
 
 

@@ -21,6 +21,17 @@ def test_class_distances_are_means_over_the_reached_pairs():
     assert (unreached, pairs) == (3, 8)
 
 
+def test_pairs_that_were_not_searched_are_not_called_unreached():
+    inf = np.inf
+    distances = [[0, 1, inf, inf], [inf, 0, inf, 2], [inf, inf, inf, inf]]
+    searched = [[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1]]
+    _, unreached, pairs = mean_class_distances(distances, [0, 1, -1], np.array(searched, bool))
+    assert (unreached, pairs) == (2, 4)
+
+    _, unreached, pairs = mean_class_distances(distances, [0, 1, -1])
+    assert (unreached, pairs) == (4, 6), "undecided samples have no pairs"
+
+
 @pytest.mark.parametrize("value", [0.0, np.inf, np.nan])
 def test_the_column_of_the_predicted_class_is_not_read(value):
     means, unreached, _ = mean_class_distances([[value, 2.0]], [0])

@@ -173,7 +173,7 @@ def test_progress_counts_the_students_and_those_of_a_grown_grid():
 
 
 def test_the_progress_of_a_choice_is_shown_or_not(capsys):
-    for progress in (True, False, None):
+    for progress in (True, False):
         choose_rewarded(1.0, progress=progress)
     shown = "choosing the scale of the soft labels done: 6/6 students"
     assert capsys.readouterr().err.count(shown) == 1

@@ -7,13 +7,13 @@ from teachers_analytic import ConstantTeacher, CountingTeacher, LinearTeacher, R
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.querying.ledger import Ledger
 from db3kd.storage.manifest import read_manifest
-from db3kd.synthesis import acquisition, acquisition_settings
+from db3kd.synthesis import acquisition, acquisition_settings, proposals
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.collection import CollectionTask
-from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.sample_run import write_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import make_starts
-from db3kd.synthesis.synthesis import synthesize
+from db3kd.synthesis.synthesize_images import synthesize
 from db3kd.teachers import TeacherError
 
 SHAPE = (1, 6, 6)
@@ -82,7 +82,7 @@ def test_each_round_trains_by_the_answers_it_has(monkeypatch):
 
 def test_rare_classes_get_half_of_an_equal_weight_in_mixes():
     decisions = torch.tensor([0] * 9996 + [3] * 4)
-    weight = acquisition._mixing_weights(decisions)
+    weight = proposals.mixing_weights(decisions)
     shares = torch.zeros(4, dtype=torch.float64).index_add(0, decisions, weight)
     roots = 9996**0.5 + 4**0.5
     assert shares.tolist() == pytest.approx([9996**0.5, 0, 0, roots / 2 / 2])
@@ -90,7 +90,7 @@ def test_rare_classes_get_half_of_an_equal_weight_in_mixes():
 
 def test_mixes_of_classes_that_are_not_rare_are_weighted_by_square_roots():
     decisions = torch.tensor([0] * 900 + [1] * 100 + [2] * 400)
-    weight = acquisition._mixing_weights(decisions)
+    weight = proposals.mixing_weights(decisions)
     shares = torch.zeros(3, dtype=torch.float64).index_add(0, decisions, weight)
     assert (shares / shares.sum()).tolist() == pytest.approx([30 / 60, 10 / 60, 20 / 60])
 
@@ -98,13 +98,13 @@ def test_mixes_of_classes_that_are_not_rare_are_weighted_by_square_roots():
 def test_a_class_below_a_quarter_of_an_equal_share_is_rare():
     decisions = torch.tensor([0] * 700 + [1] * 290 + [2] * 10)
 
-    assert acquisition._wanted(decisions, 4, 1000).tolist() == [0, 0, 115, 0]
+    assert proposals.rare_class_counts(decisions, 4, 1000).tolist() == [0, 0, 115, 0]
 
 
 def test_rare_classes_get_at_most_half_of_a_round():
     decisions = torch.arange(100).repeat_interleave(torch.tensor([9_901] + [1] * 99))
 
-    wanted = acquisition._wanted(decisions, 100, 600)
+    wanted = proposals.rare_class_counts(decisions, 100, 600)
 
     assert wanted.tolist() == [0] + [4] * 3 + [3] * 96, "each lacks 25.5 images, and 300 are left"
 
@@ -112,7 +112,7 @@ def test_rare_classes_get_at_most_half_of_a_round():
 def test_many_rare_classes_share_what_is_reserved():
     decisions = torch.cat([torch.zeros(681, dtype=torch.int64), torch.arange(1, 120)])
 
-    wanted = acquisition._wanted(decisions, 120, 200)
+    wanted = proposals.rare_class_counts(decisions, 120, 200)
 
     assert wanted.sum() == 100 and wanted.max() == 1, "each lacks 1.08 images"
 
@@ -129,10 +129,10 @@ def test_likely_images_of_wanted_classes_come_before_uncertain_ones(block):
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (60, *SHAPE), generator=random, dtype=torch.uint8)
     start = torch.arange(60)
-    proposals = (acquisition.PixelBatch(start[rows], pixels[rows]) for rows in start.split(block))
+    drawn = (proposals.PixelBatch(start[rows], pixels[rows]) for rows in start.split(block))
 
-    chosen = acquisition._choose(
-        proposals, [Scores(), Scores()], 20, wanted=torch.tensor([0, 4, 0])
+    chosen = proposals.choose_proposals(
+        drawn, [Scores(), Scores()], 20, wanted=torch.tensor([0, 4, 0])
     )
 
     votes = (pixels.flatten(1)[:, :3].double() / 25.5).softmax(1)
@@ -146,9 +146,9 @@ def test_likely_images_of_wanted_classes_come_before_uncertain_ones(block):
 
 def test_an_image_that_is_likely_and_uncertain_is_chosen_once():
     pixels = torch.zeros(5, *SHAPE, dtype=torch.uint8)
-    proposals = iter([acquisition.PixelBatch(torch.arange(5), pixels)])
+    drawn = iter([proposals.PixelBatch(torch.arange(5), pixels)])
 
-    chosen = acquisition._choose(proposals, [Scores()], 5, wanted=torch.tensor([2, 2, 0]))
+    chosen = proposals.choose_proposals(drawn, [Scores()], 5, wanted=torch.tensor([2, 2, 0]))
 
     assert chosen.start.tolist() == [0, 1, 2, 3, 4]
 
@@ -156,9 +156,9 @@ def test_an_image_that_is_likely_and_uncertain_is_chosen_once():
 def test_wanted_classes_share_no_proposal():
     pixels = torch.zeros(3, *SHAPE, dtype=torch.uint8)
     pixels.flatten(1)[:, :3] = torch.tensor([[255, 250, 0], [0, 13, 10], [100, 100, 100]])
-    proposals = iter([acquisition.PixelBatch(torch.arange(3), pixels)])
+    drawn = iter([proposals.PixelBatch(torch.arange(3), pixels)])
 
-    chosen = acquisition._choose(proposals, [Scores()], 2, wanted=torch.tensor([1, 1, 0]))
+    chosen = proposals.choose_proposals(drawn, [Scores()], 2, wanted=torch.tensor([1, 1, 0]))
 
     assert chosen.start.tolist() == [0, 1], "the first has the highest probability of both classes"
 
@@ -178,7 +178,7 @@ def test_no_mix_is_a_copy_of_a_known_image():
         budget=Ledger(torch.tensor([200])),
     )
 
-    blocks = acquisition._proposals(task, known, torch.tensor([0, 1]), range(1), 200, 1)
+    blocks = proposals.draw_proposals(task, known, torch.tensor([0, 1]), range(1), 200, 1)
     mixes = torch.cat([block.pixels[block.start < 0] for block in blocks])
 
     assert len(mixes) == 200
@@ -198,7 +198,7 @@ def test_a_rare_class_gets_more_samples_if_it_is_sought(monkeypatch):
     settings = plan(samples=1000, rounds=5)
 
     sought = torch.bincount(synthesize(teacher, settings).decision, minlength=3)
-    monkeypatch.setattr(acquisition, "_LEAST_CLASS_SHARE", 0.0)
+    monkeypatch.setattr(proposals, "_LEAST_CLASS_SHARE", 0.0)
     found = torch.bincount(synthesize(teacher, settings).decision, minlength=3)
 
     assert sought.sum() == found.sum() == 1000
@@ -246,9 +246,9 @@ def test_a_teacher_of_one_class_is_named():
 def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, answered):
     paid = CountingTeacher(linear(max_batch=8))
     with pytest.raises(TeacherError, match="the line is dead"):
-        write_pseudo_samples(tmp_path, RaisingTeacher(paid, answered), plan())
+        write_samples(RaisingTeacher(paid, answered), plan(), tmp_path)
 
-    write_pseudo_samples(tmp_path, paid, plan(), resume=True)
+    write_samples(paid, plan(), tmp_path, resume=True)
 
     assert same(load_pseudo_samples(tmp_path), synthesize(linear(), plan()))
     assert paid.total == read_manifest(tmp_path)["totals"]["queries"] == 90
@@ -257,34 +257,34 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(tmp_path, an
 
 
 def test_a_lost_shard_is_made_again_only_where_students_choose_alike(tmp_path, monkeypatch):
-    write_pseudo_samples(tmp_path, linear(), plan())
+    write_samples(linear(), plan(), tmp_path)
     (shard,) = tmp_path.glob("*.parquet")
     shard.unlink()
-    monkeypatch.setattr(acquisition, "_choose", lambda proposals, *_: next(proposals))
+    monkeypatch.setattr(acquisition, "choose_proposals", lambda drawn, *_: next(drawn))
     with pytest.raises(ValueError, match="expected to choose the images that were already"):
-        write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+        write_samples(linear(), plan(), tmp_path, resume=True)
     monkeypatch.undo()
 
-    write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+    write_samples(linear(), plan(), tmp_path, resume=True)
 
     assert shard.exists(), "its name holds its checksum"
 
 
 def test_a_choice_that_was_damaged_is_noticed(tmp_path):
     with pytest.raises(TeacherError):
-        write_pseudo_samples(tmp_path, RaisingTeacher(linear(max_batch=8), 45), plan())
+        write_samples(RaisingTeacher(linear(max_batch=8), 45), plan(), tmp_path)
     (choice,) = tmp_path.glob("_round-*")
     choice.write_bytes(choice.read_bytes()[:-1] + b"?")
 
     with pytest.raises(ValueError, match=rf"{choice.name}: expected the checksum"):
-        write_pseudo_samples(tmp_path, linear(), plan(), resume=True)
+        write_samples(linear(), plan(), tmp_path, resume=True)
 
 
 def test_another_guide_is_another_run(tmp_path):
-    write_pseudo_samples(tmp_path, linear(), plan())
+    write_samples(linear(), plan(), tmp_path)
 
     with pytest.raises(ValueError, match=r"synthesis\.acquisition\.rounds: was 3, is 4"):
-        write_pseudo_samples(tmp_path, linear(), plan(rounds=4), resume=True)
+        write_samples(linear(), plan(rounds=4), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from torch import Tensor
 from db3kd.data.pseudo_samples import PseudoSamples, load_pseudo_samples
 from db3kd.synthesis import acquisition, synthesis
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
-from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.sample_run import write_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import Starts, make_starts
-from db3kd.synthesis.synthesis import synthesize
+from db3kd.synthesis.synthesize_images import synthesize
 from db3kd.teachers import TeacherError
 
 HELD_OUT = 10
@@ -127,18 +127,18 @@ def test_students_that_choose_see_no_held_out_image(monkeypatch, preset):
 def test_a_resumed_run_holds_out_the_same_images(tmp_path, answered):
     plan = settings("guided")
     with pytest.raises(TeacherError):
-        write_pseudo_samples(tmp_path, RaisingTeacher(linear(max_batch=8), answered), plan)
+        write_samples(RaisingTeacher(linear(max_batch=8), answered), plan, tmp_path)
 
-    write_pseudo_samples(tmp_path, linear(), plan, resume=True)
+    write_samples(linear(), plan, tmp_path, resume=True)
 
     assert same(load_pseudo_samples(tmp_path), synthesize(linear(), plan))
 
 
 def test_a_run_is_not_resumed_with_more_held_out_images(tmp_path):
-    write_pseudo_samples(tmp_path, linear(), settings("plain"))
+    write_samples(linear(), settings("plain"), tmp_path)
 
     with pytest.raises(ValueError, match=r"synthesis\.held_out: was 10, is 11"):
-        write_pseudo_samples(tmp_path, linear(), settings("plain", held_out=11), resume=True)
+        write_samples(linear(), settings("plain", held_out=11), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("budget", [1, HELD_OUT, HELD_OUT + 1])

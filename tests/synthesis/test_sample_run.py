@@ -21,8 +21,8 @@ from torch import Tensor
 from db3kd.data.pseudo_samples import load_pseudo_samples
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.synthesis import settings as module
-from db3kd.synthesis.sample_run import SynthesisTotals, write_pseudo_samples
-from db3kd.synthesis.synthesis import synthesize
+from db3kd.synthesis.sample_run import SynthesisTotals, write_samples
+from db3kd.synthesis.synthesize_images import synthesize
 from db3kd.teachers import TeacherError
 
 
@@ -38,7 +38,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MOVED_SHARD", 15)
-        write_pseudo_samples(folder, linear(max_batch=16), moved())
+        write_samples(linear(max_batch=16), moved(), folder)
     return folder
 
 
@@ -54,8 +54,21 @@ def test_a_run_holds_the_samples_to_the_bit(whole):
     assert len(list(whole.glob("*.parquet"))) == 3
 
 
+def test_samples_with_out_are_those_of_the_folder_and_can_be_resumed(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(TeacherError, match="the line is dead"):
+        synthesize(RaisingTeacher(linear(max_batch=8), 30), plan(), out=out)
+
+    samples = synthesize(linear(), plan(), out=out, resume=True)
+
+    assert same(samples, synthesize(linear(), plan()))
+    assert same(samples, load_pseudo_samples(out))
+    with pytest.raises(ValueError, match="resume: needs out=, the folder to resume"):
+        synthesize(linear(), plan(), resume=True)
+
+
 def test_bounds_outlive_a_run(tmp_path):
-    write_pseudo_samples(tmp_path, linear((-1.0, 1.0)), moved())
+    write_samples(linear((-1.0, 1.0)), moved(), tmp_path)
 
     expected = synthesize(linear((-1.0, 1.0)), moved())
     assert torch.equal(load_pseudo_samples(tmp_path).images(), expected.images())
@@ -64,7 +77,7 @@ def test_bounds_outlive_a_run(tmp_path):
 def test_the_totals_count_what_the_teacher_saw(tmp_path):
     teacher = CountingTeacher(linear())
 
-    totals = write_pseudo_samples(tmp_path, teacher, moved())
+    totals = write_samples(teacher, moved(), tmp_path)
 
     samples = load_pseudo_samples(tmp_path)
     assert totals.queries == teacher.total
@@ -83,11 +96,11 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(
 ):
     paid = CountingTeacher(linear(max_batch=16))
     with pytest.raises(TeacherError, match="the line is dead") as raised:
-        write_pseudo_samples(tmp_path / "run", RaisingTeacher(paid, answered), moved())
+        write_samples(RaisingTeacher(paid, answered), moved(), tmp_path / "run")
     lost = raised.value.maybe_paid if paid.total else 0  # else no run is kept
     assert (tmp_path / "run").exists() == (paid.total > 0)
 
-    totals = write_pseudo_samples(tmp_path / "run", paid, moved(), resume=paid.total > 0)
+    totals = write_samples(paid, moved(), tmp_path / "run", resume=paid.total > 0)
 
     assert same_shards(tmp_path / "run", whole)
     assert totals == SynthesisTotals(**read_manifest(whole)["totals"])
@@ -96,21 +109,21 @@ def test_a_run_whose_teacher_failed_is_resumed_without_asking_twice(
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path, small_shards):
-    totals = write_pseudo_samples(tmp_path, linear(), moved())
+    totals = write_samples(linear(), moved(), tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
 
-    again = write_pseudo_samples(tmp_path, RaisingTeacher(linear(), 0), moved(), resume=True)
+    again = write_samples(RaisingTeacher(linear(), 0), moved(), tmp_path, resume=True)
 
     assert again == totals
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_shard_that_was_lost_is_made_again(tmp_path, whole, small_shards, capsys):
-    write_pseudo_samples(tmp_path, linear(), moved())
+    write_samples(linear(), moved(), tmp_path)
     lost = min(tmp_path.glob("*.parquet"))
     lost.unlink()
 
-    write_pseudo_samples(tmp_path, linear(), moved(), resume=True)
+    write_samples(linear(), moved(), tmp_path, resume=True)
 
     assert same_shards(tmp_path, whole)
     totals = read_manifest(tmp_path)["totals"]
@@ -129,25 +142,25 @@ def test_a_shard_that_was_lost_is_made_again(tmp_path, whole, small_shards, caps
     ],
 )
 def test_a_run_with_other_settings_is_not_resumed(tmp_path, changes, words):
-    write_pseudo_samples(tmp_path, linear(), moved())
+    write_samples(linear(), moved(), tmp_path)
 
     with pytest.raises(ValueError, match=f"holds a different run.*{words}"):
-        write_pseudo_samples(tmp_path, linear(), moved(**changes), resume=True)
+        write_samples(linear(), moved(**changes), tmp_path, resume=True)
 
 
 def test_a_run_of_another_teacher_is_not_resumed(tmp_path):
-    write_pseudo_samples(tmp_path, linear(), moved())
+    write_samples(linear(), moved(), tmp_path)
     other = LinearTeacher(-linear().weights, torch.zeros(4), SHAPE)
 
     with pytest.raises(ValueError, match=r"holds a different run.*teacher: was"):
-        write_pseudo_samples(tmp_path, other, moved(), resume=True)
+        write_samples(other, moved(), tmp_path, resume=True)
 
 
 def test_a_run_is_not_continued_unless_that_is_asked_for(tmp_path):
-    write_pseudo_samples(tmp_path, linear(), plan())
+    write_samples(linear(), plan(), tmp_path)
 
     with pytest.raises(FileExistsError, match="already holds a run; continue it with resume=True"):
-        write_pseudo_samples(tmp_path, linear(), plan())
+        write_samples(linear(), plan(), tmp_path)
 
 
 class KilledTeacher(WrappedTeacher):
@@ -175,7 +188,7 @@ def write_until_killed(folder: Path, notes: Path, calls: int) -> None:
     torch.set_num_threads(1)
     module.MOVED_SHARD = 15
     teacher = KilledTeacher(linear(max_batch=16), notes, calls)
-    write_pseudo_samples(folder, teacher, moved(), resume=folder.exists())
+    write_samples(teacher, moved(), folder, resume=folder.exists())
 
 
 def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path, whole, small_shards):
@@ -189,7 +202,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_without_a_stop(tmp_path, wh
     shards = list(folder.glob("*.parquet"))
 
     survivor = KilledTeacher(linear(max_batch=16), notes, 10**6)
-    totals = write_pseudo_samples(folder, survivor, moved(), resume=True)
+    totals = write_samples(survivor, moved(), folder, resume=True)
 
     assert 1 <= len(shards) < 3
     assert same_shards(folder, whole)

@@ -23,9 +23,9 @@ from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.synthesis import acquisition, collection
 from db3kd.synthesis import settings as module
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
-from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.sample_run import write_samples
 from db3kd.synthesis.settings import SynthesisSettings
-from db3kd.synthesis.synthesis import synthesize
+from db3kd.synthesis.synthesize_images import synthesize
 from db3kd.teachers import TeacherError
 
 
@@ -137,7 +137,7 @@ def test_a_class_that_is_never_reached_holds_up_no_other(tmp_path):
     teacher = linear()
     teacher.classes = 6
 
-    totals = write_pseudo_samples(tmp_path / "run", teacher, moved())
+    totals = write_samples(teacher, moved(), tmp_path / "run")
 
     assert totals.unreached == [4, 5] and totals.kept[4:] == [0, 0]
     assert totals.samples == 40 and min(totals.kept[:4]) > 0

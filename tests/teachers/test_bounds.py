@@ -197,8 +197,7 @@ def test_uint8_arrays_need_no_bounds():
 def test_pseudo_samples_with_other_bounds_are_images_in_0_1(tmp_path):
     teacher = teacher_of((0.0, 255.0))
     settings = db3kd.SynthesisSettings(samples=40, acquisition=None, moves=db3kd.Moves(count=0))
-    db3kd.write_pseudo_samples(tmp_path / "run", teacher, settings)
-    samples = db3kd.load_pseudo_samples(tmp_path / "run")
+    samples = db3kd.synthesize(teacher, settings, out=tmp_path / "run")
     found = samples.as_image_set()
 
     assert samples.bounds == (0.0, 255.0)

@@ -235,7 +235,7 @@ def test_progress_is_told_about_a_hundred_times_and_at_the_end():
 def test_the_progress_of_training_is_shown_or_not(capsys):
     trained = [
         train_classifier(network, *blobs(), settings=quick(steps=3), progress=progress)
-        for progress in (True, False, None)
+        for progress in (True, False)
     ]
     assert capsys.readouterr().err.count("training done: 3/3 steps") == 1
     assert all(weights(trained[0]).equal(weights(each)) for each in trained)

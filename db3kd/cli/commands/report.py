@@ -69,7 +69,7 @@ def report(
             [labelled.images.name_of(row) for row in rows.tolist()],
         ),
         curves=curves,
-        class_distances=ClassDistances(measured, labels_of_run.decision),
+        class_distances=ClassDistances(measured, labels_of_run.decision, labels_of_run.targets),
         class_names=labelled.class_names,
     )
     print(page)

@@ -190,7 +190,7 @@ def synthesize(
     from db3kd.synthesis.sample_run import (
         expected_samples,
         queries_of_sample_run,
-        write_pseudo_samples,
+        write_samples,
     )
 
     resuming.check()
@@ -219,10 +219,10 @@ def synthesize(
         return
     folder = out.absolute()  # a teacher may change the working directory
     with naming_options(model="--acquisition-model"), hint_at_resuming(folder):
-        totals = write_pseudo_samples(
-            out,
+        totals = write_samples(
             opened,
             settings,
+            out,
             resume=resume,
             accept_changed_teacher=resuming.accept_changed_teacher,
         )

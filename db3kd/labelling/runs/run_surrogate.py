@@ -22,7 +22,7 @@ from db3kd.errors import InputError
 from db3kd.labelling.label_job import LabelJob
 from db3kd.labels.labels import SURROGATES
 from db3kd.planning.surrogate_plan import SurrogatePlan
-from db3kd.progress import Progress, adding_up, listening, show_progress
+from db3kd.progress import Progress, ProgressListener, adding_up, listening, show_progress
 from db3kd.progress.answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.querying.session import AnswerJournal
@@ -81,7 +81,9 @@ class RunSurrogate:
             "held_out_share": HELD_OUT_SHARE,
         }
 
-    def train_or_load(self, run: RunFolder, job: LabelJob, *, progress: bool) -> nn.Module | None:
+    def train_or_load(
+        self, run: RunFolder, job: LabelJob, *, progress: ProgressListener | bool
+    ) -> nn.Module | None:
         """Returns the network that a run searches with, and trains it if the run has not yet.
 
         Training queries the teacher, takes minutes, and writes the weights and an entry of the
@@ -139,7 +141,7 @@ class RunSurrogate:
         journal: AnswerJournal,
         log: ChoiceLog,
         *,
-        progress: bool,
+        progress: ProgressListener | bool,
     ) -> TrainedSurrogate:
         """Asks the teacher and trains the surrogate.
 
@@ -149,7 +151,7 @@ class RunSurrogate:
             decisions: [N] int64, their classes; -1 for images that the budget refused.
             journal: Keeps the answers, and supplies those that it has.
             log: Keeps the points that networks choose, and supplies those that it has.
-            progress: Whether to show the progress.
+            progress: See `db3kd.label`; a listener receives the counts of each stage.
         """
         order = seeded_permutation(len(images), self.settings.training.seed)
         drawn = order[decisions[order] >= 0][: self.plan.samples]
@@ -179,7 +181,7 @@ class RunSurrogate:
         self,
         decided: AugmentedDecisions,
         classes: int,
-        progress: bool,
+        progress: ProgressListener | bool,
         points: BoundaryPoints,
         count: int,
         round_number: int,
@@ -213,7 +215,7 @@ class RunSurrogate:
             )
 
 
-def _decide_images(run: RunFolder, job: LabelJob, progress: bool) -> Tensor:
+def _decide_images(run: RunFolder, job: LabelJob, progress: ProgressListener | bool) -> Tensor:
     """Decides the images of a run, which its labelling then need not query again."""
     noun = plural(input_noun(job.images.image_shape))
     shown = show_answers(f"deciding the {noun}", int((job.limits > 0).sum()), noun, progress)
@@ -223,7 +225,7 @@ def _decide_images(run: RunFolder, job: LabelJob, progress: bool) -> Tensor:
 
 
 def _decide_points(
-    teacher: Teacher, journal: AnswerJournal, progress: bool, points: Tensor
+    teacher: Teacher, journal: AnswerJournal, progress: ProgressListener | bool, points: Tensor
 ) -> Tensor:
     with show_answers(_ASKING, len(points), "queries", progress) as on_answers:
         return decide_all(

@@ -133,7 +133,7 @@ def _carry_out(planned: PlannedRun, progress: ProgressListener | bool) -> Totals
         before = add_up(run.path, run.manifest)
         _check_teacher(run, planned, before)
         if planned.surrogate is not None:
-            network = planned.surrogate.train_or_load(run, job, progress=progress is True)
+            network = planned.surrogate.train_or_load(run, job, progress=progress)
             job = job.with_surrogate(network)
         with _pool(execution.workers, run, job) as pool:
             _write_shards(run, replace(job, pool=pool), planned, progress, before)

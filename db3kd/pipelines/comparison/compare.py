@@ -22,6 +22,7 @@ from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.planning import COMPARED, Strategy
+from db3kd.progress import ProgressListener, check_progress
 from db3kd.querying.consistency import (
     ConsistencyCheck,
     describe_checks,
@@ -94,6 +95,7 @@ def compare(
     test: ImagesLike | None = None,
     ask_about_test: bool = True,
     price_per_1000: float | None = None,
+    progress: ProgressListener | bool = True,
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
     rare_classes: bool = False,
@@ -133,6 +135,7 @@ def compare(
             and measure accuracy alone.
         price_per_1000: The price of 1,000 queries, for the table. A resumed comparison keeps its
             price unless another one is given.
+        progress: See `distill`.
         callbacks: Returns the callbacks of a student's training from its strategy and seed.
         on_student: Called with the strategy and the results of each finished student.
         rare_classes: See `distill`.
@@ -151,6 +154,7 @@ def compare(
         FileNotFoundError: See `distill`.
         TeacherError: If the teacher fails. All answers are kept.
     """
+    check_progress(progress)
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
     check_accepts_teacher(accept_changed_teacher, resume)
@@ -177,6 +181,7 @@ def compare(
         prepared,
         out=out,
         resume=resume,
+        progress=progress,
         callbacks=callbacks,
         on_student=on_student,
         accept_changed_teacher=accept_changed_teacher,
@@ -189,6 +194,7 @@ def run_comparison(
     *,
     out: str | Path | None,
     resume: bool,
+    progress: ProgressListener | bool = True,
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
     accept_changed_teacher: bool = False,
@@ -230,7 +236,8 @@ def run_comparison(
             shown=path,
             prepared=prepared,
             steps=steps,
-            decisions=folder.decide_test(prepared.teacher, prepared.asked),
+            decisions=folder.decide_test(prepared.teacher, prepared.asked, progress),
+            progress=progress,
             callbacks=callbacks,
             on_student=on_student,
         )

@@ -15,6 +15,7 @@ from db3kd.pipelines.comparison.prepared import PreparedComparison
 from db3kd.pipelines.distillation.distill import DistillResult, run_distillation
 from db3kd.pipelines.distillation.prepared import stored_queries
 from db3kd.planning import Strategy
+from db3kd.progress import ProgressListener
 from db3kd.report import ComparedStudent, ComparisonRow
 from db3kd.storage.existing_runs import holds_run
 from db3kd.training.callbacks import TrainingCallback, check_callbacks
@@ -33,6 +34,7 @@ class ComparedStudents:
         prepared: The checked arguments of the comparison.
         steps: The training steps of every student.
         decisions: [n] int64, the teacher's classes of the test images; None if not queried.
+        progress: See `compare`.
         callbacks: See `compare`.
         on_student: See `compare`.
     """
@@ -42,6 +44,7 @@ class ComparedStudents:
     prepared: PreparedComparison
     steps: int
     decisions: Tensor | None
+    progress: ProgressListener | bool
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None
     on_student: Callable[[str, ComparedStudent], None] | None
 
@@ -107,7 +110,12 @@ class ComparedStudents:
             student = self.prepared.distillation(strategy, seed, self.steps, out)
             shown = student_folder(self.shown, strategy, seed)
             result = run_distillation(
-                student, out=out, resume=True, callbacks=callbacks, shown=shown
+                student,
+                out=out,
+                resume=True,
+                progress=self.progress,
+                callbacks=callbacks,
+                shown=shown,
             )
         return result, self.folder.student_seconds(strategy, seed)
 

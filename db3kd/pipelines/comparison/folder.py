@@ -15,6 +15,7 @@ from torch import Tensor
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputError
 from db3kd.pipelines.run_notes import RunNotes, notes_of
+from db3kd.progress import ProgressListener
 from db3kd.progress.answers import show_answers
 from db3kd.querying.driver import decide_all
 from db3kd.report import ComparedStudent
@@ -65,7 +66,9 @@ class ComparisonFolder:
         self.run = folder
         self._notes = notes
 
-    def decide_test(self, teacher: Teacher, test: ImageSet | None) -> Tensor | None:
+    def decide_test(
+        self, teacher: Teacher, test: ImageSet | None, progress: ProgressListener | bool
+    ) -> Tensor | None:
         """Returns the teacher's classes of the test images, [n] int64, and queries them only once.
 
         Raises:
@@ -78,7 +81,7 @@ class ComparisonFolder:
             return _read_decisions(self.run, teacher.classes, len(test))
         nouns = plural(input_noun(teacher.image_shape))
         with (
-            show_answers(f"querying test {nouns}", len(test), nouns) as on_answers,
+            show_answers(f"querying test {nouns}", len(test), nouns, progress) as on_answers,
             self.run.journal(0, teacher.classes) as journal,
         ):
             decisions = decide_all(

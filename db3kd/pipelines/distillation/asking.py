@@ -18,7 +18,7 @@ from db3kd.pipelines.student_training.distance_students import (
     decisions_before_distances,
     measure_distances,
 )
-from db3kd.progress import Progress
+from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import count_answers_in
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.storage.run_folder import RunFolder
@@ -48,6 +48,7 @@ def ask_teacher(
     store: NetworkStore,
     consistency_check: ConsistencyCheck | None,
     taken_over: Tensor | None,
+    progress: ProgressListener | bool,
 ) -> Asked:
     """Sends the queries of a distillation, or those that have no answer yet.
 
@@ -58,6 +59,7 @@ def ask_teacher(
         store: Trains the proxies that choose images.
         consistency_check: Checks the teacher before a resumed run continues.
         taken_over: From `decisions_to_take_over`.
+        progress: See `distill`.
 
     Raises:
         TeacherError: If the teacher fails, or puts all images in one class.
@@ -70,6 +72,7 @@ def ask_teacher(
                 prepared.settings.training,
                 folder.path / SAMPLES_FOLDER,
                 prepared.noise,
+                progress=progress,
             )
         return Asked(samples, None, 0)
     rare_classes = notes.rare_classes(prepared.rare_classes)
@@ -91,16 +94,21 @@ def ask_teacher(
     title = "querying the teacher"
     if plan.label_queries:  # a display of its own follows
         title = f"querying held-out {plural(prepared.noun)}"
-    with Progress(
-        asked,
-        asked,
-        title=title,
-        unit=plural(prepared.noun),
-        samples_before=stored,
-        queries_before=stored,
-    ) as progress:
-        run.on_answers = count_answers_in(progress)
-        run.while_choosing = progress.paused
+
+    def display() -> Progress:
+        return Progress(
+            asked,
+            asked,
+            title=title,
+            unit=plural(prepared.noun),
+            samples_before=stored,
+            queries_before=stored,
+        )
+
+    with listening(progress, display) as listener:
+        run.on_answers = count_answers_in(listener)
+        if isinstance(listener, Progress):
+            run.while_choosing = listener.paused
         answers = ask_rounds(
             run,
             plan,
@@ -109,6 +117,7 @@ def ask_teacher(
             store,
             notes,
             lambda known: training_steps(prepared, run.answers, known, notes, choosing=True),
+            progress=progress is True,  # a listener counts queries meanwhile
             rare_classes=rare_classes,
         )
     rows, labels = max(len(answers), run.stored), None
@@ -127,6 +136,7 @@ def ask_teacher(
                 plan,
                 seed,
                 path,
+                progress=progress,
                 rare_classes=rare_classes,
             )
     return Asked(answers, labels, rows)

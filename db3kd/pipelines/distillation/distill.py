@@ -17,6 +17,7 @@ from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.planning import BudgetPlan, Strategy
+from db3kd.progress import ProgressListener, check_progress
 from db3kd.querying.consistency import ConsistencyCheck, describe_checks
 from db3kd.report import wilson_interval
 from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
@@ -100,6 +101,7 @@ def distill(
     resume: bool = False,
     test: ImagesLike | None = None,
     price_per_1000: float | None = None,
+    progress: ProgressListener | bool = True,
     callbacks: Sequence[TrainingCallback] = (),
     rare_classes: bool = False,
     accept_changed_teacher: bool = False,
@@ -140,6 +142,8 @@ def distill(
         test: Labelled images, on which the student's accuracy is measured once, without a query.
         price_per_1000: The price of 1,000 queries, for the report. A resumed run keeps its price
             unless another one is given.
+        progress: True shows each stage on standard error; False shows nothing; a listener receives
+            the counts of one stage after the other (docs/guide.md, "Progress").
         callbacks: Callbacks of the student's training.
         rare_classes: Whether to continue even if the first 1,000 answers, or those of the first
             rounds, are all in one class. By default the run then stops, because most often the
@@ -165,6 +169,7 @@ def distill(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     check_callbacks(callbacks)
+    check_progress(progress)
     check_accepts_teacher(accept_changed_teacher, resume)
     check_repeated_answers(consistency_checks, images, resume)
     prepared = prepare_distillation(
@@ -188,6 +193,7 @@ def distill(
         prepared,
         out=out,
         resume=resume,
+        progress=progress,
         callbacks=callbacks,
         accept_changed_teacher=accept_changed_teacher,
         consistency_checks=consistency_checks,
@@ -199,6 +205,7 @@ def run_distillation(
     *,
     out: str | Path | None,
     resume: bool,
+    progress: ProgressListener | bool = True,
     callbacks: Sequence[TrainingCallback] = (),
     accept_changed_teacher: bool = False,
     consistency_checks: int = 0,
@@ -224,6 +231,7 @@ def run_distillation(
             prepared,
             folder,
             resume=resume,
+            progress=progress,
             callbacks=callbacks,
             consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
             shown=folder if shown is None else shown,

@@ -164,7 +164,7 @@ def command_needs(arguments: Sequence[str]) -> dict[str, str]:
             if option == "--teacher" and path.suffix in (".toml", ".json"):
                 described = read_description(path)
                 named = (described.file, described.labels)
-                files += [path.parent / name for name in named if name is not None]
+                files += [path.parent / name for name in named if isinstance(name, str)]
                 if described.header is not None:
                     variables += [described.header.variable, ALLOWED_SECRETS]
     return {"files": ", ".join(map(str, files)), "environment variables": ", ".join(variables)}

@@ -32,6 +32,7 @@ from db3kd.pipelines.run_notes import notes_of
 from db3kd.pipelines.student_training.distance_students import DistanceStudent
 from db3kd.pipelines.student_training.rules import why_taught_by
 from db3kd.pipelines.student_training.student_trainer import StudentTrainer, validation_callbacks
+from db3kd.progress import ProgressListener
 from db3kd.querying.consistency import ConsistencyCheck, queries_of_checks
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice
@@ -59,6 +60,7 @@ def run_stages(
     callbacks: Sequence[TrainingCallback],
     consistency_check: ConsistencyCheck,
     shown: Path,
+    progress: ProgressListener | bool,
 ) -> FinishedRun:
     """Carries out a distillation, or the rest of it, and writes the student and the report.
 
@@ -69,6 +71,7 @@ def run_stages(
         callbacks: Further callbacks of the student's training.
         consistency_check: Checks the teacher before a resumed run continues.
         shown: The run folder as the report and messages name it.
+        progress: See `distill`.
     """
     manifest = prepared.resumed_manifest(folder) if resume else prepared.manifest()
     opened = RunFolder.open(folder, ANSWERS, manifest, resume=resume)
@@ -82,9 +85,9 @@ def run_stages(
             run.path / NETWORKS_FOLDER,
             {"run": identity(run.manifest), "from": run.manifest["started"]},
         )
-        asked = ask_teacher(prepared, run, notes, store, consistency_check, taken_over)
+        asked = ask_teacher(prepared, run, notes, store, consistency_check, taken_over, progress)
         with notes.timed("training"):
-            trained = _train(prepared, asked, notes, store, callbacks)
+            trained = _train(prepared, asked, notes, store, callbacks, progress)
         predicted = predict(trained.network, asked.answers.held_out.clean.as_source())
         correct = _count_correct(trained.network, prepared.test)
         _save_student(prepared, run.path, trained.network, shown)
@@ -114,11 +117,14 @@ def _train(
     notes: DistillNotes,
     store: NetworkStore,
     callbacks: Sequence[TrainingCallback],
+    progress: ProgressListener | bool,
 ) -> TrainedStudent:
     answers, labels = asked.answers, asked.labels
     steps = training_steps(prepared, answers, count_trained_on(answers, labels), notes)
     if labels is not None:
-        return _train_on_distances(prepared, answers, labels, steps, notes, store, callbacks)
+        return _train_on_distances(
+            prepared, answers, labels, steps, notes, store, callbacks, progress
+        )
     trainer = StudentTrainer(
         make=prepared.student.make,
         name=prepared.student.identity,
@@ -129,6 +135,7 @@ def _train(
         store=store,
         notes=notes,
         callbacks=callbacks,
+        progress=progress,
     )
     rate = trainer.choose_learning_rate(answers)
     prefer_proxies = prepared.images is not None and trainer.prefers_proxies(
@@ -158,6 +165,7 @@ def _train_on_distances(
     notes: DistillNotes,
     store: NetworkStore,
     callbacks: Sequence[TrainingCallback],
+    progress: ProgressListener | bool,
 ) -> TrainedStudent:
     student = DistanceStudent(
         make=prepared.student.make,
@@ -166,6 +174,7 @@ def _train_on_distances(
         labels=labels,
         store=store,
         notes=notes,
+        progress=progress,
     )
     patience = prepared.settings.patience
     network = student.train(

@@ -9,16 +9,23 @@ from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answe
 from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, load_pseudo_samples
 from db3kd.planning import BudgetPlan
+from db3kd.progress import ProgressListener
 from db3kd.storage.existing_runs import begun_with
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
-from db3kd.synthesis.sample_run import write_pseudo_samples
+from db3kd.synthesis.sample_run import write_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.teachers import Teacher
 from db3kd.training.settings import TrainSettings
 
 
 def pseudo_sample_answers(
-    teacher: Teacher, plan: BudgetPlan, training: TrainSettings, path: Path, noise: float = 0.0
+    teacher: Teacher,
+    plan: BudgetPlan,
+    training: TrainSettings,
+    path: Path,
+    noise: float = 0.0,
+    *,
+    progress: ProgressListener | bool,
 ) -> Answers:
     """Makes pseudo samples in a run folder, or the rest of them, and returns their decisions.
 
@@ -29,10 +36,11 @@ def pseudo_sample_answers(
             must be the same.
         path: The run folder, which need not exist.
         noise: The noise of mixtures that proxies label; see `AugmentedImages`.
+        progress: See `db3kd.distill`.
     """
     synthesis = sample_settings(plan, training, path)
     held_out = synthesis.held_out
-    write_pseudo_samples(path, teacher, synthesis, resume=path.exists())
+    write_samples(teacher, synthesis, path, resume=path.exists(), progress=progress)
     samples = load_pseudo_samples(path)
     training_rows = held_out + seeded_permutation(len(samples) - held_out, training.seed)
     order = torch.cat([training_rows, torch.arange(held_out)])

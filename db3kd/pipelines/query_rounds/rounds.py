@@ -20,7 +20,7 @@ from db3kd.pipelines.query_rounds.answer_run import HELD_OUT, AnswerRun
 from db3kd.pipelines.student_warnings import likely_causes
 from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan
-from db3kd.progress import show_progress
+from db3kd.progress import ProgressListener, show_progress
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.teachers import Teacher
 from db3kd.teachers.single_class import IF_RARE, check_classes_differ
@@ -58,6 +58,7 @@ def ask_rounds(
     notes: DistillNotes,
     steps: Callable[[int], int],
     *,
+    progress: bool,
     rare_classes: bool = False,
 ) -> Answers:
     """Asks about the held-out images and then, in rounds, about the images to train on.
@@ -73,6 +74,7 @@ def ask_rounds(
         store: Trains them.
         notes: Keeps agreements and times.
         steps: Returns the number of steps of full training from the number of answers.
+        progress: Whether to show the training of proxies.
         rare_classes: Whether to spend the whole budget even if the first answers are all in one
             class.
 
@@ -115,6 +117,7 @@ def ask_rounds(
                     steps(len(answers.training)),
                     number,
                     f"choosing {noun}s to query, round {number + 1} of {len(plan.rounds)}",
+                    progress,
                 )
                 agrees = agrees_with(networks, answers.held_out.clean)
                 # Measured again if the run was stopped while choosing, or lost a shard.
@@ -156,7 +159,8 @@ def train_proxy(
     balance: float = 0.0,
     soft_labels: Callable[[], Tensor] | None = None,
     keep_longer: bool = False,
-    title: str | None = None,
+    title: str = "",
+    progress: ProgressListener | bool = False,
 ) -> nn.Module:
     """Trains a proxy on the answers to train on, by cross-entropy and with soft labels if any.
 
@@ -171,7 +175,8 @@ def train_proxy(
         soft_labels: Returns soft labels for the answers to train on, as `neighbour_labels` does;
             called only if the proxy is trained. None for none.
         keep_longer: Whether one that was trained for more steps before is as good.
-        title: The title of the progress display; None shows nothing.
+        title: The title of the progress display.
+        progress: See `db3kd.distill`.
     """
     batches = AnsweredBatches(
         answers.training, settings.batch_size, index, balance=balance, soft_labels=soft_labels
@@ -190,7 +195,7 @@ def train_proxy(
     network = store.get(
         name,
         proxies.make,
-        shown_training(proxies.make, batches, loss, settings, title=title),
+        shown_training(proxies.make, batches, loss, settings, title=title, progress=progress),
         depends_on,
         keep_longer,
     )
@@ -206,6 +211,7 @@ def _train_to_choose(
     steps: int,
     number: int,
     title: str,
+    progress: bool,
 ) -> list[nn.Module]:
     """Trains the proxies of a round for a part of the steps of full training.
 
@@ -217,10 +223,11 @@ def _train_to_choose(
         steps: The steps of full training.
         number: The number of the round, from 0.
         title: The title of the progress display.
+        progress: Whether to show it.
     """
     short = max(1, steps // ROUND_DIVISOR)
     networks = []
-    with show_progress(title, proxies.count * short, "training steps") as show:
+    with show_progress(title, proxies.count * short, "training steps", progress) as show:
         for index in range(proxies.count):
             for rate in settings.learning_rates:
                 training = settings.trained_for(short, rate, index)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
-from db3kd.progress import Progress
+from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.scale.search import (
     SHORT_TRAINING_FACTOR,
     choose_scale,
@@ -124,11 +123,10 @@ def measure_distances(
     seed: int,
     folder: Path,
     *,
+    progress: ProgressListener | bool,
     rare_classes: bool = False,
 ) -> Labels:
     """Labels the images to train on, in a run folder that is continued if it exists.
-
-    It shows the progress, unless nothing is left to do.
 
     Args:
         teacher: The teacher.
@@ -137,13 +135,14 @@ def measure_distances(
         plan: The plan of the distillation.
         seed: The seed of the distillation.
         folder: The folder of the labels.
+        progress: See `db3kd.distill`. Nothing is shown if nothing is left to do.
         rare_classes: See `db3kd.distill`.
 
     Returns:
         The labels, whose index counts `images`. The folder has the numbers.
     """
 
-    def labels(progress: Progress | Literal[False]) -> Labels:
+    def labels(progress: ProgressListener | bool) -> Labels:
         planned = _planned(teacher, images, numbers, plan, seed, folder, rare_classes=rare_classes)
         carry_out(planned, progress)
         return replace(load_labels(folder), index=torch.arange(len(images)))
@@ -151,15 +150,19 @@ def measure_distances(
     if is_finished(folder):
         return labels(False)
     before = totals_of_shards(folder)
-    with Progress(
-        len(images),
-        plan.label_queries,
-        title=f"measuring distances ({plan.measure})",
-        unit=plural(input_noun(teacher.image_shape)),
-        samples_before=before.samples,
-        queries_before=before.search_queries,  # decisions count when they are replayed
-    ) as progress:
-        return labels(progress)
+
+    def display() -> Progress:
+        return Progress(
+            len(images),
+            plan.label_queries,
+            title=f"measuring distances ({plan.measure})",
+            unit=plural(input_noun(teacher.image_shape)),
+            samples_before=before.samples,
+            queries_before=before.search_queries,  # decisions count when they are replayed
+        )
+
+    with listening(progress, display) as listener:
+        return labels(listener)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +176,7 @@ class DistanceStudent:
         labels: Their labels.
         store: Trains the student once.
         notes: Keeps the scale of the soft labels.
+        progress: See `db3kd.distill`.
     """
 
     make: Callable[[], nn.Module]
@@ -181,6 +185,7 @@ class DistanceStudent:
     labels: Labels
     store: NetworkStore
     notes: DistillNotes
+    progress: ProgressListener | bool = False
 
     def train(
         self,
@@ -208,7 +213,7 @@ class DistanceStudent:
         steps = training.steps
 
         def train(checkpoint: Checkpoint) -> nn.Module:
-            with show_training("training the student", steps) as show:
+            with show_training("training the student", steps, self.progress) as show:
                 return train_on_soft_labels(
                     self.make,
                     self.images,
@@ -216,6 +221,7 @@ class DistanceStudent:
                     check_soft_labels(labels),
                     loss,
                     training,
+                    progress=False,
                     checkpoint=checkpoint,
                     callbacks=[*callbacks, show],
                 )
@@ -243,7 +249,7 @@ class DistanceStudent:
 
         def choose() -> float:
             return choose_scale(
-                self.make, self.images, self.labels, loss, training, progress=True
+                self.make, self.images, self.labels, loss, training, self.progress
             ).scale
 
         return self.notes.label_scale({"student": self.name, "settings": short}, choose)

@@ -60,7 +60,7 @@ def seconds_per_step(
     def timed(images: int) -> float:
         clock = _Clock()
         batches = AnsweredBatches(answers, images, 0)
-        train_batches(make, batches, F.cross_entropy, short, callbacks=[clock])
+        train_batches(make, batches, F.cross_entropy, short, progress=False, callbacks=[clock])
         return max(clock.seconds, 1e-7)
 
     few = min(_FEW_IMAGES, training.batch_size)

@@ -32,6 +32,7 @@ from db3kd.pipelines.student_training.rules import (
     trains_proxies,
 )
 from db3kd.pipelines.training_display import shown_training
+from db3kd.progress import ProgressListener
 from db3kd.teachers.fingerprints import weights_fingerprint
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.early_stopping import EarlyStopping, HeldOutAgreement
@@ -83,6 +84,7 @@ class StudentTrainer:
         store: Trains each network once.
         notes: Keeps the choices.
         callbacks: Further callbacks of the student's training.
+        progress: See `db3kd.distill`.
         choices: The choices so far, to which each choice is added.
     """
 
@@ -95,6 +97,7 @@ class StudentTrainer:
     store: NetworkStore
     notes: DistillNotes
     callbacks: Sequence[TrainingCallback] = ()
+    progress: ProgressListener | bool = False
     choices: list[Choice] = field(default_factory=list, init=False)
     _known: Tensor | None = field(default=None, init=False, repr=False)
 
@@ -131,6 +134,7 @@ class StudentTrainer:
                     # A shorter time limit must not discard what is trained already.
                     keep_longer=self.settings.time_limit is not None,
                     title=f"training proxy {index + 1} of {proxies.count}",
+                    progress=self.progress,
                 )
             )
         return networks
@@ -182,7 +186,7 @@ class StudentTrainer:
             self.steps,
             rate,
             [*validation_callbacks(answers, self.settings.patience), *self.callbacks],
-            title="training the student",
+            shown=True,
         )
 
     def _train(
@@ -193,7 +197,7 @@ class StudentTrainer:
         steps: int,
         rate: float,
         callbacks: Sequence[TrainingCallback] = (),
-        title: str | None = None,
+        shown: bool = False,
     ) -> nn.Module:
         settings = self.settings.trained_for(max(1, steps), rate, 0)
         batches: BatchSource
@@ -227,7 +231,15 @@ class StudentTrainer:
         return self.store.get(
             name,
             self.make,
-            shown_training(self.make, batches, loss, settings, callbacks, title),
+            shown_training(
+                self.make,
+                batches,
+                loss,
+                settings,
+                callbacks,
+                title="training the student",
+                progress=shown and self.progress,
+            ),
             {
                 "network": self.name,
                 "answers": len(answers),
