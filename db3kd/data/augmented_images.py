@@ -154,7 +154,7 @@ class AugmentedImages:
         if self._groups is not None:  # each group is taken from one of the two rows
             of_sample = (draws[:, -groups:] < weight[:, None])[:, self._groups.clamp_min(0)]
             mixed = torch.where(self._groups < 0, mixed, torch.where(of_sample, clean, partner))
-        if self.noise:  # drawing it takes longer than everything else
+        if self.noise:
             noise = draws[:, _FIXED_DRAWS : _FIXED_DRAWS + places].view_as(mixed).sub_(0.5)
             mixed.add_(noise.mul_(self.noise * math.sqrt(12))).clamp_(0, 1)
         return mixed if self._project is None else self._project(mixed)
@@ -195,9 +195,10 @@ class AugmentedImages:
             offset = (draws[:, axis] * (2 * limit + 1)).long() - limit
             axes.append((torch.arange(side) - offset[:, None]).clamp_(0, side - 1))
         rows, columns = axes
-        number = torch.arange(len(images))[:, None, None, None]
-        channel = torch.arange(images.shape[1])[:, None, None]
-        return images[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
+        pixels = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
+        by_channel = pixels[:, None].expand(-1, images.shape[1], -1)
+        # Indexing all four dimensions at once takes three times as long.
+        return images.flatten(2).gather(2, by_channel).view_as(images)
 
 
 def uniforms(
