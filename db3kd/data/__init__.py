@@ -7,7 +7,6 @@ makes, are loaded here too.
 
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.augmented_images import AugmentedImages
-from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource, NamedImages, TensorImages
 from db3kd.data.loading import load_data
@@ -22,7 +21,6 @@ __all__ = [
     "PseudoSamples",
     "TeacherLike",
     "TensorImages",
-    "image_reader",
     "load_data",
     "load_pseudo_samples",
 ]

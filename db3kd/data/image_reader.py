@@ -20,6 +20,7 @@ def image_reader(images: ImagesLike, device: torch.device | str) -> Callable[[Te
     Sets up to `RESIDENT_BYTES` are moved to the device once, so that a batch costs one gather.
 
     Example:
+        >>> from db3kd.data.image_reader import image_reader
         >>> read = image_reader(db3kd.load_data("mnist5k"), "cpu")
         >>> read(torch.tensor([3, 1])).shape
         torch.Size([2, 1, 28, 28])

@@ -20,7 +20,8 @@ def test_a_student_is_measured_on_the_chosen_number(strategy, tmp_path):
 
     assert result.held_out == 40 == result.plan.measured_on
     assert counting.total == result.queries <= 200
-    assert "of 40 held-out images" in (tmp_path / "r" / "report.md").read_text()
+    noun = "pseudo samples" if strategy == "zero-shot" else "images"
+    assert f"of 40 held-out {noun}" in (tmp_path / "r" / "report.md").read_text()
     assert "held_out=40" in (tmp_path / "r" / "report.md").read_text(), "needed to repeat the run"
 
 

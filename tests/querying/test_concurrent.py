@@ -9,7 +9,8 @@ import torch
 from teachers_analytic import CountingTeacher, LateTeacher, NearestCentroidTeacher, RaisingTeacher
 from torch import nn
 
-from db3kd.labelling.label_images import label, label_chunks
+from db3kd.labelling.label_images import label
+from db3kd.labelling.label_job import LabelJob
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.labels import LABELS, Labels, to_table
 from db3kd.ops import build_config
@@ -94,10 +95,19 @@ def test_labels_and_queries_do_not_depend_on_the_number_of_concurrent_chunks(
     assert counting.total == int(labels.queries.sum())
 
 
+def chunks_in(folder, teacher, concurrent_chunks):
+    job = LabelJob.prepare(teacher, some_images(), SMALL, concurrent_chunks=concurrent_chunks)
+    return (chunk for _, chunk in job.run(folder))
+
+
+def label_in(folder, teacher, concurrent_chunks):
+    return list(chunks_in(folder, teacher, concurrent_chunks))
+
+
 def test_a_search_calls_the_teacher_while_another_call_is_in_flight(small_chunks, tmp_path):
     teacher = LateTeacher(some_teacher())
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
-        list(label_chunks(teacher, some_images(), SMALL, folder=folder, concurrent_chunks=3))
+        label_in(folder, teacher, 3)
     assert teacher.max_open == 3 and teacher.open == 0
 
 
@@ -105,7 +115,7 @@ def test_a_search_with_a_journal_waits_for_each_call_once(small_chunks, tmp_path
     counting = CountingTeacher(some_teacher(max_batch=16))
     teacher = LateTeacher(counting)
     with RunFolder.create(tmp_path / "run", LABELS, {}) as folder:
-        list(label_chunks(teacher, some_images(), SMALL, folder=folder, concurrent_chunks=2))
+        label_in(folder, teacher, 2)
     assert teacher.waits == len(counting.calls)
 
 
@@ -119,9 +129,7 @@ def test_a_failed_run_resumes_with_any_number_of_concurrent_chunks(
 
     def resume(teacher, concurrent_chunks):
         with RunFolder.open(tmp_path / "run", LABELS, {"seed": 0}, resume=True) as folder:
-            for chunk in label_chunks(
-                teacher, some_images(), SMALL, folder=folder, concurrent_chunks=concurrent_chunks
-            ):
+            for chunk in chunks_in(folder, teacher, concurrent_chunks):
                 folder.write_shard(int(chunk.index[0]), to_table(chunk))
                 chunks.append(chunk)
 
@@ -148,15 +156,13 @@ def test_a_kill_loses_at_most_the_calls_in_flight(small_chunks, sequential, tmp_
 
     teacher = Killed(some_teacher(max_batch=16))
     with RunFolder.create(run, LABELS, {"seed": 0}) as folder:
-        list(label_chunks(teacher, some_images(), SMALL, folder=folder, concurrent_chunks=2))
+        label_in(folder, teacher, 2)
 
     counting = CountingTeacher(some_teacher(max_batch=16))
     with RunFolder.open(killed, LABELS, {"seed": 0}, resume=True) as folder:
         found = [folder.journals.read(file) for file in folder.journals.files()]
         lost = queries_in_flight(folder.manifest)
-        chunks = list(
-            label_chunks(counting, some_images(), SMALL, folder=folder, concurrent_chunks=2)
-        )
+        chunks = label_in(folder, counting, 2)
     kept = sum(len(call.answers) for journal in found for call in journal.calls)
 
     assert_same(Labels.concat(chunks), sequential)
@@ -328,10 +334,7 @@ def test_labels_on_a_gpu_equal_those_on_a_cpu(small_chunks, tmp_path, with_journ
     for concurrent_chunks in (1, 2, 3):
         with RunFolder.create(tmp_path / str(concurrent_chunks), LABELS, {}) as folder:
             kept = folder if with_journals else None
-            chunks = label_chunks(
-                teacher, some_images(), SMALL, folder=kept, concurrent_chunks=concurrent_chunks
-            )
-            found.append(Labels.concat(list(chunks)))
+            found.append(Labels.concat(label_in(kept, teacher, concurrent_chunks)))
     assert_same(found[0], found[1])
     assert_same(found[0], found[2])
     assert_nearly_same(found[0].distances, on_cpu.distances)

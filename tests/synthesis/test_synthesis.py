@@ -20,7 +20,7 @@ from teachers_analytic import (
 from torch import Tensor
 
 from db3kd.data.pseudo_samples import PseudoSamples
-from db3kd.synthesis import acquisition, collection
+from db3kd.synthesis import collection, proposals
 from db3kd.synthesis import settings as module
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.sample_run import write_samples
@@ -264,7 +264,7 @@ def test_large_images_are_made_a_few_at_a_time_and_are_the_same(monkeypatch, cho
         converted.append(len(images))
         return convert(images, bounds)
 
-    for where in (acquisition, collection):
+    for where in (proposals, collection):
         for name in ("to_float", "to_uint8"):
             monkeypatch.setattr(where, name, partial(note, getattr(where, name)))
     monkeypatch.setattr("db3kd.querying.search._BATCH_BYTES", 7 * 36 * 4)

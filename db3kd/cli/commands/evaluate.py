@@ -76,8 +76,8 @@ def evaluate(
         Path | None,
         typer.Option(
             "--out",
-            help="New .json file of the result, with that of each class and with the images or "
-            "rows on which the model is wrong or disagrees.",
+            help="New .json file of the result, with that of each class and the images on which "
+            "the model is wrong or disagrees.",
             rich_help_panel=COMMON,
         ),
     ] = None,

@@ -43,7 +43,7 @@ class EventLoopThread:
         """Awaits `last()` and ends the thread, even if `last()` fails.
 
         Raises:
-            Exception: What `last()` raised.
+            Exception: If `last()` raises it.
         """
 
         async def finish() -> None:
