@@ -19,6 +19,10 @@ on both sides of 80 %."""
 
 _SHOWN_CLASSES = 5
 
+_SKEWED, _LEAST_AUGMENTED = 0.8, 100
+"""The share of one class among the augmented images, and their number, from which a difference to
+the images themselves is worth a warning."""
+
 _SMALL_SHARE = 0.2
 """Share of the steps of full training below which a shorter training is worth a warning."""
 
@@ -124,6 +128,33 @@ def absent_classes_warning(
         f"{counted(len(decisions), noun)}, so the student does not learn them. If the teacher has "
         "fewer classes, start another run with the right number (--classes, or classes= in "
         f"Python); otherwise {advice}."
+    )
+
+
+def skewed_answers_warning(
+    answers: Answers, class_names: Sequence[str] | None, noun: InputNoun = "image"
+) -> str | None:
+    """Returns a warning if augmented images are nearly all in one class, and images are not.
+
+    Args:
+        answers: The teacher's answers.
+        class_names: The names of its classes, or None.
+        noun: What the warning calls an image.
+    """
+    clean = answers.clean.decisions
+    augmented = answers.decisions[~answers.is_clean]
+    if not len(clean) or len(augmented) < _LEAST_AUGMENTED:
+        return None
+    usual = int(torch.bincount(augmented).argmax())
+    share, of_clean = ((each == usual).double().mean().item() for each in (augmented, clean))
+    if share < max(_SKEWED, 2 * of_clean):
+        return None
+    return (
+        f"The teacher put {share:.1%} of {counted(len(augmented), f'augmented {noun}')} in class "
+        f"{class_text(usual, class_names)}, but {of_clean:.1%} of "
+        f"{counted(len(clean), f'queried {noun}')}. Such answers teach a student little. Mixtures "
+        f"of {noun}s may be unlike all that the teacher was trained on; the strategies decisions "
+        f"and sd query the {noun}s alone."
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from distill_cases import CLASSES, QUICK, images, teacher
 from tasters import Taster, wines
+from teachers_analytic import CountingTeacher, WrappedTeacher
 from torch import nn
 
 import db3kd
@@ -13,6 +14,7 @@ from db3kd.pipelines.student_warnings import (
     few_held_out,
     probabilities_warning,
     short_training_warning,
+    skewed_answers_warning,
     student_warnings,
 )
 
@@ -225,3 +227,47 @@ def test_a_warning_about_a_table_speaks_of_rows():
     assert result.agreement < 1
     assert "images" not in "".join(result.warnings)
     assert "held-out rows" in result.warnings[0]
+
+
+@pytest.mark.parametrize("of_images", [0.1, 0.4, 0.6])
+@pytest.mark.parametrize("of_augmented", [0.7, 0.9])
+def test_augmented_images_in_one_class_are_warned_of(of_images, of_augmented):
+    decisions = torch.ones(20 + 200, dtype=torch.int64)
+    decisions[: round(20 * of_images)] = 0
+    decisions[20 : 20 + round(200 * of_augmented)] = 0
+    order = torch.arange(20)
+    known = no_answers(augmentable_images(images(20), order, 0, 0))
+    rows = torch.cat([order * NUMBERS, (torch.arange(200) % 20) * NUMBERS + 1 + order.repeat(10)])
+
+    found = skewed_answers_warning(known.add(rows, decisions), ("a", "b"), "image")
+
+    assert (found is not None) == (of_augmented == 0.9 and of_images < 0.45)
+    if found is not None:
+        share = f"{of_images:.1%} of 20 queried images"
+        assert f"90.0% of 200 augmented images in class 'a', but {share}" in found
+
+
+def test_augmented_images_in_one_class_are_warned_of_before_the_budget_is_spent(caplog):
+    class Flat(WrappedTeacher):
+        """Puts every mixture, which has values that no image has, in class 3."""
+
+        def decide(self, images):
+            flat = images.flatten(1)
+            mixed = ((flat > 0) & (flat < 1)).any(1)
+            return torch.where(mixed, 3, flat.sum(1).long() % 3)
+
+    asked = CountingTeacher(Flat(teacher()))
+    pixels = torch.rand(60, 1, 6, 6, generator=torch.Generator().manual_seed(0)).round()
+    warned_at = []
+    caplog.handler.addFilter(
+        lambda record: (
+            warned_at.append(asked.total) or True
+            if "augmented images in class 3" in record.getMessage()
+            else True
+        )
+    )
+
+    result = db3kd.distill(asked, pixels, budget=900, student="linear", settings=QUICK)
+
+    assert len(warned_at) == 1 and warned_at[0] < 450
+    assert sum("augmented images in class 3, but 0.0% of 60" in each for each in result.warnings)

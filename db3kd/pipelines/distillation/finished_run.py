@@ -22,6 +22,7 @@ from db3kd.pipelines.student_warnings import (
     absent_classes_warning,
     few_held_out,
     short_training_warning,
+    skewed_answers_warning,
     student_warnings,
     time_limit_warning,
 )
@@ -123,8 +124,9 @@ class FinishedRun:
         if absent is not None and not are_equal(self.decisions):
             found.append(absent)
         if images is not None:
+            skewed = skewed_answers_warning(self.answers, names, noun)
             few = few_images_warning(len(images), classes, noun)
-            found += [] if few is None else [few]
+            found += [each for each in (skewed, few) if each is not None]
         if self.held_out < FEW_HELD_OUT:
             tested, without = self.correct is not None, images is None
             found.append(few_held_out(self.held_out, tested, noun, pseudo_samples=without))

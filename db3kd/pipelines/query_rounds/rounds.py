@@ -1,5 +1,6 @@
 """Collects the answers of a distillation plan, in rounds whose images proxies choose."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +18,21 @@ from db3kd.errors import DivergedError
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.query_rounds.answer_run import HELD_OUT, AnswerRun
-from db3kd.pipelines.student_warnings import likely_causes
+from db3kd.pipelines.student_warnings import likely_causes, skewed_answers_warning
 from db3kd.pipelines.training_display import shown_training
 from db3kd.planning import BudgetPlan
 from db3kd.progress import ProgressListener, show_progress
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.teachers import Teacher
+from db3kd.teachers.base import class_names_of
 from db3kd.teachers.single_class import IF_RARE, check_classes_differ
 from db3kd.training.loss import KDLoss
 from db3kd.training.network_store import NetworkStore
 from db3kd.training.process import TrainingProcess
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import input_noun
+
+_LOG = logging.getLogger("db3kd")
 
 ROUND_DIVISOR = 6
 """Proxies that choose images train for 1 / ROUND_DIVISOR of the steps of full training."""
@@ -127,13 +131,20 @@ def ask_rounds(
         with notes.timed("asking", apart_from="choosing"):
             run.ask(number, count, partial(_timed_choice, notes, choose), check_first)
 
-    number = 0
+    number, skewed = 0, None
     for part, queries in enumerate(plan.parts):
         if queries.held_out_augmented or not part:
             ask_held_out(part, queries.held_out_augmented)
         for count in queries.rounds:
             ask_round(number, count)
             number += 1
+            if skewed is None:  # once, while most of the budget is left
+                names = class_names_of(run.teacher)
+                skewed = skewed_answers_warning(
+                    run.answers, names, input_noun(run.teacher.image_shape)
+                )
+                if skewed is not None:
+                    _LOG.warning("%s", skewed)
     if plan.rounds:  # otherwise a labelling follows, which checks its own answers
         _check_classes_differ(run.teacher, run.answers.decisions)
     return run.answers
