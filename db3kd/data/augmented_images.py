@@ -27,10 +27,10 @@ class AugmentedImages:
     """An image set of every sample (k = 0) and augmented images of it (k = 1, 2, ...).
 
     Image k ≥ 1 of sample i is weight · shifted(i) + (1 - weight) · shifted(partner) + noise,
-    clamped to [0, 1]. The partner is one of the first `partners` samples; without noise, another
-    one than the sample itself. The weight is uniform in (1 - mixup, 1], both images are shifted by
-    up to `shift` of their sides (edges are repeated), and the noise is uniform. An image depends
-    only on (seed, i, k), the samples and the settings.
+    clamped to [0, 1]. The partner is one of the first `partners` samples; without noise, it is
+    never the sample itself, unless there is no other. The weight is uniform in (1 - mixup, 1], both
+    images are shifted by up to `shift` of their sides (edges are repeated), and the noise is
+    uniform. An image depends only on (seed, i, k), the samples and the settings.
 
     Rows of a table are mixed in the same way but not shifted. `project` makes all of them valid: an
     integer or categorical feature of a mixture comes from the sample with probability `weight`, and

@@ -15,7 +15,7 @@ def unsaved_buffers(network: nn.Module) -> dict[str, Tensor]:
 
 
 def changed_buffers(network: nn.Module, rebuilt: nn.Module) -> list[str]:
-    """Returns which buffers of a network its state dict lacks, and a new network has otherwise.
+    """Returns the buffers that are missing from a state dict and differ from a new network's.
 
     Buffers of another shape are left out: they are caches, which a network fills itself.
     """

@@ -106,7 +106,7 @@ def save_model(
 
 
 def _check_buffers(module: nn.Module, model: str, metadata: ModelMetadata) -> None:
-    """Refuses a network with buffers that the file would lack, and that a new network lacks too."""
+    """Refuses a network with buffers that the file lacks and that differ from a new network's."""
     with kept_random_state():
         rebuilt = build_model(model, metadata.image_shape, metadata.classes)
     if changed := changed_buffers(module, rebuilt):

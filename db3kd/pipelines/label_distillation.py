@@ -72,8 +72,8 @@ class LabelTraining:
         Args:
             run: The label run.
             settings: How each student is trained.
-            normalisation: The formula of the soft labels; by default that of the run's, or
-                "margin".
+            normalisation: The formula of the soft labels; by default that of the run's soft
+                labels, or "margin".
             scale: The scale of margin soft labels, or "auto" to choose it by short training runs;
                 by default that of the run's soft labels of this normalisation, or "auto".
             temperature: The temperature of the soft labels and of the loss; by default that of the
@@ -90,7 +90,7 @@ class LabelTraining:
             normalisation = "margin" if stored is None else stored.normalisation
         check_choice(normalisation, "normalisation", get_args(Normalisation))
         if normalisation == "inverse" and scale is not None:
-            raise ArgumentError("scale", "needs normalisation='margin'; inverse has no scale")
+            raise ArgumentError("scale", "needs the normalisation margin; inverse has no scale")
         if temperature is None:
             usual = DEFAULT_TEMPERATURE[normalisation]
             temperature = usual if stored is None else stored.temperature

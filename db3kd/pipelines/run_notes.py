@@ -1,6 +1,7 @@
 """Small results of a run, which a resumed run reads instead of recomputing them."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -103,8 +104,15 @@ def price_of_run(given: float | None, out: str | Path | None, resume: bool) -> f
     """
     if given is not None or out is None or not resume:
         return given
-    price: float | None = RunNotes(Path(out)).get(_PRICE)
-    return price
+    price = RunNotes(Path(out)).get(_PRICE)
+    if price is None:
+        return None
+    if type(price) not in (int, float) or not 0 <= price < math.inf:
+        raise InputError(
+            f"the notes of the run in {out}: entry {_PRICE}: expected a number, at least 0, got "
+            f"{price!r}"
+        )
+    return float(price)
 
 
 @contextmanager

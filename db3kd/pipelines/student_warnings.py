@@ -191,7 +191,7 @@ def short_training_warning(steps: int, default: int) -> str | None:
         return None
     return (
         f"The student was trained for {counted(steps, 'step')}, {of_default(steps, default)}, so a "
-        "longer training may give a much better student of the same answers. It costs no query: "
+        "longer training on the same answers may give a much better student. It costs no query: "
         "resume the run in its folder with more steps (--steps, or steps= of TrainSettings in "
         "Python), or with the default."
     )

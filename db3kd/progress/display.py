@@ -31,7 +31,7 @@ class ProgressListener(Protocol):
         queries: int | None = None,
         mean_distance: float | None = None,
     ) -> None:
-        """Reports the totals so far; an omitted total has not changed.
+        """Reports the totals of this process so far; an omitted total has not changed.
 
         Args:
             samples: Samples done; of a training its steps, and of a choice of a scale its students.

@@ -55,15 +55,15 @@ def train_student(
         settings: `TrainSettings()` by default.
         rows: [R] int64, the images to train on; all by default.
         progress: See `train_batches`.
-        checkpoint: See `train`.
-        callbacks: See `train`.
+        checkpoint: See `train_batches`.
+        callbacks: See `train_batches`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
         ValueError: If `labels` has no soft labels or belongs to other images, if the temperature
-            of the soft labels differs from the loss's, or if `train` rejects an argument.
+            of the soft labels differs from the loss's, or if another argument is invalid.
     """
     soft_labels = check_soft_labels(labels)
     images = as_image_source(images)
@@ -114,7 +114,7 @@ def train_on_soft_labels(
         The trained network, in eval mode.
 
     Raises:
-        ValueError: If the loss is not reduced to a scalar, or if `train` rejects an argument.
+        ValueError: If the loss is not reduced to a scalar, or if another argument is invalid.
     """
     check_type(loss, KDLoss, "loss", "db3kd.KDLoss")
     check_choice(loss.reduction, "loss.reduction", ("batchmean", "sum"))
@@ -165,7 +165,7 @@ def train_classifier(
         The trained network, in eval mode.
 
     Raises:
-        ValueError: See `train`.
+        ValueError: See `train_batches`.
     """
     source, classes = with_labels(images, labels)
     return train(

@@ -43,7 +43,7 @@ def test_the_soft_labels_of_a_run_supply_the_defaults(stored, given, expected):
 
 
 def test_inverse_soft_labels_have_no_scale():
-    with pytest.raises(db3kd.ArgumentError, match="scale: needs normalisation='margin'"):
+    with pytest.raises(db3kd.ArgumentError, match="scale: needs the normalisation margin"):
         LabelTraining.of(a_run(INVERSE), SETTINGS, scale=2.0)
 
 

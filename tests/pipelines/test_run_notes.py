@@ -5,8 +5,9 @@ import json
 import pytest
 from distill_cases import TRAINING
 
+from db3kd.errors import InputError
 from db3kd.pipelines.distill_notes import DistillNotes
-from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.run_notes import RunNotes, price_of_run
 
 
 def test_notes_are_found_again_and_unknown_ones_are_none(tmp_path):
@@ -95,3 +96,11 @@ def test_the_notes_of_a_distillation_have_the_keys_that_older_runs_have(tmp_path
     }
     again = DistillNotes(RunNotes(tmp_path))
     assert again.curve == [(100, 0.5), (300, 1.0)] and again.rare_classes(False)
+
+
+@pytest.mark.parametrize("price", ["x", -1, True, float("nan")])
+def test_a_stored_price_that_is_none_is_refused(tmp_path, price):
+    notes = RunNotes(tmp_path)
+    notes.put("price_per_1000", price)
+    with pytest.raises(InputError, match="entry price_per_1000: expected a number, at least 0"):
+        price_of_run(None, tmp_path, resume=True)

@@ -33,7 +33,7 @@ from db3kd.pipelines.inputs import (
     convert_images,
     convert_inputs,
 )
-from db3kd.pipelines.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks, noise_of_run
 from db3kd.pipelines.query_rounds.answer_run import clean_answers
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.run_notes import price_of_run
@@ -118,6 +118,7 @@ class PreparedComparison(PreparedRun):
             price_per_1000=self.price_per_1000,
             rare_classes=self.rare_classes,
             known_fingerprint=self.data_fingerprint,
+            noise=self.noise,
         )
 
     def answer_folders(self, out: Path) -> list[Path]:
@@ -241,4 +242,7 @@ def prepare_comparison(
         used_seeds=range(first, first + plan.seeds),
         price_per_1000=price_of_run(price_per_1000, out, resume),
         rare_classes=rare_classes,
+        noise=noise_of_run(
+            Path(out) if resume and out is not None else None, TEST_DECISIONS.format
+        ),
     )

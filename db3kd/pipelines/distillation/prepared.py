@@ -1,6 +1,5 @@
 """A distillation before its first query: its checked arguments, and what is answered already."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.class_names import run_class_names
 from db3kd.data.image_set import ImageSet
 from db3kd.data.table_rows import features_of
-from db3kd.errors import ArgumentError, InputError
+from db3kd.errors import ArgumentError
 from db3kd.labelling.image_decisions import DECISIONS
 from db3kd.labelling.runs.totals import answered_in_label_folder, totals_of_shards
 from db3kd.labels.labels import LABELS
@@ -31,7 +30,7 @@ from db3kd.pipelines.inputs import (
     check_test,
     convert_inputs,
 )
-from db3kd.pipelines.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks, noise_of_run
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings
 from db3kd.pipelines.run_layout import answer_folders
@@ -41,7 +40,7 @@ from db3kd.pipelines.student_training.distance_students import expected_distance
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import begun_with, holds_run
-from db3kd.storage.manifest import CLASS_NAMES, MANIFEST, is_finished, read_manifest
+from db3kd.storage.manifest import CLASS_NAMES, is_finished, read_manifest
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_journals import answers_in_stage, count_answers, journaled_answers
 from db3kd.storage.run_queries import RunQueries
@@ -50,12 +49,6 @@ from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.base import class_names_of
 from db3kd.wording import input_noun
-
-_NOISE = "noise"
-"""The entry of a manifest with the noise of augmented images; runs begun by earlier versions lack
-it, and have `_NOISE_WITHOUT_ENTRY`."""
-
-_NOISE_WITHOUT_ENTRY = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +62,6 @@ class PreparedDistillation(PreparedRun):
         stored: The budgets of the run that is continued, when the plan was made.
         features: The features of a table, or None.
         class_names: Names of the classes, or None.
-        noise: The noise of augmented images; see `AugmentedImages`.
     """
 
     plan: BudgetPlan
@@ -77,7 +69,6 @@ class PreparedDistillation(PreparedRun):
     stored: StoredBudgets
     features: Features | None
     class_names: Sequence[str] | None
-    noise: float
 
     @property
     def choosing(self) -> dict[str, Any] | None:
@@ -118,8 +109,6 @@ class PreparedDistillation(PreparedRun):
             entries["labelling"] = label_settings(self.begun, self.settings.training.seed)
         if self.class_names is not None:
             entries[CLASS_NAMES] = self.class_names
-        if self.noise != _NOISE_WITHOUT_ENTRY:
-            entries[_NOISE] = self.noise
         return self.manifest_with(entries)
 
     def resumed_manifest(self, out: Path) -> dict[str, Any]:
@@ -204,12 +193,13 @@ def prepare_distillation(
     rare_classes: bool = False,
     grow: bool = False,
     known_fingerprint: str | None = None,
+    noise: float | None = None,
 ) -> PreparedDistillation:
     """Checks and converts the arguments of `distill`, without a query.
 
-    The arguments are those of `distill`, and two more: `grow`, whether the run in `out` may be
-    continued with a larger budget; and `known_fingerprint`, that of the images, if they were read
-    for it before.
+    The arguments are those of `distill`, and three more: `grow`, whether the run in `out` may be
+    continued with a larger budget; `known_fingerprint`, that of the images, if they were read for
+    it before; and `noise`, that of augmented images, by default that of the run in `out`.
 
     Raises:
         TypeError: See `distill`.
@@ -230,6 +220,8 @@ def prepare_distillation(
     )
     folder = None if out is None else Path(out)
     stored = StoredBudgets({})
+    if noise is None:
+        noise = noise_of_run(folder if resume else None, ANSWERS.format)
     if resume and folder is not None:
         stored = StoredBudgets.read(folder)
     begun, plan = plans_of_run(
@@ -270,20 +262,8 @@ def prepare_distillation(
         class_names=(
             class_names_of(teacher) if image_set is None else run_class_names(teacher, image_set)
         ),
-        noise=_noise_of_run(folder if resume else None),
+        noise=noise,
     )
-
-
-def _noise_of_run(folder: Path | None) -> float:
-    """Returns the noise of augmented images of the run in a folder; none without a run."""
-    if folder is None or not holds_run(folder):
-        return 0.0
-    stored = begun_with(folder, ANSWERS.format).get(_NOISE, _NOISE_WITHOUT_ENTRY)
-    if type(stored) is not float or not 0 <= stored < math.inf:
-        raise InputError(
-            f"{folder / MANIFEST}: entry {_NOISE}: expected a number, at least 0, got {stored!r}"
-        )
-    return stored
 
 
 def stored_queries(folder: Path, plan: BudgetPlan) -> RunQueries:
