@@ -25,6 +25,16 @@ def input_noun(image_shape: Sequence[int]) -> InputNoun:
     return "row" if len(image_shape) == 1 else "image"
 
 
+def held_out_noun(noun: InputNoun, *, pseudo_samples: bool) -> str:
+    """Returns what messages call a held-out image.
+
+    Example:
+        >>> held_out_noun("image", pseudo_samples=True)
+        'held-out pseudo sample'
+    """
+    return f"held-out {'pseudo sample' if pseudo_samples else noun}"
+
+
 def counted(count: int, noun: str) -> str:
     """Writes a number of things; the noun is given in the singular.
 

@@ -74,6 +74,19 @@ def check_path(value: str | os.PathLike[str], name: str) -> Path:
     return path
 
 
+def check_out(out: str | os.PathLike[str] | None, resume: bool) -> None:
+    """Checks the argument `out` of a function that works with and without a run folder.
+
+    Raises:
+        TypeError: See `check_path`.
+        ValueError: See `check_path`; or if there is no folder to resume.
+    """
+    if out is not None:
+        check_path(out, "out")
+    elif resume:
+        raise ArgumentError("resume", "needs out=, the folder to resume")
+
+
 def check_count(value: float, name: str, least: int = 1) -> int:
     """Checks a whole number that has a minimum, and returns it as an int.
 

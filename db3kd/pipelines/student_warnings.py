@@ -11,7 +11,7 @@ from db3kd.pipelines.distill_settings import of_default
 from db3kd.planning.held_out import LEAST_HELD_OUT
 from db3kd.report import wilson_interval
 from db3kd.training.evaluation import predict_logits
-from db3kd.wording import InputNoun, class_text, counted, money
+from db3kd.wording import InputNoun, class_text, counted, held_out_noun, money
 
 FEW_HELD_OUT = 100
 """With fewer held-out images, the interval of the agreement is wide: 8 percentage points and more
@@ -76,7 +76,7 @@ def student_warnings(
     low, high = wilson_interval(matches, len(held_out))
     if found or len(held_out) < LEAST_HELD_OUT or constant < low:
         return found
-    what = f"held-out {'pseudo sample' if pseudo_samples else noun}"
+    what = held_out_noun(noun, pseudo_samples=pseudo_samples)
     usual = class_text(int(counts.argmax()), class_names)
     asked = "them" if pseudo_samples else f"the {counted(len(decisions), noun)} that were queried"
     verdict = "so the student has learned nothing useful."
@@ -204,7 +204,7 @@ def few_held_out(
 
     `tested` says whether the student was measured on labelled test images too.
     """
-    what = f"held-out {'pseudo sample' if pseudo_samples else noun}"
+    what = held_out_noun(noun, pseudo_samples=pseudo_samples)
     found = (
         f"The agreement rests on only {counted(held_out, what)}, so it is a rough value. On "
         f"further {noun}s, {MEASURE_AGREEMENT} measures it, at a query for each; another run can "

@@ -11,7 +11,7 @@ from db3kd.planning.held_out import (
     few_images_warning,
     held_out_pseudo_samples,
 )
-from db3kd.wording import InputNoun, noun_for
+from db3kd.wording import InputNoun, held_out_noun, noun_for
 
 Strategy = Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"]
 """How a budget is spent."""
@@ -150,7 +150,7 @@ class BudgetPlan:
     @property
     def held_out_noun(self) -> str:
         """What messages call one of these."""
-        return f"held-out {'pseudo sample' if self.pseudo_samples else self.noun}"
+        return held_out_noun(self.noun, pseudo_samples=bool(self.pseudo_samples))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from db3kd.arguments.arrays import as_classes
 from db3kd.errors import ArgumentError
 from db3kd.report.intervals import check_matches
 from db3kd.tables import Features
-from db3kd.wording import InputNoun
+from db3kd.wording import InputNoun, held_out_noun
 
 
 class ReportStage(NamedTuple):
@@ -221,7 +221,7 @@ class StudentReport:
     @property
     def held_out_noun(self) -> str:
         """What the page calls a held-out image."""
-        return f"held-out {'pseudo sample' if self.pseudo_samples else self.noun}"
+        return held_out_noun(self.noun, pseudo_samples=self.pseudo_samples)
 
     def price(self, queries: int) -> float | None:
         """Returns the price of queries; None without `price_per_1000`."""

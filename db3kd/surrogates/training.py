@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from db3kd.arguments.plain import check_flag, check_path, check_type
+from db3kd.arguments.plain import check_flag, check_out, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import (
@@ -20,7 +20,7 @@ from db3kd.data.image_source import (
     fingerprint_in_run,
 )
 from db3kd.data.table_rows import projection_of
-from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.errors import ArgumentTypeError
 from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model, check_model
 from db3kd.progress import Progress, ProgressListener, check_progress, listening
@@ -101,11 +101,9 @@ def make_surrogate(
     check_flag(rare_classes, "rare_classes")
     check_progress(progress)
     check_accepts_teacher(accept_changed_teacher, resume)
+    check_out(out, resume)
     if out is not None:
-        check_path(out, "out")
         check_resumable(out, resume, AUGMENTED_DECISIONS.format)
-    if resume and out is None:
-        raise ArgumentError("resume", "needs out=, the folder to resume")
     settings = SurrogateSettings() if settings is None else settings
     check_type(settings, SurrogateSettings, "settings", "SurrogateSettings")
     checked = as_images(images, teacher=teacher)

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from db3kd.arguments.plain import check_flag, check_path, check_type
+from db3kd.arguments.plain import check_flag, check_out, check_type
 from db3kd.data.arguments import TeacherLike, as_teacher
 from db3kd.data.pseudo_samples import PSEUDO_SAMPLES, PseudoSamples, load_pseudo_samples
-from db3kd.errors import ArgumentError
 from db3kd.progress import ProgressListener, check_progress, listening
 from db3kd.querying.single_process import check_single_process
 from db3kd.storage.changed_teachers import check_accepts_teacher
@@ -64,13 +63,11 @@ def synthesize(
     check_flag(resume, "resume")
     check_progress(progress)
     check_accepts_teacher(accept_changed_teacher, resume)
+    check_out(out, resume)
     if out is None:
-        if resume:
-            raise ArgumentError("resume", "needs out=, the folder to resume")
         with listening(progress, lambda: sample_display(settings)) as listener:
             synthesis = Synthesis(as_teacher(teacher), settings, progress=listener)
             return PseudoSamples.concat([chunk for _, chunk in synthesis.chunks()])
-    check_path(out, "out")
     check_output(out, resume, PSEUDO_SAMPLES.format)
     folder = Path(out).absolute()  # a teacher may change the working directory
     write_samples(
