@@ -35,6 +35,21 @@ def test_lenet_takes_images_of_any_size_from_four_pixels(name, side):
     )
 
 
+def test_lenet_pools_before_relu_with_the_scores_and_gradients_of_the_usual_order():
+    network = build_model("lenet5", (1, 28, 28), 10)
+    images = torch.randn(8, 1, 28, 28)
+    usual = network.classifier(network.features(images).flatten(1))
+    scores = network(images)
+    assert torch.equal(scores, usual)
+    weights = list(network.parameters())
+    for found, expected in zip(
+        torch.autograd.grad(scores.square().sum(), weights),
+        torch.autograd.grad(usual.square().sum(), weights),
+        strict=True,
+    ):
+        assert torch.equal(found, expected)
+
+
 def test_lenets_have_the_widths_of_the_paper():
     # Weights and biases of two convolutions and two linear layers over a 4x4 map.
     for name, (first, second, hidden) in {
