@@ -1,6 +1,6 @@
 """Batches of answered images, and of new mixed images that proxies answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from db3kd.answers.answers import CLEAN_SHARE, NUMBERS, Answers
 from db3kd.data.augmented_images import AugmentedImages
-from db3kd.querying.search import UNANSWERED, fitting_batch_size
+from db3kd.querying.search import UNANSWERED
+from db3kd.training.evaluation import batch_of_forward
 from db3kd.training.process import TrainingProcess
 from db3kd.training.row_batches import balanced_rows
 
 ANSWERED_SHARE = 0.5
 """Share of answered images in the batches of a student that proxies teach; the rest are new."""
-
-_AT_ONCE = 512
-"""Most answered images that networks label at once."""
 
 _FRESH_SEED = 1
 """Added to the seed of the augmentation, so that new images differ from the answered ones."""
@@ -161,14 +159,23 @@ def mean_probabilities(networks: Sequence[nn.Module], images: Tensor) -> Tensor:
 
 def answered_probabilities(networks: Sequence[nn.Module], answers: Answers) -> Tensor:
     """Returns the mean softmax of networks on one device for answers, [len(answers), C] float32."""
+    return torch.cat(list(probabilities_by_batch(networks, answers.images, answers.rows)))
+
+
+def probabilities_by_batch(
+    networks: Sequence[nn.Module], images: AugmentedImages, rows: Tensor
+) -> Iterator[Tensor]:
+    """Yields the mean softmax of networks on one device for some images, [n, C] float32 each.
+
+    Args:
+        networks: The networks, in eval mode.
+        images: The images, of which one batch at a time is read.
+        rows: [N] int64, at least one.
+    """
     device = next(networks[0].parameters()).device
-    size = fitting_batch_size(_AT_ONCE, answers.images.image_shape)
-    return torch.cat(
-        [
-            mean_probabilities(networks, answers.images.read(rows).to(device)).cpu()
-            for rows in answers.rows.split(size)
-        ]
-    )
+    size = batch_of_forward(networks[0], images.read(rows[:1]).to(device))
+    for part in rows.split(size):
+        yield mean_probabilities(networks, images.read(part).to(device)).cpu()
 
 
 class _Draws:

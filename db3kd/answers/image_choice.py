@@ -4,16 +4,16 @@ The choice costs no query. (Uncertainty sampling: Lewis and Gale, SIGIR 1994; wi
 Seung et al., COLT 1992. Copying a model with chosen queries: Papernot et al., ASIA CCS 2017.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from db3kd.answers.answers import NUMBERS, Answers
-from db3kd.answers.batches import mean_probabilities
+from db3kd.answers.batches import probabilities_by_batch
 from db3kd.data.augmented_images import AugmentedImages
-from db3kd.querying.search import fitting_batch_size
+from db3kd.progress import adding_up, show_progress
 
 PROPOSALS = 4
 """Proposed augmented images per query; the least certain of all proposals are chosen."""
@@ -21,11 +21,16 @@ PROPOSALS = 4
 _MAX_CLEAN_PROPOSALS = 16
 """Maximum number of proposed samples per query."""
 
-_BLOCK = 2048
-
 
 def choose_rows(
-    answers: Answers, proxies: Sequence[nn.Module], count: int, seed: int, round_number: int
+    answers: Answers,
+    proxies: Sequence[nn.Module],
+    count: int,
+    seed: int,
+    round_number: int,
+    *,
+    title: str = "ranking images",
+    progress: bool = False,
 ) -> Tensor:
     """Chooses training images to query.
 
@@ -37,6 +42,8 @@ def choose_rows(
         count: How many images to choose.
         seed: Seed of the proposals.
         round_number: The number of the round; each has its own proposals.
+        title: The title of the progress display.
+        progress: Whether to show how many proposals are ranked.
 
     Returns:
         [count] int64, ascending rows of `answers.images`.
@@ -46,12 +53,17 @@ def choose_rows(
     unasked = np.setdiff1d(np.arange(answers.images.partners), asked.numpy())
     clean = min(count, len(unasked))
     samples = random.permutation(unasked)[: clean * _MAX_CLEAN_PROPOSALS if proxies else clean]
-    chosen = [_least_sure(answers.images, np.sort(samples) * NUMBERS, proxies, clean)]
-    if count > clean:
-        wanted = count - clean
-        proposed = wanted * (PROPOSALS if proxies else 1)
-        proposals = _new_rows(answers, random, range(answers.images.partners), proposed)
-        chosen.append(_least_sure(answers.images, proposals, proxies, wanted))
+    wanted = count - clean
+    proposed = wanted * (PROPOSALS if proxies else 1)
+    proposals = _new_rows(answers, random, range(answers.images.partners), proposed)
+    parts = ((np.sort(samples) * NUMBERS, clean), (proposals, wanted))
+    ranked = sum(len(rows) for rows, number in parts if number < len(rows))
+    with show_progress(title, ranked, "proposals", progress and ranked > 0) as show:
+        count_ranked = adding_up(show)
+        chosen = [
+            _least_sure(answers.images, rows, proxies, number, count_ranked)
+            for rows, number in parts
+        ]
     return torch.cat(chosen).sort().values
 
 
@@ -96,15 +108,19 @@ def _new_rows(
 
 
 def _least_sure(
-    images: AugmentedImages, rows: np.ndarray, proxies: Sequence[nn.Module], count: int
+    images: AugmentedImages,
+    rows: np.ndarray,
+    proxies: Sequence[nn.Module],
+    count: int,
+    count_ranked: Callable[[int], None],
 ) -> Tensor:
     """Returns the `count` rows with the smallest gap between the two most likely classes."""
     found = torch.from_numpy(rows)
     if not proxies or count == len(rows):
         return found[:count]
-    device = next(proxies[0].parameters()).device
     gaps = []
-    for part in found.split(fitting_batch_size(_BLOCK, images.image_shape)):
-        top = mean_probabilities(proxies, images.read(part).to(device)).topk(2, 1).values
-        gaps.append((top[:, 0] - top[:, 1]).cpu())
+    for probabilities in probabilities_by_batch(proxies, images, found):
+        top = probabilities.topk(2, 1).values
+        gaps.append(top[:, 0] - top[:, 1])
+        count_ranked(len(top))
     return found[torch.cat(gaps).argsort(stable=True)[:count]]

@@ -64,15 +64,26 @@ def _logits(
     model.eval()
     try:
         if batch is None:
-            image = read(rows[:1])
-            batch = _DEVICE_BATCH
-            if image.is_cpu:
-                batch = batch_for_module(model, model, image.shape[1:], image)
+            batch = batch_of_forward(model, read(rows[:1]))
         with torch.inference_mode():
             logits = torch.cat([model(read(part)).float().cpu() for part in rows.split(batch)])
     finally:
         model.train(was_training)
     return logits.clone()  # A tensor made in inference mode cannot be used in training.
+
+
+def batch_of_forward(model: nn.Module, image: Tensor) -> int:
+    """Returns how many images a forward pass without gradients should have.
+
+    On a CPU, the number suits the network and the size of its images.
+
+    Args:
+        model: A network, in eval mode.
+        image: [1, *image_shape], on the network's device.
+    """
+    if image.is_cpu:
+        return batch_for_module(model, model, image.shape[1:], image)
+    return _DEVICE_BATCH
 
 
 def predict(

@@ -84,9 +84,9 @@ def test_the_samples_chosen_are_the_least_sure_of_all_unasked_ones():
     assert rows.equal(unasked[order[:7]].sort().values)
 
 
-@pytest.mark.parametrize("block", [16, 2048])
-def test_the_augmented_images_chosen_are_the_least_sure_of_the_proposals(monkeypatch, block):
-    monkeypatch.setattr(image_choice, "_BLOCK", block)
+@pytest.mark.parametrize("batch", [16, 512])
+def test_the_augmented_images_chosen_are_the_least_sure_of_the_proposals(monkeypatch, batch):
+    monkeypatch.setattr("db3kd.answers.batches.batch_of_forward", lambda *_: batch)
     answers = asked(nothing_asked(20), torch.arange(20) * NUMBERS)
     networks, read = proxies(), answers.images.read
     proposed: list[Tensor] = []
@@ -94,10 +94,19 @@ def test_the_augmented_images_chosen_are_the_least_sure_of_the_proposals(monkeyp
         patch.setattr(answers.images, "read", lambda rows: [proposed.append(rows), read(rows)][1])
         rows = choose_rows(answers, networks, 25, 0, 1)
 
-    proposals = torch.cat(proposed)
+    proposals = torch.cat(proposed[1:])  # the first image read decides the batch size
     assert len(proposals) == 25 * image_choice.PROPOSALS == len(proposals.unique())
     certainty = gaps(answers, proposals, networks)
     assert rows.equal(proposals[certainty.argsort()[:25]].sort().values)
+
+
+def test_the_ranking_shows_its_progress_and_a_random_choice_shows_none(capsys):
+    answers = asked(nothing_asked(20), torch.arange(20) * NUMBERS)
+    choose_rows(answers, proxies(), 25, 0, 1, title="ranking rows", progress=True)
+    shown = capsys.readouterr().err
+    assert "ranking rows" in shown and "100/100 proposals" in shown
+    choose_rows(answers, [], 25, 0, 1, progress=True)
+    assert not capsys.readouterr().err
 
 
 def test_without_proxies_the_choice_covers_the_samples_evenly():

@@ -578,10 +578,10 @@ def test_the_speed_of_asking_leaves_out_the_time_in_which_images_are_chosen(tmp_
             now[0] += len(images) / 10
             return self.inner.decide(images)
 
-    def choose_slowly(answers, networks, count, seed, number):
+    def choose_slowly(answers, networks, count, seed, number, **options):
         now[0] += 1000
         rounds.append(number)
-        return choose_rows(answers, networks, count, seed, number)
+        return choose_rows(answers, networks, count, seed, number, **options)
 
     monkeypatch.setattr("db3kd.pipelines.query_rounds.rounds.choose_rows", choose_slowly)
 

@@ -231,10 +231,12 @@ def test_points_of_the_curve_are_not_repeated(tmp_path, whole, choices, monkeypa
 def interrupted_at_round(stop: int) -> Any:
     from db3kd.answers.image_choice import choose_rows
 
-    def choose(answers: Any, networks: Any, count: int, seed: int, number: int) -> Any:
+    def choose(
+        answers: Any, networks: Any, count: int, seed: int, number: int, **options: Any
+    ) -> Any:
         if number == stop:
             raise KeyboardInterrupt
-        return choose_rows(answers, networks, count, seed, number)
+        return choose_rows(answers, networks, count, seed, number, **options)
 
     return choose
 

@@ -111,8 +111,9 @@ def ask_rounds(
 
         def choose(answers: Answers) -> Tensor:
             networks: list[nn.Module] = []
+            which = f"{input_noun(run.teacher.image_shape)}s to query, round {number + 1}"
+            which += f" of {len(plan.rounds)}"
             if chosen[number] and proxies.count and not are_equal(answers.training.decisions):
-                noun = input_noun(run.teacher.image_shape)
                 networks = _train_to_choose(
                     answers,
                     proxies,
@@ -120,13 +121,21 @@ def ask_rounds(
                     store,
                     steps(len(answers.training)),
                     number,
-                    f"choosing {noun}s to query, round {number + 1} of {len(plan.rounds)}",
+                    f"choosing {which}",
                     progress,
                 )
                 agrees = agrees_with(networks, answers.held_out.clean)
                 # Measured again if the run was stopped while choosing, or lost a shard.
                 notes.add_agreement(len(answers), agrees.float().mean().item())
-            return choose_rows(answers.training, networks, count, seed, number)
+            return choose_rows(
+                answers.training,
+                networks,
+                count,
+                seed,
+                number,
+                title=f"ranking proposed {which}",
+                progress=progress and bool(networks),
+            )
 
         with notes.timed("asking", apart_from="choosing"):
             run.ask(number, count, partial(_timed_choice, notes, choose), check_first)
