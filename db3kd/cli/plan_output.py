@@ -27,6 +27,15 @@ _PRECISE = 0.04
 TIME_OF_QUERIES = "time unknown; db3kd info --teacher … --time 20 measures it with 20 queries"
 """How a user finds out what a plan cannot say without a query."""
 
+_HOURS = 2 * 3600.0
+"""From this many seconds of training on, the plan says how to shorten it."""
+
+TIMED_FROM = 1000
+"""With fewer training steps, a run does not measure how long they take before it starts."""
+
+SENT_NOTHING = "; no query was sent"
+"""How the last row of a dry run ends."""
+
 NOTHING_LEFT = "no query is left to send, and no network to train"
 """What a dry run of a finished run says."""
 
@@ -35,16 +44,26 @@ def print_plan(prepared: "PreparedDistillation") -> None:
     """Prints the queries of each stage in order, with their reasons and their price."""
     plan = prepared.plan
     print_row("strategy", plan.strategy)
-    width = max(len(stage.name) for stage in plan.stages)
-    for stage in plan.stages:
-        print(f"  {stage.queries:>11,}  {stage.name:<{width}}  {stage.why}")
+    for line in plan.stage_lines:
+        print(line)
     price = price_text(plan.queries, prepared.price_per_1000)
     print_row("queries", f"at most {plan.queries:,} of {plan.budget:,}{price}")
     if plan.why_unused is not None:
         unused = counted(plan.budget - plan.queries, "query")
         print_row("unused", f"{unused}: {plan.why_unused}")
     print_row("measured", _measurement(plan))
+    print_row("networks", _networks(prepared))
     print_warnings(prepared.warnings)
+
+
+def _networks(prepared: "PreparedDistillation") -> str:
+    """Returns which networks are trained, and what for."""
+    plan, proxies = prepared.plan, prepared.proxies
+    text = f"student {prepared.student.title}"
+    if not plan.uses_proxies or not proxies.count:
+        return text
+    tasks = f"choose {plan.noun}s and may" if plan.rounds_to_choose else "may"
+    return f"{text}; {counted(proxies.count, f'{proxies.name} proxy')} {tasks} teach it"
 
 
 def _measurement(plan: "BudgetPlan") -> str:
@@ -192,6 +211,8 @@ def print_times(
     teacher: "Teacher",
     so_far: "RunQueries",
     seconds_asked: float,
+    *,
+    dry_run: bool,
 ) -> None:
     """Prints how long the queries and the training of a run take, as far as it is known.
 
@@ -201,6 +222,7 @@ def print_times(
         teacher: The teacher as it was opened, which may limit the rate of its queries.
         so_far: The queries of the run that is resumed; none without one.
         seconds_asked: The seconds that the answered ones took, as far as they are known.
+        dry_run: Whether the command stops here.
     """
     plan, settings = prepared.plan, prepared.settings
     rate = getattr(getattr(teacher, "requests", None), "queries_per_second", None)
@@ -215,17 +237,21 @@ def print_times(
             f"about {duration(left * seconds_asked / answered)} more, at "
             f"{plain_number(answered / seconds_asked)} queries per second, the rate so far",
         )
-    else:
+    elif dry_run:
         print_row("querying", TIME_OF_QUERIES)
     steps, full = times.steps_of_run(plan, settings)
     cut = f" of {full:,} without --time-limit" if steps < full else ""
     about, kept = "about", ""
     if so_far.finished:
         about, kept = "at most", ", without the networks that are trained already"
+    seconds = times.of_run(plan, settings)
+    shorter = ""
+    if seconds > _HOURS and settings.time_limit is None:
+        shorter = "; shorter with --time-limit SECONDS, --proxies 0 or a smaller --student"
     print_row(
         "training",
-        f"{about} {duration(times.of_run(plan, settings))} on this machine, "
-        f"{counted(steps, 'step')} of the student{cut}{kept}; no query was sent",
+        f"{about} {duration(seconds)} on this machine, {counted(steps, 'step')} of the student"
+        f"{cut}{kept}{shorter}{SENT_NOTHING if dry_run else ''}",
     )
 
 

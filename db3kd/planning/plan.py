@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal, get_args
 
 from db3kd.boundary.distance import Measure
@@ -114,6 +115,17 @@ class BudgetPlan:
     noun: InputNoun = "image"
     proxies: bool = True
 
+    def __str__(self) -> str:
+        """The queries and their reasons, as `db3kd distill` prints them."""
+        total = f"{self.strategy}: at most {self.queries:,} of {self.budget:,} queries"
+        return "\n".join([total, *self.stage_lines])
+
+    @property
+    def stage_lines(self) -> list[str]:
+        """A line for each stage: its queries, their name and their reason."""
+        width = max(len(stage.name) for stage in self.stages)
+        return [f"  {each.queries:>11,}  {each.name:<{width}}  {each.why}" for each in self.stages]
+
     @property
     def parts(self) -> list[FurtherQueries]:
         """The augmented held-out images and the rounds of each budget, in order."""
@@ -139,6 +151,12 @@ class BudgetPlan:
     def rounds_to_choose(self) -> int:
         """Number of rounds of the last budget whose images proxies choose."""
         return sum(self.chosen_rounds[len(self.rounds) - len(self.parts[-1].rounds) :])
+
+    @property
+    def queries_to_choose(self) -> int:
+        """Number of queries of the last budget whose images proxies choose."""
+        last = len(self.rounds) - len(self.parts[-1].rounds)
+        return sum(compress(self.rounds[last:], self.chosen_rounds[last:]))
 
     @property
     def measured_on(self) -> int:

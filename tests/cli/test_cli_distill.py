@@ -40,8 +40,27 @@ def test_a_dry_run_prints_the_plan_and_writes_and_asks_nothing(tmp_path):
     assert "queries    at most 600 of 600, price 1.20 at 2.00 per 1,000" in printed
     assert "training   about 0:0" in printed and "12 steps of the student; no query was" in printed
     assert "querying   time unknown" in printed
+    networks = [line for line in lines if line.startswith("networks")]
+    assert networks == ["networks   student linear; 2 linear proxies may teach it"]
     assert CountingTeacher.asked == before and not out.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["distill", "compare"])
+def test_a_run_with_many_steps_says_how_long_they_take_before_it_starts(
+    tmp_path, monkeypatch, command
+):
+    options = (command, *asked(*DIGITS, "--strategy", "decisions")[1:])
+    if command == "compare":
+        options = (*options[:-2], "--strategies", "decisions", "--seeds", 1)
+    assert "training   " not in succeed(*options, "--out", tmp_path / "short")
+    monkeypatch.setattr(f"db3kd.cli.commands.{command}.TIMED_FROM", 12)
+    out = tmp_path / "long"
+    printed = succeed(*options, "--out", out)
+    rows = printed.splitlines()
+    (row,) = (row for row in rows if row.startswith("training   about 0:0"))
+    assert rows.index(row) < len(rows) - 1 and "no query was sent" not in printed
+    assert "training   " not in succeed(*options, "--out", out, "--resume"), "nothing is left"
 
 
 def test_a_dry_run_checks_the_images_as_a_run_does(tmp_path):

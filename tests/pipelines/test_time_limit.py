@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from training_steps import before_each_step, weights_of
 
 import db3kd
+from db3kd.answers import batches, image_choice
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
 from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillSettings
@@ -289,6 +290,31 @@ def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
     assert steps(40.0) == 5999
     assert steps(None) < steps(0.0)
     assert steps(200.0) == LEAST_STEPS
+
+
+def test_ranking_takes_time_that_no_limit_shortens(monkeypatch):
+    plan, chosen = plan_budget(1500, 4, 120, "auto"), settings(proxy="mlp-quarter", steps=12)
+    ranked = []
+
+    def count(networks: Any, augmented: Any, rows: Tensor) -> Any:
+        ranked.append(len(networks) * len(rows))
+        return batches.probabilities_by_batch(networks, augmented, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_choice, "probabilities_by_batch", count)
+        steps_of_a_run(patch, "auto", chosen)
+
+    times = StepTimes(student=0.001, proxy=0.01)
+    ranking = times.seconds_of_ranking(plan, chosen)
+    assert ranking == pytest.approx(0.35 * 0.01 * sum(ranked) / chosen.training.batch_size)
+    full = 12 * times.seconds_per_full_step(plan, chosen, 12)
+    assert times.of_run(plan, chosen) == pytest.approx(full + ranking)
+    long = settings(steps=6000)
+    ranking = times.seconds_of_ranking(plan, long)
+    for limit in (ranking + 1, ranking + 50):
+        steps = times.most_steps(limit, plan, long)
+        taken = ranking + steps * times.seconds_per_full_step(plan, long, steps)
+        assert limit - 0.2 < taken <= limit
 
 
 class _NoProxies:

@@ -191,3 +191,11 @@ def test_a_plan_without_images_says_how_many_pseudo_samples_are_held_out():
     (stage,) = plan_budget(800, 10, None).stages
     assert stage.queries == 800
     assert stage.why == ("take the place of images; 40 of them measure the student's agreement")
+
+
+def test_a_plan_prints_its_stages_in_order():
+    total, *stages = str(plan_budget(2000, 10, 400)).splitlines()
+    assert total == "auto: at most 2,000 of 2,000 queries"
+    counts = [int(line.split()[0].replace(",", "")) for line in stages]
+    assert counts == [20, 380, 400, 400, 400, 400]
+    assert stages[0].endswith("held-out images                 measure the student's agreement")

@@ -1,5 +1,6 @@
 """The `db3kd compare` command."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,13 @@ from db3kd.cli.options.strategy import StrategyNames, parse_strategies
 from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
-from db3kd.cli.plan_output import NOTHING_LEFT, comparison_width, print_comparison_plan
+from db3kd.cli.plan_output import (
+    NOTHING_LEFT,
+    SENT_NOTHING,
+    TIMED_FROM,
+    comparison_width,
+    print_comparison_plan,
+)
 from db3kd.cli.rows import print_row
 from db3kd.progress import duration
 
@@ -148,8 +155,8 @@ def compare(
         so_far = count_resumed(prepared, out, resuming)
     print_comparison_plan(prepared)
     print_resumed(prepared, out, resuming, so_far, width=comparison_width(prepared.plan))
+    _print_training_time(prepared, so_far, dry_run=spending.dry_run)
     if spending.dry_run:
-        _print_training_time(prepared, so_far)
         return
     assert out is not None  # checked above
 
@@ -186,15 +193,22 @@ def print_comparison(result: "Comparison") -> None:
     print(f"written to {result.folder / REPORT_FILE}")
 
 
-def _print_training_time(prepared: "PreparedComparison", so_far: "RunQueries") -> None:
-    """Prints how long the training of a comparison takes."""
+def _print_training_time(
+    prepared: "PreparedComparison", so_far: "RunQueries", *, dry_run: bool
+) -> None:
+    """Prints how long the training of a comparison takes, as `distill` does for one student."""
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
+    steps = settings.training.steps
+    if not dry_run and steps is not None and steps < TIMED_FROM:
+        return
     if so_far.finished:
-        print_row("dry run", NOTHING_LEFT, comparison_width(plan))
+        if dry_run:
+            print_row("dry run", NOTHING_LEFT, comparison_width(plan))
         return
     times = time_prepared_steps(prepared, plan.plans.values())
     seconds = times.of_comparison(plan, settings, prepared.budget)
-    about = f"about {duration(seconds)} on this machine; no query was sent"
+    about = f"about {duration(seconds)} on this machine{SENT_NOTHING if dry_run else ''}"
     print_row("training", about, comparison_width(plan))
+    sys.stdout.flush()  # progress is written to stderr

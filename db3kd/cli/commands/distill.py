@@ -1,5 +1,6 @@
 """The `db3kd distill` command."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,13 @@ from db3kd.cli.options.strategy import StrategyName
 from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
 from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
-from db3kd.cli.plan_output import NOTHING_LEFT, print_plan, print_result, print_times
+from db3kd.cli.plan_output import (
+    NOTHING_LEFT,
+    TIMED_FROM,
+    print_plan,
+    print_result,
+    print_times,
+)
 from db3kd.cli.rows import print_row
 from db3kd.errors import ArgumentError
 
@@ -202,8 +209,8 @@ def _distill_from_teacher(
         so_far = count_resumed(prepared, out, resuming)
     print_plan(prepared)
     print_resumed(prepared, out, resuming, so_far)
+    _print_times(prepared, opened, out if resume else None, so_far, dry_run=spending.dry_run)
     if spending.dry_run:
-        _print_times(prepared, opened, out if resume else None, so_far)
         return
     assert out is not None  # checked above
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
@@ -224,15 +231,33 @@ def _distill_from_teacher(
 
 
 def _print_times(
-    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, so_far: "RunQueries"
+    prepared: "PreparedDistillation",
+    teacher: "Teacher",
+    run: Path | None,
+    so_far: "RunQueries",
+    *,
+    dry_run: bool,
 ) -> None:
-    """Prints how long a run takes; `run` is the folder of one to resume."""
+    """Prints how long a run takes, unless that is hardly longer than measuring it.
+
+    Args:
+        prepared: The run.
+        teacher: The teacher as it was opened.
+        run: The folder of a run to resume, if any.
+        so_far: The queries of that run.
+        dry_run: Whether the command stops here; then the times are always printed.
+    """
     from db3kd.pipelines.distill_notes import is_trained, seconds_of_asking
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
+    steps = prepared.settings.training.steps
+    if not dry_run and steps is not None and steps < TIMED_FROM:
+        return
     if run is not None and so_far.finished and is_trained(run, prepared.training):
-        print_row("dry run", NOTHING_LEFT)
+        if dry_run:
+            print_row("dry run", NOTHING_LEFT)
         return
     times = time_prepared_steps(prepared, [prepared.plan])
     seconds_asked = 0.0 if run is None else seconds_of_asking(run)
-    print_times(times, prepared, teacher, so_far, seconds_asked)
+    print_times(times, prepared, teacher, so_far, seconds_asked, dry_run=dry_run)
+    sys.stdout.flush()  # progress is written to stderr

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 
+from db3kd.answers.image_choice import PROPOSALS
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, with_fixed_steps
 from db3kd.pipelines.query_rounds.pseudo_sample_answers import acquisition_settings
 from db3kd.pipelines.query_rounds.rounds import ROUND_DIVISOR
@@ -27,6 +28,10 @@ _ANSWER_SHARE = 1 / 6
 """Share of a proxy's training step that its answers to the new images of a student's batch take.
 The rest of the step reads and mixes images, runs the backward pass and updates weights. It is 0.18
 for LeNet-5 on one CPU core."""
+
+_PROXY_RANKING_SHARE = 0.35
+"""Share of a proxy's training step that it takes to rank as many augmented images, which are read
+first. It is 0.35 for LeNet-5 on one CPU core."""
 
 _RANKING_SHARE = 0.5
 """Share of a training step that a student which chooses pseudo samples takes to rank as many
@@ -103,10 +108,13 @@ class StepTimes:
     ) -> int:
         """Returns the largest number of steps of full training whose seconds are within `limit`.
 
-        The time of a step changes at the numbers of steps from which on options are compared or
-        proxies teach. The other arguments are those of `seconds_per_full_step`.
+        The time in which proxies rank images does not depend on the number of steps. That of a step
+        changes at the numbers of steps from which on options are compared or proxies teach. The
+        other arguments are those of `seconds_per_full_step`.
         """
         seconds = partial(self.seconds_per_full_step, plan, settings, images_chosen=images_chosen)
+        if not images_chosen:
+            limit -= self.seconds_of_ranking(plan, settings)
         upper = math.inf
         for lower in (LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE):
             steps = min(limit / seconds(lower), upper)
@@ -114,6 +122,16 @@ class StepTimes:
                 return int(steps)
             upper = lower - 1
         return int(min(limit / seconds(0), upper))
+
+    def seconds_of_ranking(self, plan: BudgetPlan, settings: DistillSettings) -> float:
+        """Estimates the seconds in which proxies rank the images that they choose from.
+
+        Args:
+            plan: The plan of the run.
+            settings: The number of proxies and the size of a training step.
+        """
+        ranked = settings.proxies * PROPOSALS * plan.queries_to_choose
+        return _PROXY_RANKING_SHARE * self.proxy * ranked / settings.training.batch_size
 
     def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
         """Estimates the seconds of all training of a run.
@@ -125,6 +143,7 @@ class StepTimes:
         """
         steps, _ = self.steps_of_run(plan, settings)
         seconds = steps * self.seconds_per_full_step(plan, settings, steps)
+        seconds += self.seconds_of_ranking(plan, settings)
         if settings.time_limit is not None:
             seconds = min(seconds, settings.time_limit)
         return seconds + self._outside_limit(plan, settings, steps)
@@ -168,10 +187,11 @@ class StepTimes:
         if settings.time_limit is None:
             return steps
         equal = with_fixed_steps(settings, steps)
-        seconds = plan.seeds * sum(
-            steps * self.seconds_per_full_step(each, equal, steps) for each in plan.plans.values()
-        )
-        return min(steps, max(LEAST_STEPS, int(steps * settings.time_limit / seconds)))
+        plans = plan.plans.values()
+        full = sum(steps * self.seconds_per_full_step(each, equal, steps) for each in plans)
+        ranking = sum(self.seconds_of_ranking(each, equal) for each in plans)
+        share = (settings.time_limit / plan.seeds - ranking) / full
+        return min(steps, max(LEAST_STEPS, int(steps * share)))
 
     def _outside_limit(self, plan: BudgetPlan, settings: DistillSettings, steps: int) -> float:
         """Estimates the seconds of the networks that the time limit does not cover.

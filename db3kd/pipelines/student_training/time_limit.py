@@ -62,13 +62,15 @@ def steps_within(
     )
     longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
     each = times.seconds_per_full_step(plan, settings, longest, images_chosen=images_chosen)
-    if left < LEAST_STEPS * each:
+    ranking = 0.0 if images_chosen else times.seconds_of_ranking(plan, settings)
+    least = ranking + LEAST_STEPS * each
+    if left < least:
         _LOG.warning(
             "time_limit: %g seconds are not enough; training for %d steps, the fewest that are "
             "useful, takes about %s",
             limit,
             LEAST_STEPS,
-            duration(LEAST_STEPS * each),
+            duration(least),
         )
     return max(LEAST_STEPS, longest)
 
