@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from db3kd.cli.errors import naming_options
 from db3kd.cli.options.distill import (
     ProxyOptions,
@@ -18,7 +16,7 @@ from db3kd.cli.options.distill import (
     open_inputs,
     print_resumed,
 )
-from db3kd.cli.options.sets import COMMON, expand_option_sets
+from db3kd.cli.options.sets import common_option, expand_option_sets
 from db3kd.cli.options.shared import CheckedResumeOptions
 from db3kd.cli.options.strategy import StrategyNames, parse_strategies
 from db3kd.cli.options.teacher import TeacherOptions
@@ -42,13 +40,11 @@ class ComparisonImages(TransferOptions):
 
     test: Annotated[
         str | None,
-        typer.Option(
-            "--test",
+        common_option(
             help="Images or rows to measure all students on; each of them is queried "
             "once, in addition to --budget.",
             show_default="the labelled test split of --data, for accuracy alone and without a "
             "query",
-            rich_help_panel=COMMON,
         ),
     ] = None
 
@@ -65,13 +61,7 @@ class ComparisonImages(TransferOptions):
 class StudentBudget(SpendingOptions):
     """How many queries each student may use, and how much time all students may take together."""
 
-    budget: Annotated[
-        int,
-        typer.Option(
-            "--budget", min=1, help="Maximum number of queries for each student.",
-            rich_help_panel=COMMON,
-        ),
-    ]  # fmt: skip
+    budget: Annotated[int, common_option(min=1, help="Maximum number of queries for each student.")]
 
 
 @expand_option_sets
@@ -85,21 +75,10 @@ def compare(
     strategies: StrategyNames = "auto,augmented,decisions,mbd",
     student: Student = None,
     seeds: Annotated[
-        int,
-        typer.Option(
-            "--seeds",
-            min=1,
-            help="Number of students, with seeds --seed, --seed + 1, ….",
-            rich_help_panel=COMMON,
-        ),
+        int, common_option(min=1, help="Number of students, with seeds --seed, --seed + 1, ….")
     ] = 3,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Folder for the table and the run of each student.",
-            rich_help_panel=COMMON,
-        ),
+        Path | None, common_option(help="Folder for the table and the run of each student.")
     ] = None,
     resuming: CheckedResumeOptions,
 ) -> None:

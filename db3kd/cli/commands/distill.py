@@ -19,7 +19,7 @@ from db3kd.cli.options.distill import (
     open_inputs,
     print_resumed,
 )
-from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options, refuse_options
+from db3kd.cli.options.sets import common_option, expand_option_sets, given_options, refuse_options
 from db3kd.cli.options.shared import CheckedResumeOptions
 from db3kd.cli.options.strategy import StrategyName
 from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
@@ -40,10 +40,7 @@ if TYPE_CHECKING:
 class OptionalTeacherOptions(TeacherOptions):
     """The teacher, unless a label run takes its place."""
 
-    teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", help=f"The teacher: {TEACHER_HELP}", rich_help_panel=COMMON),
-    ] = None  # type: ignore[assignment]  # the command checks that it is given
+    teacher: Annotated[str | None, common_option(help=f"The teacher: {TEACHER_HELP}")] = None  # type: ignore[assignment]  # the command checks that it is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,6 @@ class StoppableTrainingOptions(StudentTrainingOptions):
     patience: Annotated[
         int | None,
         typer.Option(
-            "--patience",
             min=1,
             help="Stop training the student after this many reports (of about 100) in a row "
             "without a higher validation agreement.",
@@ -71,19 +67,13 @@ def distill(
     strategy: StrategyName = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help="Folder of the run; with --labels, the student's .safetensors file.",
-            rich_help_panel=COMMON,
-        ),
+        common_option(help="Folder of the run; with --labels, the student's .safetensors file."),
     ] = None,
     resuming: CheckedResumeOptions,
     labels: Annotated[
         Path | None,
-        typer.Option(
-            "--labels",
-            help="A run of db3kd label to distil from, instead of a teacher; sends no query.",
-            rich_help_panel=COMMON,
+        common_option(
+            help="A run of db3kd label to distil from, instead of a teacher; sends no query."
         ),
     ] = None,
     losses: LossOptions,
@@ -92,7 +82,6 @@ def distill(
     seeds: Annotated[
         int,
         typer.Option(
-            "--seeds",
             min=1,
             help="With --labels: number of students, with seeds --seed, --seed + 1, …, each in a "
             "file NAME-seedN.safetensors.",
