@@ -12,7 +12,12 @@ from db3kd.arguments.plain import check_function
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.comparison.compared_students import ComparedStudents
-from db3kd.pipelines.comparison.folder import TEST_DECISIONS, ComparisonFolder, open_comparison
+from db3kd.pipelines.comparison.folder import (
+    STEPS,
+    TEST_DECISIONS,
+    ComparisonFolder,
+    open_comparison,
+)
 from db3kd.pipelines.comparison.prepared import PreparedComparison, prepare_comparison
 from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
@@ -226,10 +231,10 @@ def run_comparison(
             )
         prepared = replace(
             prepared,
-            rare_classes=folder.rare_classes(prepared.rare_classes),
+            rare_classes=folder.notes.rare_classes(prepared.rare_classes),
             known_fingerprint=prepared.data_fingerprint,
         )
-        folder.keep_price(prepared.price_per_1000)
+        folder.notes.keep_price(prepared.price_per_1000)
         plan, steps = prepared.plan, _equal_steps(folder, prepared)
         students = ComparedStudents(
             folder=folder,
@@ -288,11 +293,11 @@ def _equal_steps(folder: ComparisonFolder, prepared: PreparedComparison) -> int:
     steps = prepared.usual_steps
     if settings.time_limit is None:
         return steps
-    limited = folder.steps
+    limited: int | None = folder.notes.get(STEPS)
     if limited is None:
         times = time_prepared_steps(prepared, prepared.plan.plans.values())
         limited = times.steps_of_comparison(prepared.plan, settings, prepared.budget)
-        folder.keep_steps(limited)
+        folder.notes.put(STEPS, limited)
         warning = time_limit_warning(settings.time_limit, limited, steps, _LONGER)
         if warning is not None:
             _LOG.warning("%s", warning)

@@ -65,7 +65,7 @@ def ask_teacher(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     if prepared.images is None:
-        with notes.timed("asking"):
+        with notes.timed_part("asking"):
             samples = pseudo_sample_answers(
                 prepared.teacher,
                 prepared.plan,
@@ -128,7 +128,7 @@ def ask_teacher(
                 plan, prepared.teacher.classes, seed, path
             )
             run.check_known(known * NUMBERS, decisions)
-        with notes.timed("asking"):
+        with notes.timed_part("asking"):
             labels = measure_distances(
                 prepared.teacher,
                 prepared.training_images(),

@@ -75,18 +75,17 @@ def run_stages(
     """
     manifest = prepared.resumed_manifest(folder) if resume else prepared.manifest()
     opened = RunFolder.open(folder, ANSWERS, manifest, resume=resume)
-    with opened as run, notes_of(run) as file:
+    with opened as run, notes_of(run, DistillNotes) as notes:
         # Damaged labels are an error before the larger budget is recorded.
         taken_over = decisions_to_take_over(run.path, prepared.begun, prepared.plan)
         add_larger_budget(run, prepared.plan, prepared.stored, prepared.choosing)
-        file.keep_price(prepared.price_per_1000)
-        notes = DistillNotes(file)
+        notes.keep_price(prepared.price_per_1000)
         store = NetworkStore(
             run.path / NETWORKS_FOLDER,
             {"run": identity(run.manifest), "from": run.manifest["started"]},
         )
         asked = ask_teacher(prepared, run, notes, store, consistency_check, taken_over, progress)
-        with notes.timed("training"):
+        with notes.timed_part("training"):
             trained = _train(prepared, asked, notes, store, callbacks, progress)
         predicted = predict(trained.network, asked.answers.held_out.clean.as_source())
         correct = _count_correct(trained.network, prepared.test)

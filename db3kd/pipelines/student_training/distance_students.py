@@ -252,4 +252,4 @@ class DistanceStudent:
                 self.make, self.images, self.labels, loss, training, self.progress
             ).scale
 
-        return self.notes.label_scale({"student": self.name, "settings": short}, choose)
+        return float(self.notes.once("scale", {"student": self.name, "settings": short}, choose))
