@@ -8,11 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from db3kd.answers.answers import Answers
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputNotFoundError
 from db3kd.export.formats import SUFFIXES
-from db3kd.labels.labels import Labels
 from db3kd.models.weights import STUDENT_FILE, save_model
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distillation.asking import Asked, ask_teacher
@@ -29,7 +27,7 @@ from db3kd.pipelines.distillation.training_steps import training_steps
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.run_layout import NETWORKS_FOLDER, answer_folders
 from db3kd.pipelines.run_notes import notes_of
-from db3kd.pipelines.student_training.distance_students import DistanceStudent
+from db3kd.pipelines.student_training.distance_students import train_on_distances
 from db3kd.pipelines.student_training.rules import why_taught_by
 from db3kd.pipelines.student_training.student_trainer import StudentTrainer, validation_callbacks
 from db3kd.progress import ProgressListener
@@ -121,9 +119,23 @@ def _train(
     answers, labels = asked.answers, asked.labels
     steps = training_steps(prepared, answers, count_trained_on(answers, labels), notes)
     if labels is not None:
-        return _train_on_distances(
-            prepared, answers, labels, steps, notes, store, callbacks, progress
+        patience = prepared.settings.patience
+        network = train_on_distances(
+            prepared.student,
+            prepared.training_images(),
+            labels,
+            prepared.plan.strategy,
+            prepared.settings.trained_for(steps, prepared.settings.learning_rates[0], 0),
+            store,
+            notes,
+            callbacks=[*validation_callbacks(answers, patience), *callbacks],
+            patience=patience,
+            progress=progress,
         )
+        measured = str(prepared.plan.measure).upper()
+        taught_by = f"decisions and soft labels from {measured} distances"
+        why = f"The student learned from {taught_by}, because its strategy measures these."
+        return TrainedStudent(network, steps, taught_by, why)
     trainer = StudentTrainer(
         make=prepared.student.make,
         name=prepared.student.identity,
@@ -154,38 +166,6 @@ def _train(
         pseudo_samples=prepared.images is None,
     )
     return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
-
-
-def _train_on_distances(
-    prepared: PreparedDistillation,
-    answers: Answers,
-    labels: Labels,
-    steps: int,
-    notes: DistillNotes,
-    store: NetworkStore,
-    callbacks: Sequence[TrainingCallback],
-    progress: ProgressListener | bool,
-) -> TrainedStudent:
-    student = DistanceStudent(
-        make=prepared.student.make,
-        name=prepared.student.identity,
-        images=prepared.training_images(),
-        labels=labels,
-        store=store,
-        notes=notes,
-        progress=progress,
-    )
-    patience = prepared.settings.patience
-    network = student.train(
-        prepared.plan.strategy,
-        prepared.settings.trained_for(steps, prepared.settings.learning_rates[0], 0),
-        [*validation_callbacks(answers, patience), *callbacks],
-        patience,
-    )
-    measured = str(prepared.plan.measure).upper()
-    taught_by = f"decisions and soft labels from {measured} distances"
-    why = f"The student learned from {taught_by}, because its strategy measures these."
-    return TrainedStudent(network, steps, taught_by, why)
 
 
 def _save_student(
