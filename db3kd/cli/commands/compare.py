@@ -11,7 +11,6 @@ from db3kd.cli.options.distill import (
     Student,
     TransferOptions,
     check_options,
-    count_resumed,
     distill_settings,
     open_inputs,
     print_resumed,
@@ -123,10 +122,12 @@ def compare(
             ask_about_test=images.test is not None,
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
+            accept_changed_teacher=resuming.accept_changed_teacher,
+            consistency_checks=resuming.consistency_checks,
         )
-        so_far = count_resumed(prepared, out, resuming)
+        so_far = prepared.count_queries()  # a refused run is refused before its plan is printed
     print_comparison_plan(prepared)
-    print_resumed(prepared, out, resuming, so_far, width=comparison_width(prepared.plan))
+    print_resumed(prepared, so_far, width=comparison_width(prepared.plan))
     if spending.dry_run:
         _print_training_time(prepared, so_far)
         return
@@ -138,17 +139,13 @@ def compare(
             measured, share = "test agreement", found.test_agreement
         print(f"{strategy}, seed {found.seed}: {measured} {percent(share)}")
 
-    with hint_at_resuming(out, *prepared.answer_folders(out)):
+    with hint_at_resuming(out, *prepared.answer_folders()):
         result = run_comparison(
             prepared,
-            out=out,
-            resume=resume,
             callbacks=lambda strategy, seed: training.callbacks(
                 student_folder(out, strategy, seed), settings.training
             ),
             on_student=report,
-            accept_changed_teacher=resuming.accept_changed_teacher,
-            consistency_checks=resuming.consistency_checks,
         )
     print_comparison(result)
 

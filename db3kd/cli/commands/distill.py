@@ -14,7 +14,6 @@ from db3kd.cli.options.distill import (
     Student,
     TransferOptions,
     check_options,
-    count_resumed,
     distill_settings,
     open_inputs,
     print_resumed,
@@ -186,23 +185,20 @@ def _distill_from_teacher(
             test=test,
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
+            accept_changed_teacher=resuming.accept_changed_teacher,
+            consistency_checks=resuming.consistency_checks,
             grow=True,
         )
-        so_far = count_resumed(prepared, out, resuming)
+        so_far = prepared.count_queries()  # a refused run is refused before its plan is printed
     print_plan(prepared)
-    print_resumed(prepared, out, resuming, so_far)
+    print_resumed(prepared, so_far)
     if spending.dry_run:
-        _print_times(prepared, opened, out if resume else None, so_far)
+        _print_times(prepared, opened, so_far)
         return
     assert out is not None  # checked above
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
-            prepared,
-            out=out,
-            resume=resume,
-            callbacks=training.callbacks(out / "student", settings.training),
-            accept_changed_teacher=resuming.accept_changed_teacher,
-            consistency_checks=resuming.consistency_checks,
+            prepared, callbacks=training.callbacks(out / "student", settings.training)
         )
     print_result(
         result,
@@ -213,12 +209,13 @@ def _distill_from_teacher(
 
 
 def _print_times(
-    prepared: "PreparedDistillation", teacher: "Teacher", run: Path | None, so_far: "RunQueries"
+    prepared: "PreparedDistillation", teacher: "Teacher", so_far: "RunQueries"
 ) -> None:
-    """Prints how long a run takes; `run` is the folder of one to resume."""
+    """Prints how long a run takes."""
     from db3kd.pipelines.distill_notes import is_trained, seconds_of_asking
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
+    run = prepared.out if prepared.resume else None
     if run is not None and so_far.finished and is_trained(run, prepared.training):
         print_row("dry run", NOTHING_LEFT)
         return

@@ -257,32 +257,11 @@ def open_inputs(
     return opened, transfer, images.load_test(opened, transfer, teacher.teacher, seed)
 
 
-def count_resumed(
-    prepared: "PreparedRun", out: Path | None, resuming: CheckedResumeOptions
-) -> "RunQueries":
-    """Counts the queries of the run that is resumed; none without --resume.
-
-    A refused run is refused here, before a plan that looks accepted.
-    """
-    from db3kd.storage.run_queries import RunQueries
-
-    if out is None or not resuming.resume:
-        return RunQueries()
-    return prepared.count_queries(out, any_teacher=resuming.accept_changed_teacher)
-
-
-def print_resumed(
-    prepared: "PreparedRun",
-    out: Path | None,
-    resuming: CheckedResumeOptions,
-    so_far: "RunQueries",
-    *,
-    width: int = NARROW,
-) -> None:
+def print_resumed(prepared: "PreparedRun", so_far: "RunQueries", *, width: int = NARROW) -> None:
     """Prints what is repeated and what is left if a run is resumed; `so_far` as it was counted."""
-    if out is not None and resuming.resume:
-        requested = resuming.consistency_checks
-        checks = prepared.count_checks(out, so_far, requested)
+    if prepared.resume:
+        requested = prepared.consistency_check.queries
+        checks = prepared.count_checks(so_far)
         cost = prepared.plan.queries, prepared.price_per_1000
         print_resumption(so_far, *cost, requested_checks=requested, checks=checks, width=width)
 

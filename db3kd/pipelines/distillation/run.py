@@ -31,7 +31,7 @@ from db3kd.pipelines.student_training.distance_students import train_on_distance
 from db3kd.pipelines.student_training.rules import why_taught_by
 from db3kd.pipelines.student_training.student_trainer import StudentTrainer, validation_callbacks
 from db3kd.progress import ProgressListener
-from db3kd.querying.consistency import ConsistencyCheck, queries_of_checks
+from db3kd.querying.consistency import queries_of_checks
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice
 from db3kd.storage.manifest import identity
@@ -54,9 +54,7 @@ def run_stages(
     prepared: PreparedDistillation,
     folder: Path,
     *,
-    resume: bool,
     callbacks: Sequence[TrainingCallback],
-    consistency_check: ConsistencyCheck,
     shown: Path,
     progress: ProgressListener | bool,
 ) -> FinishedRun:
@@ -64,15 +62,13 @@ def run_stages(
 
     Args:
         prepared: The checked arguments of the distillation.
-        folder: The run folder.
-        resume: Whether to continue a run in the folder.
+        folder: The run folder, which may be a temporary one.
         callbacks: Further callbacks of the student's training.
-        consistency_check: Checks the teacher before a resumed run continues.
         shown: The run folder as the report and messages name it.
         progress: See `distill`.
     """
-    manifest = prepared.resumed_manifest(folder) if resume else prepared.manifest()
-    opened = RunFolder.open(folder, ANSWERS, manifest, resume=resume)
+    manifest = prepared.resumed_manifest() if prepared.resume else prepared.manifest()
+    opened = RunFolder.open(folder, ANSWERS, manifest, resume=prepared.resume)
     with opened as run, notes_of(run, DistillNotes) as notes:
         # Damaged labels are an error before the larger budget is recorded.
         taken_over = decisions_to_take_over(run.path, prepared.begun, prepared.plan)
@@ -82,7 +78,7 @@ def run_stages(
             run.path / NETWORKS_FOLDER,
             {"run": identity(run.manifest), "from": run.manifest["started"]},
         )
-        asked = ask_teacher(prepared, run, notes, store, consistency_check, taken_over, progress)
+        asked = ask_teacher(prepared, run, notes, store, taken_over, progress)
         with notes.timed_part("training"):
             trained = _train(prepared, asked, notes, store, callbacks, progress)
         predicted = predict(trained.network, asked.answers.held_out.clean.as_source())
