@@ -20,7 +20,6 @@ from db3kd.models import build_model
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import proxy_for
 from db3kd.pipelines.query_rounds.rounds import Proxies
-from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_training.student_trainer import StudentTrainer
 from db3kd.training.network_store import NetworkStore
 
@@ -76,7 +75,7 @@ def _agreement(
         settings=settings,
         steps=options.steps,
         store=NetworkStore(folder, {"teacher": trained.teacher.fingerprint(), "seed": seed}),
-        notes=DistillNotes(RunNotes(folder)),
+        notes=DistillNotes(folder),
     )
     networks = teaching.choose_proxies(
         answers,

@@ -26,7 +26,6 @@ from benchmarks.common.peak_memory import peak_mib
 from benchmarks.common.record import keep, plain_parser
 from benchmarks.common.timed_teacher import TimedTeacher
 from db3kd.pipelines.distill_notes import DistillNotes
-from db3kd.pipelines.run_notes import RunNotes
 from db3kd.teachers import ModuleTeacher
 
 _SHAPE, _CLASSES = (3, 224, 224), 1000
@@ -104,7 +103,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             out=out,
         )
         seconds = time.monotonic() - started
-        stages = DistillNotes(RunNotes(out)).seconds
+        stages = DistillNotes(out).seconds
     return {
         "strategy": options.strategy,
         "budget": options.budget,

@@ -23,7 +23,7 @@ from db3kd.labelling.image_decisions import DECISIONS, SingleClassCheck, decide_
 from db3kd.labelling.recovered import Recovered
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
+from db3kd.labelling.workers.chunk_dispatch import ChunkDispatcher
 from db3kd.labelling.workers.worker_pool import RayWorkerPool
 from db3kd.labels.labels import Labels
 from db3kd.progress import Progress, ProgressListener, listening
@@ -182,7 +182,7 @@ class LabelJob:
         sent: SentQueries | None,
     ) -> Iterator[tuple[int, Labels]]:
         if self.pool is not None:
-            return dispatch_chunks(self.pool, labeller, chunks, on_answers)
+            return ChunkDispatcher(self.pool, labeller, chunks, on_answers).run()
 
         def search(position: int, index: Tensor) -> SearchTask[tuple[int, Labels]]:
             with open_journal(store, position, self.teacher) as journal:

@@ -1,6 +1,6 @@
 """What a distillation notes in its run folder: choices, times, agreement, and training lengths."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,33 +15,27 @@ training on the answers."""
 _TRAINED = "student"
 
 
-class DistillNotes:
+class DistillNotes(RunNotes):
     """The notes of a distillation, which a resumed run reads.
 
     Example:
-        >>> notes = DistillNotes(RunNotes(folder))
-        >>> with notes.timed("training"):
+        >>> notes = DistillNotes(folder)
+        >>> with notes.timed_part("training"):
         ...     train()
         >>> notes.seconds["training"]
     """
 
-    def __init__(self, notes: RunNotes) -> None:
-        self._notes = notes
-
-    def timed(
+    def timed_part(
         self, part: TimedPart, *, apart_from: TimedPart | None = None
     ) -> AbstractContextManager[None]:
-        """Adds the seconds that a block takes to those of a part, even if it is interrupted.
-
-        What the block adds to the seconds of `apart_from` is left out.
-        """
+        """See `RunNotes.timed`."""
         others = "" if apart_from is None else _seconds_of(apart_from)
-        return self._notes.timed(_seconds_of(part), others)
+        return self.timed(_seconds_of(part), others)
 
     @property
     def seconds(self) -> dict[TimedPart, float]:
         """The seconds of each part, in all processes that worked on the run."""
-        return {part: self._notes.get(_seconds_of(part)) or 0.0 for part in get_args(TimedPart)}
+        return {part: self.get(_seconds_of(part)) or 0.0 for part in get_args(TimedPart)}
 
     def seconds_of_choosing(self, budgets: int) -> float:
         """Returns the seconds in which proxies chose images for the current budget.
@@ -55,13 +49,13 @@ class DistillNotes:
         total = self.seconds["choosing"]
         if not budgets:
             return total
-        before = self._notes.once(f"seconds_choosing_before_{budgets}", {}, lambda: total)
+        before = self.once(f"seconds_choosing_before_{budgets}", {}, lambda: total)
         return total - float(before)
 
     @property
     def curve(self) -> list[tuple[int, float]]:
         """Numbers of answers in ascending order, and the agreement of proxies trained on them."""
-        return [(int(queries), float(share)) for queries, share in self._notes.get("curve") or []]
+        return [(int(queries), float(share)) for queries, share in self.get("curve") or []]
 
     def add_agreement(self, queries: int, share: float) -> None:
         """Adds the agreement, in [0, 1], of proxies that were trained on this many answers.
@@ -69,43 +63,16 @@ class DistillNotes:
         It replaces an agreement with the same number of answers.
         """
         others = [point for point in self.curve if point[0] != queries]
-        self._notes.put("curve", sorted([*others, (queries, share)]))
-
-    def rare_classes(self, given: bool) -> bool:
-        """See `RunNotes`."""
-        return self._notes.rare_classes(given)
-
-    def choice(
-        self,
-        question: str,
-        depends_on: Mapping[str, Any],
-        choose: Callable[[], dict[str, Any]],
-    ) -> dict[str, Any]:
-        """Returns the outcome of a choice, which is made again only if its inputs have changed."""
-        return self._notes.once(f"choice of {question}", depends_on, choose)
+        self.put("curve", sorted([*others, (queries, share)]))
 
     def keep_training(self, depends_on: Mapping[str, Any]) -> None:
         """Notes what the student of the finished run depends on; see `is_trained`."""
-        self._notes.once(_TRAINED, depends_on, lambda: True)
-
-    def label_scale(self, depends_on: Mapping[str, Any], choose: Callable[[], float]) -> float:
-        """Returns the scale of soft labels; arguments as for `choice`."""
-        return float(self._notes.once("scale", depends_on, choose))
-
-    def limited_steps(
-        self, depends_on: Mapping[str, Any], measure: Callable[[], int], *, images_chosen: bool
-    ) -> int:
-        """Returns the steps of full training within a time limit; arguments as for `choice`.
-
-        They are measured once before all images are chosen, and once after that.
-        """
-        name = "steps_within_limit" if images_chosen else "steps_to_choose_within_limit"
-        return int(self._notes.once(name, depends_on, measure))
+        self.once(_TRAINED, depends_on, lambda: True)
 
 
 def seconds_of_asking(folder: Path) -> float:
     """Returns the seconds that the queries of a run have taken; 0 if they are unknown."""
-    return DistillNotes(RunNotes(folder)).seconds["asking"]
+    return DistillNotes(folder).seconds["asking"]
 
 
 def is_trained(folder: Path, depends_on: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
 from db3kd.planning import BudgetPlan, ComparisonPlan
-from db3kd.querying.consistency import warn_if_unchecked
+from db3kd.querying.consistency import ConsistencyCheck, warn_if_unchecked
 from db3kd.storage.existing_runs import begun_with, holds_run
 from db3kd.storage.manifest import MANIFEST, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
@@ -53,6 +53,9 @@ class PreparedRun(ABC):
         price_per_1000: The price of 1,000 queries, or None.
         rare_classes: See `distill`.
         noise: The noise of augmented images; see `AugmentedImages`.
+        out: The run folder, as the caller names it; None for a temporary one.
+        resume: Whether to continue the run in it.
+        consistency_check: Checks the teacher before a resumed run continues.
         known_fingerprint: The fingerprint of the images, if they were read for it before.
     """
 
@@ -66,7 +69,16 @@ class PreparedRun(ABC):
     price_per_1000: float | None
     rare_classes: bool
     noise: float
+    out: Path | None
+    resume: bool
+    consistency_check: ConsistencyCheck
     known_fingerprint: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder; only of a run that is not in a temporary one."""
+        assert self.out is not None  # the caller has passed it
+        return self.out
 
     @cached_property
     def data_fingerprint(self) -> str | None:
@@ -96,63 +108,52 @@ class PreparedRun(ABC):
         return (*self.plan.warnings, *self.network_warnings)
 
     @abstractmethod
-    def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
-        """Yields the runs that a resumed one may find in the folder `out`."""
+    def expected_runs(self) -> Iterator[ExpectedRun]:
+        """Yields the runs that a resumed one may find in its folder."""
 
     @abstractmethod
-    def stored_queries(self, out: Path) -> RunQueries:
-        """Counts the queries of the run in `out`, without comparing it with this one."""
+    def stored_queries(self) -> RunQueries:
+        """Counts the queries of the run in the folder, without comparing it with this one."""
 
     @abstractmethod
-    def known_queries(self, out: Path) -> int:
-        """Returns how many answered queries of the run in `out` can be repeated as checks."""
+    def known_queries(self) -> int:
+        """Returns how many answered queries of the run in the folder can be repeated as checks."""
 
-    def count_queries(self, out: Path, *, any_teacher: bool = False) -> RunQueries:
-        """Counts the queries of the run in `out`, which this one continues; none without a run.
+    def count_queries(self) -> RunQueries:
+        """Counts the queries of the run that is resumed; none without a run.
 
         No query is sent, and nothing is written.
 
-        Args:
-            out: The run folder.
-            any_teacher: Whether the run may have had another teacher.
-
         Raises:
-            ValueError: If `out` holds another run, or if it is damaged.
+            ValueError: If the folder holds another run, or if it is damaged.
         """
-        if not holds_run(out):
+        if not self.resume or self.out is None or not holds_run(self.out):
             return RunQueries()
-        compare_with_runs(self.expected_runs(out), any_teacher=any_teacher)
-        return self.stored_queries(out)
+        any_teacher = self.consistency_check.accept_changed_teacher
+        compare_with_runs(self.expected_runs(), any_teacher=any_teacher)
+        return self.stored_queries()
 
-    def count_checks(self, out: Path, so_far: RunQueries, requested: int) -> int:
-        """Returns how many queries of the resumed run in `out` repeat known answers.
+    def count_checks(self, so_far: RunQueries) -> int:
+        """Returns how many queries of the resumed run repeat known answers.
 
         Args:
-            out: The run folder.
             so_far: From `count_queries`.
-            requested: The argument `consistency_checks` of `distill` and `compare`.
         """
+        requested = self.consistency_check.queries
         if not requested or not so_far.left(self.plan.queries):
             return 0
-        return min(requested, self.known_queries(out))
+        return min(requested, self.known_queries())
 
-    def log_warnings(
-        self, out: str | Path | None, consistency_checks: int, *, any_teacher: bool
-    ) -> None:
+    def log_warnings(self) -> None:
         """Logs what to know before the first query, as the command line prints it.
 
-        Args:
-            out: The folder of the run; None for none.
-            consistency_checks: The argument of `distill` and `compare`.
-            any_teacher: Whether the run may have had another teacher.
-
         Raises:
-            ValueError: If `consistency_checks` is above 0 and `out` holds another run.
+            ValueError: If the teacher shall be checked, and the folder holds another run.
         """
-        if out is not None and consistency_checks:
-            so_far = self.count_queries(Path(out), any_teacher=any_teacher)
-            checks = self.count_checks(Path(out), so_far, consistency_checks)
-            warn_if_unchecked(consistency_checks, checks, so_far.answered)
+        if self.out is not None and self.consistency_check.queries:
+            so_far = self.count_queries()
+            checks = self.count_checks(so_far)
+            warn_if_unchecked(self.consistency_check.queries, checks, so_far.answered)
         for warning in self.warnings:
             _LOG.warning("%s", warning)
 

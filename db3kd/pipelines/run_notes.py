@@ -17,6 +17,7 @@ _FILE = "_notes.json"
 _PRICE = "price_per_1000"
 
 _T = TypeVar("_T")
+_Notes = TypeVar("_Notes", bound="RunNotes")
 
 
 class RunNotes:
@@ -116,12 +117,12 @@ def price_of_run(given: float | None, out: str | Path | None, resume: bool) -> f
 
 
 @contextmanager
-def notes_of(folder: RunFolder) -> Iterator[RunNotes]:
+def notes_of(folder: RunFolder, kind: type[_Notes]) -> Iterator[_Notes]:
     """Opens the notes of a run, and removes them on an error if nothing in it was paid for.
 
     Such a run leaves no files, so that another one can be started in its folder.
     """
-    notes = RunNotes(folder.path)
+    notes = kind(folder.path)
     try:
         yield notes
     except BaseException:

@@ -26,7 +26,7 @@ from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers import chunk_dispatch, ray_cluster
-from db3kd.labelling.workers.chunk_dispatch import dispatch_chunks
+from db3kd.labelling.workers.chunk_dispatch import ChunkDispatcher
 from db3kd.labelling.workers.ray_cluster import Workers
 from db3kd.labelling.workers.worker_pool import Outcome, WorkerDiedError
 from db3kd.labels.label_files import load_labels
@@ -291,7 +291,7 @@ def test_what_a_worker_without_a_journal_may_have_paid_is_counted_if_its_teacher
         pool = OneWorkerPool(labeller, run, TeacherError("out of service"))
 
         with pytest.raises(TeacherError, match="out of service"):
-            list(dispatch_chunks(pool, labeller, {0: torch.arange(9)}, lambda _: None))
+            list(ChunkDispatcher(pool, labeller, {0: torch.arange(9)}, lambda _: None).run())
 
         assert queries_in_flight(run.manifest) == int(limits[:9].sum())
 
@@ -302,7 +302,7 @@ def test_answers_without_a_journal_are_lost_and_counted_with_their_worker(tmp_pa
     with RunFolder.create(tmp_path / "run", LABELS, {}) as run:
         pool = OneWorkerPool(labeller, run)
 
-        chunks = list(dispatch_chunks(pool, labeller, {0: torch.arange(9)}, counted.append))
+        chunks = list(ChunkDispatcher(pool, labeller, {0: torch.arange(9)}, counted.append).run())
 
         assert queries_in_flight(run.manifest) == int(limits[:9].sum())
         run.write_shard(0, to_table(chunks[0][1]))

@@ -355,7 +355,8 @@ def test_choices_are_made_by_held_out_agreement(tmp_path):
     assert rate.question == "learning rate" and rate.chosen == "0.03"
     assert rate.options["0.03"] > rate.options["1e-12"] + 0.1
     assert result.agreement > 0.6
-    assert json.loads((tmp_path / "run" / "_notes.json").read_text())["curve"]
+    notes = json.loads((tmp_path / "run" / "_notes.json").read_text())
+    assert notes["curve"] and notes["choice of learning rate"]["value"]["chosen"] == "0.03"
 
 
 def test_a_time_limit_shortens_trainings_once_and_for_all(tmp_path):
@@ -491,11 +492,13 @@ class TimedTeacher(WrappedTeacher):
 
 
 @pytest.mark.parametrize("strategy", ["auto", "decisions", "sd", "mbd", "zero-shot"])
-def test_the_time_of_asking_has_that_of_all_answers(tmp_path, strategy):
+def test_the_notes_have_the_time_of_all_answers_and_the_scale_of_distances(tmp_path, strategy):
     asked = TimedTeacher(teacher())
     run(asked, 600, strategy=strategy, out=tmp_path / "run")
 
-    assert RunNotes(tmp_path / "run").get("seconds_asking") >= asked.seconds
+    notes = RunNotes(tmp_path / "run")
+    assert notes.get("seconds_asking") >= asked.seconds
+    assert (notes.get("scale") is not None) == (strategy in ("sd", "mbd"))
 
 
 class Steps(TrainingCallback):

@@ -144,7 +144,7 @@ def test_a_student_of_another_run_is_found_before_new_students_ask(tmp_path: Pat
     # as --dry-run does
     prepared = prepared_comparison(function.teacher("before"), out, strategies)
     with pytest.raises(ValueError, match=message):
-        prepared.count_queries(out)
+        prepared.count_queries()
 
 
 def test_students_are_compared_without_reading_the_images_again(
@@ -158,7 +158,7 @@ def test_students_are_compared_without_reading_the_images_again(
     monkeypatch.setattr(
         ImageSet, "fingerprint", lambda images: read.append(images) or fingerprint(images)
     )
-    runs = list(prepared.expected_runs(tmp_path / "run"))
+    runs = list(prepared.expected_runs())
     assert [run.path.name for run in runs] == ["run", "decisions-0", "decisions-1"]
     assert sum(each is prepared.images for each in read) == 1
     assert len(read) == 2  # those to ask about, and those to test on

@@ -66,19 +66,16 @@ def test_the_time_of_a_block_that_fails_counts_too(tmp_path, monkeypatch):
 
 
 def test_the_notes_of_a_distillation_have_the_keys_that_older_runs_have(tmp_path):
-    notes = DistillNotes(RunNotes(tmp_path))
+    notes = DistillNotes(tmp_path)
     assert notes.seconds == {"asking": 0.0, "choosing": 0.0, "training": 0.0}
     assert notes.curve == [] and not notes.rare_classes(False)
 
     assert notes.rare_classes(True)
     for queries, share in ((300, 0.75), (100, 0.5), (300, 1.0)):
         notes.add_agreement(queries, share)
-    with notes.timed("asking"), notes.timed("choosing"):
+    with notes.timed_part("asking"), notes.timed_part("choosing"):
         pass
-    assert notes.choice("learning rate", {}, lambda: {"chosen": "0.1"}) == {"chosen": "0.1"}
-    assert notes.label_scale({}, lambda: 2.0) == 2.0
-    assert notes.limited_steps({}, lambda: 60, images_chosen=False) == 60
-    assert notes.limited_steps({}, lambda: 50, images_chosen=True) == 50
+    notes.keep_training({"student": "mlp"})
 
     stored = json.loads((tmp_path / "_notes.json").read_text())
     assert {key for key in stored if key.startswith("seconds")} == {
@@ -89,12 +86,9 @@ def test_the_notes_of_a_distillation_have_the_keys_that_older_runs_have(tmp_path
     assert stored == {
         "rare_classes": True,
         "curve": [[100, 0.5], [300, 1.0]],
-        "choice of learning rate": {"depends_on": {}, "value": {"chosen": "0.1"}},
-        "scale": {"depends_on": {}, "value": 2.0},
-        "steps_to_choose_within_limit": {"depends_on": {}, "value": 60},
-        "steps_within_limit": {"depends_on": {}, "value": 50},
+        "student": {"depends_on": {"student": "mlp"}, "value": True},
     }
-    again = DistillNotes(RunNotes(tmp_path))
+    again = DistillNotes(tmp_path)
     assert again.curve == [(100, 0.5), (300, 1.0)] and again.rare_classes(False)
 
 

@@ -29,7 +29,7 @@ def test_queries_that_the_searches_of_a_run_did_not_need_are_not_left(tmp_path: 
         prepared = prepare_distillation(
             counting, images(10), strategy="bd", out=tmp_path / "run", resume=True, **AMPLE
         )
-        found, most = prepared.count_queries(tmp_path / "run"), prepared.plan.queries
+        found, most = prepared.count_queries(), prepared.plan.queries
         return found, found.left(most), most
 
     with pytest.raises(KeyboardInterrupt):
@@ -62,11 +62,11 @@ def test_queries_that_finished_students_did_not_need_are_not_left(tmp_path: Path
         test=images(5), **AMPLE,
     )  # fmt: skip
 
-    plan, found = prepared(1).plan, prepared(1).count_queries(tmp_path / "c")
+    plan, found = prepared(1).plan, prepared(1).count_queries()
     unused = plan.queries - counting.total
     assert found == RunQueries(counting.total, unused, finished=True) and unused > 0
     more = prepared(2)
-    found = more.count_queries(tmp_path / "c")
+    found = more.count_queries()
     assert found == RunQueries(counting.total, unused)
     students = sum(each.queries for each in plan.plans.values())
     assert found.left(more.plan.queries) == students

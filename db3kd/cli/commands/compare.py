@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from db3kd.cli.errors import naming_options
 from db3kd.cli.options.distill import (
     ProxyOptions,
@@ -14,12 +12,11 @@ from db3kd.cli.options.distill import (
     Student,
     TransferOptions,
     check_options,
-    count_resumed,
     distill_settings,
     open_inputs,
     print_resumed,
 )
-from db3kd.cli.options.sets import COMMON, expand_option_sets
+from db3kd.cli.options.sets import common_option, expand_option_sets
 from db3kd.cli.options.shared import CheckedResumeOptions
 from db3kd.cli.options.strategy import StrategyNames, parse_strategies
 from db3kd.cli.options.teacher import TeacherOptions
@@ -49,13 +46,11 @@ class ComparisonImages(TransferOptions):
 
     test: Annotated[
         str | None,
-        typer.Option(
-            "--test",
+        common_option(
             help="Images or rows to measure all students on; each of them is queried "
             "once, in addition to --budget.",
             show_default="the labelled test split of --data, for accuracy alone and without a "
             "query",
-            rich_help_panel=COMMON,
         ),
     ] = None
 
@@ -72,13 +67,7 @@ class ComparisonImages(TransferOptions):
 class StudentBudget(SpendingOptions):
     """How many queries each student may use, and how much time all students may take together."""
 
-    budget: Annotated[
-        int,
-        typer.Option(
-            "--budget", min=1, help="Maximum number of queries for each student.",
-            rich_help_panel=COMMON,
-        ),
-    ]  # fmt: skip
+    budget: Annotated[int, common_option(min=1, help="Maximum number of queries for each student.")]
 
 
 @expand_option_sets
@@ -92,21 +81,10 @@ def compare(
     strategies: StrategyNames = "auto,augmented,decisions,mbd",
     student: Student = None,
     seeds: Annotated[
-        int,
-        typer.Option(
-            "--seeds",
-            min=1,
-            help="Number of students, with seeds --seed, --seed + 1, ….",
-            rich_help_panel=COMMON,
-        ),
+        int, common_option(min=1, help="Number of students, with seeds --seed, --seed + 1, ….")
     ] = 3,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Folder for the table and the run of each student.",
-            rich_help_panel=COMMON,
-        ),
+        Path | None, common_option(help="Folder for the table and the run of each student.")
     ] = None,
     resuming: CheckedResumeOptions,
 ) -> None:
@@ -151,10 +129,12 @@ def compare(
             ask_about_test=images.test is not None,
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
+            accept_changed_teacher=resuming.accept_changed_teacher,
+            consistency_checks=resuming.consistency_checks,
         )
-        so_far = count_resumed(prepared, out, resuming)
+        so_far = prepared.count_queries()  # a refused run is refused before its plan is printed
     print_comparison_plan(prepared)
-    print_resumed(prepared, out, resuming, so_far, width=comparison_width(prepared.plan))
+    print_resumed(prepared, so_far, width=comparison_width(prepared.plan))
     _print_training_time(prepared, so_far, dry_run=spending.dry_run)
     if spending.dry_run:
         return
@@ -166,17 +146,13 @@ def compare(
             measured, share = "test agreement", found.test_agreement
         print(f"{strategy}, seed {found.seed}: {measured} {percent(share)}")
 
-    with hint_at_resuming(out, *prepared.answer_folders(out)):
+    with hint_at_resuming(out, *prepared.answer_folders()):
         result = run_comparison(
             prepared,
-            out=out,
-            resume=resume,
             callbacks=lambda strategy, seed: training.callbacks(
                 student_folder(out, strategy, seed), settings.training
             ),
             on_student=report,
-            accept_changed_teacher=resuming.accept_changed_teacher,
-            consistency_checks=resuming.consistency_checks,
         )
     print_comparison(result)
 

@@ -10,7 +10,7 @@ from db3kd.cli.outputs import refuse_existing
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="New folder of the demo.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="New folder of the demo.")] = Path("runs/demo"),
     quick: Annotated[
         bool, typer.Option("--quick", help="Use tiny sizes, to test the installation in seconds.")
     ] = False,

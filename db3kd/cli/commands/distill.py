@@ -15,12 +15,11 @@ from db3kd.cli.options.distill import (
     Student,
     TransferOptions,
     check_options,
-    count_resumed,
     distill_settings,
     open_inputs,
     print_resumed,
 )
-from db3kd.cli.options.sets import COMMON, expand_option_sets, given_options, refuse_options
+from db3kd.cli.options.sets import common_option, expand_option_sets, given_options, refuse_options
 from db3kd.cli.options.shared import CheckedResumeOptions
 from db3kd.cli.options.strategy import StrategyName
 from db3kd.cli.options.teacher import TEACHER_HELP, TeacherOptions
@@ -47,10 +46,7 @@ if TYPE_CHECKING:
 class OptionalTeacherOptions(TeacherOptions):
     """The teacher, unless a label run takes its place."""
 
-    teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", help=f"The teacher: {TEACHER_HELP}", rich_help_panel=COMMON),
-    ] = None  # type: ignore[assignment]  # the command checks that it is given
+    teacher: Annotated[str | None, common_option(help=f"The teacher: {TEACHER_HELP}")] = None  # type: ignore[assignment]  # the command checks that it is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +56,6 @@ class StoppableTrainingOptions(StudentTrainingOptions):
     patience: Annotated[
         int | None,
         typer.Option(
-            "--patience",
             min=1,
             help="Stop training the student after this many reports (of about 100) in a row "
             "without a higher validation agreement.",
@@ -78,19 +73,13 @@ def distill(
     strategy: StrategyName = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help="Folder of the run; with --labels, the student's .safetensors file.",
-            rich_help_panel=COMMON,
-        ),
+        common_option(help="Folder of the run; with --labels, the student's .safetensors file."),
     ] = None,
     resuming: CheckedResumeOptions,
     labels: Annotated[
         Path | None,
-        typer.Option(
-            "--labels",
-            help="A run of db3kd label to distil from, instead of a teacher; sends no query.",
-            rich_help_panel=COMMON,
+        common_option(
+            help="A run of db3kd label to distil from, instead of a teacher; sends no query."
         ),
     ] = None,
     losses: LossOptions,
@@ -99,7 +88,6 @@ def distill(
     seeds: Annotated[
         int,
         typer.Option(
-            "--seeds",
             min=1,
             help="With --labels: number of students, with seeds --seed, --seed + 1, …, each in a "
             "file NAME-seedN.safetensors.",
@@ -204,23 +192,20 @@ def _distill_from_teacher(
             test=test,
             price_per_1000=spending.price_per_1000,
             rare_classes=spending.rare_classes,
+            accept_changed_teacher=resuming.accept_changed_teacher,
+            consistency_checks=resuming.consistency_checks,
             grow=True,
         )
-        so_far = count_resumed(prepared, out, resuming)
+        so_far = prepared.count_queries()  # a refused run is refused before its plan is printed
     print_plan(prepared)
-    print_resumed(prepared, out, resuming, so_far)
-    _print_times(prepared, opened, out if resume else None, so_far, dry_run=spending.dry_run)
+    print_resumed(prepared, so_far)
+    _print_times(prepared, opened, so_far, dry_run=spending.dry_run)
     if spending.dry_run:
         return
     assert out is not None  # checked above
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
-            prepared,
-            out=out,
-            resume=resume,
-            callbacks=training.callbacks(out / "student", settings.training),
-            accept_changed_teacher=resuming.accept_changed_teacher,
-            consistency_checks=resuming.consistency_checks,
+            prepared, callbacks=training.callbacks(out / "student", settings.training)
         )
     print_result(
         result,
@@ -231,20 +216,14 @@ def _distill_from_teacher(
 
 
 def _print_times(
-    prepared: "PreparedDistillation",
-    teacher: "Teacher",
-    run: Path | None,
-    so_far: "RunQueries",
-    *,
-    dry_run: bool,
+    prepared: "PreparedDistillation", teacher: "Teacher", so_far: "RunQueries", *, dry_run: bool
 ) -> None:
     """Prints how long a run takes, unless that is hardly longer than measuring it.
 
     Args:
         prepared: The run.
         teacher: The teacher as it was opened.
-        run: The folder of a run to resume, if any.
-        so_far: The queries of that run.
+        so_far: The queries of the run if it is resumed.
         dry_run: Whether the command stops here; then the times are always printed.
     """
     from db3kd.pipelines.distill_notes import is_trained, seconds_of_asking
@@ -253,6 +232,7 @@ def _print_times(
     steps = prepared.settings.training.steps
     if not dry_run and steps is not None and steps < TIMED_FROM:
         return
+    run = prepared.out if prepared.resume else None
     if run is not None and so_far.finished and is_trained(run, prepared.training):
         if dry_run:
             print_row("dry run", NOTHING_LEFT)

@@ -25,23 +25,19 @@ class LossOptions(OptionSet):
     preset: Annotated[
         Literal["paper"] | None,
         typer.Option(
-            "--preset",
             help="With --labels: train as in the paper (1/distance, T = 20, 200 epochs in batches "
-            "of 512).",
+            "of 512)."
         ),
     ] = None
     normalisation: Annotated[
         Literal["margin", "inverse"] | None,
         typer.Option(
-            "--normalisation",
-            help="With --labels: formula of the soft labels.",
-            show_default="as labelled, or margin",
+            help="With --labels: formula of the soft labels.", show_default="as labelled, or margin"
         ),
     ] = None
     scale: Annotated[
         str | None,
         typer.Option(
-            "--scale",
             help="With --labels: scale of margin soft labels, a number, or auto to choose it by "
             "short training runs.",
             show_default="as labelled, or auto",
@@ -50,7 +46,6 @@ class LossOptions(OptionSet):
     temperature: Annotated[
         float | None,
         typer.Option(
-            "--temperature",
             help="With --labels: temperature of the soft labels and of the loss.",
             show_default="as labelled, or margin: 4, inverse: 20",
         ),
@@ -58,7 +53,6 @@ class LossOptions(OptionSet):
     alpha: Annotated[
         float | None,
         typer.Option(
-            "--alpha",
             help="With --labels: weight of the decisions in the loss; soft labels get the rest.",
             show_default="0.5",
         ),

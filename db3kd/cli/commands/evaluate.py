@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.errors import naming_options
-from db3kd.cli.options.sets import COMMON, expand_option_sets
+from db3kd.cli.options.sets import common_option, expand_option_sets
 from db3kd.cli.options.shared import (
     DryRun,
     ImageOptions,
@@ -43,42 +43,26 @@ def evaluate(
     # A list, so that --model and --teacher together are not one of them: see _one_model.
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model",
-            "--teacher",
-            metavar="<str>",
-            help=f"The model to measure: {TEACHER_HELP}",
-            rich_help_panel=COMMON,
+        common_option(
+            "--model", "--teacher", metavar="<str>", help=f"The model to measure: {TEACHER_HELP}"
         ),
     ] = None,
     model_file: ModelFileOptions,
     images: ImageOptions,
     agree_with: Annotated[
         str | None,
-        typer.Option(
-            "--agree-with",
-            help="Teacher to compare decisions with; costs one query per image or row.",
-            rich_help_panel=COMMON,
-        ),
+        common_option(help="Teacher to compare decisions with; costs one query per image or row."),
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            min=1,
-            help="Use only this many images or rows, drawn at random.",
-            rich_help_panel=COMMON,
-        ),
+        int | None, common_option(min=1, help="Use only this many images or rows, drawn at random.")
     ] = None,
     dry_run: DryRun = False,
     price_per_1000: PricePer1000 = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
+        common_option(
             help="New .json file of the result, with that of each class and the images on which "
-            "the model is wrong or disagrees.",
-            rich_help_panel=COMMON,
+            "the model is wrong or disagrees."
         ),
     ] = None,
     device: Device = "auto",

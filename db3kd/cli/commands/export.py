@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets, refuse_options
+from db3kd.cli.options.sets import OptionSet, common_option, expand_option_sets, refuse_options
 from db3kd.cli.options.shared import ImageOptions, Split, load_split_or_all
 from db3kd.cli.options.teacher import parse_shape
 from db3kd.cli.outputs import refuse_existing
@@ -25,21 +25,16 @@ class NetworkOptions(OptionSet):
     model: Annotated[
         str | None,
         typer.Option(
-            "--model",
             help="Network of the weights: lenet5, … or package.module:factory.",
             show_default="as the file states",
         ),
     ] = None
     image_shape: Annotated[
         str | None,
-        typer.Option(
-            "--image-shape",
-            help="Shape of an image such as 1,28,28, if the file does not state it.",
-        ),
+        typer.Option(help="Shape of an image such as 1,28,28, if the file does not state it."),
     ] = None
     classes: Annotated[
-        int | None,
-        typer.Option("--classes", min=2, help="Number of classes, if the file does not state it."),
+        int | None, typer.Option(min=2, help="Number of classes, if the file does not state it.")
     ] = None
 
 
@@ -49,11 +44,9 @@ class CheckOptions(ImageOptions):
 
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data",
+        common_option(
             help="Images or rows to check the file on, as for db3kd evaluate.",
             show_default="random ones",
-            rich_help_panel=COMMON,
         ),
     ] = None  # type: ignore[assignment]  # images are optional here
     split: Split = "test"
@@ -79,20 +72,12 @@ def export(
     *,
     format: Annotated[
         Literal["onnx", "torchscript", "pt2", "safetensors"] | None,
-        typer.Option(
-            "--format",
-            help="Format of the file.",
-            show_default="by the suffix of --out",
-            rich_help_panel=COMMON,
-        ),
+        common_option(help="Format of the file.", show_default="by the suffix of --out"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help="New .onnx, .pt, .pt2 or .safetensors file.",
-            show_default="beside the student",
-            rich_help_panel=COMMON,
+        common_option(
+            help="New .onnx, .pt, .pt2 or .safetensors file.", show_default="beside the student"
         ),
     ] = None,
     network: NetworkOptions,

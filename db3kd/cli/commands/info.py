@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.errors import naming_options, one_line
-from db3kd.cli.options.sets import COMMON, expand_option_sets, refuse_options
+from db3kd.cli.options.sets import common_option, expand_option_sets, refuse_options
 from db3kd.cli.options.shared import ImageOptions
 from db3kd.cli.options.teacher import TEACHER_HELP, ModelFileOptions
 from db3kd.cli.outputs import printing_notes, refuse_existing
@@ -43,43 +43,31 @@ _PACKAGES = (
 def info(
     model_file: ModelFileOptions,
     teacher: Annotated[
-        str | None,
-        typer.Option(
-            "--teacher",
-            help=f"Describe this teacher: {TEACHER_HELP}",
-            rich_help_panel=COMMON,
-        ),
+        str | None, common_option(help=f"Describe this teacher: {TEACHER_HELP}")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data",
+        common_option(
             help="Table to show the features of: a .csv or .parquet file, wine, …; with --teacher, "
-            "data as for db3kd distill.",
-            rich_help_panel=COMMON,
+            "data as for db3kd distill."
         ),
     ] = None,
     label_column: Annotated[
         str | None,
-        typer.Option(
-            "--label-column",
+        common_option(
             help="With --data: column that holds the class labels.",
             show_default="label, labels or target, if there is one",
-            rich_help_panel=COMMON,
         ),
     ] = None,
     features_out: Annotated[
         Path | None,
-        typer.Option(
-            "--features-out",
-            help="With --data: new .json file of the features, to edit and pass as --features.",
-            rich_help_panel=COMMON,
+        common_option(
+            help="With --data: new .json file of the features, to edit and pass as --features."
         ),
     ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
-            "--features",
             help="File of the features of the table, or of the teacher's table: .json, .toml, or a "
             "student's .safetensors.",
             rich_help_panel="Teacher",
@@ -87,21 +75,15 @@ def info(
     ] = None,
     time: Annotated[
         int | None,
-        typer.Option(
-            "--time",
+        common_option(
             min=2,
             help="Send this many random images or rows to the teacher, at one paid query each, and "
             "show the time per query.",
-            rich_help_panel=COMMON,
         ),
     ] = None,
     teacher_keys: Annotated[
         bool,
-        typer.Option(
-            "--teacher-keys",
-            help="Show all keys of a .toml description of a teacher.",
-            rich_help_panel=COMMON,
-        ),
+        common_option("--teacher-keys", help="Show all keys of a .toml description of a teacher."),
     ] = False,
 ) -> None:
     """Show how db3kd was built and where it runs, or describe a teacher or a table.

@@ -16,7 +16,7 @@ from db3kd.cli.options.label import (
     SoftLabelOptions,
     WorkerOptions,
 )
-from db3kd.cli.options.sets import COMMON, expand_option_sets
+from db3kd.cli.options.sets import common_option, expand_option_sets
 from db3kd.cli.options.shared import CheckedResumeOptions, ImageOptions, Split
 from db3kd.cli.options.teacher import ModelFileOptions, TeacherOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
@@ -53,8 +53,7 @@ def label(
     teacher: TeacherOptions,
     images: ImageOptions,
     out: Annotated[
-        Path,
-        typer.Option("--out", help="Folder of the run, new or empty unless --resume is given."),
+        Path, typer.Option(help="Folder of the run, new or empty unless --resume is given.")
     ],
     search: SearchOptions,
     budget: BudgetOptions,
@@ -64,12 +63,7 @@ def label(
     split: Split = "train",
     limit: Annotated[
         int | None,
-        typer.Option(
-            "--limit",
-            min=1,
-            help="Label only this many images or rows, drawn at random.",
-            rich_help_panel=COMMON,
-        ),
+        common_option(min=1, help="Label only this many images or rows, drawn at random."),
     ] = None,
 ) -> None:
     """Label images or rows with their distances to a teacher's other classes.

@@ -25,19 +25,12 @@ def report(
         ),
     ] = None,
     *,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", help="Run folder of db3kd label.")
-    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Run folder of db3kd label.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="New folder of the report.", show_default="_report in the run's folder"
-        ),
+        typer.Option(help="New folder of the report.", show_default="_report in the run's folder"),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help=MOVED_DATA_HELP),
-    ] = None,
+    data: Annotated[str | None, typer.Option(help=MOVED_DATA_HELP)] = None,
 ) -> None:
     """Write a report of a label run: totals, samples with their nearest classes, and distances.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from db3kd.cli.options.sets import COMMON, expand_option_sets
+from db3kd.cli.options.sets import common_option, expand_option_sets
 from db3kd.cli.options.shared import (
     DefaultModel,
     ImageOptions,
@@ -36,47 +36,33 @@ def surrogate(
     *,
     teacher: TeacherOptions,
     images: ImageOptions,
-    out: Annotated[
-        Path,
-        typer.Option("--out", help="The .safetensors file, new unless --resume is given."),
-    ],
+    out: Annotated[Path, typer.Option(help="The .safetensors file, new unless --resume is given.")],
     plan: PlanOptions,
     rare_classes: RareClasses = False,
     training: TrainingOptions,
     model: DefaultModel = None,
     resuming: ResumeOptions,
     limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            min=2,
-            help="Use only this many images or rows, drawn at random.",
-            rich_help_panel=COMMON,
-        ),
+        int | None, common_option(min=2, help="Use only this many images or rows, drawn at random.")
     ] = None,
     queries_per_sample: Annotated[
         int,
-        typer.Option(
-            "--queries-per-sample",
+        common_option(
             min=1,
             help="Number of queries per sample: the image or row itself and augmented versions.",
-            rich_help_panel=COMMON,
         ),
     ] = 10,
     networks: Annotated[
         int,
-        typer.Option(
-            "--networks",
+        common_option(
             min=1,
             max=16,
             help="Number of networks to train on the answers; the surrogate is their mean.",
-            rich_help_panel=COMMON,
         ),
     ] = 3,
     split: Split = "train",
     steps: Annotated[
-        int,
-        typer.Option("--steps", min=1, help="Number of training steps.", rich_help_panel=TRAINING),
+        int, typer.Option(min=1, help="Number of training steps.", rich_help_panel=TRAINING)
     ] = 2000,
 ) -> None:
     """Train a network on a teacher's decisions, to predict where the teacher's boundaries run.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from db3kd.cli.errors import naming_options
-from db3kd.cli.options.sets import COMMON, OptionSet, expand_option_sets, refuse_options
+from db3kd.cli.options.sets import OptionSet, common_option, expand_option_sets, refuse_options
 from db3kd.cli.options.shared import PlanOptions, ResumeOptions, Seed, given, parse_counts
 from db3kd.cli.options.teacher import TeacherOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
@@ -38,52 +38,39 @@ class SynthesisOptions(OptionSet):
 
     preset: Annotated[
         Literal["guided", "plain", "paper"],
-        typer.Option(
-            "--preset",
+        common_option(
             help="How to make images: chosen by students that learn the answers (guided), at "
-            "random (plain), or as in the paper (paper).",
-            rich_help_panel=COMMON,
+            "random (plain), or as in the paper (paper)."
         ),
     ] = "guided"
     acquisition_model: Annotated[
         str | None,
         typer.Option(
-            "--acquisition-model",
             help="Network of the students that choose images with --preset guided.",
             show_default="lenet5-half",
         ),
     ] = None
     samples: Annotated[
         int | None,
-        typer.Option(
-            "--samples",
+        common_option(
             min=1,
             help="Number of pseudo samples.",
             show_default="guided: 100,000, plain: 20,000, paper: 80,000",
-            rich_help_panel=COMMON,
         ),
     ] = None
     queries: Annotated[
         int | None,
-        typer.Option(
-            "--budget",
-            min=1,
-            help="Maximum number of queries for all pseudo samples.",
-            rich_help_panel=COMMON,
-        ),
+        common_option("--budget", min=1, help="Maximum number of queries for all pseudo samples."),
     ] = None
     starts: Annotated[
         str | None,
         typer.Option(
-            "--starts",
-            help=f"Kind of random images: {', '.join(STARTS)}.",
-            show_default="mixed; paper: paper",
+            help=f"Kind of random images: {', '.join(STARTS)}.", show_default="mixed; paper: paper"
         ),
     ] = None
     effort: Annotated[
         float | None,
         typer.Option(
-            "--effort",
             min=1,
             help="Maximum number of random images to query, as a multiple of --samples.",
             show_default="1; paper: 1,000",
@@ -92,7 +79,6 @@ class SynthesisOptions(OptionSet):
     moves: Annotated[
         int | None,
         typer.Option(
-            "--moves",
             min=0,
             help="Maximum number of moves of a sample away from the boundary.",
             show_default="0; paper: 40",
@@ -101,7 +87,6 @@ class SynthesisOptions(OptionSet):
     queries_per_move: Annotated[
         int | None,
         typer.Option(
-            "--queries-per-move",
             min=0,
             help="Approximate number of queries before each move.",
             show_default="50; paper: 5,000",
@@ -110,17 +95,13 @@ class SynthesisOptions(OptionSet):
     queries_per_sample: Annotated[
         int | None,
         typer.Option(
-            "--queries-per-sample",
             min=0,
             help="Maximum number of queries to move each sample.",
             show_default="no limit; paper: 201,200",
         ),
     ] = None
     snapshots: Annotated[
-        str,
-        typer.Option(
-            "--snapshots", help="Also store images and distances after these moves: 0,5,10."
-        ),
+        str, typer.Option(help="Also store images and distances after these moves: 0,5,10.")
     ] = ""
     seed: Seed = 0
 
@@ -164,8 +145,7 @@ class SynthesisOptions(OptionSet):
 def synthesize(
     teacher: TeacherOptions,
     out: Annotated[
-        Path,
-        typer.Option("--out", help="Folder of the run, new or empty unless --resume is given."),
+        Path, typer.Option(help="Folder of the run, new or empty unless --resume is given.")
     ],
     synthesis: SynthesisOptions,
     plan: PlanOptions,

@@ -15,17 +15,11 @@ from db3kd.wording import counted, input_noun
 @expand_option_sets
 def teacher(
     images: ImageOptions,
-    out: Annotated[Path, typer.Option("--out", help="New .safetensors file.")],
+    out: Annotated[Path, typer.Option(help="New .safetensors file.")],
     training: TrainingOptions,
     model: DefaultModel = None,
     epochs: Annotated[
-        int,
-        typer.Option(
-            "--epochs",
-            min=1,
-            help="Passes over the training data.",
-            rich_help_panel="Training",
-        ),
+        int, typer.Option(min=1, help="Passes over the training data.", rich_help_panel="Training")
     ] = 10,
     device: TrainingDevice = "auto",
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db3kd.cli.errors import naming_options
-from db3kd.cli.options.sets import COMMON, OptionSet, refuse_options
+from db3kd.cli.options.sets import OptionSet, common_option, refuse_options
 from db3kd.cli.options.shared import (
     READING,
     CheckedResumeOptions,
@@ -35,13 +35,12 @@ if TYPE_CHECKING:
 
 Student = Annotated[
     str | None,
-    typer.Option(
+    common_option(
         "--student",
         "--model",
         help="Network to train: lenet5-half, alexnet-half, resnet18, mlp, … or "
         "package.module:factory.",
         show_default="a small one for the data",
-        rich_help_panel=COMMON,
     ),
 ]
 
@@ -52,33 +51,25 @@ class TransferOptions(ImageOptions):
 
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data",
+        common_option(
             help="Images or rows to query, as for db3kd label; without any, db3kd makes pseudo "
-            "samples.",
-            rich_help_panel=COMMON,
+            "samples."
         ),
     ] = None  # type: ignore[assignment]  # images are optional here
     split: Split = "train"
     limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Use only this many images or rows, drawn at random."),
+        int | None, typer.Option(min=1, help="Use only this many images or rows, drawn at random.")
     ] = None
     test: Annotated[
         str | None,
         typer.Option(
-            "--test",
             help="Labelled images or rows to measure the student's accuracy on; costs no query.",
             show_default="the test split of --data",
         ),
     ] = None
     test_limit: Annotated[
         int | None,
-        typer.Option(
-            "--test-limit",
-            min=1,
-            help="Use only this many test images or rows, drawn at random.",
-        ),
+        typer.Option(min=1, help="Use only this many test images or rows, drawn at random."),
     ] = None
 
     def refuse_unused(self, spending: "SpendingOptions") -> None:
@@ -185,28 +176,18 @@ class SpendingOptions(OptionSet):
 
     panel = "Budget"
 
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            "--budget",
-            min=1,
-            help="Maximum number of queries.",
-            rich_help_panel=COMMON,
-        ),
-    ] = None
+    budget: Annotated[int | None, common_option(min=1, help="Maximum number of queries.")] = None
     dry_run: Annotated[
         bool,
-        typer.Option(
+        common_option(
             "--dry-run",
             help="Print the plan, its price and its time, and stop before the first query.",
-            rich_help_panel=COMMON,
         ),
     ] = False
     price_per_1000: PricePer1000 = None
     held_out: Annotated[
         int | None,
         typer.Option(
-            "--held-out",
             min=1,
             help="Number of held-out images or rows, which measure the agreement; each costs a "
             "query within --budget.",
@@ -214,8 +195,7 @@ class SpendingOptions(OptionSet):
         ),
     ] = None
     time_limit: Annotated[
-        float | None,
-        typer.Option("--time-limit", min=1, help="Approximate seconds that all training may take."),
+        float | None, typer.Option(min=1, help="Approximate seconds that all training may take.")
     ] = None
     rare_classes: RareClasses = False
 
@@ -229,7 +209,6 @@ class ProxyOptions(OptionSet):
     proxy: Annotated[
         str | None,
         typer.Option(
-            "--proxy",
             help="Network of the proxies, as for --student.",
             show_default="the largest of the student's family",
         ),
@@ -237,7 +216,6 @@ class ProxyOptions(OptionSet):
     proxies: Annotated[
         int,
         typer.Option(
-            "--proxies",
             min=0,
             help="Number of proxies, which choose the queries and teach the student; 0 for none.",
         ),
@@ -279,32 +257,11 @@ def open_inputs(
     return opened, transfer, images.load_test(opened, transfer, teacher.teacher, seed)
 
 
-def count_resumed(
-    prepared: "PreparedRun", out: Path | None, resuming: CheckedResumeOptions
-) -> "RunQueries":
-    """Counts the queries of the run that is resumed; none without --resume.
-
-    A refused run is refused here, before a plan that looks accepted.
-    """
-    from db3kd.storage.run_queries import RunQueries
-
-    if out is None or not resuming.resume:
-        return RunQueries()
-    return prepared.count_queries(out, any_teacher=resuming.accept_changed_teacher)
-
-
-def print_resumed(
-    prepared: "PreparedRun",
-    out: Path | None,
-    resuming: CheckedResumeOptions,
-    so_far: "RunQueries",
-    *,
-    width: int = NARROW,
-) -> None:
+def print_resumed(prepared: "PreparedRun", so_far: "RunQueries", *, width: int = NARROW) -> None:
     """Prints what is repeated and what is left if a run is resumed; `so_far` as it was counted."""
-    if out is not None and resuming.resume:
-        requested = resuming.consistency_checks
-        checks = prepared.count_checks(out, so_far, requested)
+    if prepared.resume:
+        requested = prepared.consistency_check.queries
+        checks = prepared.count_checks(so_far)
         cost = prepared.plan.queries, prepared.price_per_1000
         print_resumption(so_far, *cost, requested_checks=requested, checks=checks, width=width)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from db3kd.cli.options.sets import COMMON, OptionSet, refuse_options
+from db3kd.cli.options.sets import OptionSet, common_option, refuse_options
 from db3kd.cli.options.shared import DryRun, PricePer1000, Seed, given, parse_counts
 from db3kd.errors import ArgumentError
 
@@ -29,21 +29,14 @@ class BudgetOptions(OptionSet):
 
     queries: Annotated[
         int | None,
-        typer.Option(
-            "--budget",
-            min=0,
-            help="Maximum number of queries in the whole run.",
-            rich_help_panel=COMMON,
-        ),
+        common_option("--budget", min=0, help="Maximum number of queries in the whole run."),
     ] = None
     queries_per_sample: Annotated[
-        int | None,
-        typer.Option("--queries-per-sample", min=0, help="Maximum number of queries per sample."),
+        int | None, typer.Option(min=0, help="Maximum number of queries per sample.")
     ] = None
     queries_per_pair: Annotated[
         int | None,
         typer.Option(
-            "--queries-per-pair",
             min=0,
             help="Maximum number of queries per sample and class.",
             show_default="1,000; with --preset paper: 20,000",
@@ -69,20 +62,17 @@ class SearchOptions(OptionSet):
 
     measure: Annotated[
         Literal["sd", "bd", "mbd"],
-        typer.Option(
-            "--measure",
-            help="Sample distance (sd), boundary distance (bd) or minimal boundary distance (mbd).",
-            rich_help_panel=COMMON,
+        common_option(
+            help="Sample distance (sd), boundary distance (bd) or minimal boundary distance (mbd)."
         ),
     ] = "mbd"
     preset: Annotated[
         Literal["paper"] | None,
-        typer.Option("--preset", help="Start from the paper's settings (20,000 queries per pair)."),
+        typer.Option(help="Start from the paper's settings (20,000 queries per pair)."),
     ] = None
     starting_points: Annotated[
         int | None,
         typer.Option(
-            "--starting-points",
             min=1,
             help="Number of images or rows per class towards which rays lead.",
             show_default="chosen from the budget: up to 10 for mbd, 20 for bd; with --preset "
@@ -92,7 +82,6 @@ class SearchOptions(OptionSet):
     order: Annotated[
         Literal["nearest", "random"] | None,
         typer.Option(
-            "--order",
             help="How to choose starting points.",
             show_default="nearest; with --preset paper: random",
         ),
@@ -100,7 +89,6 @@ class SearchOptions(OptionSet):
     candidate_pool: Annotated[
         int | None,
         typer.Option(
-            "--candidate-pool",
             min=1,
             help="Maximum number of images or rows from which starting points are chosen.",
             show_default="20000",
@@ -109,7 +97,6 @@ class SearchOptions(OptionSet):
     targets: Annotated[
         int | None,
         typer.Option(
-            "--targets",
             min=1,
             help="Number of nearest classes to search per sample; other distances are estimated.",
             show_default="all",
@@ -118,7 +105,6 @@ class SearchOptions(OptionSet):
     mixup_rounds: Annotated[
         int | None,
         typer.Option(
-            "--mixup-rounds",
             min=0,
             help="With bd: extra rounds that search towards mixtures of the best point found and "
             "the starting points.",
@@ -128,15 +114,13 @@ class SearchOptions(OptionSet):
     surrogate: Annotated[
         str | None,
         typer.Option(
-            "--surrogate",
             help="Network from db3kd surrogate, which saves queries; auto trains one within the "
-            "budget, if that is worth its queries.",
+            "budget, if that is worth its queries."
         ),
     ] = None
     surrogate_model: Annotated[
         str | None,
         typer.Option(
-            "--surrogate-model",
             help="Network that --surrogate auto trains, ideally of the teacher's architecture.",
             show_default="lenet5, or mlp for a table",
         ),
@@ -144,7 +128,6 @@ class SearchOptions(OptionSet):
     surrogate_networks: Annotated[
         int | None,
         typer.Option(
-            "--surrogate-networks",
             min=1,
             max=16,
             help="Number of networks that --surrogate auto trains; the surrogate is their mean.",
@@ -152,10 +135,7 @@ class SearchOptions(OptionSet):
         ),
     ] = None
     snapshots: Annotated[
-        str,
-        typer.Option(
-            "--snapshots", help="Also store distances after these queries per pair: 100,200,400."
-        ),
+        str, typer.Option(help="Also store distances after these queries per pair: 100,200,400.")
     ] = ""
     seed: Seed = 0
 
@@ -220,26 +200,17 @@ class SoftLabelOptions(OptionSet):
     normalisation: Annotated[
         Literal["margin", "inverse"],
         typer.Option(
-            "--normalisation",
             help="Formula: softmax of -scale·distance (margin), or the paper's 1/distance "
-            "(inverse).",
+            "(inverse)."
         ),
     ] = "margin"
     scale: Annotated[
         float | None,
-        typer.Option(
-            "--scale",
-            help="Scale of margin soft labels.",
-            show_default="chosen by db3kd distill",
-        ),
+        typer.Option(help="Scale of margin soft labels.", show_default="chosen by db3kd distill"),
     ] = None
     temperature: Annotated[
         float | None,
-        typer.Option(
-            "--temperature",
-            help="Temperature of the soft labels.",
-            show_default="margin: 4, inverse: 20",
-        ),
+        typer.Option(help="Temperature of the soft labels.", show_default="margin: 4, inverse: 20"),
     ] = None
 
     def settings(self) -> "SoftLabelSettings | None":
@@ -270,15 +241,12 @@ class WorkerOptions(OptionSet):
     workers: Annotated[
         int,
         typer.Option(
-            "--workers",
-            min=1,
-            help="Number of worker processes, each with its own teacher (needs Ray).",
+            min=1, help="Number of worker processes, each with its own teacher (needs Ray)."
         ),
     ] = 1
     ray_address: Annotated[
         str | None,
         typer.Option(
-            "--ray-address",
             help="Ray cluster of the workers: HOST:PORT or auto, with its token in RAY_AUTH_TOKEN.",
             show_default="this machine",
         ),
@@ -286,7 +254,6 @@ class WorkerOptions(OptionSet):
     concurrent_chunks: Annotated[
         int | None,
         typer.Option(
-            "--concurrent-chunks",
             min=1,
             help="Number of chunks that a process searches at the same time.",
             show_default="2 on CUDA, otherwise 1",

@@ -3,27 +3,33 @@
     @dataclass(frozen=True, kw_only=True)
     class OutputOptions(OptionSet):
         panel = "Output"
-        out: Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+        out: Annotated[Path, typer.Option(help="Folder to write to.")]
+        quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False
 
     @expand_option_sets
     def label(output: OutputOptions, seed: Seed = 0) -> None: ...
 
-Typer sees `label(*, out, seed)`, and the function receives an `OutputOptions`.
+Typer sees `label(*, out, seed, quiet)`, and the function receives an `OutputOptions`. The name of
+an option follows from its field; a flag states its own, so that there is no `--no-quiet`.
 """
 
 import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
+import typer
 from typer.models import OptionInfo
 
 from db3kd.errors import ArgumentError
 
 COMMON = "Options"
 """The panel at the top of `--help`, for required options and those that most users need."""
+
+common_option = partial(typer.Option, rich_help_panel=COMMON)
+"""Declares an option in that panel; arguments as for `typer.Option`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

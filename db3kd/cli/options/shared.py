@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from db3kd.arguments.plain import SEVERAL_RUNS_SEED_BITS, check_not_negative, check_seed
-from db3kd.cli.options.sets import COMMON, OptionSet, refuse_options
+from db3kd.cli.options.sets import OptionSet, common_option, refuse_options
 from db3kd.errors import ArgumentError
 from db3kd.wording import input_noun
 
@@ -61,19 +61,17 @@ PricePer1000 = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option(
+    common_option(
         "--dry-run",
         help="Print the number of queries and their price, and stop before the first query.",
-        rich_help_panel=COMMON,
     ),
 ]
 DefaultModel = Annotated[
     str | None,
-    typer.Option(
+    common_option(
         "--model",
         help="Network to train: lenet5, alexnet-half, mlp, … or package.module:factory.",
         show_default="lenet5, or mlp for a table",
-        rich_help_panel=COMMON,
     ),
 ]
 
@@ -107,7 +105,6 @@ class CheckedResumeOptions(ResumeOptions):
     consistency_checks: Annotated[
         int,
         typer.Option(
-            "--consistency-checks",
             min=0,
             help="With --resume: repeat up to this many answered queries, in addition to --budget, "
             "to detect a replaced teacher.",
@@ -144,30 +141,25 @@ class ImageOptions(OptionSet):
 
     data: Annotated[
         str,
-        typer.Option(
-            "--data",
+        common_option(
             help="mnist5k, digits, cifar10, hub:NAME, a folder, a .npz or .parquet file; tables: "
-            "wine, breast_cancer, iris, a .csv file.",
-            rich_help_panel=COMMON,
+            "wine, breast_cancer, iris, a .csv file."
         ),
     ]
     size: Annotated[
         str | None,
         typer.Option(
-            "--size",
             metavar="<pixels>",
             help="Resize image files to cover this size, such as 28 or 24,32 (height,width), and "
             "crop them to their centre.",
         ),
     ] = None
     channels: Annotated[
-        int | None,
-        typer.Option("--channels", help="Read image files as grey (1) or colour (3)."),
+        int | None, typer.Option(help="Read image files as grey (1) or colour (3).")
     ] = None
     features: Annotated[
         Path | None,
         typer.Option(
-            "--features",
             help="File of a table's features: .json, .toml, or a student's .safetensors.",
             show_default="those of the model, or inferred from the table",
         ),
@@ -175,7 +167,6 @@ class ImageOptions(OptionSet):
     label_column: Annotated[
         str | None,
         typer.Option(
-            "--label-column",
             help="Column of a table that holds the class labels.",
             show_default="label, labels or target, if there is one",
         ),

@@ -2,29 +2,25 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-import typer
-
-from db3kd.cli.options.sets import COMMON
+from db3kd.cli.options.sets import common_option
 
 if TYPE_CHECKING:
     from db3kd.planning import Strategy
 
 StrategyName = Annotated[
     Literal["auto", "decisions", "augmented", "sd", "bd", "mbd", "db3kd-paper", "zero-shot"],
-    typer.Option(
+    common_option(
         "--strategy",
         help="How the budget is spent; db3kd compare shows which one is best.",
-        rich_help_panel=COMMON,
     ),
 ]
 
 StrategyNames = Annotated[
     str,
-    typer.Option(
+    common_option(
         "--strategies",
         help="Strategies to compare, separated by commas: auto, decisions, augmented, sd, bd, mbd, "
         "db3kd-paper, zero-shot.",
-        rich_help_panel=COMMON,
     ),
 ]
 

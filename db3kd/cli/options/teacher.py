@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from db3kd.cli.errors import naming_options
-from db3kd.cli.options.sets import COMMON, OptionSet
+from db3kd.cli.options.sets import OptionSet, common_option
 from db3kd.cli.options.shared import DEVICE_HELP
 from db3kd.errors import ArgumentError
 
@@ -28,28 +28,22 @@ class ModelFileOptions(OptionSet):
 
     image_shape: Annotated[
         str | None,
-        typer.Option(
-            "--image-shape",
+        common_option(
             help="Shape of an image, such as 1,28,28, if neither the model nor the data "
-            "declares it.",
-            rich_help_panel=COMMON,
+            "declares it."
         ),
     ] = None
     classes: Annotated[
         int | None,
-        typer.Option(
-            "--classes",
-            min=2,
-            help="Number of classes, if neither the model nor the data declares it.",
-            rich_help_panel=COMMON,
+        common_option(
+            min=2, help="Number of classes, if neither the model nor the data declares it."
         ),
     ] = None
     architecture: Annotated[
         str | None,
         typer.Option(
-            "--architecture",
             help="Network of a weights file that does not name it: lenet5, … or "
-            "package.module:factory.",
+            "package.module:factory."
         ),
     ] = None
     trust_code: Annotated[
@@ -103,10 +97,7 @@ class ModelFileOptions(OptionSet):
 class TeacherSource(OptionSet):
     """The teacher, in its own class so that it is the first option of `TeacherOptions`."""
 
-    teacher: Annotated[
-        str,
-        typer.Option("--teacher", help=f"The teacher: {TEACHER_HELP}", rich_help_panel=COMMON),
-    ]
+    teacher: Annotated[str, common_option(help=f"The teacher: {TEACHER_HELP}")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,15 +108,13 @@ class TeacherOptions(ModelFileOptions, TeacherSource):
     max_batch: Annotated[
         int | None,
         typer.Option(
-            "--max-batch",
             min=1,
             help="Maximum number of images or rows per call of the teacher.",
             show_default="chosen for the model",
         ),
     ] = None
     autocast: Annotated[
-        Literal["bf16", "fp16"] | None,
-        typer.Option("--autocast", help="Run a torch teacher in mixed precision."),
+        Literal["bf16", "fp16"] | None, typer.Option(help="Run a torch teacher in mixed precision.")
     ] = None
     compile: Annotated[
         bool, typer.Option("--compile", help="Run a torch teacher through torch.compile.")

@@ -39,12 +39,9 @@ class TrainingOptions(OptionSet):
     panel = TRAINING
 
     batch_size: Annotated[
-        int,
-        typer.Option("--batch-size", min=1, help="Maximum number of images or rows per step."),
+        int, typer.Option(min=1, help="Maximum number of images or rows per step.")
     ] = 128
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Initial learning rate.")
-    ] = 1e-3
+    learning_rate: Annotated[float, typer.Option(help="Initial learning rate.")] = 1e-3
     precision: Precision = "no"
     seed: Seed = 0
 
@@ -74,7 +71,6 @@ class StudentTrainingOptions(OptionSet):
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps",
             min=1,
             help="Number of training steps.",
             show_default=f"6,000 to 12,000; with --labels: {DEFAULT_STEPS:,}",
@@ -82,14 +78,11 @@ class StudentTrainingOptions(OptionSet):
     ] = None
     epochs: Annotated[
         int | None,
-        typer.Option(
-            "--epochs", min=1, help="With --labels: passes over the data, instead of --steps."
-        ),
+        typer.Option(min=1, help="With --labels: passes over the data, instead of --steps."),
     ] = None
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size",
             min=1,
             help="Maximum number of images or rows per step.",
             show_default="128; with --preset paper: 512",
@@ -98,30 +91,25 @@ class StudentTrainingOptions(OptionSet):
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate",
             help="Learning rate.",
             show_default="chosen by validation agreement; with --labels: 0.001",
         ),
     ] = None
     optimizer: Annotated[
         Literal["adam", "adamw", "sgd"],
-        typer.Option("--optimizer", help="Optimizer; sgd has a Nesterov momentum of 0.9."),
+        typer.Option(help="Optimizer; sgd has a Nesterov momentum of 0.9."),
     ] = "adam"
     schedule: Annotated[
         Literal["constant", "cosine"] | None,
         typer.Option(
-            "--schedule",
             help="Schedule of the learning rate; cosine lowers it to 0.",
             show_default="cosine; with --labels: constant",
         ),
     ] = None
-    weight_decay: Annotated[
-        float, typer.Option("--weight-decay", min=0, help="Weight decay of the optimizer.")
-    ] = 0.0
+    weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay of the optimizer.")] = 0.0
     ema: Annotated[
         float | None,
         typer.Option(
-            "--ema",
             help="Use an exponential moving average of the weights with this decay, such as 0.999.",
             show_default="no average",
         ),
@@ -130,16 +118,12 @@ class StudentTrainingOptions(OptionSet):
     tracker: Annotated[
         Literal["tensorboard", "wandb"] | None,
         typer.Option(
-            "--tracker",
-            help="Log losses and measurements with this package.",
-            show_default="do not log them",
+            help="Log losses and measurements with this package.", show_default="do not log them"
         ),
     ] = None
     tracker_dir: Annotated[
         Path | None,
-        typer.Option(
-            "--tracker-dir", help="Folder of the logs.", show_default="logs, next to the student"
-        ),
+        typer.Option(help="Folder of the logs.", show_default="logs, next to the student"),
     ] = None
     seed: Seed = 0
 

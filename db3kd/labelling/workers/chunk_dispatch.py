@@ -8,6 +8,7 @@ starts, so labels and queries are the same as with a single process.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -21,72 +22,58 @@ from db3kd.labelling.workers.worker_pool import (
 from db3kd.labels.labels import Labels
 
 
-def dispatch_chunks(
-    pool: RayWorkerPool,
-    labeller: Labeller,
-    chunks: Mapping[int, Tensor],
-    on_answers: Callable[[int], None],
-) -> Iterator[tuple[int, Labels]]:
-    """Labels chunks in the workers of a pool, and yields them as they complete.
+@dataclass
+class ChunkDispatcher:
+    """Labels chunks in the workers of a pool.
 
     A chunk that kills `MAX_ATTEMPTS` workers is set aside, and reported after the others are done.
     Any other error in a worker ends the run, as it would without workers.
 
-    Args:
+    Attributes:
         pool: The workers of the run.
         labeller: The labeller, with the decisions of all images.
         chunks: [n] int64, the samples of each chunk, keyed by position.
         on_answers: A function that is called with the number of new answers; with a negative number
             if answers that were counted will be counted again.
-
-    Yields:
-        The position of each chunk and its labels.
-
-    Raises:
-        ChildProcessError: If workers died repeatedly while labelling a shard, or while starting.
-        TimeoutError: If no worker becomes ready.
-        TeacherError, OSError, ValueError: See `db3kd.label`.
     """
-    return _Dispatcher(pool, labeller, chunks, on_answers).run()
 
+    pool: RayWorkerPool
+    labeller: Labeller
+    chunks: Mapping[int, Tensor]
+    on_answers: Callable[[int], None]
 
-class _Dispatcher:
-    """The state of `dispatch_chunks`: waiting chunks, deaths per chunk, counted answers."""
-
-    def __init__(
-        self,
-        pool: RayWorkerPool,
-        labeller: Labeller,
-        chunks: Mapping[int, Tensor],
-        on_answers: Callable[[int], None],
-    ) -> None:
-        self._pool = pool
-        self._labeller = labeller
-        self._chunks = chunks
-        self._waiting = deque(chunks)
+    def __post_init__(self) -> None:
+        self._waiting = deque(self.chunks)
         self._deaths: dict[int, list[str]] = {}
-        self._on_answers = on_answers
         self._counted: Counter[int] = Counter()
 
     def run(self) -> Iterator[tuple[int, Labels]]:
+        """Yields the position of each chunk and its labels, as they complete.
+
+        Raises:
+            ChildProcessError: If workers died repeatedly while labelling a shard, or while
+                starting.
+            TimeoutError: If no worker becomes ready.
+            TeacherError, OSError, ValueError: See `db3kd.label`.
+        """
         try:
             yield from self._label_all()
         except BaseException:
-            for position in self._pool.without_journal:  # whose answers are lost
-                self._pool.run.record_lost_worker(position, unseen=self._max_queries(position))
+            for position in self.pool.without_journal:  # whose answers are lost
+                self.pool.run.record_lost_worker(position, unseen=self._max_queries(position))
             raise
 
     def _label_all(self) -> Iterator[tuple[int, Labels]]:
-        shared = self._pool.put(
-            self._labeller.decisions, self._labeller.limits, self._labeller.contradictions
+        shared = self.pool.put(
+            self.labeller.decisions, self.labeller.limits, self.labeller.contradictions
         )
-        while self._waiting or self._pool.is_working:
-            while self._waiting and self._pool.has_idle:
+        while self._waiting or self.pool.is_working:
+            while self._waiting and self.pool.has_idle:
                 position = self._waiting.popleft()
-                self._pool.submit(position, self._chunks[position], *shared)
-            outcome = self._pool.next_outcome()
+                self.pool.submit(position, self.chunks[position], *shared)
+            outcome = self.pool.next_outcome()
             if outcome is None:
-                self._count(self._pool.answered())
+                self._count(self.pool.answered())
             elif isinstance(outcome.result, WorkerDiedError):
                 self._retry(outcome, outcome.result)
             else:
@@ -99,22 +86,22 @@ class _Dispatcher:
         """Queues a chunk whose worker died again, unless its attempts are exhausted."""
         position = outcome.position
         unseen = 0 if outcome.has_journal else self._max_queries(position)
-        self._pool.run.record_lost_worker(position, unseen=unseen)
+        self.pool.run.record_lost_worker(position, unseen=unseen)
         self._count({position: 0})
         self._deaths.setdefault(position, []).append(str(death))
         if len(self._deaths[position]) < MAX_ATTEMPTS:
             self._waiting.append(position)
         if self._waiting:
-            self._pool.start_worker()
+            self.pool.start_worker()
 
     def _max_queries(self, position: int) -> int:
-        return int(self._labeller.limits[self._chunks[position]].sum())
+        return int(self.labeller.limits[self.chunks[position]].sum())
 
     def _count(self, answered: Mapping[int, int]) -> None:
         """Reports new answers; a chunk that starts again reports its old answers as negative."""
         for position, count in answered.items():
             if count != self._counted[position]:
-                self._on_answers(count - self._counted[position])
+                self.on_answers(count - self._counted[position])
                 self._counted[position] = count
 
     def _raise_given_up(self) -> None:

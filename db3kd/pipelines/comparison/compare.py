@@ -12,24 +12,24 @@ from db3kd.arguments.plain import check_function
 from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines.comparison.compared_students import ComparedStudents
-from db3kd.pipelines.comparison.folder import TEST_DECISIONS, ComparisonFolder, open_comparison
+from db3kd.pipelines.comparison.folder import (
+    STEPS,
+    TEST_DECISIONS,
+    ComparisonFolder,
+    open_comparison,
+)
 from db3kd.pipelines.comparison.prepared import PreparedComparison, prepare_comparison
 from db3kd.pipelines.comparison.report import ComparisonSummary, write_comparison
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 from db3kd.pipelines.student_warnings import time_limit_warning
 from db3kd.planning import COMPARED, Strategy
 from db3kd.progress import ProgressListener, check_progress
-from db3kd.querying.consistency import (
-    ConsistencyCheck,
-    describe_checks,
-    queries_of_checks,
-)
+from db3kd.querying.consistency import describe_checks, queries_of_checks
 from db3kd.report import ComparedStudent, ComparisonRow, comparison_table
-from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
+from db3kd.storage.changed_teachers import compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_resumable, queries_paid_twice
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.evaluation import share_equal
@@ -157,8 +157,6 @@ def compare(
     check_progress(progress)
     check_function(callbacks, "callbacks")
     check_function(on_student, "on_student")
-    check_accepts_teacher(accept_changed_teacher, resume)
-    check_repeated_answers(consistency_checks, images, resume)
     prepared = prepare_comparison(
         teacher,
         images,
@@ -173,63 +171,49 @@ def compare(
         ask_about_test=ask_about_test,
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
-    )
-    if out is not None:
-        check_resumable(out, resume, TEST_DECISIONS.format)
-    prepared.log_warnings(out, consistency_checks, any_teacher=accept_changed_teacher)
-    return run_comparison(
-        prepared,
-        out=out,
-        resume=resume,
-        progress=progress,
-        callbacks=callbacks,
-        on_student=on_student,
         accept_changed_teacher=accept_changed_teacher,
         consistency_checks=consistency_checks,
     )
+    if out is not None:
+        check_resumable(out, resume, TEST_DECISIONS.format)
+    prepared.log_warnings()
+    return run_comparison(prepared, progress=progress, callbacks=callbacks, on_student=on_student)
 
 
 def run_comparison(
     prepared: PreparedComparison,
     *,
-    out: str | Path | None,
-    resume: bool,
     progress: ProgressListener | bool = True,
     callbacks: Callable[[str, int], Sequence[TrainingCallback]] | None = None,
     on_student: Callable[[str, ComparedStudent], None] | None = None,
-    accept_changed_teacher: bool = False,
-    consistency_checks: int = 0,
 ) -> Comparison:
     """Carries out a comparison whose arguments are checked; the others are those of `compare`.
-
-    `out` and `resume` are those with which it was prepared.
 
     Raises:
         TeacherChangedError: If answers of the teacher have changed.
         FileExistsError: See `compare`.
         TeacherError: See `compare`.
     """
+    out, resume, check = prepared.out, prepared.resume, prepared.consistency_check
     with ExitStack() as stack:
         path = stack.enter_context(output_folder(out, resume))
         if resume:
             compare_or_accept_teacher(
-                prepared.expected_runs(path), accept_changed_teacher=accept_changed_teacher
+                prepared.expected_runs(), accept_changed_teacher=check.accept_changed_teacher
             )
         folder = stack.enter_context(open_comparison(path, prepared.manifest(), resume=resume))
         if resume and prepared.images is not None:
-            checks = consistency_checks
-            if checks and not prepared.stored_queries(path).left(prepared.plan.queries):
-                checks = 0
-            images, known, decisions = prepared.known_answers(path)
-            ConsistencyCheck(checks, accept_changed_teacher).repeat(
-                folder.run, prepared.teacher, images.read, known, decisions
-            )
+            if check.queries and not prepared.stored_queries().left(prepared.plan.queries):
+                check = replace(check, queries=0)
+            images, known, decisions = prepared.known_answers()
+            check.repeat(folder.run, prepared.teacher, images.read, known, decisions)
         prepared = replace(
             prepared,
-            rare_classes=folder.rare_classes(prepared.rare_classes),
+            out=folder.path,  # absolute, or temporary
+            rare_classes=folder.notes.rare_classes(prepared.rare_classes),
             known_fingerprint=prepared.data_fingerprint,
         )
-        folder.keep_price(prepared.price_per_1000)
+        folder.notes.keep_price(prepared.price_per_1000)
         plan, steps = prepared.plan, _equal_steps(folder, prepared)
         students = ComparedStudents(
             folder=folder,
@@ -253,7 +237,7 @@ def run_comparison(
             steps,
             rows,
             _teacher_accuracy(prepared.test, students.decisions),
-            paid_twice=queries_paid_twice(folder.path, *prepared.answer_folders(folder.path)),
+            paid_twice=queries_paid_twice(folder.path, *prepared.answer_folders()),
             check_queries=queries_of_checks(folder.run.manifest),
             checks=describe_checks(folder.run.manifest),
         )
@@ -268,7 +252,7 @@ def run_comparison(
         statement=summary.best.statement,
         table=comparison_table(rows, prepared.price_per_1000),
         notes=tuple(summary.notes()),
-        folder=None if out is None else path,
+        folder=out,
     )
 
 
@@ -288,11 +272,11 @@ def _equal_steps(folder: ComparisonFolder, prepared: PreparedComparison) -> int:
     steps = prepared.usual_steps
     if settings.time_limit is None:
         return steps
-    limited = folder.steps
+    limited: int | None = folder.notes.get(STEPS)
     if limited is None:
         times = time_prepared_steps(prepared, prepared.plan.plans.values())
         limited = times.steps_of_comparison(prepared.plan, settings, prepared.budget)
-        folder.keep_steps(limited)
+        folder.notes.put(STEPS, limited)
         warning = time_limit_warning(settings.time_limit, limited, steps, _LONGER)
         if warning is not None:
             _LOG.warning("%s", warning)

@@ -89,7 +89,7 @@ class ComparedStudents:
             return False
         file = student_folder(self.shown, strategy, seed) / STUDENT_FILE
         if holds_run(out):
-            distillation = self.prepared.distillation(strategy, seed, self.steps, out)
+            distillation = self.prepared.distillation(strategy, seed, self.steps)
             if stored_queries(out, distillation.plan).finished:
                 _LOG.warning("%s: %s; it is made again from its stored answers", file, problem)
                 return True
@@ -103,19 +103,14 @@ class ComparedStudents:
 
     def _timed_run(self, strategy: Strategy, seed: int) -> tuple[DistillResult, float]:
         """Returns the result of a run, and its seconds in all processes that worked on it."""
-        out = student_folder(self.folder.path, strategy, seed)
         callbacks = () if self.callbacks is None else self.callbacks(strategy, seed)
         check_callbacks(callbacks)
         with self.folder.timed_student(strategy, seed):
-            student = self.prepared.distillation(strategy, seed, self.steps, out)
-            shown = student_folder(self.shown, strategy, seed)
             result = run_distillation(
-                student,
-                out=out,
-                resume=True,
+                self.prepared.distillation(strategy, seed, self.steps),
                 progress=self.progress,
                 callbacks=callbacks,
-                shown=shown,
+                shown=student_folder(self.shown, strategy, seed),
             )
         return result, self.folder.student_seconds(strategy, seed)
 

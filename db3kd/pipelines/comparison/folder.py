@@ -33,7 +33,7 @@ TEST_DECISIONS = Kind("test-decisions", 1, differences=DifferenceRules(budget="s
 Each student has a run of its own in a subfolder.
 """
 
-_STEPS = "steps"
+STEPS = "steps"
 """The note of the training steps of every student."""
 
 
@@ -44,7 +44,7 @@ def student_folder(path: Path, strategy: str, seed: int) -> Path:
 
 def stored_steps(path: Path) -> int | None:
     """Returns the steps of every student within the time limit; None if unknown yet."""
-    return RunNotes(path).get(_STEPS)
+    return RunNotes(path).get(STEPS)
 
 
 def stored_test_decisions(path: Path) -> Tensor:
@@ -59,12 +59,13 @@ class ComparisonFolder:
 
     Attributes:
         run: The folder, opened for writing.
+        notes: Its notes.
     """
 
     def __init__(self, folder: RunFolder, notes: RunNotes) -> None:
         self.path = folder.path
         self.run = folder
-        self._notes = notes
+        self.notes = notes
 
     def decide_test(
         self, teacher: Teacher, test: ImageSet | None, progress: ProgressListener | bool
@@ -108,10 +109,10 @@ class ComparisonFolder:
             measured: Whether there are test images. A student is measured again if it is unknown
                 which of them it is right about.
         """
-        known = self._notes.get(_student(strategy, seed))
-        if known is None or self._notes.get(f"{_student(strategy, seed)} tested on") != tested:
+        known = self.notes.get(_student(strategy, seed))
+        if known is None or self.notes.get(f"{_student(strategy, seed)} tested on") != tested:
             return None
-        matches = self._notes.get(_matches_of(strategy, seed))
+        matches = self.notes.get(_matches_of(strategy, seed))
         if measured and matches is None:
             return None
         return ComparedStudent(
@@ -124,37 +125,20 @@ class ComparisonFolder:
     ) -> None:
         """Writes the results of a finished student; `tested` as for `finished_student`."""
         name = _student(strategy, student.seed)
-        self._notes.put(f"{name} tested on", tested)
+        self.notes.put(f"{name} tested on", tested)
         if student.test_matches is not None:
-            self._notes.put(_matches_of(strategy, student.seed), _packed(student.test_matches))
+            self.notes.put(_matches_of(strategy, student.seed), _packed(student.test_matches))
         values = dataclasses.asdict(student)
         del values["test_matches"]
-        self._notes.put(name, values)
+        self.notes.put(name, values)
 
     def timed_student(self, strategy: str, seed: int) -> AbstractContextManager[None]:
         """Adds the seconds that a block takes to those of a student, even if it is interrupted."""
-        return self._notes.timed(_seconds_of(strategy, seed))
+        return self.notes.timed(_seconds_of(strategy, seed))
 
     def student_seconds(self, strategy: str, seed: int) -> float:
         """Returns the seconds of a student, in all processes that worked on it."""
-        return float(self._notes.get(_seconds_of(strategy, seed)) or 0.0)
-
-    @property
-    def steps(self) -> int | None:
-        """The training steps of every student within the time limit; None before they are known."""
-        return self._notes.get(_STEPS)
-
-    def keep_steps(self, steps: int) -> None:
-        """Writes the training steps of every student within the time limit."""
-        self._notes.put(_STEPS, steps)
-
-    def keep_price(self, price_per_1000: float | None) -> None:
-        """See `RunNotes`."""
-        self._notes.keep_price(price_per_1000)
-
-    def rare_classes(self, given: bool) -> bool:
-        """See `RunNotes`."""
-        return self._notes.rare_classes(given)
+        return float(self.notes.get(_seconds_of(strategy, seed)) or 0.0)
 
     def finish(self, test_queries: int) -> None:
         """Marks the comparison as finished."""
@@ -204,6 +188,6 @@ def open_comparison(
     """Opens the folder of a comparison, and removes it on an error unless it holds paid answers."""
     with (
         RunFolder.open(path, TEST_DECISIONS, manifest, resume=resume) as folder,
-        notes_of(folder) as notes,
+        notes_of(folder, RunNotes) as notes,
     ):
         yield ComparisonFolder(folder, notes)

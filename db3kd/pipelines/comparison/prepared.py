@@ -28,6 +28,7 @@ from db3kd.pipelines.inputs import (
     check_images,
     check_plain_arguments,
     check_rare_classes,
+    check_repeated_answers,
     check_test,
     check_test_images,
     convert_images,
@@ -39,6 +40,8 @@ from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.run_notes import price_of_run
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.planning import ComparisonPlan, Strategy, plan_comparison
+from db3kd.querying.consistency import ConsistencyCheck
+from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.existing_runs import holds_run
 from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun
@@ -76,33 +79,29 @@ class PreparedComparison(PreparedRun):
             }
         )
 
-    def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
-        """Yields the runs of the comparison that a resumed one may find in `out`.
+    def expected_runs(self) -> Iterator[ExpectedRun]:
+        """Yields the runs of the comparison that a resumed one may find in its folder.
 
         The runs of students are described only if they exist. All images are read once, and once
         more for each student that has begun to measure distances.
         """
-        yield ExpectedRun(out, TEST_DECISIONS, self.manifest())
+        yield ExpectedRun(self.folder, TEST_DECISIONS, self.manifest())
         limited = self.settings.time_limit is not None
-        steps = stored_steps(out) if limited else self.usual_steps
+        steps = stored_steps(self.folder) if limited else self.usual_steps
         if steps is None:
             return  # the students have not begun
         for strategy in self.plan.plans:
             for seed in self.used_seeds:
-                folder = student_folder(out, strategy, seed)
-                if holds_run(folder):
-                    student = self.distillation(strategy, seed, steps, folder)
-                    yield from student.expected_runs(folder)
+                if holds_run(student_folder(self.folder, strategy, seed)):
+                    yield from self.distillation(strategy, seed, steps).expected_runs()
 
     @property
     def usual_steps(self) -> int:
         """The training steps of every student without a time limit."""
         return self.settings.steps_for(self.budget)
 
-    def distillation(
-        self, strategy: Strategy, seed: int, steps: int, out: Path
-    ) -> PreparedDistillation:
-        """Returns the distillation of a student, which continues a run in `out`."""
+    def distillation(self, strategy: Strategy, seed: int, steps: int) -> PreparedDistillation:
+        """Returns the distillation of a student, which continues the run in its folder."""
         settings = with_fixed_steps(self.settings, steps)
         labelled = self.test is not None and self.test.labels is not None
         return prepare_distillation(
@@ -112,7 +111,7 @@ class PreparedComparison(PreparedRun):
             student=self.student_like,
             strategy=strategy,
             settings=replace(settings, training=replace(settings.training, seed=seed)),
-            out=out,
+            out=student_folder(self.folder, strategy, seed),
             resume=True,
             test=self.test if labelled else None,
             price_per_1000=self.price_per_1000,
@@ -121,12 +120,12 @@ class PreparedComparison(PreparedRun):
             noise=self.noise,
         )
 
-    def answer_folders(self, out: Path) -> list[Path]:
-        """Returns the folders in which the students of the comparison in `out` keep answers."""
-        return [folder for student in self._students(out) for folder in answer_folders(student)]
+    def answer_folders(self) -> list[Path]:
+        """Returns the folders in which the students of the comparison keep answers."""
+        return [folder for student in self._students() for folder in answer_folders(student)]
 
-    def known_answers(self, out: Path) -> tuple[ImageSet, Tensor, Tensor]:
-        """Returns images that the comparison in `out` queried.
+    def known_answers(self) -> tuple[ImageSet, Tensor, Tensor]:
+        """Returns images that the comparison in the folder queried.
 
         These are the images in the students' shards, without augmented ones, or the test images,
         whichever are more.
@@ -135,34 +134,34 @@ class PreparedComparison(PreparedRun):
             The set of the images, [n] int64, their numbers in it, and [n] int64, their classes.
         """
         assert self.images is not None  # answers about pseudo samples are not repeated
-        known = zip(*map(clean_answers, self._students(out)), strict=True)
+        known = zip(*map(clean_answers, self._students()), strict=True)
         rows, decisions = map(torch.cat, known)
-        tested = stored_test_decisions(out)
+        tested = stored_test_decisions(self.folder)
         if self.asked is None or len(rows) > len(tested):
             return self.images, rows, decisions
         return self.asked, torch.arange(len(tested)), tested
 
-    def known_queries(self, out: Path) -> int:
+    def known_queries(self) -> int:
         """See `PreparedRun`."""
-        return len(self.known_answers(out)[1])
+        return len(self.known_answers()[1])
 
-    def _students(self, out: Path) -> list[Path]:
-        """Returns the folders of the students of the comparison in `out`, with or without a run."""
+    def _students(self) -> list[Path]:
+        """Returns the folders of the students of the comparison, with or without a run."""
         return [
-            student_folder(out, strategy, seed)
+            student_folder(self.folder, strategy, seed)
             for strategy in self.plan.plans
             for seed in self.used_seeds
         ]
 
-    def stored_queries(self, out: Path) -> RunQueries:
+    def stored_queries(self) -> RunQueries:
         """See `PreparedRun`; those of strategies and seeds that are left out are not counted."""
-        tested = count_answers(out, TEST_DECISIONS)
+        tested = count_answers(self.folder, TEST_DECISIONS)
         students = [
-            stored_queries(student_folder(out, strategy, seed), plan)
+            stored_queries(student_folder(self.folder, strategy, seed), plan)
             for strategy, plan in self.plan.plans.items()
             for seed in self.used_seeds
         ]
-        ended = is_finished(out) and tested == self.plan.test_images
+        ended = is_finished(self.folder) and tested == self.plan.test_images
         return RunQueries(
             answered=tested + sum(student.answered for student in students),
             unused=sum(student.unused for student in students),
@@ -185,6 +184,8 @@ def prepare_comparison(
     ask_about_test: bool,
     price_per_1000: float | None = None,
     rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
+    consistency_checks: int = 0,
 ) -> PreparedComparison:
     """Checks and converts the arguments of `compare`, without a query.
 
@@ -192,6 +193,8 @@ def prepare_comparison(
         TypeError: See `compare`.
         ValueError: See `compare`.
     """
+    check_accepts_teacher(accept_changed_teacher, resume)
+    check_repeated_answers(consistency_checks, images, resume)
     settings = check_plain_arguments(settings, price_per_1000, out, resume)
     check_rare_classes(rare_classes, images)
     check_seed(settings.training.seed, "settings.training.seed", bits=SEVERAL_RUNS_SEED_BITS)
@@ -228,6 +231,7 @@ def prepare_comparison(
         min(each.training_batch(batch_size) for each in plan.plans.values()),
     )
     first = settings.training.seed
+    folder = None if out is None else Path(out)
     return PreparedComparison(
         teacher=teacher,
         images=image_set,
@@ -242,7 +246,8 @@ def prepare_comparison(
         used_seeds=range(first, first + plan.seeds),
         price_per_1000=price_of_run(price_per_1000, out, resume),
         rare_classes=rare_classes,
-        noise=noise_of_run(
-            Path(out) if resume and out is not None else None, TEST_DECISIONS.format
-        ),
+        noise=noise_of_run(folder if resume else None, TEST_DECISIONS.format),
+        out=folder,
+        resume=resume,
+        consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
     )

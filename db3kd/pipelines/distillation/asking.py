@@ -20,7 +20,6 @@ from db3kd.pipelines.student_training.distance_students import (
 )
 from db3kd.progress import Progress, ProgressListener, listening
 from db3kd.progress.answers import count_answers_in
-from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.source_numbers import keep_numbers
 from db3kd.training.network_store import NetworkStore
@@ -46,7 +45,6 @@ def ask_teacher(
     folder: RunFolder,
     notes: DistillNotes,
     store: NetworkStore,
-    consistency_check: ConsistencyCheck | None,
     taken_over: Tensor | None,
     progress: ProgressListener | bool,
 ) -> Asked:
@@ -57,7 +55,6 @@ def ask_teacher(
         folder: The run folder, opened for writing.
         notes: The notes of the run.
         store: Trains the proxies that choose images.
-        consistency_check: Checks the teacher before a resumed run continues.
         taken_over: From `decisions_to_take_over`.
         progress: See `distill`.
 
@@ -65,7 +62,7 @@ def ask_teacher(
         TeacherError: If the teacher fails, or puts all images in one class.
     """
     if prepared.images is None:
-        with notes.timed("asking"):
+        with notes.timed_part("asking"):
             samples = pseudo_sample_answers(
                 prepared.teacher,
                 prepared.plan,
@@ -85,7 +82,11 @@ def ask_teacher(
     asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
     numbers = torch.from_numpy(keep_numbers(folder, prepared.images.selection.numbers))
     run = AnswerRun(
-        folder, prepared.teacher, augmented, numbers[order], consistency_check=consistency_check
+        folder,
+        prepared.teacher,
+        augmented,
+        numbers[order],
+        consistency_check=prepared.consistency_check,
     )
     if taken_over is not None:
         run.take_over(0, plan.held_out, torch.arange(len(taken_over)) * NUMBERS, taken_over)
@@ -128,7 +129,7 @@ def ask_teacher(
                 plan, prepared.teacher.classes, seed, path
             )
             run.check_known(known * NUMBERS, decisions)
-        with notes.timed("asking"):
+        with notes.timed_part("asking"):
             labels = measure_distances(
                 prepared.teacher,
                 prepared.training_images(),

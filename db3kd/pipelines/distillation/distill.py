@@ -10,7 +10,6 @@ from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.prepared import PreparedDistillation, prepare_distillation
 from db3kd.pipelines.distillation.run import run_stages
-from db3kd.pipelines.inputs import check_repeated_answers
 from db3kd.pipelines.output_folder import output_folder
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.run_layout import REPORT_FILE
@@ -18,9 +17,9 @@ from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.planning import BudgetPlan, Strategy
 from db3kd.progress import ProgressListener, check_progress
-from db3kd.querying.consistency import ConsistencyCheck, describe_checks
+from db3kd.querying.consistency import describe_checks
 from db3kd.report import wilson_interval
-from db3kd.storage.changed_teachers import check_accepts_teacher, compare_or_accept_teacher
+from db3kd.storage.changed_teachers import compare_or_accept_teacher
 from db3kd.storage.existing_runs import check_resumable
 from db3kd.training.callbacks import TrainingCallback, check_callbacks
 from db3kd.wording import InputNoun, also_paid, counted
@@ -170,8 +169,6 @@ def distill(
     """
     check_callbacks(callbacks)
     check_progress(progress)
-    check_accepts_teacher(accept_changed_teacher, resume)
-    check_repeated_answers(consistency_checks, images, resume)
     prepared = prepare_distillation(
         teacher,
         images,
@@ -184,37 +181,26 @@ def distill(
         test=test,
         price_per_1000=price_per_1000,
         rare_classes=rare_classes,
+        accept_changed_teacher=accept_changed_teacher,
+        consistency_checks=consistency_checks,
         grow=True,
     )
     if out is not None:
         check_resumable(out, resume, ANSWERS.format)
-    prepared.log_warnings(out, consistency_checks, any_teacher=accept_changed_teacher)
-    return run_distillation(
-        prepared,
-        out=out,
-        resume=resume,
-        progress=progress,
-        callbacks=callbacks,
-        accept_changed_teacher=accept_changed_teacher,
-        consistency_checks=consistency_checks,
-    )
+    prepared.log_warnings()
+    return run_distillation(prepared, progress=progress, callbacks=callbacks)
 
 
 def run_distillation(
     prepared: PreparedDistillation,
     *,
-    out: str | Path | None,
-    resume: bool,
     progress: ProgressListener | bool = True,
     callbacks: Sequence[TrainingCallback] = (),
-    accept_changed_teacher: bool = False,
-    consistency_checks: int = 0,
     shown: Path | None = None,
 ) -> DistillResult:
     """Carries out a distillation whose arguments are checked; the others are those of `distill`.
 
-    `out` and `resume` are those with which it was prepared. `shown` is the folder `out` as the
-    report and messages name it, by default `out` itself.
+    `shown` is the run folder as the report and messages name it, by default as the caller does.
 
     Raises:
         ValueError: If the folder holds another run.
@@ -222,18 +208,18 @@ def run_distillation(
         FileExistsError: See `distill`.
         TeacherError: See `distill`.
     """
-    with output_folder(out, resume) as folder:
-        if resume:
+    out = prepared.out
+    with output_folder(out, prepared.resume) as folder:
+        if prepared.resume:
             compare_or_accept_teacher(
-                prepared.expected_runs(folder), accept_changed_teacher=accept_changed_teacher
+                prepared.expected_runs(),
+                accept_changed_teacher=prepared.consistency_check.accept_changed_teacher,
             )
         finished = run_stages(
             prepared,
             folder,
-            resume=resume,
             progress=progress,
             callbacks=callbacks,
-            consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
             shown=folder if shown is None else shown,
         )
     return DistillResult(
@@ -249,8 +235,8 @@ def run_distillation(
         taught_by=finished.trained.taught_by,
         warnings=finished.warnings,
         accuracy=None if finished.correct is None else finished.correct[0] / finished.correct[1],
-        folder=None if out is None else folder,
-        report=None if out is None else folder / REPORT_FILE,
+        folder=out,
+        report=None if out is None else out / REPORT_FILE,
         noun=prepared.noun,
         paid_twice=finished.paid_twice,
         check_queries=finished.check_queries,

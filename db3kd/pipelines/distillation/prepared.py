@@ -27,6 +27,7 @@ from db3kd.pipelines.inputs import (
     check_images,
     check_plain_arguments,
     check_rare_classes,
+    check_repeated_answers,
     check_test,
     convert_inputs,
 )
@@ -38,6 +39,8 @@ from db3kd.pipelines.run_notes import price_of_run
 from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.distance_students import expected_distances, label_settings
 from db3kd.planning import BudgetPlan, Strategy, plan_budget
+from db3kd.querying.consistency import ConsistencyCheck
+from db3kd.storage.changed_teachers import check_accepts_teacher
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import begun_with, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, read_manifest
@@ -111,49 +114,43 @@ class PreparedDistillation(PreparedRun):
             entries[CLASS_NAMES] = self.class_names
         return self.manifest_with(entries)
 
-    def resumed_manifest(self, out: Path) -> dict[str, Any]:
-        """Returns the manifest with which the run in `out`, if there is one, may be continued.
+    def resumed_manifest(self) -> dict[str, Any]:
+        """Returns the manifest with which the run in the folder, if there is one, may continue.
 
         Once proxies have chosen all images, no query depends on the training settings any more, so
         they may differ from the stored ones.
-
-        Args:
-            out: The run folder.
 
         Raises:
             ValueError: If proxies of other settings have begun to choose images.
         """
         manifest = self.manifest()
         first = len(self.begun.rounds)
-        if holds_run(out) and self._images_chosen(out, 1, first):
-            stored = begun_with(out, ANSWERS.format)
+        if holds_run(self.folder) and self._images_chosen(1, first):
+            stored = begun_with(self.folder, ANSWERS.format)
             if "choosing" in stored:
                 manifest["settings"]["choosing"] = stored["choosing"]
             else:
                 manifest["settings"].pop("choosing", None)
-        chosen = partial(self._images_chosen, out)
-        check_choosing(self.stored, out, self.begun, self.choosing, chosen)
+        check_choosing(self.stored, self.folder, self.begun, self.choosing, self._images_chosen)
         return manifest
 
-    def stored_queries(self, out: Path) -> RunQueries:
+    def stored_queries(self) -> RunQueries:
         """See `PreparedRun`."""
-        return stored_queries(out, self.plan)
+        return stored_queries(self.folder, self.plan)
 
-    def known_queries(self, out: Path) -> int:
+    def known_queries(self) -> int:
         """See `PreparedRun`."""
-        _, labels, _ = answer_folders(out)
+        _, labels, _ = answer_folders(self.folder)
         decided = answers_in_stage(labels, LABELS, DECISIONS)  # before distances are measured
-        return count_answers(out, ANSWERS) + len(decided)
+        return count_answers(self.folder, ANSWERS) + len(decided)
 
-    def expected_runs(self, out: Path) -> Iterator[ExpectedRun]:
-        """Yields the runs of the distillation that a resumed one may find in `out`.
+    def expected_runs(self) -> Iterator[ExpectedRun]:
+        """Yields the runs of the distillation that a resumed one may find in its folder.
 
-        Args:
-            out: The run folder. The runs in its subfolders are described only if they exist,
-                because images are read for that.
+        The runs in subfolders are described only if they exist, because images are read for that.
         """
-        yield ExpectedRun(out, ANSWERS, self.resumed_manifest(out))
-        _, labels, samples = answer_folders(out)
+        yield ExpectedRun(self.folder, ANSWERS, self.resumed_manifest())
+        _, labels, samples = answer_folders(self.folder)
         training, plan = self.settings.training, self.plan
         if self.begun.label_queries and holds_run(labels):
             images = self.training_images()
@@ -172,9 +169,9 @@ class PreparedDistillation(PreparedRun):
         assert self.images is not None  # distances are measured for images
         return self.images.subset(self.order()[: self.plan.training_images])
 
-    def _images_chosen(self, out: Path, first: int, stop: int) -> bool:
+    def _images_chosen(self, first: int, stop: int) -> bool:
         """Returns whether proxies have chosen the images of some rounds."""
-        log = ChoiceLog(out)
+        log = ChoiceLog(self.folder)
         return all(log.holds(number) for number in range(first, stop))
 
 
@@ -191,6 +188,8 @@ def prepare_distillation(
     test: ImagesLike | None = None,
     price_per_1000: float | None = None,
     rare_classes: bool = False,
+    accept_changed_teacher: bool = False,
+    consistency_checks: int = 0,
     grow: bool = False,
     known_fingerprint: str | None = None,
     noise: float | None = None,
@@ -205,6 +204,8 @@ def prepare_distillation(
         TypeError: See `distill`.
         ValueError: See `distill`.
     """
+    check_accepts_teacher(accept_changed_teacher, resume)
+    check_repeated_answers(consistency_checks, images, resume)
     settings = check_plain_arguments(settings, price_per_1000, out, resume)
     check_rare_classes(rare_classes, images)
     teacher, image_set = convert_inputs(teacher, images, test)
@@ -263,6 +264,9 @@ def prepare_distillation(
             class_names_of(teacher) if image_set is None else run_class_names(teacher, image_set)
         ),
         noise=noise,
+        out=folder,
+        resume=resume,
+        consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
     )
 
 

@@ -8,11 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from db3kd.answers.answers import Answers
 from db3kd.data.image_set import ImageSet
 from db3kd.errors import InputNotFoundError
 from db3kd.export.formats import SUFFIXES
-from db3kd.labels.labels import Labels
 from db3kd.models.weights import STUDENT_FILE, save_model
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distillation.asking import Asked, ask_teacher
@@ -29,11 +27,11 @@ from db3kd.pipelines.distillation.training_steps import training_steps
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.run_layout import NETWORKS_FOLDER, answer_folders
 from db3kd.pipelines.run_notes import notes_of
-from db3kd.pipelines.student_training.distance_students import DistanceStudent
+from db3kd.pipelines.student_training.distance_students import train_on_distances
 from db3kd.pipelines.student_training.rules import why_taught_by
 from db3kd.pipelines.student_training.student_trainer import StudentTrainer, validation_callbacks
 from db3kd.progress import ProgressListener
-from db3kd.querying.consistency import ConsistencyCheck, queries_of_checks
+from db3kd.querying.consistency import queries_of_checks
 from db3kd.storage.choice_log import ChoiceLog
 from db3kd.storage.existing_runs import holds_run, queries_paid_twice
 from db3kd.storage.manifest import identity
@@ -56,9 +54,7 @@ def run_stages(
     prepared: PreparedDistillation,
     folder: Path,
     *,
-    resume: bool,
     callbacks: Sequence[TrainingCallback],
-    consistency_check: ConsistencyCheck,
     shown: Path,
     progress: ProgressListener | bool,
 ) -> FinishedRun:
@@ -66,27 +62,24 @@ def run_stages(
 
     Args:
         prepared: The checked arguments of the distillation.
-        folder: The run folder.
-        resume: Whether to continue a run in the folder.
+        folder: The run folder, which may be a temporary one.
         callbacks: Further callbacks of the student's training.
-        consistency_check: Checks the teacher before a resumed run continues.
         shown: The run folder as the report and messages name it.
         progress: See `distill`.
     """
-    manifest = prepared.resumed_manifest(folder) if resume else prepared.manifest()
-    opened = RunFolder.open(folder, ANSWERS, manifest, resume=resume)
-    with opened as run, notes_of(run) as file:
+    manifest = prepared.resumed_manifest() if prepared.resume else prepared.manifest()
+    opened = RunFolder.open(folder, ANSWERS, manifest, resume=prepared.resume)
+    with opened as run, notes_of(run, DistillNotes) as notes:
         # Damaged labels are an error before the larger budget is recorded.
         taken_over = decisions_to_take_over(run.path, prepared.begun, prepared.plan)
         add_larger_budget(run, prepared.plan, prepared.stored, prepared.choosing)
-        file.keep_price(prepared.price_per_1000)
-        notes = DistillNotes(file)
+        notes.keep_price(prepared.price_per_1000)
         store = NetworkStore(
             run.path / NETWORKS_FOLDER,
             {"run": identity(run.manifest), "from": run.manifest["started"]},
         )
-        asked = ask_teacher(prepared, run, notes, store, consistency_check, taken_over, progress)
-        with notes.timed("training"):
+        asked = ask_teacher(prepared, run, notes, store, taken_over, progress)
+        with notes.timed_part("training"):
             trained = _train(prepared, asked, notes, store, callbacks, progress)
         predicted = predict(trained.network, asked.answers.held_out.clean.as_source())
         correct = _count_correct(trained.network, prepared.test)
@@ -122,9 +115,23 @@ def _train(
     answers, labels = asked.answers, asked.labels
     steps = training_steps(prepared, answers, count_trained_on(answers, labels), notes)
     if labels is not None:
-        return _train_on_distances(
-            prepared, answers, labels, steps, notes, store, callbacks, progress
+        patience = prepared.settings.patience
+        network = train_on_distances(
+            prepared.student,
+            prepared.training_images(),
+            labels,
+            prepared.plan.strategy,
+            prepared.settings.trained_for(steps, prepared.settings.learning_rates[0], 0),
+            store,
+            notes,
+            callbacks=[*validation_callbacks(answers, patience), *callbacks],
+            patience=patience,
+            progress=progress,
         )
+        measured = str(prepared.plan.measure).upper()
+        taught_by = f"decisions and soft labels from {measured} distances"
+        why = f"The student learned from {taught_by}, because its strategy measures these."
+        return TrainedStudent(network, steps, taught_by, why)
     trainer = StudentTrainer(
         make=prepared.student.make,
         name=prepared.student.identity,
@@ -155,38 +162,6 @@ def _train(
         pseudo_samples=prepared.images is None,
     )
     return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
-
-
-def _train_on_distances(
-    prepared: PreparedDistillation,
-    answers: Answers,
-    labels: Labels,
-    steps: int,
-    notes: DistillNotes,
-    store: NetworkStore,
-    callbacks: Sequence[TrainingCallback],
-    progress: ProgressListener | bool,
-) -> TrainedStudent:
-    student = DistanceStudent(
-        make=prepared.student.make,
-        name=prepared.student.identity,
-        images=prepared.training_images(),
-        labels=labels,
-        store=store,
-        notes=notes,
-        progress=progress,
-    )
-    patience = prepared.settings.patience
-    network = student.train(
-        prepared.plan.strategy,
-        prepared.settings.trained_for(steps, prepared.settings.learning_rates[0], 0),
-        [*validation_callbacks(answers, patience), *callbacks],
-        patience,
-    )
-    measured = str(prepared.plan.measure).upper()
-    taught_by = f"decisions and soft labels from {measured} distances"
-    why = f"The student learned from {taught_by}, because its strategy measures these."
-    return TrainedStudent(network, steps, taught_by, why)
 
 
 def _save_student(

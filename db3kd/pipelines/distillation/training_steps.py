@@ -32,7 +32,8 @@ def training_steps(
     if limit is None:
         return steps
     spent = notes.seconds_of_choosing(len(plan.further))
-    limited = notes.limited_steps(
+    limited = notes.once(
+        "steps_to_choose_within_limit" if choosing else "steps_within_limit",
         {
             "student": prepared.student.identity,
             "proxy": prepared.proxies.name,
@@ -49,6 +50,5 @@ def training_steps(
             answers,
             None if choosing else spent,
         ),
-        images_chosen=not choosing,
     )
     return min(steps, limited)

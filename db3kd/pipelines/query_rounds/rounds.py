@@ -101,7 +101,7 @@ def ask_rounds(
                 return further_held_out_rows(answers, augmented, seed, part)
             return held_out_rows(answers.images, augmented, seed)
 
-        with notes.timed("asking"):
+        with notes.timed_part("asking"):
             run.ask(HELD_OUT, augmented if part else plan.held_out + augmented, choose, check_first)
 
     def ask_round(number: int, count: int) -> None:
@@ -137,7 +137,7 @@ def ask_rounds(
                 progress=progress and bool(networks),
             )
 
-        with notes.timed("asking", apart_from="choosing"):
+        with notes.timed_part("asking", apart_from="choosing"):
             run.ask(number, count, partial(_timed_choice, notes, choose), check_first)
 
     number, skewed = 0, None
@@ -265,7 +265,7 @@ def _train_to_choose(
 def _timed_choice(
     notes: DistillNotes, choose: Callable[[Answers], Tensor], answers: Answers
 ) -> Tensor:
-    with notes.timed("choosing"):
+    with notes.timed_part("choosing"):
         return choose(answers)
 
 

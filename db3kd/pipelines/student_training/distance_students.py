@@ -1,7 +1,6 @@
 """Students that learn from distances: the strategies sd, bd, mbd and db3kd-paper of `distill`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from db3kd.labels.label_files import load_labels
 from db3kd.labels.labels import Labels
 from db3kd.labels.soft_labels import check_soft_labels, with_soft_labels
 from db3kd.pipelines.distill_notes import DistillNotes
+from db3kd.pipelines.student_network import Student
 from db3kd.pipelines.training_display import show_training
 from db3kd.planning import BudgetPlan
 from db3kd.planning.budget_plan import MOST_PER_PAIR
@@ -165,91 +165,90 @@ def measure_distances(
         return labels(listener)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DistanceStudent:
-    """A student that learns from soft labels.
+def train_on_distances(
+    student: Student,
+    images: ImageSet,
+    labels: Labels,
+    strategy: str,
+    training: TrainSettings,
+    store: NetworkStore,
+    notes: DistillNotes,
+    *,
+    callbacks: list[TrainingCallback],
+    patience: int | None,
+    progress: ProgressListener | bool,
+) -> nn.Module:
+    """Trains a student on soft labels.
 
-    Attributes:
-        make: Makes the student.
-        name: What identifies its architecture and initial weights.
+    The strategy "db3kd-paper" uses the formula and the loss of the paper; all others use margin
+    soft labels, whose scale short training runs choose.
+
+    Args:
+        student: How the student is made.
         images: The images to train on.
         labels: Their labels.
+        strategy: The strategy that measured their distances.
+        training: The settings, with the number of steps.
         store: Trains the student once.
-        notes: Keeps the scale of the soft labels.
+        notes: Keep the scale of the soft labels.
+        callbacks: The callbacks of the training.
+        patience: See `DistillSettings`.
         progress: See `db3kd.distill`.
     """
+    if strategy == PAPER:
+        loss = KDLoss.paper()
+        soft = with_soft_labels(labels, normalisation="inverse", temperature=loss.temperature)
+    else:
+        loss = KDLoss()
+        scale = _scale(student, images, labels, loss, training, notes, progress)
+        soft = with_soft_labels(labels, scale=scale, temperature=loss.temperature)
+    assert training.steps is not None  # the caller sets them
+    steps = training.steps
 
-    make: Callable[[], nn.Module]
-    name: str
-    images: ImageSet
-    labels: Labels
-    store: NetworkStore
-    notes: DistillNotes
-    progress: ProgressListener | bool = False
-
-    def train(
-        self,
-        strategy: str,
-        training: TrainSettings,
-        callbacks: list[TrainingCallback],
-        patience: int | None = None,
-    ) -> nn.Module:
-        """Trains the student.
-
-        The strategy "db3kd-paper" uses the formula and the loss of the paper; all others use margin
-        soft labels, whose scale short training runs choose. `training.steps` must be set.
-        """
-        if strategy == PAPER:
-            loss = KDLoss.paper()
-            labels = with_soft_labels(
-                self.labels, normalisation="inverse", temperature=loss.temperature
+    def train(checkpoint: Checkpoint) -> nn.Module:
+        with show_training("training the student", steps, progress) as show:
+            return train_on_soft_labels(
+                student.make,
+                images,
+                soft.decision,
+                check_soft_labels(soft),
+                loss,
+                training,
+                progress=False,
+                checkpoint=checkpoint,
+                callbacks=[*callbacks, show],
             )
-        else:
-            loss = KDLoss()
-            labels = with_soft_labels(
-                self.labels, scale=self._scale(loss, training), temperature=loss.temperature
-            )
-        assert training.steps is not None  # the caller sets them
-        steps = training.steps
 
-        def train(checkpoint: Checkpoint) -> nn.Module:
-            with show_training("training the student", steps, self.progress) as show:
-                return train_on_soft_labels(
-                    self.make,
-                    self.images,
-                    labels.decision,
-                    check_soft_labels(labels),
-                    loss,
-                    training,
-                    progress=False,
-                    checkpoint=checkpoint,
-                    callbacks=[*callbacks, show],
-                )
+    return store.get(
+        "student",
+        student.make,
+        train,
+        {
+            "network": student.identity,
+            "strategy": strategy,
+            "patience": patience,
+            "settings": training,
+        },
+    )
 
-        return self.store.get(
-            "student",
-            self.make,
-            train,
-            {
-                "network": self.name,
-                "strategy": strategy,
-                "patience": patience,
-                "settings": training,
-            },
-        )
 
-    def _scale(self, loss: KDLoss, training: TrainSettings) -> float:
-        others = self.labels.distances.isfinite() & (self.labels.distances > 0)
-        if not others.any():
-            return 1.0  # all samples are contradictory or reach no class, so no scale changes them
-        if len(self.labels) < _LEAST_CHOICE_SAMPLES:
-            nearest = median_nearest_distance(self.labels.distances, self.labels.decision)
-            return SHORT_TRAINING_FACTOR / nearest
-        short = scale_training(training, len(self.labels))
+def _scale(
+    student: Student,
+    images: ImageSet,
+    labels: Labels,
+    loss: KDLoss,
+    training: TrainSettings,
+    notes: DistillNotes,
+    progress: ProgressListener | bool,
+) -> float:
+    others = labels.distances.isfinite() & (labels.distances > 0)
+    if not others.any():
+        return 1.0  # all samples are contradictory or reach no class, so no scale changes them
+    if len(labels) < _LEAST_CHOICE_SAMPLES:
+        return SHORT_TRAINING_FACTOR / median_nearest_distance(labels.distances, labels.decision)
 
-        def choose() -> float:
-            return choose_scale(
-                self.make, self.images, self.labels, loss, training, self.progress
-            ).scale
+    def choose() -> float:
+        return choose_scale(student.make, images, labels, loss, training, progress).scale
 
-        return self.notes.label_scale({"student": self.name, "settings": short}, choose)
+    short = scale_training(training, len(labels))
+    return float(notes.once("scale", {"student": student.identity, "settings": short}, choose))

@@ -298,7 +298,7 @@ class StudentTrainer:
             "steps": self.steps // CHOICE_DIVISOR,
             "settings": self.settings,
         }
-        choice = self.notes.choice(question, depends_on, measure)
+        choice = self.notes.once(f"choice of {question}", depends_on, measure)
         self.choices.append(Choice(question, **choice))
         return str(choice["chosen"])
 
