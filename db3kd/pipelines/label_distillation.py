@@ -100,7 +100,7 @@ class LabelTraining:
         if scale == "auto":
             scale = None
         if scale is not None:
-            check_positive(scale, "scale", "a finite number above 0 or auto")
+            scale = check_positive(scale, "scale", "a finite number above 0 or auto")
         return cls(normalisation, scale, loss, settings)
 
     @classmethod
