@@ -7,6 +7,12 @@ import torch
 from torch import Tensor, nn
 
 
+def weight_dtype(network: nn.Module) -> torch.dtype:
+    """Returns the dtype of a network's weights, or float32 if it has none."""
+    floating = (each.dtype for each in network.parameters() if each.is_floating_point())
+    return next(floating, torch.float32)
+
+
 def unsaved_buffers(network: nn.Module) -> dict[str, Tensor]:
     """Returns the buffers that a network's state dict lacks, by name: those not persistent."""
     saved = network.state_dict().keys()
