@@ -185,6 +185,15 @@ def test_unanswered_rows_do_not_train():
     assert torch.equal(weights(with_gaps), weights(without))
 
 
+def test_soft_labels_with_a_gradient_train_as_those_without():
+    images, decisions = blobs(40)
+    soft = F.one_hot(decisions, CLASSES).float()
+    expected = train_on_soft_labels(network, images, decisions, soft, KDLoss(), quick())
+    soft = soft.requires_grad_() * 1
+    found = train_on_soft_labels(network, images, decisions, soft, KDLoss(), quick())
+    assert torch.equal(weights(found), weights(expected))
+
+
 def test_a_student_without_any_soft_label_learns_the_decisions_as_a_classifier_does():
     images, labels = blobs(60)
     none = torch.zeros(60, CLASSES)
