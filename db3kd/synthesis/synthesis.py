@@ -27,6 +27,7 @@ from db3kd.synthesis.settings import STILL_SHARD, SynthesisSettings
 from db3kd.synthesis.starts import Starts, make_masks, make_starts
 from db3kd.teachers import Teacher
 from db3kd.teachers.single_class import check_classes_differ
+from db3kd.training.process import check_training_device
 
 _UNLIMITED = 2**40
 """More queries than the moves of a sample can take."""
@@ -76,12 +77,13 @@ class Synthesis:
                 f"{teacher.classes:,}; leave them out",
             )
         self._starts = make_starts(settings.starts, shape, settings.seed)
-        # The following raise errors for a shape that does not fit, before anything is paid for.
+        # The following raise errors for what cannot work, before anything is paid for.
         if settings.moves.count:
             settings.moves.sign_opt.directions(shape, 0)
         if settings.acquisition is not None:
             make_masks(shape, settings.seed)
             check_model(settings.acquisition.model, shape, teacher.classes)
+            check_training_device(settings.acquisition.device)
         self._progress, self._folder = progress, folder
         self._on_answers = AnswerCounter(self._report, self._report_known)
         self._answered = self._known = 0
