@@ -32,6 +32,7 @@ from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.training.evaluation import evaluate
 from db3kd.training.loss import KDLoss
+from db3kd.training.process import check_training_device
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_on_soft_labels
 
@@ -51,6 +52,9 @@ class LabelTraining:
     scale: float | None
     loss: KDLoss
     settings: TrainSettings
+
+    def __post_init__(self) -> None:
+        check_training_device(self.settings.device)  # before images are read
 
     @classmethod
     def of(

@@ -16,7 +16,8 @@ from db3kd.arguments.plain import (
 )
 from db3kd.errors import ArgumentError
 from db3kd.models.ensemble import MAX_NETWORKS
-from db3kd.models.networks import default_model
+from db3kd.models.networks import check_model, default_model
+from db3kd.training.process import check_training_device
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted
 
@@ -77,6 +78,19 @@ class SurrogateSettings:
         """Returns the name by which `build_model` builds the whole surrogate."""
         model = self.model_for(image_shape)
         return model if self.networks == 1 else f"{model}*{self.networks}"
+
+    def check_trainable(self, image_shape: tuple[int, ...], classes: int) -> None:
+        """Checks, before a query is paid for, that the networks can be trained on its answer.
+
+        Args:
+            image_shape: The shape of the teacher's inputs.
+            classes: The number of the teacher's classes.
+
+        Raises:
+            ValueError: If a network does not accept the inputs, or the device is not available.
+        """
+        check_model(self.surrogate_model(image_shape), image_shape, classes)
+        check_training_device(self.training.device)
 
     @property
     def steps(self) -> int:

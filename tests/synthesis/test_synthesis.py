@@ -19,6 +19,7 @@ from teachers_analytic import (
 )
 from torch import Tensor
 
+from db3kd.boundary import SignOptSettings
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.synthesis import collection, proposals
 from db3kd.synthesis import settings as module
@@ -172,6 +173,14 @@ def test_moves_of_more_classes_than_directions_are_drawn_for_are_refused_before_
     teacher = CountingTeacher(ConstantTeacher(0, SHAPE, 65_537))
     with pytest.raises(ValueError, match=r"^moves: expected .* at most 65,536 classes"):
         synthesize(teacher, moved())
+    assert teacher.total == 0
+
+
+def test_frequencies_of_rows_are_refused_before_a_query():
+    teacher = CountingTeacher(ConstantTeacher(0, (36,), 2))
+    moves = dataclasses.replace(WALK, sign_opt=SignOptSettings(frequencies=3))
+    with pytest.raises(ValueError, match=r"^frequencies: expected None, as .* shape \[36\]"):
+        synthesize(teacher, plan(starts="paper", moves=moves))
     assert teacher.total == 0
 
 
