@@ -54,7 +54,8 @@ class LabelTraining:
     settings: TrainSettings
 
     def __post_init__(self) -> None:
-        check_training_device(self.settings.device)  # before images are read
+        # Before images are read.
+        check_training_device(self.settings.device, self.settings.precision)
 
     @classmethod
     def of(

@@ -90,7 +90,7 @@ class SurrogateSettings:
             ValueError: If a network does not accept the inputs, or the device is not available.
         """
         check_model(self.surrogate_model(image_shape), image_shape, classes)
-        check_training_device(self.training.device)
+        check_training_device(self.training.device, self.training.precision)
 
     @property
     def steps(self) -> int:
