@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
@@ -41,6 +42,9 @@ Model = nn.Module | Callable[[], nn.Module]
 
 _REPORTS = 100
 """Approximate number of reports during training."""
+
+_SEEDED = threading.RLock()
+"""Held while a training draws from the random states, of which a process has one set."""
 
 
 class BatchSource(Protocol):
@@ -87,8 +91,9 @@ def train_batches(
     """Trains a network for `settings.steps` steps on the batches of a source.
 
     The result depends only on the arguments, bit for bit on a CPU with the same number of threads.
-    The global random states of torch, NumPy and Python are seeded, and restored afterwards. Under
-    `accelerate launch` each process takes its part of every batch, and gradients are averaged.
+    The global random states of torch, NumPy and Python are seeded, and restored afterwards; so
+    trainings in several threads run one after the other. Under `accelerate launch` each process
+    takes its part of every batch, and gradients are averaged.
 
     Example:
         >>> settings = db3kd.TrainSettings(steps=12000, schedule="cosine", ema=0.999)
@@ -132,7 +137,8 @@ def train_batches(
     checkpoint = as_checkpoint(checkpoint)
     process = TrainingProcess.current(settings.device, settings.precision)
     shown = listening(progress, lambda: Progress(steps, title="training", unit="steps"))
-    with shown as listener, kept_random_state(settings.seed, range(torch.cuda.device_count())):
+    devices = range(torch.cuda.device_count())
+    with _SEEDED, shown as listener, kept_random_state(settings.seed, devices):
         if progress is not False:  # in every process, because each report waits for all of them
             callbacks = (*callbacks, ProgressCallback(listener))
         network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
