@@ -184,6 +184,17 @@ class _Training:
         self, batch: Callable[[int], tuple[Tensor, ...]], checkpoint: Checkpoint | None
     ) -> nn.Module:
         """Trains from the checkpoint, or from the first step, to the end."""
+        try:
+            return self._run(batch, checkpoint)
+        except BaseException as error:
+            # Not by `_call`, which waits for other processes: they may not fail.
+            for callback in self.callbacks:
+                callback.on_exception(self.state, error)
+            raise
+
+    def _run(
+        self, batch: Callable[[int], tuple[Tensor, ...]], checkpoint: Checkpoint | None
+    ) -> nn.Module:
         state, process = self.state, self.process
         if checkpoint is not None:
             self._resume(checkpoint)
