@@ -220,8 +220,18 @@ class _Training:
     def _step(self, distributed: nn.Module, batch: tuple[Tensor, ...]) -> None:
         images, *arguments = batch
         self.optimizer.zero_grad()
-        with self.process.autocast():
-            logits = distributed(images)
+        try:
+            with self.process.autocast():
+                logits = distributed(images)
+        except ValueError as error:
+            if len(images) != 1:
+                raise
+            raise ArgumentError(
+                "model",
+                f"expected a network that trains on a batch of one row, got "
+                f"{type(self.network).__name__}, which fails ({error}); batch normalisation needs "
+                "a batch_size of at least 2 and two rows",
+            ) from error
         check_logits(logits)
         value = self.loss(logits.float(), *arguments)
         check_loss_value(value, logits)

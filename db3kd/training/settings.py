@@ -38,7 +38,8 @@ class TrainSettings:
         steps: The exact number of batches; replaces `epochs`. Students that are compared should
             train for the same number of steps.
         batch_size: Maximum number of rows in a step, over all processes. The batches of an epoch
-            differ in size by at most one row.
+            differ in size by at most one row. With 2, one batch of an odd number of rows has 3,
+            because batch normalisation fails on a single row.
         learning_rate: Initial learning rate. None leaves it to the function that trains: `distill`
             and `compare` choose it, and all others take 1e-3.
         schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps. None
@@ -120,7 +121,8 @@ class TrainSettings:
 
     def batches(self, rows: int) -> int:
         """Returns the number of batches in an epoch over `rows` rows."""
-        return math.ceil(rows / self.batch_size)
+        batches = math.ceil(rows / self.batch_size)
+        return batches if self.batch_size == 1 else max(1, min(batches, rows // 2))
 
     def total_steps(self, rows: int) -> int:
         """Returns the number of steps of a training on `rows` rows."""
