@@ -14,7 +14,7 @@ from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
 from db3kd.data.image_source import ImageSource
 from db3kd.errors import ArgumentError, ArgumentTypeError
-from db3kd.models.state import weight_dtype
+from db3kd.models.state import to_weight_dtype
 from db3kd.querying.driver import decide_all
 from db3kd.querying.single_process import check_single_process
 from db3kd.teachers.base import Teacher
@@ -65,12 +65,11 @@ def predict_logits(
 def _logits(
     model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tensor, batch: int | None
 ) -> Tensor:
-    dtype = weight_dtype(model)
     with _in_eval_mode(model):
         if batch is None:
-            batch = batch_of_forward(model, read(rows[:1]).to(dtype))
+            batch = batch_of_forward(model, read(rows[:1]))
         with torch.inference_mode():
-            parts = (_scores(model, read(part).to(dtype)) for part in rows.split(batch))
+            parts = (_scores(model, read(part)) for part in rows.split(batch))
             logits = torch.cat([part.float().cpu() for part in parts])
     return logits.clone()  # A tensor made in inference mode cannot be used in training.
 
@@ -89,7 +88,7 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _scores(model: nn.Module, images: Tensor) -> Tensor:
-    scores = model(images)
+    scores = model(to_weight_dtype(images, model))
     expected = f"expected a network that returns scores [{len(images)}, C] of at least 2 classes"
     if not isinstance(scores, Tensor):
         raise ArgumentTypeError(
@@ -116,7 +115,7 @@ def batch_of_forward(model: nn.Module, image: Tensor) -> int:
         image: [1, *image_shape], on the network's device.
     """
     if image.is_cpu:
-        return batch_for_module(model, model, image.shape[1:], image)
+        return batch_for_module(model, model, image.shape[1:], to_weight_dtype(image, model))
     return _DEVICE_BATCH
 
 

@@ -16,7 +16,7 @@ from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 from db3kd.models.random_state import kept_random_state, random_state, set_random_state
-from db3kd.models.state import load_whole_state, whole_state
+from db3kd.models.state import load_whole_state, to_weight_dtype, whole_state
 from db3kd.progress import Progress, ProgressListener, check_progress, listening
 from db3kd.training.batch_checks import (
     check_logits,
@@ -101,7 +101,7 @@ def train_batches(
 
     Args:
         model: A function that makes a network, called with the seed set; or a network, of which a
-            copy is trained.
+            copy is trained. Images are converted to the dtype of its weights.
         batches: The batch of each step.
         loss: Called with logits [n, C] float32 and everything in the batch except its images;
             returns a scalar.
@@ -222,7 +222,7 @@ class _Training:
         self.optimizer.zero_grad()
         try:
             with self.process.autocast():
-                logits = distributed(images)
+                logits = distributed(to_weight_dtype(images, self.network))
         except ValueError as error:
             if len(images) != 1:
                 raise
@@ -367,7 +367,7 @@ def _initialize_lazy(network: nn.Module, batch: Callable[[int], tuple[Tensor, ..
     """Initializes the weights of lazy modules, whose shapes depend on the first images."""
     if any(is_lazy(each) for each in network.parameters()):
         with torch.no_grad():
-            network.eval()(batch(0)[0][:1])
+            network.eval()(to_weight_dtype(batch(0)[0][:1], network))
 
 
 def _cuda_devices(device: torch.device) -> list[int]:
