@@ -92,6 +92,8 @@ class LabelJob:
         images = as_images(images, teacher=teacher)
         fitted_teacher, fitted_images = _fit(as_teacher(teacher, images), images)
         settings.targets_among(fitted_teacher.classes)  # raises an error for too many
+        if settings.measure == "mbd":  # raises an error for a shape that does not fit
+            settings.sign_opt.directions(tuple(fitted_teacher.image_shape), 0)
         if check_images and isinstance(fitted_images, ImageSet):
             fitted_images.check()
         if concurrent_chunks is None:

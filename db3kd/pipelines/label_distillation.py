@@ -32,6 +32,7 @@ from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.training.evaluation import evaluate
 from db3kd.training.loss import KDLoss
+from db3kd.training.process import check_training_device
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_on_soft_labels
 
@@ -51,6 +52,10 @@ class LabelTraining:
     scale: float | None
     loss: KDLoss
     settings: TrainSettings
+
+    def __post_init__(self) -> None:
+        # Before images are read.
+        check_training_device(self.settings.device, self.settings.precision)
 
     @classmethod
     def of(
@@ -100,7 +105,7 @@ class LabelTraining:
         if scale == "auto":
             scale = None
         if scale is not None:
-            check_positive(scale, "scale", "a finite number above 0 or auto")
+            scale = check_positive(scale, "scale", "a finite number above 0 or auto")
         return cls(normalisation, scale, loss, settings)
 
     @classmethod

@@ -26,7 +26,6 @@ from db3kd.data.source import Source
 from db3kd.data.table_rows import features_of, projection_of
 from db3kd.errors import ArgumentError, InputError, OutputExistsError
 from db3kd.models import save_model
-from db3kd.models.networks import check_model
 from db3kd.progress import ProgressListener
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.querying.single_process import check_single_process
@@ -216,7 +215,7 @@ def prepare_surrogate(
     teacher = takes_unit_images(teacher)
     image_shape = tuple(teacher.image_shape)
     settings = replace(settings, model=settings.model_for(image_shape))
-    check_model(settings.surrogate_model(image_shape), image_shape, teacher.classes)
+    settings.check_trainable(image_shape, teacher.classes)
     images = source.load() if images is None else images
     chosen = images.subset(draw_samples(len(images), limit, settings.training.seed))
     described = partial(

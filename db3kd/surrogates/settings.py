@@ -8,6 +8,7 @@ from torch import nn
 from db3kd.arguments.plain import (
     RUN_SEED_BITS,
     check_count_fields,
+    check_fields,
     check_number,
     check_seed,
     check_type,
@@ -15,7 +16,8 @@ from db3kd.arguments.plain import (
 )
 from db3kd.errors import ArgumentError
 from db3kd.models.ensemble import MAX_NETWORKS
-from db3kd.models.networks import default_model
+from db3kd.models.networks import check_model, default_model
+from db3kd.training.process import check_training_device
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted
 
@@ -60,7 +62,8 @@ class SurrogateSettings:
         if self.networks > MAX_NETWORKS:
             raise ArgumentError("networks", f"expected at most {MAX_NETWORKS}, got {self.networks}")
         share = "at least 0 and below 1"
-        if not 0 <= check_number(self.clean_share, "clean_share", share) < 1:
+        check_fields(self, check_number, "clean_share", expected=share)
+        if not 0 <= self.clean_share < 1:
             raise ArgumentError("clean_share", f"expected {share}, got {self.clean_share}")
         if self.training.steps is None:
             raise ArgumentError("training.steps", "expected a number, got None")
@@ -75,6 +78,19 @@ class SurrogateSettings:
         """Returns the name by which `build_model` builds the whole surrogate."""
         model = self.model_for(image_shape)
         return model if self.networks == 1 else f"{model}*{self.networks}"
+
+    def check_trainable(self, image_shape: tuple[int, ...], classes: int) -> None:
+        """Checks, before a query is paid for, that the networks can be trained on its answer.
+
+        Args:
+            image_shape: The shape of the teacher's inputs.
+            classes: The number of the teacher's classes.
+
+        Raises:
+            ValueError: If a network does not accept the inputs, or the device is not available.
+        """
+        check_model(self.surrogate_model(image_shape), image_shape, classes)
+        check_training_device(self.training.device, self.training.precision)
 
     @property
     def steps(self) -> int:

@@ -22,7 +22,7 @@ from db3kd.data.image_source import (
 from db3kd.data.table_rows import projection_of
 from db3kd.errors import ArgumentTypeError
 from db3kd.models.ensemble import Ensemble
-from db3kd.models.networks import build_model, check_model
+from db3kd.models.networks import build_model
 from db3kd.progress import Progress, ProgressListener, check_progress, listening
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.querying.sent_queries import counting
@@ -117,7 +117,7 @@ def make_surrogate(
     else:
         teacher = takes_unit_images(teacher)
     image_shape = tuple(teacher.image_shape)
-    check_model(settings.surrogate_model(image_shape), image_shape, teacher.classes)
+    settings.check_trainable(image_shape, teacher.classes)
     augmented = augment_samples(checked, settings, projection_of(teacher, checked))
     if out is None:
         with counting() as sent:  # an error in the training loses the answers too

@@ -27,6 +27,7 @@ from db3kd.synthesis.settings import STILL_SHARD, SynthesisSettings
 from db3kd.synthesis.starts import Starts, make_masks, make_starts
 from db3kd.teachers import Teacher
 from db3kd.teachers.single_class import check_classes_differ
+from db3kd.training.process import check_training_device
 
 _UNLIMITED = 2**40
 """More queries than the moves of a sample can take."""
@@ -68,17 +69,21 @@ class Synthesis:
         folder: RunFolder | None = None,
     ) -> None:
         self.teacher, self.settings = teacher, settings
+        shape = tuple(teacher.image_shape)
         if settings.moves.count and teacher.classes > MAX_CLASSES:
             raise ArgumentError(
                 "moves",
                 f"expected a teacher with at most {MAX_CLASSES:,} classes, got "
                 f"{teacher.classes:,}; leave them out",
             )
-        self._starts = make_starts(settings.starts, tuple(teacher.image_shape), settings.seed)
+        self._starts = make_starts(settings.starts, shape, settings.seed)
+        # The following raise errors for what cannot work, before anything is paid for.
+        if settings.moves.count:
+            settings.moves.sign_opt.directions(shape, 0)
         if settings.acquisition is not None:
-            # Both raise an error for a shape that does not fit, before anything is paid for.
-            make_masks(tuple(teacher.image_shape), settings.seed)
-            check_model(settings.acquisition.model, tuple(teacher.image_shape), teacher.classes)
+            make_masks(shape, settings.seed)
+            check_model(settings.acquisition.model, shape, teacher.classes)
+            check_training_device(settings.acquisition.device)
         self._progress, self._folder = progress, folder
         self._on_answers = AnswerCounter(self._report, self._report_known)
         self._answered = self._known = 0

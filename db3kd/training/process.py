@@ -24,12 +24,23 @@ class TrainingProcess:
         precision: "no", "fp16" or "bf16".
         index: The number of this process.
         count: The number of processes.
+
+    Raises:
+        ValueError: If the device does not train in this precision.
     """
 
     device: torch.device
     precision: str
     index: int = 0
     count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision == "fp16" and self.device.type != "cuda":
+            raise ArgumentError(
+                "precision",
+                f"fp16 needs a CUDA device, and the device of this training is {self.device}; use "
+                '"bf16" or "no"',
+            )
 
     @classmethod
     def current(cls, device: str, precision: str) -> "TrainingProcess":
@@ -40,12 +51,9 @@ class TrainingProcess:
         caller may use accelerate too. A process group that this joins is left when Python exits.
 
         Raises:
-            ValueError: If a CUDA device is requested but CUDA is not available.
+            ValueError: See `check_training_device`.
         """
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ArgumentError(
-                "device", f'{device!r} needs CUDA, which torch cannot use here; use "cpu" or "auto"'
-            )
+        check_training_device(device, precision)
         launched = "ACCELERATE_USE_CPU" in os.environ or "WORLD_SIZE" in os.environ
         if not launched:
             return cls(_single_device(device), precision)
@@ -110,6 +118,29 @@ class TrainingProcess:
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Returns the gradient scaler, which does nothing unless the precision is fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+
+def check_training_device(device: str, precision: str = "no") -> None:
+    """Checks that torch can use the `device` and `precision` of `TrainSettings` here.
+
+    Functions that query a teacher and then train call it before the first query.
+
+    Raises:
+        ValueError: If a CUDA device is requested or needed that is not available.
+    """
+    if device == "auto":
+        TrainingProcess(_single_device(device), precision)  # raises if it does not train so
+    if not device.startswith("cuda"):
+        return
+    if not torch.cuda.is_available():
+        raise ArgumentError(
+            "device", f'{device!r} needs CUDA, which torch cannot use here; use "cpu" or "auto"'
+        )
+    count = torch.cuda.device_count()
+    if int(device.partition(":")[2] or 0) >= count:
+        raise ArgumentError(
+            "device", f'expected "cuda:<n>" with n below {count}, the GPUs here, got {device!r}'
+        )
 
 
 def _leave_process_group() -> None:

@@ -5,6 +5,7 @@ import pytest
 from table_cases import is_valid
 from tasters import WINES, Taster, wine_frame, wines
 
+from db3kd.boundary import SignOptSettings
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
 from db3kd.labelling import LabelSettings, label
@@ -69,6 +70,15 @@ def test_rows_that_other_features_encoded_are_refused():
     with pytest.raises(ValueError, match=r"expected rows .* of teacher taster, got others in tabl"):
         label(taster.teacher(), narrow, LabelSettings(measure="sd"))
     assert not taster.seen
+
+
+def test_frequencies_of_rows_are_refused_before_a_query(tmp_path):
+    taster, out = Taster(), tmp_path / "run"
+    sign_opt = SignOptSettings(frequencies=5)
+    with pytest.raises(ValueError, match=r"^frequencies: expected None, as .* shape \[5\]"):
+        label(taster.teacher(), wines(), LabelSettings("mbd", sign_opt=sign_opt), out=out)
+    assert not taster.seen and not out.exists()
+    label(taster.teacher(), wines(), LabelSettings("sd", sign_opt=sign_opt))
 
 
 def test_features_of_another_kind_are_no_features_of_a_table():

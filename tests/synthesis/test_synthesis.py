@@ -19,6 +19,7 @@ from teachers_analytic import (
 )
 from torch import Tensor
 
+from db3kd.boundary import SignOptSettings
 from db3kd.data.pseudo_samples import PseudoSamples
 from db3kd.synthesis import collection, proposals
 from db3kd.synthesis import settings as module
@@ -175,6 +176,14 @@ def test_moves_of_more_classes_than_directions_are_drawn_for_are_refused_before_
     assert teacher.total == 0
 
 
+def test_frequencies_of_rows_are_refused_before_a_query():
+    teacher = CountingTeacher(ConstantTeacher(0, (36,), 2))
+    moves = dataclasses.replace(WALK, sign_opt=SignOptSettings(frequencies=3))
+    with pytest.raises(ValueError, match=r"^frequencies: expected None, as .* shape \[36\]"):
+        synthesize(teacher, plan(starts="paper", moves=moves))
+    assert teacher.total == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -182,7 +191,7 @@ def test_moves_of_more_classes_than_directions_are_drawn_for_are_refused_before_
         ({"starts": "noise"}, "starts: expected one of paper"),
         ({"effort": 0.5}, "effort: expected a number of at least 1, got 0.5"),
         ({"effort": float("inf")}, "effort: expected a number of at least 1"),
-        ({"mixtures": -0.1}, "mixtures: expected a number of at least 0"),
+        ({"mixtures": -0.1}, "mixtures: expected a finite number of at least 0"),
         ({"queries": -1}, "queries: expected an integer of at least 0"),
         ({"snapshots": (0, -5)}, "snapshots: expected an integer of at least 0"),
         ({"starting_points": 0}, "starting_points: expected"),

@@ -11,7 +11,6 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import check_surrogate_measure
 from db3kd.labelling.runs.run_surrogate import RunSurrogate
 from db3kd.labelling.settings import LabelSettings
-from db3kd.models.networks import check_model
 from db3kd.planning.surrogate_plan import plan_surrogate_training
 from db3kd.surrogates.boundary_points import max_boundary_points
 from db3kd.surrogates.settings import SurrogateSettings
@@ -74,7 +73,7 @@ class AutoSurrogate:
 
         Raises:
             ValueError: If the measure uses no surrogate, the teacher takes other images than those
-                in [0, 1], or the network does not fit the teacher.
+                in [0, 1], or the network does not fit the teacher or cannot be trained here.
         """
         check_surrogate_measure(settings)
         shape, classes = tuple(teacher.image_shape), teacher.classes
@@ -86,7 +85,7 @@ class AutoSurrogate:
                 "db3kd.ImageSet, or train a network of your own and pass it",
             )
         trained = self._settings()
-        check_model(trained.surrogate_model(shape), shape, classes)
+        trained.check_trainable(shape, classes)
         limits, labelled = divide_budget(settings, images, classes), len(index)
         decisions = int((limits > 0).sum())
         distances = int((limits[index] - 1).clamp_min(0).sum())
