@@ -300,6 +300,19 @@ def test_images_in_other_bounds_are_labelled():
     assert set(labels.status) == {"ok"}
 
 
+@pytest.mark.parametrize("measure", ["bd", "mbd"])
+def test_distances_in_narrow_bounds_are_those_of_the_unit_range_on_another_scale(measure):
+    settings, scale = dataclasses.replace(SMALL, measure=measure), 2.0**-20
+    centroids = some_images(CLASSES, seed=9)
+    narrow = NearestCentroidTeacher(centroids * scale, SHAPE, bounds=(0.0, scale))
+
+    labels = label(narrow, some_images() * scale, settings)
+
+    expected = label(some_teacher(), some_images(), settings)
+    assert torch.equal(labels.distances / scale, expected.distances)
+    assert torch.equal(labels.queries, expected.queries)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
