@@ -70,7 +70,7 @@ class StartingPoints:
             )
         check_choice(order, "order", ORDERS)
         self.candidate_pool = CandidatePool(images, decisions, candidate_pool, seed)
-        self.count = count
+        self.count = min(count, max(1, len(self.candidate_pool.numbers)))
         self.order = order
         self.seed = seed
 

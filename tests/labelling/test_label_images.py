@@ -313,6 +313,17 @@ def test_distances_in_narrow_bounds_are_those_of_the_unit_range_on_another_scale
     assert torch.equal(labels.queries, expected.queries)
 
 
+@pytest.mark.parametrize("change", [{"queries_per_pair": 2**62}, {"starting_points": 2**62}])
+def test_limits_that_nothing_reaches_give_the_labels_of_lower_ones(change):
+    settings = dataclasses.replace(SMALL, measure="bd", snapshots=(), queries=200)
+    lower = dict.fromkeys(change, 10_000)
+
+    labels = label(some_teacher(), some_images(15), dataclasses.replace(settings, **change))
+
+    expected = label(some_teacher(), some_images(15), dataclasses.replace(settings, **lower))
+    assert_same(labels, expected)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
