@@ -1,7 +1,6 @@
 """The images on which an exported file must decide like the student."""
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -55,12 +54,11 @@ def _random_images(student: ModuleTeacher, numbers: range) -> Tensor:
     """
     shape = (len(numbers), *student.image_shape)
     generator = torch.Generator().manual_seed(numbers.start)
-    draw = partial(torch.rand, dtype=torch.float32, generator=generator)
-    levels = draw(shape[:2] + (1,) * (len(shape) - 2))
-    contrast = draw(shape[:1] + (1,) * (len(shape) - 1))
-    images = levels + 2 * contrast * (draw(shape) - 0.5)
+    levels = torch.rand(shape[:2] + (1,) * (len(shape) - 2), generator=generator)
+    contrast = torch.rand(shape[:1] + (1,) * (len(shape) - 1), generator=generator)
+    images = levels + 2 * contrast * (torch.rand(shape, generator=generator) - 0.5)
     images.clamp_(0, 1)
-    share = draw(contrast.shape).where(contrast > 0.5, 1.0)
+    share = torch.rand(contrast.shape, generator=generator).where(contrast > 0.5, 1.0)
     images = images.lerp(images.flip(0), 1 - share)
     return _scaled(images, student)
 

@@ -99,8 +99,7 @@ def export_model(
         )
     deployed = DeployedStudent.open(student, model, image_shape, classes)
     teacher = deployed.teacher
-    blank = torch.full((1, *teacher.image_shape), teacher.bounds[0], dtype=torch.float32)
-    teacher.decide(blank)  # names wrong scores
+    teacher.decide(torch.full((1, *teacher.image_shape), teacher.bounds[0]))  # names wrong scores
     _check_repeatable(deployed)
     content = encode(deployed, kind)
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +117,7 @@ def _check_repeatable(student: DeployedStudent) -> None:
     """Checks that two calls of the student give the same scores, as a file of it must."""
     network = student.make_network()
     with kept_random_state(), torch.inference_mode():
-        images = torch.rand(2, *student.teacher.image_shape, dtype=torch.float32)
+        images = torch.rand(2, *student.teacher.image_shape)
         first, second = (network(images.clone()) for _ in range(2))
     if not torch.allclose(first, second, equal_nan=True):
         raise ExportError(

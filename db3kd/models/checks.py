@@ -35,7 +35,7 @@ def check_scores(
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     with torch.no_grad():
         try:
-            scores = network(torch.rand(images, *image_shape, dtype=torch.float32, device=device))
+            scores = network(torch.rand(images, *image_shape, device=device))
         except Exception as error:
             hint = ""
             if network.training and images == 1:
@@ -91,7 +91,7 @@ def check_rebuilt(
             raise ArgumentError(
                 argument, f"{expected}whose state_dict does not fit a new one ({error})"
             ) from error
-        images = torch.rand(2, *image_shape, dtype=torch.float32, device=device)
+        images = torch.rand(2, *image_shape, device=device)
         scores, again = (_scores(each, images) for each in (network, rebuilt))
     if scores.shape == again.shape and torch.allclose(scores, again, 1e-4, 1e-5, equal_nan=True):
         return

@@ -42,8 +42,7 @@ def build_model(
         classes: Number of classes.
 
     Returns:
-        A network from images, [N, *image_shape], to scores, [N, classes]. Those of
-        `model_names()` have float32 weights, whatever torch's default dtype.
+        A network from images, [N, *image_shape], to scores, [N, classes].
 
     Raises:
         ValueError: If the name is unknown, or if the network cannot take such images.
@@ -71,7 +70,7 @@ def build_model(
             f"{name} needs images of shape (channels, height, width), got {shape}; "
             f"{', '.join(_ANY_SHAPE)} take any shape",
         )
-    return _FACTORIES[name](shape, classes).float()  # images are float32
+    return _FACTORIES[name](shape, classes)
 
 
 def default_model(image_shape: tuple[int, ...], for_images: str) -> str:

@@ -142,7 +142,7 @@ def _check_training(
 ) -> None:
     """Trains a network for a step on random images, as a training does after its queries."""
     device = next(each.device for each in network.parameters())
-    images = torch.rand(training.batch_size, *image_shape, dtype=torch.float32, device=device)
+    images = torch.rand(training.batch_size, *image_shape, device=device)
     decisions = torch.arange(len(images), device=device) % classes
     try:
         optimizer = make_optimizer(network.parameters(), training.completed())

@@ -156,5 +156,5 @@ def _weights(make: Callable[[], nn.Module], image_shape: Sequence[int]) -> int:
     with kept_random_state(), torch.no_grad():
         network = make().eval()
         if any(is_lazy(each) for each in network.parameters()):
-            network(torch.zeros(1, *image_shape, dtype=torch.float32))
+            network(torch.zeros(1, *image_shape))
         return sum(each.numel() for each in network.parameters())
