@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 
 import db3kd
@@ -110,6 +111,27 @@ def test_an_integer_beyond_64_bits_is_refused(kind, name, hint, value):
     given = REQUIRED.get(kind.__name__, {}) | {name: (value,) if in_tuple(hint) else value}
     with pytest.raises(ValueError, match=rf"^{name}: expected .* below 2\^6[123], got "):
         kind(**given)
+
+
+def holds_numbers(hint: Any) -> bool:
+    return hint in (int, float) or any(holds_numbers(each) for each in get_args(hint))
+
+
+@pytest.mark.parametrize(("kind", "name", "hint"), fields_with(holds_numbers))
+def test_a_number_of_numpy_becomes_one_of_python(kind, name, hint):
+    # JSON, manifests and torch.load(weights_only=True) take no others.
+    plain, of_numpy = (float, np.float32) if holds_floats(hint) else (int, np.int64)
+    valid = {each.name: each.default for each in dataclasses.fields(kind)}
+    valid |= REQUIRED.get(kind.__name__, {})
+    if not isinstance(valid[name], int | float):
+        valid[name] = {int: 1, float: 0.5}[plain]
+    value = of_numpy(valid[name])
+    given = REQUIRED.get(kind.__name__, {}) | {name: (value,) if in_tuple(hint) else value}
+    kept = getattr(kind(**given), name)
+    if in_tuple(hint):
+        (kept,) = kept
+    assert type(kept) is plain
+    assert kept == value
 
 
 def test_choices_and_nested_settings_are_found():

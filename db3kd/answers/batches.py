@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from db3kd.answers.answers import CLEAN_SHARE, NUMBERS, Answers
 from db3kd.data.augmented_images import AugmentedImages
+from db3kd.models.state import to_weight_dtype
 from db3kd.querying.search import UNANSWERED
 from db3kd.training.evaluation import batch_of_forward
 from db3kd.training.process import TrainingProcess
@@ -153,7 +154,8 @@ class TaughtLoss(nn.Module):
 def mean_probabilities(networks: Sequence[nn.Module], images: Tensor) -> Tensor:
     """Returns the mean softmax of several networks, [n, C] float32, without gradients."""
     with torch.no_grad():
-        parts = [F.softmax(network(images).float(), 1) for network in networks]
+        scores = (network(to_weight_dtype(images, network)).float() for network in networks)
+        parts = [F.softmax(each, 1) for each in scores]
     return torch.stack(parts).mean(0)
 
 

@@ -120,10 +120,10 @@ def check_threshold(threshold: float, classes: int) -> float:
         TypeError: If the threshold is not a number.
         ValueError: If it is not finite, or there are not two classes.
     """
-    check_number(threshold, "threshold")
+    threshold = check_number(threshold, "threshold")
     if classes != 2:
         raise ArgumentError("threshold", f"belongs to a model of 2 classes, got classes={classes}")
-    return float(threshold)
+    return threshold
 
 
 def check_images(

@@ -113,10 +113,29 @@ def check_count(value: float, name: str, least: int = 1) -> int:
     return int(value)
 
 
+def check_fields(
+    settings: Any, check: Callable[..., object], *names: str, **options: object
+) -> None:
+    """Checks fields of a frozen dataclass, and sets them to what the check returns.
+
+    A check takes NumPy's numbers and returns Python's, which manifests and checkpoints can hold.
+
+    Example:
+        >>> check_fields(self, check_positive, "timeout", "max_backoff")
+
+    Args:
+        settings: The dataclass, in its `__post_init__`.
+        check: Called with the value and the name of each field; returns the value to keep.
+        names: The fields.
+        options: Further arguments of the check.
+    """
+    for name in names:
+        object.__setattr__(settings, name, check(getattr(settings, name), name, **options))
+
+
 def check_count_fields(settings: Any, *names: str, least: int = 1) -> None:
     """Checks fields of a frozen dataclass as `check_count` does, and sets them to integers."""
-    for name in names:
-        object.__setattr__(settings, name, check_count(getattr(settings, name), name, least))
+    check_fields(settings, check_count, *names, least=least)
 
 
 def check_counts(values: Iterable[float], name: str, least: int = 1) -> tuple[int, ...]:
@@ -197,7 +216,7 @@ def check_not_negative(value: float, name: str) -> float:
     """
     expected = "a finite number of at least 0"
     if check_number(value, name, expected) < 0:
-        raise ArgumentError(name, f"expected {expected}, got {value!r}")
+        raise ArgumentError(name, f"expected {expected}, got {value}")
     return float(value)
 
 

@@ -2,11 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from db3kd.arguments.plain import (
     check_choice,
+    check_count,
     check_count_fields,
+    check_fields,
+    check_not_negative,
     check_number,
     check_positive,
     check_type,
@@ -27,8 +31,6 @@ _FREQUENCIES_PER_ROUND = 1 / 56
 
 _MIN_SMOOTH_SIDE = 16
 """Minimum height and width of images for which "auto" starts with low frequencies."""
-
-_AT_LEAST_0 = "a finite number of at least 0"
 
 
 @suggests_arguments
@@ -91,23 +93,25 @@ class SignOptSettings:
         check_type(self.steps, (tuple, list), "steps", "a tuple of lengths")
         if not self.steps:
             raise ArgumentError("steps", f"expected at least one positive length, got {self.steps}")
-        for step in self.steps:
-            check_positive(step, "steps", "finite lengths above 0")
-        object.__setattr__(self, "steps", tuple(self.steps))
-        if check_number(self.growth, "growth", _AT_LEAST_0) < 0:
-            raise ArgumentError("growth", f"expected {_AT_LEAST_0}, got {self.growth}")
-        if not 0 <= check_number(self.momentum, "momentum", "a weight in [0, 1)") < 1:
+        expected = "finite lengths above 0"
+        steps = tuple(check_positive(step, "steps", expected) for step in self.steps)
+        object.__setattr__(self, "steps", steps)
+        check_fields(self, check_not_negative, "growth")
+        check_fields(self, check_number, "momentum", expected="a weight in [0, 1)")
+        if not 0 <= self.momentum < 1:
             raise ArgumentError("momentum", f"expected a weight in [0, 1), got {self.momentum}")
-        check_positive(self.probe_step, "probe_step", "a finite length above 0")
-        for name in ("least_gain", "tolerance", "trust"):
-            check_positive(getattr(self, name), name, "a finite share above 0")
+        check_fields(self, check_positive, "probe_step", expected="a finite length above 0")
+        shares = ("least_gain", "tolerance", "trust")
+        check_fields(self, check_positive, *shares, expected="a finite share above 0")
         if not 0 < self.least_gain <= self.tolerance < self.trust / 2 < 0.5:
             raise ArgumentError(
                 "least_gain, tolerance, trust",
                 "expected 0 < least_gain <= tolerance < trust / 2 < "
                 f"0.5, got {self.least_gain}, {self.tolerance}, {self.trust}",
             )
-        if not (self.frequencies in (None, "auto") or _is_count(self.frequencies)):
+        if _is_count(self.frequencies):
+            check_fields(self, check_count, "frequencies")
+        elif self.frequencies not in (None, "auto"):
             raise ArgumentError(
                 "frequencies",
                 f"expected 'auto', None or an integer of at least 1, got {self.frequencies!r}",
@@ -166,4 +170,4 @@ class SignOptSettings:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

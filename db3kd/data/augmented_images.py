@@ -73,7 +73,7 @@ class AugmentedImages:
             raise ArgumentError(
                 "queries_per_sample", f"expected at least 1, got {queries_per_sample}"
             )
-        check_seed(seed)
+        seed = check_seed(seed)
         if not 0 <= mixup <= 1:
             raise ArgumentError("mixup", f"expected 0 to 1, got {mixup}")
         if not 0 <= shift < 1:

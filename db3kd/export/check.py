@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from db3kd.errors import ArgumentError
-from db3kd.export.student import DeployedStudent, weight_dtype
+from db3kd.export.student import DeployedStudent
+from db3kd.models.state import weight_dtype
 from db3kd.tables import Features
 from db3kd.teachers.base import Teacher, TeacherError, class_names_of
 from db3kd.teachers.loading import load_teacher

@@ -60,7 +60,7 @@ def _random_images(student: ModuleTeacher, numbers: range) -> Tensor:
     images.clamp_(0, 1)
     share = torch.rand(contrast.shape, generator=generator).where(contrast > 0.5, 1.0)
     images = images.lerp(images.flip(0), 1 - share)
-    return _scaled(images, student)
+    return _scaled(images.float(), student)
 
 
 def _scaled(images: Tensor, student: ModuleTeacher) -> Tensor:

@@ -117,7 +117,7 @@ def _check_repeatable(student: DeployedStudent) -> None:
     """Checks that two calls of the student give the same scores, as a file of it must."""
     network = student.make_network()
     with kept_random_state(), torch.inference_mode():
-        images = torch.rand(2, *student.teacher.image_shape)
+        images = torch.rand(2, *student.teacher.image_shape, dtype=torch.float32)
         first, second = (network(images.clone()) for _ in range(2))
     if not torch.allclose(first, second, equal_nan=True):
         raise ExportError(

@@ -79,7 +79,7 @@ def encode(student: DeployedStudent, kind: ExportFormat) -> bytes:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             import_extra(package, "onnx", "export to ONNX")
     shape = student.teacher.image_shape
-    example = torch.zeros(2, *shape)
+    example = torch.zeros(2, *shape, dtype=torch.float32)
     with _quiet(), torch.no_grad():
         try:
             return writers[kind](student, example)

@@ -49,7 +49,7 @@ def where_values_are_read(network: nn.Module, image_shape: tuple[int, ...]) -> s
     """
     for count in _BATCHES:
         generator = torch.Generator().manual_seed(count)
-        images = torch.rand(count, *image_shape, generator=generator)
+        images = torch.rand(count, *image_shape, generator=generator, dtype=torch.float32)
         mode = _ValueReads(images)
         try:
             with torch.no_grad(), mode:

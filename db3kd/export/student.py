@@ -12,6 +12,7 @@ from db3kd.errors import ArgumentError, ArgumentTypeError, InputNotFoundError
 from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.metadata import ModelMetadata
+from db3kd.models.state import weight_dtype
 from db3kd.models.weights import read_saved_model, student_in_folder
 from db3kd.teachers.loading import load_teacher
 from db3kd.teachers.preprocessing import PreprocessedModule
@@ -128,12 +129,6 @@ def student_file(student: str | Path) -> Path:
             f"(.toml, .json), got {path.name!r}",
         )
     return path
-
-
-def weight_dtype(network: nn.Module) -> torch.dtype:
-    """Returns the dtype of a network's weights, or float32 if it has none."""
-    floating = (each.dtype for each in network.parameters() if each.is_floating_point())
-    return next(floating, torch.float32)
 
 
 def _unsupported(name: str, found: Any) -> TypeError:

@@ -11,6 +11,7 @@ from db3kd.arguments.plain import (
     check_choice,
     check_count_fields,
     check_counts,
+    check_fields,
     check_number,
     check_seed,
     check_type,
@@ -90,7 +91,7 @@ class LabelSettings:
         check_choice(self.measure, "measure", MEASURES)
         check_choice(self.order, "order", ORDERS)
         check_type(self.sign_opt, SignOptSettings, "sign_opt", "SignOptSettings")
-        check_seed(self.seed)
+        check_fields(self, check_seed, "seed")
         check_count_fields(self, "query_batch_size")
         check_count_fields(self, "mixup_rounds", "queries_per_pair", least=0)
         optional = {
@@ -109,9 +110,9 @@ class LabelSettings:
                 f"expected None with measure 'sd', which measures every class without a "
                 f"query, got {self.targets}",
             )
-        snapshots = check_counts(self.snapshots, "snapshots", least=0)
-        object.__setattr__(self, "snapshots", snapshots)
-        if not 0 < check_number(self.tolerance, "tolerance", "a number in (0, 1)") < 1:
+        check_fields(self, check_counts, "snapshots", least=0)
+        check_fields(self, check_number, "tolerance", expected="a number in (0, 1)")
+        if not 0 < self.tolerance < 1:
             raise ArgumentError("tolerance", f"expected a number in (0, 1), got {self.tolerance}")
 
     @classmethod

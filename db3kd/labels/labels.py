@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from db3kd.arguments.plain import check_path
+from db3kd.arguments.plain import check_count, check_fields, check_path, check_type
 from db3kd.errors import ArgumentError, NotAFileError
 from db3kd.extras import import_extra
 from db3kd.labels.targets import other_classes
@@ -52,7 +52,8 @@ FORMAT_KEY = b"db3kd.format"
 
 _TEMPERATURE_KEY = b"db3kd.soft_label_temperature"
 _SNAPSHOT = re.compile(r"distances_at_(\d+)")
-_TENSORS = ("index", "decision", "distances", "queries", "label", "soft_labels", "searched")
+_REQUIRED = ("index", "decision", "distances", "queries")
+_OPTIONAL = ("label", "soft_labels", "searched")
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,12 +85,13 @@ class Labels:
         searched: [n, C] bool, True if the distance was measured and False if it is an estimate
             (see `db3kd.labels.targets`). None if all other classes were measured.
         snapshots: Distances as above, keyed by the number of queries per class that they cost.
-        soft_labels: [n, C] float32, rows sum to 1; or None.
+        soft_labels: [n, C] float32, rows sum to 1, or are all 0 for samples without one; or None.
         soft_label_temperature: The temperature of `soft_labels`, which the student's loss must
             share. None without soft labels, or if it is unknown.
 
     Raises:
-        ValueError: If a shape, dtype or status differs from the above.
+        TypeError: If an attribute has another type.
+        ValueError: If a shape, dtype or value differs from the above.
     """
 
     index: Tensor
@@ -104,7 +106,15 @@ class Labels:
     soft_label_temperature: float | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.index)
+        optional = [name for name in _OPTIONAL if getattr(self, name) is not None]
+        check_fields(self, _without_gradient, *_REQUIRED, *optional)
+        check_type(self.snapshots, dict, "snapshots", "a dict of tensors")
+        snapshots = {
+            check_count(count, "snapshots", 0): _without_gradient(value, f"snapshots[{count}]")
+            for count, value in self.snapshots.items()
+        }
+        object.__setattr__(self, "snapshots", snapshots)
+        n = len(self.index) if self.index.ndim == 1 else "n"
         classes = self.distances.shape[-1] if self.distances.ndim == 2 else "C"
         _check("index", self.index, (n,), torch.int64)
         _check("decision", self.decision, (n,), torch.int64)
@@ -120,6 +130,7 @@ class Labels:
                 "status",
                 f"expected {n} of {STATUSES}, got {len(self.status)}: {sorted(set(self.status))}",
             )
+        _check_values(self)
         temperature = self.soft_label_temperature
         if temperature is not None and not (
             self.soft_labels is not None and 0 < temperature < math.inf
@@ -192,7 +203,7 @@ class Labels:
                 )
         columns: Any = {
             name: torch.cat([getattr(part, name) for part in parts])
-            for name in _TENSORS
+            for name in (*_REQUIRED, *_OPTIONAL)
             if getattr(first, name) is not None  # then it is in all parts
         }
         return replace(
@@ -219,6 +230,7 @@ class Labels:
             IsADirectoryError: If `path` is a folder.
             ImportError: If pyarrow is not installed.
             OSError: If the file cannot be written.
+            ValueError: If a value was changed to one that `Labels` refuses.
         """
         path = check_path(path, "path")
         if path.is_dir():
@@ -227,6 +239,7 @@ class Labels:
                 "into a folder, use db3kd.label(..., out=)"
             )
         check_new_file(path, "path")
+        _check_values(self)  # tensors can be written to
         table = to_table(self)
         metadata = {**(table.schema.metadata or {}), FORMAT_KEY: LABELS.format.encode()}
         write_atomically(path, to_parquet(table.replace_schema_metadata(metadata)))
@@ -278,6 +291,16 @@ class Labels:
         )
 
 
+def _without_gradient(value: Tensor, name: str) -> Tensor:
+    """Returns a tensor without its gradient, with which training would go back into what made it.
+
+    Raises:
+        TypeError: If it is no tensor.
+    """
+    check_type(value, Tensor, name, "a tensor")
+    return value.detach() if value.requires_grad else value
+
+
 def _check(
     name: str, tensor: Tensor | None, shape: tuple[int | str, ...], dtype: torch.dtype
 ) -> None:
@@ -320,7 +343,7 @@ def to_table(labels: Labels) -> "pyarrow.Table":
 
 
 def from_table(table: "pyarrow.Table") -> Labels:
-    """The labels in a table that `to_table` made, with their values checked.
+    """The labels in a table that `to_table` made.
 
     Raises:
         KeyError: If a column is missing.
@@ -332,7 +355,7 @@ def from_table(table: "pyarrow.Table") -> Labels:
 
     snapshots = (_SNAPSHOT.fullmatch(name) for name in table.column_names)
     temperature = (table.schema.metadata or {}).get(_TEMPERATURE_KEY)
-    labels = Labels(
+    return Labels(
         index=read_column(table, "index", torch.int64),
         decision=read_column(table, "decision", torch.int64),
         distances=read_column(table, "distances", torch.float32),
@@ -348,8 +371,6 @@ def from_table(table: "pyarrow.Table") -> Labels:
         searched=optional("searched", torch.bool),
         soft_label_temperature=None if temperature is None else float(temperature),
     )
-    _check_values(labels)
-    return labels
 
 
 def _check_values(labels: Labels) -> None:

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from db3kd import ops
-from db3kd.arguments.plain import check_choice, check_positive, check_type, suggests_arguments
+from db3kd.arguments.plain import (
+    check_choice,
+    check_fields,
+    check_positive,
+    check_type,
+    suggests_arguments,
+)
 from db3kd.errors import ArgumentError
 from db3kd.labels.labels import Labels
 from db3kd.ops import Normalisation
@@ -42,8 +48,7 @@ class SoftLabelSettings:
 
     def __post_init__(self) -> None:
         check_choice(self.normalisation, "normalisation", get_args(Normalisation))
-        for name in ("scale", "temperature"):
-            check_positive(getattr(self, name), name)
+        check_fields(self, check_positive, "scale", "temperature")
 
 
 def with_soft_labels(
@@ -78,17 +83,19 @@ def with_soft_labels(
     check_type(labels, Labels, "labels", "db3kd.Labels")
     if temperature is None:
         temperature = DEFAULT_TEMPERATURE.get(normalisation, 1.0)  # another one is refused below
-    SoftLabelSettings(normalisation, scale, temperature)  # raises if a value is invalid
+    settings = SoftLabelSettings(normalisation, scale, temperature)
     decided = labels.decision != UNANSWERED
     soft = torch.full_like(labels.distances, 1 / labels.classes)
     soft[decided] = make_soft_labels(
         labels.distances[decided],
         labels.decision[decided],
-        normalisation=normalisation,
-        scale=scale,
-        temperature=temperature,
+        normalisation=settings.normalisation,
+        scale=settings.scale,
+        temperature=settings.temperature,
     )
-    return dataclasses.replace(labels, soft_labels=soft, soft_label_temperature=float(temperature))
+    return dataclasses.replace(
+        labels, soft_labels=soft, soft_label_temperature=settings.temperature
+    )
 
 
 def check_soft_labels(labels: Labels) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.random_state import kept_random_state
-from db3kd.models.state import changed_buffers
+from db3kd.models.state import changed_buffers, to_weight_dtype
 from db3kd.wording import shortened
 
 
@@ -35,7 +35,8 @@ def check_scores(
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     with torch.no_grad():
         try:
-            scores = network(torch.rand(images, *image_shape, device=device))
+            tried = torch.rand(images, *image_shape, device=device)
+            scores = network(to_weight_dtype(tried, network))
         except Exception as error:
             hint = ""
             if network.training and images == 1:
@@ -91,7 +92,7 @@ def check_rebuilt(
             raise ArgumentError(
                 argument, f"{expected}whose state_dict does not fit a new one ({error})"
             ) from error
-        images = torch.rand(2, *image_shape, device=device)
+        images = to_weight_dtype(torch.rand(2, *image_shape, device=device), network)
         scores, again = (_scores(each, images) for each in (network, rebuilt))
     if scores.shape == again.shape and torch.allclose(scores, again, 1e-4, 1e-5, equal_nan=True):
         return

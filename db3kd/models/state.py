@@ -7,6 +7,17 @@ import torch
 from torch import Tensor, nn
 
 
+def weight_dtype(network: nn.Module) -> torch.dtype:
+    """Returns the dtype of a network's weights, or float32 if it has none."""
+    floating = (each.dtype for each in network.parameters() if each.is_floating_point())
+    return next(floating, torch.float32)
+
+
+def to_weight_dtype(images: Tensor, network: nn.Module) -> Tensor:
+    """Converts images of floats to the dtype of a network's weights."""
+    return images.to(weight_dtype(network)) if images.is_floating_point() else images
+
+
 def unsaved_buffers(network: nn.Module) -> dict[str, Tensor]:
     """Returns the buffers that a network's state dict lacks, by name: those not persistent."""
     saved = network.state_dict().keys()

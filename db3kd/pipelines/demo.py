@@ -80,7 +80,7 @@ def run_demo(out: str | Path, *, quick: bool = False, seed: int = 0) -> Comparis
     """
     check_report_packages()
     out, sizes = check_path(out, "out"), _QUICK if check_flag(quick, "quick") else _FULL
-    check_seed(seed, bits=SEVERAL_RUNS_SEED_BITS)
+    seed = check_seed(seed, bits=SEVERAL_RUNS_SEED_BITS)
     # The teacher of an existing demo must not be replaced.
     check_free(out, can_resume=False)
     train, test = (Source(sizes.data, split).load() for split in ("train", "test"))

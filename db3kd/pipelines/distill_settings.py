@@ -6,6 +6,7 @@ from types import NoneType
 
 from db3kd.arguments.plain import (
     check_count_fields,
+    check_fields,
     check_positive,
     check_share,
     check_type,
@@ -89,13 +90,12 @@ class DistillSettings:
         # The learning rate stays unset, so that copies of these settings choose one too.
         scheduled = replace(self.training, schedule=self.training.schedule or "cosine")
         object.__setattr__(self, "training", scheduled)
-        for rate in self.learning_rates:
-            check_positive(rate, "learning_rates")
-        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
+        rates = tuple(check_positive(rate, "learning_rates") for rate in self.learning_rates)
+        object.__setattr__(self, "learning_rates", rates)
         check_count_fields(self, "proxies", least=0)
-        check_share(self.alpha, "alpha")
+        check_fields(self, check_share, "alpha")
         if self.time_limit is not None:
-            check_positive(self.time_limit, "time_limit")
+            check_fields(self, check_positive, "time_limit")
         if self.patience is not None:
             check_count_fields(self, "patience")
         if self.held_out is not None:

@@ -151,7 +151,7 @@ def check_plain_arguments(
     advice = "use DistillSettings(training=TrainSettings(...))"
     check_type(settings, DistillSettings, "settings", "DistillSettings", advice)
     check_seed(settings.training.seed, "settings.training.seed", bits=RUN_SEED_BITS)
-    check_training_device(settings.training.device)
+    check_training_device(settings.training.device, settings.training.precision)
     if price_per_1000 is not None:
         check_not_negative(price_per_1000, "price_per_1000")
     if out is not None:

@@ -54,7 +54,8 @@ class LabelTraining:
     settings: TrainSettings
 
     def __post_init__(self) -> None:
-        check_training_device(self.settings.device)  # before images are read
+        # Before images are read.
+        check_training_device(self.settings.device, self.settings.precision)
 
     @classmethod
     def of(
@@ -104,7 +105,7 @@ class LabelTraining:
         if scale == "auto":
             scale = None
         if scale is not None:
-            check_positive(scale, "scale", "a finite number above 0 or auto")
+            scale = check_positive(scale, "scale", "a finite number above 0 or auto")
         return cls(normalisation, scale, loss, settings)
 
     @classmethod

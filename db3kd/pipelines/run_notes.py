@@ -103,7 +103,7 @@ def price_of_run(given: float | None, out: str | Path | None, resume: bool) -> f
     So a look at a finished run does not remove the price from its report.
     """
     if given is not None or out is None or not resume:
-        return given
+        return None if given is None else float(given)
     price = RunNotes(Path(out)).get(_PRICE)
     if price is None:
         return None

@@ -15,6 +15,7 @@ from db3kd.models.copying import copy_network
 from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, check_model, is_own_model
 from db3kd.models.random_state import kept_random_state
+from db3kd.models.state import to_weight_dtype
 from db3kd.models.weights import tensor_bytes
 from db3kd.pipelines.distill_settings import default_student
 from db3kd.training.optimization import WeightAverage, make_optimizer
@@ -142,7 +143,7 @@ def _check_training(
 ) -> None:
     """Trains a network for a step on random images, as a training does after its queries."""
     device = next(each.device for each in network.parameters())
-    images = torch.rand(training.batch_size, *image_shape, device=device)
+    images = to_weight_dtype(torch.rand(training.batch_size, *image_shape, device=device), network)
     decisions = torch.arange(len(images), device=device) % classes
     try:
         optimizer = make_optimizer(network.parameters(), training.completed())

@@ -45,13 +45,13 @@ def check_distinct(column: str, values: Tensor) -> None:
 
 
 def check_sums(column: str, values: Tensor) -> None:
-    """Checks that each row [C] sums to 1.
+    """Checks that each row [C] of numbers of at least 0 sums to 1, or is all 0.
 
     Raises:
         ValueError: If a row does not; the error names it.
     """
     sums = values.double().sum(1)
-    wrong = ~((sums - 1).abs() < 1e-3)
+    wrong = ~(((sums - 1).abs() < 1e-3) | (sums == 0))
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise InputError(f"column {column}, row {row}: expected a sum of 1, got {sums[row]:g}")

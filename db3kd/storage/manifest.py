@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -11,6 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor, uint8
 
 from db3kd.errors import InputError, InputNotFoundError
 from db3kd.storage.filesystem import json_bytes, write_atomically
@@ -216,8 +220,15 @@ def current_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def plain(value: Any) -> Any:
-    """Returns `value` as JSON types, without absolute paths and non-finite numbers."""
+    """Returns `value` as JSON types, without absolute paths and non-finite numbers.
+
+    NumPy's numbers become Python's, and arrays and tensors become digests of their values.
+    """
     match value:
+        case np.generic():
+            return plain(value.item())
+        case np.ndarray() | Tensor():
+            return _digest(value)
         case None | bool() | int():
             return value
         case str():
@@ -235,6 +246,15 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     return str(value)
+
+
+def _digest(values: np.ndarray | Tensor) -> str:
+    """Returns a digest, because the text of a large array leaves most of its values out."""
+    digest = hashlib.sha256(f"{values.dtype} {list(values.shape)}\n".encode())
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().contiguous().reshape(-1).view(uint8).numpy()
+    digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _plain_item(key: str, value: Any) -> Any:

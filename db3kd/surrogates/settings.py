@@ -8,6 +8,7 @@ from torch import nn
 from db3kd.arguments.plain import (
     RUN_SEED_BITS,
     check_count_fields,
+    check_fields,
     check_number,
     check_seed,
     check_type,
@@ -61,7 +62,8 @@ class SurrogateSettings:
         if self.networks > MAX_NETWORKS:
             raise ArgumentError("networks", f"expected at most {MAX_NETWORKS}, got {self.networks}")
         share = "at least 0 and below 1"
-        if not 0 <= check_number(self.clean_share, "clean_share", share) < 1:
+        check_fields(self, check_number, "clean_share", expected=share)
+        if not 0 <= self.clean_share < 1:
             raise ArgumentError("clean_share", f"expected {share}, got {self.clean_share}")
         if self.training.steps is None:
             raise ArgumentError("training.steps", "expected a number, got None")
@@ -88,7 +90,7 @@ class SurrogateSettings:
             ValueError: If a network does not accept the inputs, or the device is not available.
         """
         check_model(self.surrogate_model(image_shape), image_shape, classes)
-        check_training_device(self.training.device)
+        check_training_device(self.training.device, self.training.precision)
 
     @property
     def steps(self) -> int:

@@ -4,7 +4,12 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from db3kd.arguments.plain import check_count_fields, check_positive, suggests_arguments
+from db3kd.arguments.plain import (
+    check_count_fields,
+    check_fields,
+    check_positive,
+    suggests_arguments,
+)
 from db3kd.training.settings import TrainSettings
 
 _LEAST_STEPS = 300
@@ -48,7 +53,7 @@ class AcquisitionSettings:
 
     def __post_init__(self) -> None:
         check_count_fields(self, "rounds", "pool", "students", "steps", "epochs")
-        check_positive(self.learning_rate, "learning_rate")
+        check_fields(self, check_positive, "learning_rate")
         TrainSettings(device=self.device)  # raises if it is no device
 
     def steps_for(self, answers: int) -> int:

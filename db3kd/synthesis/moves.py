@@ -8,6 +8,7 @@ from torch import Tensor
 
 from db3kd.arguments.plain import (
     check_count_fields,
+    check_fields,
     check_number,
     check_positive,
     check_type,
@@ -73,8 +74,9 @@ class Moves:
         check_count_fields(self, "count", "halvings", "queries_per_move", least=0)
         if self.queries_per_sample is not None:
             check_count_fields(self, "queries_per_sample", least=0)
-        check_positive(self.length, "length", "a finite length above 0")
-        if not 0 < check_number(self.tolerance, "tolerance", "a share in (0, 1)") < 1:
+        check_fields(self, check_positive, "length", expected="a finite length above 0")
+        check_fields(self, check_number, "tolerance", expected="a share in (0, 1)")
+        if not 0 < self.tolerance < 1:
             raise ArgumentError("tolerance", f"expected a share in (0, 1), got {self.tolerance}")
 
     @classmethod

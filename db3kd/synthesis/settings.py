@@ -8,6 +8,8 @@ from db3kd.arguments.plain import (
     check_choice,
     check_count_fields,
     check_counts,
+    check_fields,
+    check_not_negative,
     check_number,
     check_seed,
     check_type,
@@ -74,15 +76,15 @@ class SynthesisSettings:
         optional = (AcquisitionSettings, NoneType)
         check_type(self.acquisition, optional, "acquisition", "AcquisitionSettings or None")
         check_type(self.moves, Moves, "moves", "Moves")
-        check_seed(self.seed)
+        check_fields(self, check_seed, "seed")
         check_count_fields(self, "samples", "starting_points", "query_batch_size")
         check_choice(self.starts, "starts", STARTS)
-        if check_number(self.effort, "effort", "a number of at least 1") < 1:
+        check_fields(self, check_number, "effort", expected="a number of at least 1")
+        if self.effort < 1:
             raise ArgumentError("effort", f"expected a number of at least 1, got {self.effort}")
         if self.acquisition is not None and self.effort != 1:
             raise ArgumentError("effort", f"expected 1 with acquisition, got {self.effort}")
-        if check_number(self.mixtures, "mixtures", "a number of at least 0") < 0:
-            raise ArgumentError("mixtures", f"expected a number of at least 0, got {self.mixtures}")
+        check_fields(self, check_not_negative, "mixtures")
         if self.queries is not None:
             check_count_fields(self, "queries", least=0)
         check_count_fields(self, "held_out", least=0)
@@ -91,8 +93,7 @@ class SynthesisSettings:
                 "held_out",
                 f"expected fewer than the {counted(self.samples, 'sample')}, got {self.held_out:,}",
             )
-        snapshots = check_counts(self.snapshots, "snapshots", least=0)
-        object.__setattr__(self, "snapshots", snapshots)
+        check_fields(self, check_counts, "snapshots", least=0)
 
     @classmethod
     def paper(cls, **changes: Any) -> "SynthesisSettings":

@@ -109,7 +109,7 @@ def make_starts(name: str, image_shape: Sequence[int], seed: int) -> Starts:
         ValueError: If an argument is invalid; the error names it.
     """
     check_choice(name, "name", STARTS)
-    check_seed(seed)
+    seed = check_seed(seed)
     shape = check_image_shape(image_shape)
     if name != "paper":
         _check_spatial(name, shape)

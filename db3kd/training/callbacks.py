@@ -74,6 +74,9 @@ class TrainingCallback:
     def on_end(self, state: TrainingState) -> None:
         """Called after the last step."""
 
+    def on_exception(self, state: TrainingState, error: BaseException) -> None:
+        """Called instead of `on_end` if an exception ends the training, which is raised then."""
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps: tensors and plain values, by name.
 

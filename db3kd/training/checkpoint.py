@@ -1,5 +1,6 @@
 """`Checkpoint`: a file from which stopped training continues."""
 
+import glob
 import hashlib
 import io
 import json
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from db3kd.arguments.plain import check_not_negative, check_path, check_type
@@ -48,8 +50,8 @@ class Checkpoint:
     Args:
         path: The file. Only one training run may use it at a time.
         identity: What determines the result besides `TrainSettings` and the network's shape: a
-            digest or plain values that change with the images, the targets, the loss and the
-            initial weights; None if no other training writes to the path.
+            digest, plain values or tensors that change with the images, the targets, the loss and
+            the initial weights; None if no other training writes to the path.
         every_seconds: The minimum time between two writes, at least 0. The file is also written at
             the end.
 
@@ -111,16 +113,18 @@ class Checkpoint:
 
         Args:
             training: Plain values that describe the training run; compared when it is resumed.
-            state: Tensors and plain values, nested in dicts and lists.
+            state: Tensors and plain values, nested in dicts and lists. NumPy's numbers become
+                Python's.
 
         Raises:
             OSError: If the file cannot be written.
         """
         payload = io.BytesIO()
-        torch.save({"header": json.dumps(self._header(training)), "state": dict(state)}, payload)
-        content = payload.getvalue()
+        content = {"header": json.dumps(self._header(training)), "state": _loadable(dict(state))}
+        torch.save(content, payload)
+        written = payload.getvalue()
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._file, _MAGIC + hashlib.sha256(content).digest() + content)
+        write_atomically(self._file, _MAGIC + hashlib.sha256(written).digest() + written)
         self._written = time.monotonic()
 
     def remove(self) -> None:
@@ -146,9 +150,20 @@ class Checkpoint:
 
     def _remove_leftovers(self) -> None:
         """Removes the remains of a write during which a process was killed."""
-        for file in self._file.parent.glob(f".{self._file.name}.*"):
+        for file in self._file.parent.glob(f".{glob.escape(self._file.name)}.*"):
             if is_leftover(file):
                 file.unlink(missing_ok=True)
+
+
+def _loadable(value: Any) -> Any:
+    """Returns a value with Python's numbers, because the restricted reader refuses NumPy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is dict:
+        return {_loadable(key): _loadable(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_loadable(item) for item in value)
+    return value
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:

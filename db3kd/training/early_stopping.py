@@ -130,7 +130,8 @@ class EarlyStopping(TrainingCallback):
                 f"EarlyStopping report, got {self._measure!r}; put HeldOutAgreement before it",
             )
         value = state.measures[self._measure]
-        if self.best is None or value > self.best:
+        # NaN, which no comparison finds lower, is lower than any number.
+        if self.best is None or value > self.best or (self.best != self.best and value == value):
             self.best, self.best_step, self._since = value, state.step, 0
             weights = whole_state(state.network)
             self._weights = {name: tensor.clone() for name, tensor in weights.items()}

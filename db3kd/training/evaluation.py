@@ -1,6 +1,7 @@
 """Predictions of a network or teacher, and how often they match labels or decisions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from db3kd.data.arguments import ImagesLike, as_image_source, as_teacher, with_l
 from db3kd.data.class_names import matched
 from db3kd.data.image_reader import image_reader
 from db3kd.data.image_set import ImageSet
+from db3kd.data.image_source import ImageSource
 from db3kd.errors import ArgumentError, ArgumentTypeError
+from db3kd.models.state import to_weight_dtype
 from db3kd.querying.driver import decide_all
 from db3kd.querying.single_process import check_single_process
 from db3kd.teachers.base import Teacher
@@ -28,7 +31,8 @@ def predict_logits(
 ) -> Tensor:
     """Computes a network's logits in eval mode.
 
-    The network keeps its device and its mode.
+    The network keeps its device, and each of its modules its mode. It gets images of the dtype of
+    its weights.
 
     Args:
         model: The network.
@@ -41,7 +45,8 @@ def predict_logits(
         [n, C] float32 on the CPU.
 
     Raises:
-        TypeError: If the model is no network.
+        TypeError: If the model is no network, or returns no tensor.
+        ValueError: If it does not return scores of at least two classes.
     """
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(
@@ -60,16 +65,44 @@ def predict_logits(
 def _logits(
     model: nn.Module, read: Callable[[Tensor], Tensor], rows: Tensor, batch: int | None
 ) -> Tensor:
-    was_training = model.training
-    model.eval()
-    try:
+    with _in_eval_mode(model):
         if batch is None:
             batch = batch_of_forward(model, read(rows[:1]))
         with torch.inference_mode():
-            logits = torch.cat([model(read(part)).float().cpu() for part in rows.split(batch)])
-    finally:
-        model.train(was_training)
+            parts = (_scores(model, read(part)) for part in rows.split(batch))
+            logits = torch.cat([part.float().cpu() for part in parts])
     return logits.clone()  # A tensor made in inference mode cannot be used in training.
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Restores the mode of each module afterwards: parts of a network may be kept in eval mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(modes[0][1])  # not only the attributes, because a network may override this
+        for module, training in modes:
+            module.training = training
+
+
+def _scores(model: nn.Module, images: Tensor) -> Tensor:
+    scores = model(to_weight_dtype(images, model))
+    expected = f"expected a network that returns scores [{len(images)}, C] of at least 2 classes"
+    if not isinstance(scores, Tensor):
+        raise ArgumentTypeError(
+            "model",
+            f"{expected}, got {type(scores).__name__}; wrap it in a module that returns the scores "
+            "alone",
+        )
+    if scores.ndim != 2 or len(scores) != len(images) or scores.shape[1] < 2:
+        raise ArgumentError(
+            "model",
+            f"{expected}, got {list(scores.shape)}; if it has one score per image, pass "
+            "db3kd.ModuleTeacher(network, image_shape, 2, threshold=...)",
+        )
+    return scores
 
 
 def batch_of_forward(model: nn.Module, image: Tensor) -> int:
@@ -82,7 +115,7 @@ def batch_of_forward(model: nn.Module, image: Tensor) -> int:
         image: [1, *image_shape], on the network's device.
     """
     if image.is_cpu:
-        return batch_for_module(model, model, image.shape[1:], image)
+        return batch_for_module(model, model, image.shape[1:], to_weight_dtype(image, model))
     return _DEVICE_BATCH
 
 
@@ -146,11 +179,11 @@ def evaluate(
         model: See `predict`.
         images: N images, as for `predict_logits`.
         labels: [N] int64, the true classes; by default the labels of `images`, in the numbering of
-            a teacher whose classes have names.
+            a teacher whose classes have names. Images with -1 are left out.
         batch: See `predict_logits`.
 
     Returns:
-        The share of images, in [0, 1], whose predicted class is their label.
+        The share of labelled images, in [0, 1], whose predicted class is their label.
 
     Raises:
         ValueError: If there are no labels, or not one per image.
@@ -158,7 +191,7 @@ def evaluate(
     if labels is None and isinstance(images, ImageSet) and not isinstance(model, nn.Module):
         images = matched(images, as_teacher(model))
     source, expected = with_labels(images, labels)
-    return share_equal(predict(model, source, batch), expected)
+    return _share_known(model, source, expected, batch, "labels")
 
 
 def agreement(
@@ -195,11 +228,19 @@ def agreement(
                 "last: agreement(student, images, db3kd.predict(teacher, images))",
             )
     source = as_image_source(images)
-    classes = as_classes(decisions, len(source), "decisions", least=-1).cpu()
-    answered = (classes >= 0).nonzero().flatten()
-    if len(answered) == 0:
-        raise ArgumentError("decisions", "expected at least one answer, got none")
-    return share_equal(predict(model, source, batch, answered), classes[answered])
+    classes = as_classes(decisions, len(source), "decisions", least=-1)
+    return _share_known(model, source, classes, batch, "decisions")
+
+
+def _share_known(
+    model: nn.Module | Teacher, images: ImageSource, classes: Tensor, batch: int | None, name: str
+) -> float:
+    """Computes how often a model predicts the class of an image, among those that have one."""
+    classes = classes.cpu()
+    known = (classes >= 0).nonzero().flatten()
+    if len(known) == 0:
+        raise ArgumentError(name, "expected the class of at least one image, got only -1")
+    return share_equal(predict(model, images, batch, known), classes[known])
 
 
 def share_equal(predicted: Tensor, expected: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
@@ -15,7 +16,7 @@ from db3kd.errors import ArgumentError, ArgumentTypeError, DivergedError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
 from db3kd.models.random_state import kept_random_state, random_state, set_random_state
-from db3kd.models.state import load_whole_state, whole_state
+from db3kd.models.state import load_whole_state, to_weight_dtype, whole_state
 from db3kd.progress import Progress, ProgressListener, check_progress, listening
 from db3kd.training.batch_checks import (
     check_logits,
@@ -41,6 +42,9 @@ Model = nn.Module | Callable[[], nn.Module]
 
 _REPORTS = 100
 """Approximate number of reports during training."""
+
+_SEEDED = threading.RLock()
+"""Held while a training draws from the random states, of which a process has one set."""
 
 
 class BatchSource(Protocol):
@@ -87,8 +91,9 @@ def train_batches(
     """Trains a network for `settings.steps` steps on the batches of a source.
 
     The result depends only on the arguments, bit for bit on a CPU with the same number of threads.
-    The global random states of torch, NumPy and Python are seeded, and restored afterwards. Under
-    `accelerate launch` each process takes its part of every batch, and gradients are averaged.
+    The global random states of torch, NumPy and Python are seeded, and restored afterwards; so
+    trainings in several threads run one after the other. Under `accelerate launch` each process
+    takes its part of every batch, and gradients are averaged.
 
     Example:
         >>> settings = db3kd.TrainSettings(steps=12000, schedule="cosine", ema=0.999)
@@ -96,7 +101,7 @@ def train_batches(
 
     Args:
         model: A function that makes a network, called with the seed set; or a network, of which a
-            copy is trained.
+            copy is trained. Images are converted to the dtype of its weights.
         batches: The batch of each step.
         loss: Called with logits [n, C] float32 and everything in the batch except its images;
             returns a scalar.
@@ -132,7 +137,8 @@ def train_batches(
     checkpoint = as_checkpoint(checkpoint)
     process = TrainingProcess.current(settings.device, settings.precision)
     shown = listening(progress, lambda: Progress(steps, title="training", unit="steps"))
-    with shown as listener, kept_random_state(settings.seed, range(torch.cuda.device_count())):
+    devices = range(torch.cuda.device_count())
+    with _SEEDED, shown as listener, kept_random_state(settings.seed, devices):
         if progress is not False:  # in every process, because each report waits for all of them
             callbacks = (*callbacks, ProgressCallback(listener))
         network = copy_network(model, "model") if isinstance(model, nn.Module) else model()
@@ -178,6 +184,17 @@ class _Training:
         self, batch: Callable[[int], tuple[Tensor, ...]], checkpoint: Checkpoint | None
     ) -> nn.Module:
         """Trains from the checkpoint, or from the first step, to the end."""
+        try:
+            return self._run(batch, checkpoint)
+        except BaseException as error:
+            # Not by `_call`, which waits for other processes: they may not fail.
+            for callback in self.callbacks:
+                callback.on_exception(self.state, error)
+            raise
+
+    def _run(
+        self, batch: Callable[[int], tuple[Tensor, ...]], checkpoint: Checkpoint | None
+    ) -> nn.Module:
         state, process = self.state, self.process
         if checkpoint is not None:
             self._resume(checkpoint)
@@ -203,8 +220,18 @@ class _Training:
     def _step(self, distributed: nn.Module, batch: tuple[Tensor, ...]) -> None:
         images, *arguments = batch
         self.optimizer.zero_grad()
-        with self.process.autocast():
-            logits = distributed(images)
+        try:
+            with self.process.autocast():
+                logits = distributed(to_weight_dtype(images, self.network))
+        except ValueError as error:
+            if len(images) != 1:
+                raise
+            raise ArgumentError(
+                "model",
+                f"expected a network that trains on a batch of one row, got "
+                f"{type(self.network).__name__}, which fails ({error}); batch normalisation needs "
+                "a batch_size of at least 2 and two rows",
+            ) from error
         check_logits(logits)
         value = self.loss(logits.float(), *arguments)
         check_loss_value(value, logits)
@@ -340,7 +367,7 @@ def _initialize_lazy(network: nn.Module, batch: Callable[[int], tuple[Tensor, ..
     """Initializes the weights of lazy modules, whose shapes depend on the first images."""
     if any(is_lazy(each) for each in network.parameters()):
         with torch.no_grad():
-            network.eval()(batch(0)[0][:1])
+            network.eval()(to_weight_dtype(batch(0)[0][:1], network))
 
 
 def _cuda_devices(device: torch.device) -> list[int]:

@@ -43,7 +43,7 @@ class KDLoss(nn.Module):
     ) -> None:
         super().__init__()
         if temperature is not None:
-            check_positive(temperature, "temperature")
+            temperature = check_positive(temperature, "temperature")
         alpha = check_not_negative(alpha, "alpha")
         if beta is None and alpha > 1:
             raise ArgumentError(

@@ -24,12 +24,23 @@ class TrainingProcess:
         precision: "no", "fp16" or "bf16".
         index: The number of this process.
         count: The number of processes.
+
+    Raises:
+        ValueError: If the device does not train in this precision.
     """
 
     device: torch.device
     precision: str
     index: int = 0
     count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision == "fp16" and self.device.type != "cuda":
+            raise ArgumentError(
+                "precision",
+                f"fp16 needs a CUDA device, and the device of this training is {self.device}; use "
+                '"bf16" or "no"',
+            )
 
     @classmethod
     def current(cls, device: str, precision: str) -> "TrainingProcess":
@@ -42,7 +53,7 @@ class TrainingProcess:
         Raises:
             ValueError: See `check_training_device`.
         """
-        check_training_device(device)
+        check_training_device(device, precision)
         launched = "ACCELERATE_USE_CPU" in os.environ or "WORLD_SIZE" in os.environ
         if not launched:
             return cls(_single_device(device), precision)
@@ -109,14 +120,16 @@ class TrainingProcess:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
 
-def check_training_device(device: str) -> None:
-    """Checks that torch can use the `device` of `TrainSettings` here.
+def check_training_device(device: str, precision: str = "no") -> None:
+    """Checks that torch can use the `device` and `precision` of `TrainSettings` here.
 
     Functions that query a teacher and then train call it before the first query.
 
     Raises:
-        ValueError: If a CUDA device is requested that is not available.
+        ValueError: If a CUDA device is requested or needed that is not available.
     """
+    if device == "auto":
+        TrainingProcess(_single_device(device), precision)  # raises if it does not train so
     if not device.startswith("cuda"):
         return
     if not torch.cuda.is_available():

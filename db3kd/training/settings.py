@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from db3kd.arguments.plain import (
     check_choice,
     check_count_fields,
+    check_fields,
     check_flag,
     check_not_negative,
     check_number,
@@ -37,7 +38,8 @@ class TrainSettings:
         steps: The exact number of batches; replaces `epochs`. Students that are compared should
             train for the same number of steps.
         batch_size: Maximum number of rows in a step, over all processes. The batches of an epoch
-            differ in size by at most one row.
+            differ in size by at most one row. With 2, one batch of an odd number of rows has 3,
+            because batch normalisation fails on a single row.
         learning_rate: Initial learning rate. None leaves it to the function that trains: `distill`
             and `compare` choose it, and all others take 1e-3.
         schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps. None
@@ -77,19 +79,23 @@ class TrainSettings:
         if self.steps is not None:
             check_count_fields(self, "steps")
         if self.learning_rate is not None:
-            check_positive(self.learning_rate, "learning_rate")
-        check_seed(self.seed)
+            check_fields(self, check_positive, "learning_rate")
+        check_fields(self, check_seed, "seed")
         check_flag(self.shuffle, "shuffle")
         check_type(self.device, str, "device", 'text such as "auto"')
         check_choice(self.precision, "precision", _PRECISIONS)
         if self.schedule is not None:
             check_choice(self.schedule, "schedule", _SCHEDULES)
         check_choice(self.optimizer, "optimizer", _OPTIMIZERS)
-        check_not_negative(self.weight_decay, "weight_decay")
-        if self.ema is not None and not 0 < check_number(self.ema, "ema", "None or a number") < 1:
-            raise ArgumentError("ema", f"expected None or a number between 0 and 1, got {self.ema}")
+        check_fields(self, check_not_negative, "weight_decay")
+        if self.ema is not None:
+            check_fields(self, check_number, "ema", expected="None or a number")
+            if not 0 < self.ema < 1:
+                raise ArgumentError(
+                    "ema", f"expected None or a number between 0 and 1, got {self.ema}"
+                )
         if self.gradient_clip is not None:
-            check_positive(self.gradient_clip, "gradient_clip")
+            check_fields(self, check_positive, "gradient_clip")
         if self.device != "auto" and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ArgumentError(
                 "device", f'expected "auto", "cpu", "cuda" or "cuda:<n>", got {self.device!r}'
@@ -115,7 +121,8 @@ class TrainSettings:
 
     def batches(self, rows: int) -> int:
         """Returns the number of batches in an epoch over `rows` rows."""
-        return math.ceil(rows / self.batch_size)
+        batches = math.ceil(rows / self.batch_size)
+        return batches if self.batch_size == 1 else max(1, min(batches, rows // 2))
 
     def total_steps(self, rows: int) -> int:
         """Returns the number of steps of a training on `rows` rows."""

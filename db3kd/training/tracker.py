@@ -80,6 +80,10 @@ class TrackerCallback(TrainingCallback):
             self._tracker.finish()
         self._tracker = None
 
+    def on_exception(self, state: TrainingState, error: BaseException) -> None:
+        """Closes the tracker too, so that what was logged is written."""
+        self.on_end(state)
+
     def _open(self, name: str, state: TrainingState) -> "GeneralTracker":
         from accelerate import PartialState
 

@@ -76,6 +76,7 @@ def train(
     check_callbacks(callbacks)
     if soft_labels is not None:
         _check_soft_labels(soft_labels, decisions)
+        soft_labels = soft_labels.detach()  # training does not go back into what made them
     check_loss(loss)
     rows = torch.arange(len(images)) if rows is None else as_index(rows, len(images), "rows")
     rows = rows[decisions.cpu()[rows] >= 0]

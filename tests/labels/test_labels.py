@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from label_cases import some_labels
 
 from db3kd.labels.label_files import iterate_shards, load_labels
-from db3kd.labels.labels import LABELS, Labels, to_table
+from db3kd.labels.labels import FORMAT_KEY, LABELS, Labels, to_table
 from db3kd.storage.run_folder import RunFolder
 
 pytest.importorskip("pyarrow")
@@ -99,9 +99,49 @@ def test_a_file_that_holds_no_labels_is_refused(tmp_path, run):
         load_labels(file)
     labels = some_labels()
     labels.decision[0] = 99
-    labels.save(file)
+    with pytest.raises(ValueError, match=r"column decision, row 0"):
+        labels.save(file)
+    table = to_table(labels).replace_schema_metadata({FORMAT_KEY: LABELS.format.encode()})
+    parquet.write_table(table, file)
     with pytest.raises(ValueError, match=r"does not hold valid labels: column decision, row 0"):
         load_labels(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decision": torch.tensor([0, 3, 0, 0])}, "column decision, row 1: .*, got 3"),
+        ({"decision": torch.tensor([0, 0, -2, 0])}, "column decision, row 2"),
+        ({"label": torch.tensor([0, 0, 0, 3])}, "column label, row 3"),
+        ({"queries": torch.full((4, 3), 2**31)}, "column queries, row 0"),
+        ({"snapshots": {-1: torch.zeros(4, 3)}}, "snapshots: expected an integer of at least 0"),
+        ({"soft_labels": torch.ones(4, 3)}, "column soft_labels, row 0: expected a sum of 1"),
+        ({"index": list(range(4))}, "index: expected a tensor, got list"),
+        ({"searched": [True]}, "searched: expected a tensor, got list"),
+        ({"snapshots": {5: [0.0]}}, r"snapshots\[5\]: expected a tensor, got list"),
+        ({"index": torch.tensor(3)}, r"index: expected \[n\] torch.int64, got \[\]"),
+    ],
+)
+def test_values_that_no_file_can_hold_are_refused(changes, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        dataclasses.replace(some_labels(), **changes)
+
+
+def test_labels_may_lack_soft_labels_of_some_samples(tmp_path):
+    labels = some_labels()
+    labels.soft_labels[1] = 0
+    labels.save(tmp_path / "labels.parquet")
+    assert same(load_labels(tmp_path / "labels.parquet"), labels)
+
+
+def test_labels_keep_no_gradient(tmp_path):
+    labels = some_labels()
+    soft_labels = labels.soft_labels.clone().requires_grad_() * 1
+    snapshots = {500: labels.distances.clone().requires_grad_()}
+    made = dataclasses.replace(labels, soft_labels=soft_labels, snapshots=snapshots)
+    made.save(tmp_path / "labels.parquet")
+    assert same(load_labels(tmp_path / "labels.parquet"), made)
+    assert made.soft_labels.equal(labels.soft_labels)
 
 
 def test_a_data_frame_has_a_row_for_each_sample():

@@ -198,7 +198,7 @@ def test_frequencies_of_rows_are_refused_before_a_query():
         ({"starts": "noise"}, "starts: expected one of paper"),
         ({"effort": 0.5}, "effort: expected a number of at least 1, got 0.5"),
         ({"effort": float("inf")}, "effort: expected a number of at least 1"),
-        ({"mixtures": -0.1}, "mixtures: expected a number of at least 0"),
+        ({"mixtures": -0.1}, "mixtures: expected a finite number of at least 0"),
         ({"queries": -1}, "queries: expected an integer of at least 0"),
         ({"snapshots": (0, -5)}, "snapshots: expected an integer of at least 0"),
         ({"starting_points": 0}, "starting_points: expected"),

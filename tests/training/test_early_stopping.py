@@ -1,5 +1,7 @@
 """Callbacks measure a training and stop it, and a resumed training decides alike."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -120,6 +122,16 @@ def test_early_stopping_returns_the_weights_of_the_best_report():
     assert [state["step"] for state in recording.states] == [0, 1, 2, 3, 4, 5, 6, 7, 7]
     assert same(model.state_dict(), recording.networks[4])
     assert not same(model.state_dict(), recording.networks[7])
+
+
+def test_a_measure_that_is_nan_is_lower_than_any_number():
+    stopping = EarlyStopping("script", patience=3)
+    trained(Scripted(math.nan, math.nan, 0.3, math.nan, 0.2, *[0.1] * 35), stopping)
+    assert (stopping.best, stopping.best_step) == (0.3, 3)
+
+    recording = Recording()
+    trained(Scripted(*[math.nan] * 40), recording, EarlyStopping("script", patience=3))
+    assert recording.states[-1]["step"] == 4
 
 
 def test_early_stopping_may_be_used_for_one_training_after_the_other():

@@ -167,6 +167,22 @@ def test_batch_normalisation_survives_one_row_more_than_a_batch():
     assert weights(model).isfinite().all()
 
 
+@pytest.mark.parametrize("rows", [2, 3, 7])
+def test_batch_normalisation_survives_batches_of_two_and_odd_rows(rows):
+    settings = quick(batch_size=2)
+    model = train_classifier(batch_norm_network, *blobs(rows), settings=settings)
+    assert model[2].num_batches_tracked == settings.total_steps(rows) == 3 * (rows // 2)
+
+
+def test_a_batch_of_one_row_is_refused_only_by_networks_that_fail_on_it():
+    images, labels = blobs(3)
+    for rows, size in ([0], 32), ([0, 1, 2], 1):
+        settings = quick(batch_size=size)
+        train_classifier(network, images, labels, rows=rows, settings=settings)
+        with pytest.raises(ValueError, match=r"^model: expected .* one row, got Sequential.*two"):
+            train_classifier(batch_norm_network, images, labels, rows=rows, settings=settings)
+
+
 def test_unanswered_rows_do_not_train():
     images, labels = blobs(60)
     soft = F.softmax(torch.randn(60, CLASSES), 1)
@@ -183,6 +199,15 @@ def test_unanswered_rows_do_not_train():
         quick(),
     )
     assert torch.equal(weights(with_gaps), weights(without))
+
+
+def test_soft_labels_with_a_gradient_train_as_those_without():
+    images, decisions = blobs(40)
+    soft = F.one_hot(decisions, CLASSES).float()
+    expected = train_on_soft_labels(network, images, decisions, soft, KDLoss(), quick())
+    soft = soft.requires_grad_() * 1
+    found = train_on_soft_labels(network, images, decisions, soft, KDLoss(), quick())
+    assert torch.equal(weights(found), weights(expected))
 
 
 def test_a_student_without_any_soft_label_learns_the_decisions_as_a_classifier_does():

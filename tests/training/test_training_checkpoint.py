@@ -299,3 +299,32 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path):
 def test_a_negative_interval_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"every_seconds: .*got -1"):
         Checkpoint(tmp_path / "a", "a test", every_seconds=-1)
+
+
+def test_numbers_of_numpy_are_read_back(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "a", {"seed": np.int64(3)})
+    checkpoint.save({}, {"measures": {"share": np.float32(0.5)}, "history": [(np.int64(2), 0.25)]})
+    found = Checkpoint(tmp_path / "a", {"seed": 3}).load({})
+    assert found == {"measures": {"share": 0.5}, "history": [(2, 0.25)]}
+    assert type(found["measures"]["share"]) is float
+
+
+@pytest.mark.parametrize("name", ["a**b.checkpoint", "[ab].checkpoint"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    checkpoint = Checkpoint(tmp_path / name)
+    leftovers = [tmp_path / f".{name}.1.tmp", tmp_path / f".{name}.2.tmp"]
+    for file in leftovers:
+        file.touch()
+    checkpoint.save({}, {"step": 1})
+    assert checkpoint.load({}) == {"step": 1}
+    assert not any(file.exists() for file in leftovers)
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.Tensor.numpy, torch.Tensor.bfloat16])
+def test_every_value_of_a_large_tensor_identifies_a_training(tmp_path, kind):
+    targets = torch.zeros(5000)
+    Checkpoint(tmp_path / "a", kind(targets)).save({}, {"step": 1})
+    assert Checkpoint(tmp_path / "a", kind(targets)).load({}) == {"step": 1}
+    targets[2500] = 1
+    with pytest.raises(ValueError, match="another identity"):
+        Checkpoint(tmp_path / "a", kind(targets)).load({})

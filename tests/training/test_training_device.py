@@ -44,6 +44,18 @@ def test_no_query_is_sent_if_training_needs_a_gpu_that_is_not_there(call, tmp_pa
     assert teacher.total == 0 and not out.exists()
 
 
+def test_no_query_is_sent_if_half_precision_needs_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    teacher = CountingTeacher(ConstantTeacher(0, SHAPE, 3))
+    half = db3kd.TrainSettings(steps=2, precision="fp16")
+    settings = db3kd.SurrogateSettings("linear", training=half)
+    with pytest.raises(ValueError, match=r"^precision: fp16 needs a CUDA device, .* is cpu"):
+        db3kd.make_surrogate(teacher, IMAGES, settings)
+    assert teacher.total == 0
+    with pytest.raises(ValueError, match=r"^precision: fp16 needs a CUDA device"):
+        db3kd.train_classifier("linear", IMAGES, torch.arange(40) % 2, settings=half)
+
+
 def test_students_of_labels_are_not_prepared_for_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"^device: 'cuda' needs CUDA"):

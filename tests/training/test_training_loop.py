@@ -1,6 +1,7 @@
 """Training on batches of any source: optimizers, averages of weights, and several devices."""
 
 import math
+import threading
 
 import pytest
 import torch
@@ -194,6 +195,33 @@ def test_the_random_state_of_the_caller_and_of_the_training_is_independent_of_ca
     drawing = train_batches(make, Numbered(), F.cross_entropy, settings(), callbacks=[Drawing()])
     assert torch.equal(vector(plain), vector(drawing))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_trainings_in_several_threads_do_not_disturb_each_other():
+    begun, other = threading.Event(), []
+
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(9, 2))
+
+    def make_other() -> nn.Module:
+        begun.set()
+        return make()
+
+    def train_other() -> None:
+        other.append(train_batches(make_other, Numbered(), F.cross_entropy, settings(seed=1)))
+
+    thread = threading.Thread(target=train_other)
+
+    class Starting(TrainingCallback):
+        def on_start(self, state):
+            thread.start()
+            begun.wait(0.05)  # it begins only if it does not wait for this training
+
+    found = train_batches(make, Numbered(), F.cross_entropy, settings(), callbacks=[Starting()])
+    thread.join()
+    for network, seed in (found, 0), (other[0], 1):
+        expected = train_batches(make, Numbered(), F.cross_entropy, settings(seed=seed))
+        assert torch.equal(vector(network), vector(expected))
 
 
 @pytest.mark.parametrize(

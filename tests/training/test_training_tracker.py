@@ -155,6 +155,18 @@ def test_trackers_that_cannot_be_used_are_refused_before_the_training(monkeypatc
         TrackerCallback("wandb")
 
 
+def test_a_tracker_is_closed_if_the_training_is_interrupted(tmp_path, monkeypatch):
+    from accelerate.tracking import TensorBoardTracker
+
+    closed = []
+    monkeypatch.setattr(TensorBoardTracker, "finish", lambda self: closed.append(self))
+    own = Own()
+    trackers = TrackerCallback("tensorboard", "one", tmp_path), TrackerCallback(own)
+    with pytest.raises(KeyboardInterrupt):
+        trained(*trackers, Stopping())
+    assert len(closed) == 1 and not own.finished
+
+
 def test_the_folder_of_wandb_is_made_when_the_training_starts(tmp_path, monkeypatch):
     from accelerate import tracking
 

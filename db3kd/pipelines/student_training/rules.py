@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from db3kd.answers.answers import Answers
 from db3kd.answers.batches import ANSWERED_SHARE
 from db3kd.models.random_state import kept_random_state
+from db3kd.models.state import to_weight_dtype
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
 from db3kd.planning.held_out import LEAST_VALIDATION
 from db3kd.wording import InputNoun
@@ -156,5 +157,5 @@ def _weights(make: Callable[[], nn.Module], image_shape: Sequence[int]) -> int:
     with kept_random_state(), torch.no_grad():
         network = make().eval()
         if any(is_lazy(each) for each in network.parameters()):
-            network(torch.zeros(1, *image_shape))
+            network(to_weight_dtype(torch.zeros(1, *image_shape), network))
         return sum(each.numel() for each in network.parameters())

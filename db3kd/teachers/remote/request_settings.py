@@ -3,7 +3,13 @@
 import dataclasses
 from dataclasses import dataclass
 
-from db3kd.arguments.plain import check_count_fields, check_flag, check_positive, suggests_arguments
+from db3kd.arguments.plain import (
+    check_count_fields,
+    check_fields,
+    check_flag,
+    check_positive,
+    suggests_arguments,
+)
 
 
 @suggests_arguments
@@ -49,10 +55,9 @@ class RequestSettings:
 
     def __post_init__(self) -> None:
         check_count_fields(self, "batch", "in_flight", "max_attempts")
-        for name in ("timeout", "initial_backoff", "max_backoff"):
-            check_positive(getattr(self, name), name)
+        check_fields(self, check_positive, "timeout", "initial_backoff", "max_backoff")
         if self.queries_per_second is not None:
-            check_positive(self.queries_per_second, "queries_per_second")
+            check_fields(self, check_positive, "queries_per_second")
         check_flag(self.retry_ambiguous, "retry_ambiguous")
 
     def with_batch(self, batch: int) -> "RequestSettings":

@@ -22,6 +22,7 @@ from db3kd.arguments.plain import check_count, check_type
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
+from db3kd.models.state import weight_dtype
 from db3kd.tables import Features
 from db3kd.teachers.base import (
     UNANSWERED,
@@ -137,8 +138,7 @@ class ModuleTeacher:
             module = PreprocessedModule(module, self._normalization)
         self._given_max_batch = None if max_batch is None else check_count(max_batch, "max_batch")
         self._module = to_channels_last(copy_network(module, "module").eval().to(self.device))
-        floating = (p.dtype for p in self._module.parameters() if p.is_floating_point())
-        self._dtype = next(floating, torch.float32)
+        self._dtype = weight_dtype(self._module)
         colour = len(self.image_shape) == 3 and self.image_shape[0] > 1
         self._layout = torch.channels_last if colour else torch.preserve_format
         self._fingerprint = fingerprint
