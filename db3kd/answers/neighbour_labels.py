@@ -41,7 +41,7 @@ def neighbour_labels(answers: Answers, classes: int) -> Tensor:
         [n, classes] float32, made with temperature `NEIGHBOUR_TEMPERATURE`. Rows of images
         without a soft label are zeros, and so are all rows if all samples are in one class.
     """
-    soft_labels = torch.zeros(len(answers), classes)
+    soft_labels = torch.zeros(len(answers), classes, dtype=torch.float32)
     places = answers.is_clean.nonzero()[:, 0][:MOST_IMAGES]
     decisions = answers.decisions[places]
     in_class = F.one_hot(decisions, classes).bool()
@@ -71,7 +71,7 @@ def _nearest_of_class(images: ImageSource, decisions: Tensor, classes: int) -> T
     count = len(decisions)
     first = images.read(torch.zeros(1, dtype=torch.int64))
     size = fitting_batch_size(_BLOCK, tuple(first.shape[1:]))
-    nearest = torch.full((count, classes), torch.inf)
+    nearest = torch.full((count, classes), torch.inf, dtype=torch.float32)
     blocks = torch.arange(count).split(size)
     for place, rows in enumerate(blocks):
         pixels = images.read(rows).flatten(1).double()

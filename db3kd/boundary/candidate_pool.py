@@ -118,7 +118,7 @@ class CandidatePool:
         if len(self.numbers) * first.nbytes > limit:
             return None
         try:
-            resident = torch.empty(len(self.numbers), first.shape[1], device=device)
+            resident = first.new_empty(len(self.numbers), first.shape[1], device=device)
         except torch.OutOfMemoryError:  # another program uses the device too
             return None
         start = 0

@@ -75,7 +75,8 @@ def boundary_distance(
         pairs: The pairs to measure.
         rays: See `sample_distance`. The search starts from that distance.
         mixup_rounds: The number of mixup rounds.
-        absolute: The width of the last bracket, in input units.
+        absolute: The width of the last bracket, in input units; in narrow bounds, as a share of
+            their range.
         relative: That width as a share of the distance; the wider of the two applies.
         query_batch_size: Maximum number of images in a batch.
         budget: The queries that each pair has spent and may spend.
@@ -89,11 +90,13 @@ def boundary_distance(
     boundary = sample_distance(pairs, rays, snapshots)
     if surrogate is not None:
         rays = surrogate.best_rays(pairs, rays, boundary.distance)
+    lower, upper = pairs.bounds
     shrink = partial(
         bisect,
         pairs,
         boundary=boundary,
-        absolute=absolute,
+        # Samples may fill a small part of wide bounds, so those do not widen the bracket.
+        absolute=absolute * min(1.0, upper - lower),
         relative=relative,
         query_batch_size=query_batch_size,
         budget=budget,

@@ -105,7 +105,7 @@ class Boundary:
     @classmethod
     def unknown(cls, pairs: Pairs, snapshots: tuple[int, ...] = ()) -> "Boundary":
         """Starts with no point for any pair."""
-        distance = torch.full((len(pairs),), float("inf"), device=pairs.samples.device)
+        distance = pairs.samples.new_full((len(pairs),), torch.inf)
         recorded = {count: distance.clone() for count in snapshots}
         return cls(distance, zeros_per_pair(pairs), recorded)
 
@@ -128,7 +128,7 @@ def zeros_per_pair(pairs: Pairs) -> Tensor:
 
     On a CPU a row takes memory only when it is written to, so pairs without rays take none.
     """
-    shape, device = (len(pairs), pairs.samples.shape[1]), pairs.samples.device
-    if device.type == "cpu":
+    shape = (len(pairs), pairs.samples.shape[1])
+    if pairs.samples.device.type == "cpu":
         return torch.from_numpy(np.zeros(shape, np.float32))
-    return torch.zeros(shape, device=device)
+    return pairs.samples.new_zeros(shape)

@@ -78,10 +78,13 @@ def probe_normals(
     """
     drawn = {"seed": seed, **directions.arguments(boundary.points.device)}
     counters = pairs.counters(chosen, round_number)
-    decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
-    allowed, pairs_per_batch = allowed.clamp(0, count), max(1, query_batch_size // count)
+    pairs_per_batch = max(1, query_batch_size // count)
+    allowed = allowed.clamp(0, min(count, torch.iinfo(torch.int64).max))
+    sums = [part.sum() for part in allowed.split(pairs_per_batch)]
     # On a GPU this is the only synchronisation of the estimate.
-    totals = torch.stack([part.sum() for part in allowed.split(pairs_per_batch)]).tolist()
+    *totals, most = torch.stack([*sums, allowed.max()]).tolist()
+    count = max(1, most)  # probes that no pair queries would only take memory
+    decisions = torch.full((len(chosen), count), UNANSWERED, device=chosen.device)
     for number, total in enumerate(totals):
         batch = slice(number * pairs_per_batch, (number + 1) * pairs_per_batch)
         here = chosen[batch]

@@ -174,9 +174,9 @@ class _State:
         """
         winner = yield from self._line_search(chosen, self._step_ends(chosen, normals), self.trust)
         moved = winner >= 0
-        longest = winner == len(self.settings.steps) - 1
-        factor = torch.where(longest, 2.0, torch.where(moved, 1.0, 0.5))
-        self.reach[chosen] = (self.reach[chosen] * factor).clamp(_MIN_REACH, _MAX_REACH)
+        longest, reach = winner == len(self.settings.steps) - 1, self.reach[chosen]
+        reach = torch.where(longest, reach * 2, torch.where(moved, reach, reach / 2))
+        self.reach[chosen] = reach.clamp(_MIN_REACH, _MAX_REACH)
         return moved
 
     def _step_ends(self, chosen: Tensor, normals: Tensor) -> Tensor:

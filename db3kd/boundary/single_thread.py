@@ -5,12 +5,17 @@ The sums of a matrix product may be rounded in another order if more threads com
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import TypeVar
 
 import torch
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+
+_lock = Lock()
+_numbers: list[int] = []
+"""The numbers of threads that the calls in progress set again when they end."""
 
 
 def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
@@ -25,9 +30,13 @@ def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[R
     Returns:
         The results, in the order of the parts.
     """
-    before = torch.get_num_threads()
+    with _lock:
+        before = torch.get_num_threads()
+        if before == 1:  # the caller's thread may have been started during another call
+            before = max(_numbers, default=1)
+        _numbers.append(before)
+        torch.set_num_threads(1)
     threads = min(before, len(parts))
-    torch.set_num_threads(1)
     try:
         if threads < 2:
             return [work(part) for part in parts]
@@ -36,4 +45,6 @@ def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[R
     finally:
         # A new thread of PyTorch takes the number of threads that was set last, so the old number
         # is set again only when all of them have started.
-        torch.set_num_threads(before)
+        with _lock:
+            _numbers.remove(before)
+            torch.set_num_threads(before)

@@ -70,7 +70,7 @@ class StartingPoints:
             )
         check_choice(order, "order", ORDERS)
         self.candidate_pool = CandidatePool(images, decisions, candidate_pool, seed)
-        self.count = count
+        self.count = min(count, max(1, len(self.candidate_pool.numbers)))
         self.order = order
         self.seed = seed
 
@@ -109,7 +109,7 @@ class StartingPoints:
         order = torch.argsort(numbers)
         used, uses = torch.unique(numbers, return_counts=True)
         size, device = self.candidate_pool.block_size(pairs.samples), pairs.samples.device
-        nearest = torch.full((len(pairs),), torch.inf)
+        nearest = torch.full((len(pairs),), torch.inf, dtype=torch.float32)
         parts = order.split([int(part.sum()) for part in uses.split(size)])
         for block, part in zip(used.split(size), parts, strict=True):
             part = part[pair_of[part].argsort()]  # by sample: one is read while it is in the cache

@@ -72,10 +72,12 @@ class Surrogate:
 
     Raises:
         TypeError: If `network` is not a module.
-        ValueError: If `network` does not accept the teacher's images, or its scores are not
-            [N, classes].
+        ValueError: If `network` does not accept batches of the teacher's images, if its scores are
+            not [N, classes], or if they have no gradient for the images.
     """
 
+    # In inference mode, the copied weights could not take part in a gradient.
+    @torch.inference_mode(False)
     def __init__(
         self,
         network: nn.Module,
@@ -89,13 +91,14 @@ class Surrogate:
             )
         self._shape, self._device = tuple(image_shape), torch.device(device)
         self._network = to_channels_last(copy_network(network, "surrogate").eval().to(device))
-        self._network.requires_grad_(False)
+        for weight in self._network.parameters():  # TorchScript has no `requires_grad_` of its own
+            weight.requires_grad_(False)
         if self._device.type == "cpu":
             with_fast_input_gradients(self._network)
         self.batch_size = batch_size(self._shape, self._device.type)
         floating = (p.dtype for p in self._network.parameters() if p.is_floating_point())
         self._dtype = next(floating, torch.float32)
-        self._check_scores(classes)
+        self._check_network(classes)
 
     def best_rays(self, pairs: Pairs, rays: Rays, nearest: Tensor) -> Rays:
         """Selects the ray of each pair that meets the criterion with the largest margin.
@@ -215,24 +218,37 @@ class Surrogate:
         )
         return moved, normals
 
-    def _check_scores(self, classes: int) -> None:
-        image = torch.zeros(1, *self._shape, device=self._device, dtype=self._dtype)
+    def _check_network(self, classes: int) -> None:
+        """Tries both passes of a search on a batch, before a query is paid for."""
+        image = torch.zeros(1, math.prod(self._shape), device=self._device)
         try:
-            with torch.no_grad():
-                scores = self._network(image)
+            with torch.inference_mode():
+                scores = self._network(self._pad(image))
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             raise ArgumentError(
                 "surrogate",
-                f"expected a network for the teacher's images, shape "
-                f"{list(self._shape)}, got one that fails on them: {error}",
+                f"expected a network for batches of the teacher's images, shape "
+                f"{list(self._shape)}, got one that fails on {self.batch_size} of them: {error}",
             ) from error
-        if not isinstance(scores, Tensor) or tuple(scores.shape) != (1, classes):
+        if not isinstance(scores, Tensor) or tuple(scores.shape) != (self.batch_size, classes):
             came = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise ArgumentError(
                 "surrogate",
-                f"expected scores [1, {classes}] for an image of shape "
+                f"expected scores [{self.batch_size}, {classes}] for images of shape "
                 f"{list(self._shape)}, because the teacher has {classes} classes, got {came}",
             )
+        try:
+            self._differentiate(image, torch.zeros(1, dtype=torch.int64, device=self._device))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ArgumentError(
+                "surrogate",
+                "expected scores that have a gradient for the images, which proposes boundary "
+                f"points, got {type(self._network).__name__} without one: {error}",
+            ) from error
 
     def _by_batch(
         self, work: Callable[..., tuple[Tensor, ...]], *arguments: Tensor

@@ -85,7 +85,7 @@ class DatasetPixels:
             ValueError: If an image does not fit the first one, or has values outside [0, 1].
         """
         if len(rows) == 0:
-            return torch.empty(0, *self.image_shape)
+            return torch.empty(0, *self.image_shape, dtype=torch.float32)
         if self._converter is not None:
             return torch.stack([self._converted(row) for row in rows.tolist()])
         return self._layout.to_images(np.stack([self._array(row) for row in rows.tolist()]), rows)

@@ -1,6 +1,7 @@
 """Labels a set of images: `label` returns all labels, `label_chunks` yields them in chunks."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch import nn
@@ -140,18 +141,20 @@ def label(
     else:
         check_output(out, resume, LABELS.format)  # before the images are read
         single_class = SingleClassCheck(rare_classes=rare_classes)
-    job = LabelJob.prepare(
-        teacher,
-        images,
-        settings,
-        index=index,
-        concurrent_chunks=concurrent_chunks,
-        surrogate=None if isinstance(surrogate, AutoSurrogate) else surrogate,
-        single_class=single_class,
-        check_images=out is None,
-    )
-    if out is None:
-        return _label_in_memory(job, recovered, progress)
+    # An interrupt while the images are read must not lose the answers of an earlier call.
+    with nullcontext() if recovered is None else recovered.attached():
+        job = LabelJob.prepare(
+            teacher,
+            images,
+            settings,
+            index=index,
+            concurrent_chunks=concurrent_chunks,
+            surrogate=None if isinstance(surrogate, AutoSurrogate) else surrogate,
+            single_class=single_class,
+            check_images=out is None,
+        )
+        if out is None:
+            return _label_in_memory(job, recovered, progress)
     execution = RunExecution(
         consistency_checks=consistency_checks,
         accept_changed_teacher=accept_changed_teacher,
@@ -230,10 +233,11 @@ def _label_in_memory(
     before = Totals()
     if kept.labels is not None:
         before.add(kept.labels)
-    with kept.attached(), job.shown(progress, before) as listener:
-        for position, chunk in job.run(kept, listener):
-            kept.add(position, chunk)
-    kept.warn_of_lost()
-    labels = kept.labels
+    with kept.attached():
+        with job.shown(progress, before) as listener:
+            for position, chunk in job.run(kept, listener):
+                kept.add(position, chunk)
+        kept.warn_of_lost()
+        labels = kept.labels
     assert labels is not None  # an index is never empty
     return labels

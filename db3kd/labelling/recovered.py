@@ -128,11 +128,15 @@ class Recovered:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Attaches itself as `.recovered` to any error, interrupt or exit that ends the block."""
+        """Attaches itself as `.recovered` to any error, interrupt or exit that ends the block.
+
+        Blocks may be nested; the innermost one adds the note.
+        """
         try:
             yield
         except BaseException as error:
-            if self._chunks or self.queries:
+            attached = getattr(error, "recovered", None) is self
+            if not attached and (self._chunks or self.queries):
                 vars(error)["recovered"] = self
                 lost = ""
                 if self.maybe_paid:

@@ -35,7 +35,7 @@ class Targets:
         Returns:
             [n, C] float32, 0 for the predicted class.
         """
-        table = torch.full(self.searched.shape, torch.inf)
+        table = torch.full(self.searched.shape, torch.inf, dtype=torch.float32)
         table[self.searched] = distance.cpu()
         if self.sample_distance is not None:
             table = estimate_unsearched(table, self.sample_distance, self.searched)

@@ -91,7 +91,7 @@ class PreparedRun(ABC):
         images = self.test if self.images is None else self.images
         with kept_random_state(seed=0):
             if images is None:
-                batch = torch.rand(TRIED_INPUTS, *self.teacher.image_shape)
+                batch = torch.rand(TRIED_INPUTS, *self.teacher.image_shape, dtype=torch.float32)
             else:
                 batch = images.read(range(min(TRIED_INPUTS, len(images))))
             found = probabilities_warning(copy_network(self.student.make(), "student"), batch)

@@ -77,7 +77,9 @@ def collect_boundary_points(
         TeacherError: If the teacher fails.
         ValueError: If the stored points are damaged.
     """
-    points = BoundaryPoints(torch.empty(0, *image_shape), torch.empty(0, dtype=torch.int64))
+    points = BoundaryPoints(
+        torch.empty(0, *image_shape, dtype=torch.float32), torch.empty(0, dtype=torch.int64)
+    )
     for number in range(ROUNDS):
         size = count * (number + 1) // ROUNDS - len(points)
         if not size:

@@ -274,7 +274,7 @@ class _Walk:
             ).standard_normal((_DIRECTIONS, pairs.samples.shape[1]), dtype=np.float32)
             for sample in self.index[chosen].tolist()
         ]
-        ends = torch.from_numpy(np.concatenate(noise)) if noise else torch.empty(0, 1)
+        ends = torch.from_numpy(np.concatenate(noise)) if noise else pairs.samples[:0].cpu()
         pair_of = chosen.repeat_interleave(_DIRECTIONS)
         ends = ends.to(pairs.samples.device) * (self.bounds[1] - self.bounds[0])
         ends = (ends + pairs.samples[pair_of]).clamp_(*self.bounds)

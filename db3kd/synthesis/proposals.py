@@ -95,7 +95,7 @@ def mixing_weights(decisions: Tensor) -> Tensor:
     """
     counts = torch.bincount(decisions).double()
     share = counts.sqrt() / counts.sqrt().sum()
-    least = _LEAST_MIXING_SHARE / (counts > 0).sum()
+    least = _LEAST_MIXING_SHARE / (counts > 0).sum().float()
     return (counts.rsqrt() * (least / share).clamp_min(1))[decisions]
 
 
@@ -111,7 +111,7 @@ def rare_class_counts(decisions: Tensor, classes: int, count: int) -> Tensor:
     """
     known = torch.bincount(decisions, minlength=classes)
     least = _LEAST_CLASS_SHARE * (len(decisions) + count) / classes
-    missing = (least - known).clamp_min(0).double() * (known > 0)
+    missing = (least - known.float()).clamp_min(0).double() * (known > 0)
     reserved = int(min(_MOST_FOR_RARE_CLASSES * count, float(missing.sum())))
     if not reserved:
         return torch.zeros(classes, dtype=torch.int64)
@@ -141,7 +141,7 @@ def choose_proposals(
     """
     wanted_classes = wanted.nonzero()[:, 0]
     counts = [*wanted[wanted_classes].tolist(), count]
-    scores = torch.empty(0, len(counts))
+    scores = torch.empty(0, len(counts), dtype=torch.float32)
     kept: PixelBatch | None = None
 
     def best() -> Tensor:

@@ -30,7 +30,7 @@ from db3kd.teachers.single_class import check_classes_differ
 from db3kd.training.process import check_training_device
 
 _UNLIMITED = 2**40
-"""More queries than the moves of a sample can take."""
+"""More queries than all starts, or the moves of a sample, can take."""
 
 
 def sample_display(
@@ -116,7 +116,7 @@ class Synthesis:
 
     def _collect(self, sent: SentQueries) -> Collected:
         settings, teacher = self.settings, self.teacher
-        limit = settings.max_starts + settings.max_mixtures
+        limit = min(settings.max_starts + settings.max_mixtures, _UNLIMITED)
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
             raise ArgumentError("queries", "expected at least 1, to query a random image, got 0")

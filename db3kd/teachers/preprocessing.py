@@ -128,7 +128,9 @@ class Preprocessing:
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Returns `mean` and `std` as tensors on the CPU."""
-        return torch.tensor(self.mean), torch.tensor(self.std)
+        return torch.tensor(self.mean, dtype=torch.float32), torch.tensor(
+            self.std, dtype=torch.float32
+        )
 
     def input_shape(self, image_shape: Sequence[int]) -> tuple[int, ...]:
         """Returns the shape of one image as the model receives it.

@@ -116,6 +116,16 @@ def test_minimal_boundary_distance_to_a_plane_is_within_two_percent():
     assert float(ratio.min()) > 1 - 1e-4 and float(ratio.max()) < 1.02
 
 
+def test_probes_that_grow_without_limit_are_those_that_the_budget_pays_for():
+    teacher = plane(64)
+    pairs = targeted_pairs(teacher, gaussian(5, 64, seed=1))
+    rays = starting_points(teacher, gaussian(100, 64, seed=2)).rays(pairs)
+    boundary, ledger = search_mbd(teacher, pairs, rays, 200, SignOptSettings(growth=1e37))
+    first, _ = search_mbd(teacher, pairs, rays, 200, SignOptSettings(rounds=1))
+    assert bool((boundary.distance < first.distance).any())
+    assert bool((boundary.distance <= first.distance).all() and (ledger.spent <= 200).all())
+
+
 def test_minimal_boundary_distance_into_a_ball_is_within_two_percent():
     teacher = BallTeacher(torch.zeros(48), 4.0, bounds=WIDE)
     samples = gaussian(12, 48, seed=1) * 2

@@ -420,27 +420,71 @@ def test_a_surrogate_without_gradients_does_no_harm():
     assert bool((boundary.distance < 1.2 * without.distance).all())
 
 
+class Changed(nn.Module):
+    """A linear network, with the scores that a function makes of its own."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.layer, self.change = nn.Linear(SIDE, 4), change
+
+    def forward(self, images):
+        return self.change(self.layer(images))
+
+
+def only_one(scores):
+    if len(scores) > 1:
+        raise RuntimeError("expected one image")
+    return scores
+
+
 @pytest.mark.parametrize(
     ("network", "error", "message"),
     [
         (lambda images: images, TypeError, "surrogate: expected a torch.nn.Module, got function"),
-        (nn.Linear(SIDE, 3), ValueError, r"surrogate: expected scores \[1, 4\].*got \[1, 3\]"),
+        (nn.Linear(SIDE, 3), ValueError, r"surrogate: expected scores \[64, 4\].*got \[64, 3\]"),
         (
             nn.Identity(),
             ValueError,
-            r"for an image of shape \[40\], because.*4 classes, got \[1, 40\]",
+            r"for images of shape \[40\], because.*4 classes, got \[64, 40\]",
         ),
         (
             nn.Linear(39, 4),
             ValueError,
-            r"surrogate: expected a network for the teacher's images.*\[40\].*1x40",
+            r"surrogate: expected a network for batches of the teacher's images.*\[40\].*64x40",
+        ),
+        (Changed(only_one), ValueError, "one that fails on 64 of them: expected one image"),
+        (Changed(torch.Tensor.detach), ValueError, "expected scores that have a gradient for"),
+        (
+            Changed(lambda scores: nn.functional.one_hot(scores.argmax(1), 4)),
+            ValueError,
+            "expected scores that have a gradient for the images, .* got Changed without one",
         ),
     ],
-    ids=["no module", "other classes", "no scores", "other images"],
+    ids=[
+        "no module",
+        "other classes",
+        "no scores",
+        "other images",
+        "one image",
+        "detached",
+        "one-hot",
+    ],
 )
 def test_an_unfit_network_is_refused(network, error, message):
     with pytest.raises(error, match=message):
         Surrogate(network, (SIDE,), 4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("convert", [torch.jit.script, lambda layer: layer])
+def test_torchscript_and_inference_mode_give_the_same_normals(convert):
+    teacher = linear_teacher()
+    pairs, chosen = pairs_of(teacher), torch.arange(6)
+    expected = Surrogate(network_of(teacher), (SIDE,), 4).normals(pairs, pairs.samples, chosen)
+    with torch.inference_mode():
+        surrogate = Surrogate(convert(network_of(teacher)), (SIDE,), 4)
+        normals = surrogate.normals(pairs, pairs.samples, chosen)
+    assert torch.allclose(normals, expected, atol=1e-6) and bool(normals.any())
 
 
 def test_a_surrogate_improves_mbd_labels_and_is_refused_for_other_measures():

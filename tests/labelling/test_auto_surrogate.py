@@ -16,6 +16,7 @@ from db3kd.labelling.runs.planned_run import plan_source_run
 from db3kd.labelling.runs.run_surrogate import WEIGHTS
 from db3kd.labelling.runs.totals import queries_of_surrogate
 from db3kd.models import save_model
+from db3kd.storage.choice_log import ChoiceLog, choice_files
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError, load_teacher
 
@@ -113,9 +114,9 @@ def test_a_run_that_stops_while_it_trains_or_keeps_the_weights_asks_nothing_agai
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    def stop(name: str) -> None:
+    def stop(name: str, of: object = run_surrogate) -> None:
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(run_surrogate, name, interrupted)
+            patched.setattr(of, name, interrupted)
             label(tmp_path / "run", counting, resume=True)
 
     (tmp_path / "run").mkdir()
@@ -124,11 +125,14 @@ def test_a_run_that_stops_while_it_trains_or_keeps_the_weights_asks_nothing_agai
     for name in ("save_surrogate", "train_surrogate", "save_surrogate"):
         stop(name)
         assert counting.total == IMAGES + TRAINING
+    stop("empty", ChoiceLog)
 
     labels = label(tmp_path / "run", counting, resume=True)
 
     assert torch.equal(labels.distances, whole[0].distances)
     assert counting.total == whole[1].total
+    points = choice_files(tmp_path / "run")
+    assert points and not any(file.stat().st_size for file in points)
 
 
 def test_a_run_searches_only_with_the_weights_that_it_began_with(tmp_path):

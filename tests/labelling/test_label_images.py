@@ -300,6 +300,30 @@ def test_images_in_other_bounds_are_labelled():
     assert set(labels.status) == {"ok"}
 
 
+@pytest.mark.parametrize("measure", ["bd", "mbd"])
+def test_distances_in_narrow_bounds_are_those_of_the_unit_range_on_another_scale(measure):
+    settings, scale = dataclasses.replace(SMALL, measure=measure), 2.0**-20
+    centroids = some_images(CLASSES, seed=9)
+    narrow = NearestCentroidTeacher(centroids * scale, SHAPE, bounds=(0.0, scale))
+
+    labels = label(narrow, some_images() * scale, settings)
+
+    expected = label(some_teacher(), some_images(), settings)
+    assert torch.equal(labels.distances / scale, expected.distances)
+    assert torch.equal(labels.queries, expected.queries)
+
+
+@pytest.mark.parametrize("change", [{"queries_per_pair": 2**62}, {"starting_points": 2**62}])
+def test_limits_that_nothing_reaches_give_the_labels_of_lower_ones(change):
+    settings = dataclasses.replace(SMALL, measure="bd", snapshots=(), queries=200)
+    lower = dict.fromkeys(change, 10_000)
+
+    labels = label(some_teacher(), some_images(15), dataclasses.replace(settings, **change))
+
+    expected = label(some_teacher(), some_images(15), dataclasses.replace(settings, **lower))
+    assert_same(labels, expected)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -121,6 +121,24 @@ def test_answers_of_another_labelling_are_refused(images):
     assert label(a_teacher(), images.clone(), SETTINGS, recovered=recovered)
 
 
+def test_an_interrupt_before_or_after_the_search_keeps_what_was_recovered(images, monkeypatch):
+    with pytest.raises(TeacherError) as raised:
+        label(RaisingTeacher(a_teacher(), 64), images, SETTINGS)
+    recovered = raised.value.recovered
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    for method in ("check", "warn_of_lost"):  # before the search, and after it
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as raised:
+            patch.setattr(Recovered, method, stop)
+            label(a_teacher(), images, SETTINGS, recovered=recovered)
+        assert raised.value.recovered is recovered and len(raised.value.__notes__) == 1
+    with pytest.raises(ValueError, match="index: expected") as raised:
+        label(a_teacher(), images, SETTINGS, index=[0, 0], recovered=recovered)
+    assert raised.value.recovered is recovered
+
+
 def test_an_error_before_any_answer_recovers_nothing(images):
     with pytest.raises(TeacherError) as raised:
         label(RaisingTeacher(a_teacher(), 0), images, SETTINGS)

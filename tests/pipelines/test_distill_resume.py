@@ -30,6 +30,7 @@ from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_training import rules as teaching_rules
 from db3kd.planning import held_out, plan_budget
+from db3kd.storage.choice_log import choice_files
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError
 from db3kd.training.network_store import NetworkStore
@@ -175,12 +176,14 @@ def test_a_comparison_that_another_version_planned_goes_on_as_it_was_started(tmp
 
 
 def test_a_finished_run_is_not_trained_again(whole, finished, choices):
-    kept = files(finished)
+    kept, rounds = files(finished), choice_files(finished)
+    rounds[0].write_bytes(b"what a kill after the end of the run leaves")
 
     with counted_steps() as steps:
         again = run(finished, silent())
 
     assert steps == []
+    assert not any(file.stat().st_size for file in rounds)
     assert weights(again.student).equal(weights(whole.student))
     assert (again.choices, again.agreement) == (whole.choices, whole.agreement)
     assert len(whole.choices) == 2 and files(finished) == kept

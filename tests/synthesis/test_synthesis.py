@@ -83,6 +83,13 @@ def test_teachers_of_any_shape_have_pseudo_samples(starts, shape):
     assert samples.pixels.shape == (12, *shape)
 
 
+@pytest.mark.parametrize("share", ["effort", "mixtures"])
+def test_an_effort_may_be_any_number(share):
+    # Every class is found often, so neither needs more than a few starts.
+    few = synthesize(linear(), plan(**{share: 50.0}))
+    assert same(synthesize(linear(), plan(**{share: 1e30})), few)
+
+
 def test_all_samples_are_made_again_alike():
     assert same(synthesize(linear(), moved()), synthesize(linear(), moved()))
 

@@ -138,7 +138,7 @@ class EncodedPixels:
             ValueError: If an image cannot be decoded, or if it does not fit the first one; the
                 message names it.
         """
-        images = torch.empty(len(rows), *self.image_shape)
+        images = torch.empty(len(rows), *self.image_shape, dtype=torch.float32)
         for image, row in zip(images, rows.tolist(), strict=True):
             image.copy_(as_unit(self._pixels(row, *self._read(row))))
         return images

@@ -102,7 +102,7 @@ class RunSurrogate:
             if not notes:
                 run.note(SURROGATES, {"queries": 0, "why": self.plan.why})
             return None
-        teacher, file = job.teacher, run.path / WEIGHTS
+        teacher, file, log = job.teacher, run.path / WEIGHTS, ChoiceLog(run.path)
         if notes:
             advice = "restore the file, or start another run in another folder"
             if not file.is_file():
@@ -112,9 +112,9 @@ class RunSurrogate:
             network = self._load(file, teacher)
             if weights_fingerprint(network) != notes[-1].get("weights"):
                 raise InputError(f"{file}: expected the weights that the run began with; {advice}")
+            log.empty()  # a kill may have come after the note below
             return network
         decisions = _decide_images(run, job, progress)
-        log = ChoiceLog(run.path)
         with run.journal(_STAGE, teacher.classes) as journal:
             trained = self.train(teacher, job.images, decisions, journal, log, progress=progress)
         save_surrogate(file, trained.network, self.settings, teacher, job.images)

@@ -215,15 +215,15 @@ def _finish_folder(folder: RunFolder, asked: Asked, seconds: float) -> None:
     """
     if folder.verify_finished():
         folder.update_totals({"seconds": seconds})
-        return
-    folder.finish(
-        {
-            "samples": asked.rows,
-            "queries": len(asked.answers) + count_label_queries(asked.labels),
-            "check_queries": queries_of_checks(folder.manifest),
-            "seconds": seconds,
-        }
-    )
+    else:
+        folder.finish(
+            {
+                "samples": asked.rows,
+                "queries": len(asked.answers) + count_label_queries(asked.labels),
+                "check_queries": queries_of_checks(folder.manifest),
+                "seconds": seconds,
+            }
+        )
     ChoiceLog(folder.path).empty()
 
 

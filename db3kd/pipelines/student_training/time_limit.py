@@ -148,7 +148,9 @@ def _seconds_per_step_of(model: str, teacher: Teacher, training: TrainSettings) 
     """Measures a training step of a network of db3kd's on images of the teacher's shape."""
     shape = tuple(teacher.image_shape)
     make = partial(build_model, model, shape, teacher.classes)
-    return seconds_per_step(make, _answered(torch.zeros(_TIMED_IMAGES, *shape)), training)
+    return seconds_per_step(
+        make, _answered(torch.zeros(_TIMED_IMAGES, *shape, dtype=torch.float32)), training
+    )
 
 
 def _answered(images: ImageSet | Tensor) -> Answers:
@@ -171,7 +173,7 @@ def _time_steps(
     """Measures training steps of a run."""
     shape = tuple(teacher.image_shape)
     some = (
-        torch.zeros(_TIMED_IMAGES, *shape)
+        torch.zeros(_TIMED_IMAGES, *shape, dtype=torch.float32)
         if images is None
         else images.subset(range(min(len(images), _TIMED_IMAGES)))
     )

@@ -123,7 +123,7 @@ def batch_on_cuda(
 
     def seconds(count: int) -> float:
         torch.cuda.empty_cache()
-        images = torch.zeros(count, *image_shape, device=device)
+        images = torch.zeros(count, *image_shape, dtype=torch.float32, device=device)
         times = [_timed(classify, images, device) for _ in range(_REPEATS + 1)][1:]
         free, _ = torch.cuda.mem_get_info(device)
         if free < free_before * (1 - _MAX_MEMORY_SHARE):
