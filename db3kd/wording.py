@@ -143,6 +143,17 @@ def shortened(values: Iterable[object], most: int = 10) -> str:
     return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
 
 
+def listed(texts: Sequence[str]) -> str:
+    """Writes all texts of a list, which is not empty.
+
+    Example:
+        >>> listed(["sd"]), listed(["sd", "bd"]), listed(["sd", "bd", "mbd"])
+        ('sd', 'sd and bd', 'sd, bd and mbd')
+    """
+    *others, last = texts
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def class_text(number: int, class_names: Sequence[str] | None) -> str:
     """Returns what a message calls a class: its quoted name, or its number without names.
 

@@ -1,5 +1,6 @@
 """Weights files: a network's weights together with what is needed to build it again."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,21 @@ def weights_file(module: nn.Module, model: str | None, header: Mapping[str, str]
         header: The metadata, as `ModelMetadata.header` returns them, and any other texts.
     """
     named = {} if model is None else {"model": model}
-    return save(state_on_cpu(module), {**header, **named})
+    return serialized_weights(state_on_cpu(module), {**header, **named})
+
+
+def serialized_weights(state: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """Returns the content of a `.safetensors` file, with sorted metadata.
+
+    safetensors writes the metadata in a random order, so files of the same weights would differ.
+    """
+    content = save(state, metadata)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:

@@ -29,10 +29,13 @@ _SMALL_SHARE = 0.2
 
 def likely_causes(noun: InputNoun = "image") -> str:
     """Returns the likely causes of answers that hardly differ."""
+    differing, parts = "preprocessing", "scale, mean and std, channel order, layout"
+    if noun == "row":
+        differing, parts = "encoding", "order of the columns, units, categories, filled values"
     return (
-        f"{noun}s that are unlike those that the teacher was trained on; preprocessing that "
-        "differs from the teacher's own (scale, mean and std, channel order, layout); wrong bounds "
-        "of the values; or a teacher that gives this answer for every input"
+        f"{noun}s that are unlike those that the teacher was trained on; {differing} that differs "
+        f"from the teacher's own ({parts}); wrong bounds of the values; or a teacher that gives "
+        "this answer for every input"
     )
 
 

@@ -5,7 +5,12 @@ from dataclasses import replace
 from db3kd.arguments.plain import check_choice, check_count
 from db3kd.boundary.sign_opt_settings import MAX_CLASSES
 from db3kd.errors import ArgumentError
-from db3kd.planning.held_out import check_held_out, held_out_augmented, held_out_images
+from db3kd.planning.held_out import (
+    LEAST_ANSWERS_PER_CLASS,
+    check_held_out,
+    held_out_augmented,
+    held_out_images,
+)
 from db3kd.planning.plan import FEW_FURTHER, LABEL_MEASURES, STRATEGIES, BudgetPlan, Strategy
 from db3kd.wording import InputNoun, counted
 
@@ -13,7 +18,6 @@ ROUNDS = 4
 """Number of rounds. The first one is random, proxies choose the images of the others."""
 
 _LEAST_QUERIES = 20
-_LEAST_QUERIES_PER_CLASS = 2
 _LEAST_PSEUDO_SAMPLES_PER_CLASS = 20
 _MOST_ANSWERS = 2_000_000
 _MOST_PER_IMAGE = 2**16
@@ -78,7 +82,7 @@ def plan_budget(
             "images", "expected at least 2, one to train on and one to hold out, got 1"
         )
     chosen = check_held_out(held_out, images, noun)
-    least = max(_LEAST_QUERIES, _LEAST_QUERIES_PER_CLASS * classes)
+    least = max(_LEAST_QUERIES, LEAST_ANSWERS_PER_CLASS * classes)
     least = min(images - (chosen or 0), least)
     circumstances = f"with {counted(images, noun)} of {classes:,} classes"
     _check_useful(budget, least, circumstances, chosen)

@@ -17,6 +17,9 @@ LEAST_HELD_OUT = 10
 """With fewer held-out images, a share of them says nothing about the student."""
 
 
+LEAST_ANSWERS_PER_CLASS = 2
+"""With fewer answers to train on, a student learns little about most classes."""
+
 LEAST_VALIDATION = 200
 """With fewer validation answers, a difference in agreement between two options would be chance."""
 
@@ -87,20 +90,38 @@ def precision(images: int) -> float:
     return z / (2 * math.sqrt(images + z * z))
 
 
-def few_images_warning(images: int, classes: int, noun: InputNoun) -> str | None:
-    """Returns a warning if there are fewer images than classes, or else None."""
-    if images >= classes:
+def few_answers_warning(
+    images: int, answers: int, classes: int, strategy: str, noun: InputNoun
+) -> str | None:
+    """Returns a warning if there are too few images or answers for the classes, or else None.
+
+    Args:
+        images: Number of images, the held-out ones included.
+        answers: Number of answers that the student is trained on.
+        classes: Number of classes of the teacher.
+        strategy: The strategy.
+        noun: What the warning calls an image.
+    """
+    of_classes = f"for {counted(classes, 'class')}"
+    if images < classes:
+        instead = (
+            f"; without any {noun} (no --data, or no images= in Python), pseudo samples take "
+            "their place"
+            if noun == "image"
+            else ""
+        )
+        verb = "is" if images == 1 else "are"
+        return (
+            f"There {verb} only {counted(images, noun)} {of_classes}, so the student cannot learn "
+            f"all of them. Pass more {noun}s, several of each class{instead}."
+        )
+    if answers >= LEAST_ANSWERS_PER_CLASS * classes:
         return None
-    instead = (
-        f"; without any {noun} (no --data, or no images= in Python), pseudo samples take their "
-        "place"
-        if noun == "image"
-        else ""
-    )
-    verb = "is" if images == 1 else "are"
     return (
-        f"There {verb} only {counted(images, noun)} for {counted(classes, 'class')}, so the "
-        f"student cannot learn all of them. Pass more {noun}s, several of each class{instead}."
+        f"The strategy {strategy} trains the student on only {counted(answers, 'answer')} "
+        f"{of_classes}, fewer than {LEAST_ANSWERS_PER_CLASS} for each, so it learns little about "
+        "most of them. Use a larger budget (--budget, or budget= in Python); if it is enough for "
+        f"all {noun}s, pass more {noun}s."
     )
 
 

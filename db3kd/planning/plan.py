@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from db3kd.boundary.distance import Measure
 from db3kd.planning.held_out import (
+    few_answers_warning,
     few_held_out_warning,
-    few_images_warning,
     held_out_pseudo_samples,
 )
 from db3kd.wording import InputNoun, held_out_noun, noun_for
@@ -172,10 +172,11 @@ class BudgetPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is worth changing before the first query: too few images, or held-out images."""
+        """What is worth changing before the first query: too few images or answers."""
         few = None
         if self.images is not None and self.classes is not None:
-            few = few_images_warning(self.images, self.classes, self.noun)
+            answers = self.training_images if self.label_queries else sum(self.rounds)
+            few = few_answers_warning(self.images, answers, self.classes, self.strategy, self.noun)
         found = few, few_held_out_warning(self.measured_on, self.noun)
         return tuple(each for each in found if each is not None)
 

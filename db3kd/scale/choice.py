@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db3kd.wording import InputNoun
+from db3kd.wording import InputNoun, listed
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class ScaleChoice:
         """Says which scales are about equally good, and why others are not."""
         good, best = self.as_good_as_best, f"{self.best.scale:.3g}"
         line = (
-            f"{_listed(good)} are about equally good: run by run, with equal data and initial "
+            f"{_scales(good)} are about equally good: run by run, with equal data and initial "
             f"weights, the losses differ from those of {best} on average by no more than the "
             "standard error"
         )
@@ -137,7 +137,7 @@ class ScaleChoice:
         if excluded:
             verb, mean = ("is", "its") if len(excluded) == 1 else ("are", "their")
             line += (
-                f"; {_listed(excluded)} {verb} more consistently worse, although {mean} mean loss "
+                f"; {_scales(excluded)} {verb} more consistently worse, although {mean} mean loss "
                 f"is smaller than that of {worst.scale:.3g}"
             )
         return line
@@ -154,7 +154,6 @@ def _is_as_good(trial: ScaleTrial, best: ScaleTrial) -> bool:
     return statistics.fmean(gaps) <= error
 
 
-def _listed(trials: Sequence[ScaleTrial]) -> str:
+def _scales(trials: Sequence[ScaleTrial]) -> str:
     """Writes the scales of trials, such as "0.5, 1 and 2"."""
-    scales = [f"{trial.scale:.3g}" for trial in trials]
-    return " and ".join([*([", ".join(scales[:-1])] if scales[1:] else []), scales[-1]])
+    return listed([f"{trial.scale:.3g}" for trial in trials])

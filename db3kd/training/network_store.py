@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.random_state import kept_random_state
-from db3kd.models.weights import state_on_cpu, tensor_bytes
+from db3kd.models.weights import serialized_weights, state_on_cpu, tensor_bytes
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 from db3kd.training.checkpoint import Checkpoint, CheckpointError
@@ -95,7 +94,8 @@ class NetworkStore:
         network = self._trained(self._folder / f"{name}-{digest[:12]}.checkpoint", digest, train)
         state = state_on_cpu(network)
         kept = {_DIGEST: digest, _ANY_LENGTH: any_length, _STEPS: str(steps)}
-        write_atomically(file, save(state, {**kept, _CHECKSUM: _checksum(state)}))
+        kept[_CHECKSUM] = _checksum(state)
+        write_atomically(file, serialized_weights(state, kept))
         for old in self._folder.glob(f"{name}-*.checkpoint"):
             old.unlink(missing_ok=True)
         return network

@@ -243,6 +243,13 @@ def test_a_number_is_written_for_reading(value, cell):
     assert formatting.number(value) == cell
 
 
+@pytest.mark.parametrize(
+    ("shares", "cell"), [([0.8625], "86.3"), ([0.8835], "88.4"), ([0.8244, 0.8247], "82.5")]
+)
+def test_halves_of_a_percentage_are_rounded_up(shares, cell):
+    assert formatting.mean_percent(shares) == cell
+
+
 def test_strategies_are_beside_each_other_at_each_budget(results):
     def row(seed, strategy, accuracy, queries):
         return {

@@ -269,7 +269,7 @@ def test_a_fitted_model_is_described_without_a_table(table):
         "info", "--teacher", asked(table)[1], "--features", "features.json", "--time", 5
     )
     assert "kind           TabularTeacher" in shown
-    assert "columns        3: alcohol, year, colour" in shown and "image shape    5" in shown
+    assert "columns        3: alcohol, year, colour" in shown and "row            5 values" in shown
     assert "ms per query in calls of 4; 5 queries were sent" in shown
 
 
@@ -280,7 +280,7 @@ def test_a_fitted_model_is_described_and_timed_with_the_data_of_a_run(table):
     shown = succeed("info", *options, "--time", 5)
 
     assert "kind           TabularTeacher" in shown and "missing" not in shown
-    assert "columns        3: alcohol, year, colour" in shown and "image shape    5" in shown
+    assert "columns        3: alcohol, year, colour" in shown and "row            5 values" in shown
     assert "ms per query in calls of 4; 5 queries were sent" in shown
     assert "query time" not in succeed("info", *options)
     succeed("info", "--data", table, "--label-column", "quality", "--features-out", "given.json")

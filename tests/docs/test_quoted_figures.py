@@ -5,10 +5,13 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import pytest
+
+formatting = pytest.importorskip(
+    "benchmarks.common.formatting", reason="benchmarks are not installed"
+)
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -48,9 +51,8 @@ def students(
 
 def percent(shares: Sequence[float], *, deviation: bool = True) -> str:
     """Formats the mean of shares, and with three seeds or more the deviation."""
-    values = [100 * share for share in shares]
-    spread = f" ± {stdev(values):.1f}" if deviation and len(values) > 2 else ""
-    return f"{mean(values):.1f}{spread}"
+    written = deviation and len(shares) > 2
+    return (formatting.mean_and_deviation if written else formatting.mean_percent)(shares)
 
 
 def both(rows: Sequence[Row], *, both_deviations: bool = False) -> str:

@@ -89,13 +89,12 @@ def deploy(folder: Path) -> dict[str, Any]:
             db3kd.Feature.integer("age", 18, 99),
             db3kd.Feature.continuous("income", 0, 250_000),
             db3kd.Feature.categorical("plan", ["basic", "pro", "team"]),
-            db3kd.Feature.categorical("country", ["CH"]),
         ],
         as_frame=True,
     )
     table = torch.nn.Linear(len(features.unit_names), 2)
     student = db3kd.ModuleTeacher(table, features.unit_shape, 2, features=features)
-    db3kd.export_model(student, folder / "customers.onnx")
+    db3kd.export_model(student, folder / "churn.onnx")
     return {"images": torch.rand(3, 1, 28, 28), "db3kd": db3kd, "pandas": pandas}
 
 

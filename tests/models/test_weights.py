@@ -32,6 +32,18 @@ def test_a_saved_model_is_read_back(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+def test_files_of_the_same_weights_are_equal(tmp_path):
+    network = build_model("linear", SHAPE, 2)
+    declared = DECLARED | {"class_names": ['caf\u00e9 \\ "x"', "ox"], "threshold": 0.5}
+    files = [save_model(tmp_path / f"{n}.safetensors", network, **declared) for n in range(8)]
+
+    assert len({file.read_bytes() for file in files}) == 1
+    saved = read_saved_model(files[0])
+    assert saved.metadata is not None
+    assert saved.metadata.class_names == tuple(declared["class_names"])
+    assert all(saved.state[key].equal(value) for key, value in network.state_dict().items())
+
+
 def test_a_file_of_another_writer_has_weights_only(tmp_path):
     weights = {"weight": torch.ones(2)}
     save_file(weights, tmp_path / "m.safetensors", {"format": "pt", "model": "linear"})

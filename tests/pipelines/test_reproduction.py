@@ -127,6 +127,8 @@ def test_a_report_states_how_the_command_line_drew_its_images(tmp_path):
     ("given", "shown"),
     [
         ("/usr/bin/db3kd distill --out run", "db3kd distill --out run"),
+        ("/lib/db3kd/__main__.py distill --out run", "db3kd distill --out run"),  # python -m db3kd
+        ("/lib/other/__main__.py distill --out run", ""),
         ("db3kd distill --resume --time-limit 60 --out r", "db3kd distill --out r --steps 900"),
         ("db3kd distill --time-limit=60", "db3kd distill --steps 900"),
         ("db3kd distill --resume --accept-changed-teacher", "db3kd distill"),
@@ -174,7 +176,9 @@ def test_the_files_and_variables_that_a_command_needs_are_named(teacher, tmp_pat
         "environment variables": "DIGITS_KEY, DB3KD_ALLOW_SECRET",
     }
     description.write_text("url = 3")
-    assert command_needs(command.split())["files"] == f"{description}, {features}"
+    as_module = command.replace("db3kd", "/lib/db3kd/__main__.py", 1)
+    for given in (command, as_module):
+        assert command_needs(given.split())["files"] == f"{description}, {features}"
     assert command_needs(["script.py", "--teacher", str(description)]) == {}
 
 

@@ -77,6 +77,9 @@ def test_a_teacher_of_one_class_is_named_before_the_student_is_blamed():
     (found,) = student_warnings(augmented, torch.full((20,), 3), ["a", "b", "c", "d"])
 
     assert "The teacher put all 60 images in class 'd'" in found
+    assert "preprocessing that differs" in found and "channel order" in found
+    (about_rows,) = student_warnings(known, torch.full((20,), 3), None, "row")
+    assert "encoding that differs" in about_rows and "channel order" not in about_rows
 
 
 class Constant(nn.Module):

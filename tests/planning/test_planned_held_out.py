@@ -83,6 +83,25 @@ def test_too_few_images_are_warned_of_before_the_first_query(images, classes, he
     assert set(plan.warnings) <= set(both) and len(set(both)) == len(both)
 
 
+@pytest.mark.parametrize(
+    ("budget", "images", "strategy", "answers"),
+    [
+        (20, 400, "auto", 19),
+        (21, 400, "auto", None),
+        (500, 15, "decisions", 13),
+        (15, 15, "sd", 13),
+        (500, 15, "augmented", None),
+    ],
+)
+def test_too_few_answers_to_train_on_are_warned_of(budget, images, strategy, answers):
+    plan = plan_budget(budget, 10, images, strategy)
+    trained = [each for each in plan.warnings if "to train" in each or "trains" in each]
+    assert len(trained) == (answers is not None)
+    if answers is not None:
+        words = f"strategy {strategy} trains the student on only {answers} answers for 10 classes"
+        assert words in trained[0]
+
+
 def test_warnings_about_tables_speak_of_rows_and_of_no_pseudo_samples():
     few, measured = plan_budget(40, 10, 5, noun="row").warnings
     assert "only 5 rows for 10 classes" in few and "pseudo samples" not in few

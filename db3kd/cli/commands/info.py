@@ -279,10 +279,14 @@ def _teacher_rows(teacher: "Teacher") -> Iterable[tuple[str, str]]:
     from db3kd.arguments.images import number_text
     from db3kd.tables import Features
     from db3kd.teachers.base import class_names_of
-    from db3kd.wording import shortened
+    from db3kd.wording import input_noun, shortened
 
     yield "kind", type(teacher).__name__
-    yield "image shape", " x ".join(map(str, teacher.image_shape))
+    shape = tuple(teacher.image_shape)
+    if input_noun(shape) == "row":
+        yield "row", counted(shape[0], "value")
+    else:
+        yield "image shape", " x ".join(map(str, shape))
     features = Features.of(teacher)
     if features is not None:
         yield "columns", f"{len(features)}: {shortened(features.names)}"

@@ -55,7 +55,8 @@ class Comparison:
         check_queries: Queries that repeated known answers, in addition to the budgets.
         steps: Training steps of each student.
         best: The strategy whose students are right most often: by agreement on the test images, or
-            else by accuracy on labelled ones, or else by agreement on the held-out images.
+            else by accuracy on labelled ones, or else by agreement on the held-out images. Of
+            equally good ones, it is that with the fewest queries.
         statement: Sentences on how good that strategy is, by which measurement, and whether the
             difference to the others may be chance.
         table: The table, as Markdown.

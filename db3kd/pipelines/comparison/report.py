@@ -71,6 +71,7 @@ class ComparisonSummary:
             prepared.plan.seeds,
             prepared.noun,
             short if self.steps < default else "",
+            without,
         )
 
     def notes(self) -> list[str]:

@@ -26,7 +26,7 @@ from db3kd.pipelines.student_warnings import (
     student_warnings,
     time_limit_warning,
 )
-from db3kd.planning.held_out import LEAST_HELD_OUT, few_images_warning
+from db3kd.planning.held_out import LEAST_HELD_OUT, few_answers_warning
 from db3kd.querying.consistency import queries_of_checks
 from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.wording import InputNoun
@@ -125,7 +125,8 @@ class FinishedRun:
             found.append(absent)
         if images is not None:
             skewed = skewed_answers_warning(self.answers, names, noun)
-            few = few_images_warning(len(images), classes, noun)
+            answers = count_trained_on(self.answers, self.labels)
+            few = few_answers_warning(len(images), answers, classes, prepared.plan.strategy, noun)
             found += [each for each in (skewed, few) if each is not None]
         if self.held_out < FEW_HELD_OUT:
             tested, without = self.correct is not None, images is None

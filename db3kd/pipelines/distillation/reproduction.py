@@ -113,7 +113,7 @@ def command_lines(
             continued.
         price_per_1000: The price of 1,000 queries, which a resumed run need not repeat, or None.
     """
-    if not arguments or not arguments[0].endswith("db3kd"):
+    if not _is_command(arguments):
         return ""
     kept = ["db3kd"]
     rest = iter(arguments[1:])
@@ -148,7 +148,7 @@ def command_needs(arguments: Sequence[str]) -> dict[str, str]:
     These are the files among its arguments and, if the teacher is a description file, those that
     it names. Of an environment variable, only the name is stated.
     """
-    if not arguments or not arguments[0].endswith("db3kd"):
+    if not _is_command(arguments):
         return {}
     words = [word for each in arguments[1:] for word in _split_option(each)]
     files: list[Path] = []
@@ -168,6 +168,12 @@ def command_needs(arguments: Sequence[str]) -> dict[str, str]:
                 if described.header is not None:
                     variables += [described.header.variable, ALLOWED_SECRETS]
     return {"files": ", ".join(map(str, files)), "environment variables": ", ".join(variables)}
+
+
+def _is_command(arguments: Sequence[str]) -> bool:
+    """Returns whether arguments are those of `db3kd` or of `python -m db3kd`."""
+    program = Path(arguments[0] if arguments else "").parts
+    return program[-1:] == ("db3kd",) or program[-2:] == ("db3kd", "__main__.py")
 
 
 _DATA_OPTIONS = ("--data", "--test", "--out")
