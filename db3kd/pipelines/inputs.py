@@ -29,7 +29,7 @@ from db3kd.report.extras import check_report_packages
 from db3kd.tables.checks import InvalidValueError
 from db3kd.teachers import Teacher
 from db3kd.teachers.rescaled import takes_unit_images
-from db3kd.training.process import check_training_device
+from db3kd.training.process import check_can_train
 from db3kd.wording import input_noun
 
 _LOG = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def check_plain_arguments(
     advice = "use DistillSettings(training=TrainSettings(...))"
     check_type(settings, DistillSettings, "settings", "DistillSettings", advice)
     check_seed(settings.training.seed, "settings.training.seed", bits=RUN_SEED_BITS)
-    check_training_device(settings.training.device, settings.training.precision)
+    check_can_train(settings.training.device, settings.training.precision)
     if price_per_1000 is not None:
         check_not_negative(price_per_1000, "price_per_1000")
     if out is not None:

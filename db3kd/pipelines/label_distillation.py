@@ -32,7 +32,7 @@ from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.training.evaluation import evaluate
 from db3kd.training.loss import KDLoss
-from db3kd.training.process import check_training_device
+from db3kd.training.process import check_can_train
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_on_soft_labels
 
@@ -55,7 +55,7 @@ class LabelTraining:
 
     def __post_init__(self) -> None:
         # Before images are read.
-        check_training_device(self.settings.device, self.settings.precision)
+        check_can_train(self.settings.device, self.settings.precision)
 
     @classmethod
     def of(

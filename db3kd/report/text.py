@@ -5,12 +5,12 @@ file can hold, names of any length, and the markup of Markdown.
 """
 
 import re
-import unicodedata
 
 MAX_NAME_LENGTH = 80
 """Longer names of classes and features are cut."""
 
 _BIDI_CONTROLS = "\u202a-\u202e\u2066-\u2069"
+_UNSAFE = re.compile(f"[{_BIDI_CONTROLS}\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _MARKUP = re.compile(
     r"\\(?=[!-/:-@\[-`{-~]|$)"  # a backslash before punctuation
     r"|[`*\[\]~$]"
@@ -27,13 +27,7 @@ def clean_text(text: str) -> str:
 
     Lone surrogates occur in the names of files that are not UTF-8. Line feeds and tabs are kept.
     """
-    text = re.sub(f"[{_BIDI_CONTROLS}]", "\N{REPLACEMENT CHARACTER}", text)
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}"
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
-        else character
-        for character in text
-    )
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def shown_name(name: str) -> str:

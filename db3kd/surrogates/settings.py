@@ -17,7 +17,7 @@ from db3kd.arguments.plain import (
 from db3kd.errors import ArgumentError
 from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import check_model, default_model
-from db3kd.training.process import check_training_device
+from db3kd.training.process import check_can_train
 from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted
 
@@ -90,7 +90,7 @@ class SurrogateSettings:
             ValueError: If a network does not accept the inputs, or the device is not available.
         """
         check_model(self.surrogate_model(image_shape), image_shape, classes)
-        check_training_device(self.training.device, self.training.precision)
+        check_can_train(self.training.device, self.training.precision)
 
     @property
     def steps(self) -> int:

@@ -27,7 +27,7 @@ from db3kd.synthesis.settings import STILL_SHARD, SynthesisSettings
 from db3kd.synthesis.starts import Starts, make_masks, make_starts
 from db3kd.teachers import Teacher
 from db3kd.teachers.single_class import check_classes_differ
-from db3kd.training.process import check_training_device
+from db3kd.training.process import check_can_train
 
 _UNLIMITED = 2**40
 """More queries than all starts, or the moves of a sample, can take."""
@@ -83,7 +83,7 @@ class Synthesis:
         if settings.acquisition is not None:
             make_masks(shape, settings.seed)
             check_model(settings.acquisition.model, shape, teacher.classes)
-            check_training_device(settings.acquisition.device)
+            check_can_train(settings.acquisition.device)
         self._progress, self._folder = progress, folder
         self._on_answers = AnswerCounter(self._report, self._report_known)
         self._answered = self._known = 0

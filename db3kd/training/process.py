@@ -51,9 +51,9 @@ class TrainingProcess:
         caller may use accelerate too. A process group that this joins is left when Python exits.
 
         Raises:
-            ValueError: See `check_training_device`.
+            ValueError: See `check_can_train`.
         """
-        check_training_device(device, precision)
+        check_can_train(device, precision)
         launched = "ACCELERATE_USE_CPU" in os.environ or "WORLD_SIZE" in os.environ
         if not launched:
             return cls(_single_device(device), precision)
@@ -120,14 +120,21 @@ class TrainingProcess:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
 
-def check_training_device(device: str, precision: str = "no") -> None:
-    """Checks that torch can use the `device` and `precision` of `TrainSettings` here.
+def check_can_train(device: str, precision: str = "no") -> None:
+    """Checks that torch can train here with the `device` and `precision` of `TrainSettings`.
 
     Functions that query a teacher and then train call it before the first query.
 
     Raises:
-        ValueError: If a CUDA device is requested or needed that is not available.
+        ValueError: If a CUDA device is requested or needed that is not available, or if torch
+            computes no gradients here.
     """
+    if not torch.is_grad_enabled():
+        raise ArgumentError(
+            "training",
+            "expected a call in which torch computes gradients, got one under torch.no_grad() or "
+            "torch.inference_mode()",
+        )
     if device == "auto":
         TrainingProcess(_single_device(device), precision)  # raises if it does not train so
     if not device.startswith("cuda"):

@@ -82,7 +82,9 @@ def of_readme(row: str, column: str, cells: Cells) -> str | None:
     queries, strategy = number(row) // 1000, "auto" if distilled else "augmented"
     if queries == 1:  # `auto` is then `sd`; neither depends on the budget
         queries, strategy = 2, "sd" if distilled else "decisions"
-    found = students("budgets-1000-fashion-mnist-6000", 1000, queries, "lenet5-half", strategy)
+    for name in ("budgets-fashion-mnist-6000", "budgets-1000-fashion-mnist-6000"):
+        if found := students(name, 1000, queries, "lenet5-half", strategy):
+            break
     assert len(found) == 3
     return percent([each["agreement"] for each in found], deviation=False)
 
@@ -91,7 +93,16 @@ def of_budgets(row: str, column: str, cells: Cells) -> str:
     data, images, more, student = setting(row)
     queries = more[0] if more else 2
     strategy = _STRATEGIES.get(column, column)
-    return both(students(f"budgets-{images}-{data}-6000", images, queries, student, strategy))
+    for name in (f"budgets-{images}-{data}-6000", f"budgets-{data}-6000"):
+        if found := students(name, images, queries, student, strategy):
+            break
+    return both(found)
+
+
+def of_noise(row: str, column: str, cells: Cells) -> str:
+    strategy, with_noise = re.fullmatch(r"(\w+)(, with noise)?", column).groups()
+    name = f"budgets-{'1000-' if with_noise else ''}fashion-mnist-6000"
+    return both(students(name, 1000, number(row), "lenet5-half", strategy))
 
 
 def of_teaching(row: str, column: str, cells: Cells) -> str:
@@ -225,6 +236,11 @@ TABLES: list[tuple[str, str, Quote]] = [
     ),
     (MEASUREMENTS, "images, student | auto | augmented | SD | decisions | white box", of_budgets),
     (MEASUREMENTS, "images, queries per image, student | auto | augmented", of_budgets),
+    (
+        MEASUREMENTS,
+        "queries per image | auto | augmented | auto, with noise | augmented, with noise",
+        of_noise,
+    ),
     (
         MEASUREMENTS,
         "images, queries per image, student | decisions alone | decisions and proxies",

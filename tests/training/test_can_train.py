@@ -1,4 +1,4 @@
-"""A device that training cannot use is refused before anything is paid for."""
+"""What torch cannot train here is refused before anything is paid for."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from db3kd.data.source import Source
 from db3kd.pipelines.label_distillation import LabelTraining
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
-from db3kd.training.process import check_training_device
+from db3kd.training.process import check_can_train
 
 SHAPE = (1, 8, 8)
 IMAGES = torch.rand(40, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -44,6 +44,15 @@ def test_no_query_is_sent_if_training_needs_a_gpu_that_is_not_there(call, tmp_pa
     assert teacher.total == 0 and not out.exists()
 
 
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_no_query_is_sent_if_torch_computes_no_gradients(call, mode, tmp_path):
+    teacher, out = CountingTeacher(ConstantTeacher(0, SHAPE, 3)), tmp_path / "run"
+    with mode(), pytest.raises(ValueError, match=r"^training: .* under torch\.no_grad"):
+        CALLS[call](teacher, out)
+    assert teacher.total == 0 and not out.exists()
+
+
 def test_no_query_is_sent_if_half_precision_needs_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
     teacher = CountingTeacher(ConstantTeacher(0, SHAPE, 3))
@@ -66,9 +75,9 @@ def test_a_gpu_has_a_number_below_that_of_all_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:1"):
-        check_training_device(device)
+        check_can_train(device)
     with pytest.raises(ValueError, match=r"^device: .* n below 2, .* got 'cuda:2'"):
-        check_training_device("cuda:2")
+        check_can_train("cuda:2")
 
 
 @pytest.mark.parametrize("device", ["gpu", None])
