@@ -397,15 +397,19 @@ class Parts:
 
 
 @pytest.mark.parametrize("decided", [97, 99, 101, 104])
-def test_a_stream_with_a_wrong_number_of_decisions_leaves_none(truth, many, file, decided):
-    truth.stream = lambda images: Parts(torch.arange(decided) % 10)
+def test_a_stream_with_a_wrong_number_of_decisions_leaves_none(
+    truth, many, file, decided, monkeypatch
+):
+    stream = Parts(torch.arange(decided) % 10)
+    monkeypatch.setattr(truth, "stream", lambda images: stream, raising=False)
     with pytest.raises(WrongCountError, match=r"got (97|99|101|102) dec"):
         decide(truth, many, file)
     assert answers(read_journal(file, "run")) == []
 
 
-def test_the_decisions_of_a_stream_are_classes(truth, many, file):
-    truth.stream = lambda images: Parts(torch.tensor([1, 2, 3, 300]))
+def test_the_decisions_of_a_stream_are_classes(truth, many, file, monkeypatch):
+    stream = Parts(torch.tensor([1, 2, 3, 300]))
+    monkeypatch.setattr(truth, "stream", lambda images: stream, raising=False)
     with pytest.raises(TeacherError, match="returned class 300"):
         decide(truth, many, file)
     assert answers(read_journal(file, "run")) == [1, 2]
