@@ -15,7 +15,7 @@ from db3kd.answers.batches import probabilities_by_batch
 from db3kd.data.augmented_images import AugmentedImages
 from db3kd.progress import adding_up, show_progress
 
-PROPOSALS = 4
+_PROPOSALS = 4
 """Proposed augmented images per query; the least certain of all proposals are chosen."""
 
 _MAX_CLEAN_PROPOSALS = 16
@@ -54,10 +54,10 @@ def choose_rows(
     clean = min(count, len(unasked))
     samples = random.permutation(unasked)[: clean * _MAX_CLEAN_PROPOSALS if proxies else clean]
     wanted = count - clean
-    proposed = wanted * (PROPOSALS if proxies else 1)
+    proposed = wanted * (_PROPOSALS if proxies else 1)
     proposals = _new_rows(answers, random, range(answers.images.partners), proposed)
     parts = ((np.sort(samples) * NUMBERS, clean), (proposals, wanted))
-    ranked = sum(len(rows) for rows, number in parts if number < len(rows))
+    ranked = proposals_to_rank(count, len(unasked)) if proxies else 0
     with show_progress(title, ranked, "proposals", progress and ranked > 0) as show:
         count_ranked = adding_up(show)
         chosen = [
@@ -65,6 +65,18 @@ def choose_rows(
             for rows, number in parts
         ]
     return torch.cat(chosen).sort().values
+
+
+def proposals_to_rank(count: int, unasked: int) -> int:
+    """Returns how many proposals each proxy ranks in `choose_rows`.
+
+    Args:
+        count: How many images are chosen.
+        unasked: The number of samples whose own images have not been queried.
+    """
+    clean = min(count, unasked)
+    samples = min(unasked, clean * _MAX_CLEAN_PROPOSALS)
+    return (samples if samples > clean else 0) + (count - clean) * _PROPOSALS
 
 
 def held_out_rows(images: AugmentedImages, augmented: int, seed: int) -> Tensor:

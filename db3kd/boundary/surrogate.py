@@ -22,6 +22,7 @@ from db3kd.boundary.surrogate_points import (
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.copying import copy_network
+from db3kd.models.state import weight_dtype
 
 SURROGATE_WEIGHT = 5.0
 """Weight of a surrogate's normal among the estimates from probes.
@@ -96,8 +97,7 @@ class Surrogate:
         if self._device.type == "cpu":
             with_fast_input_gradients(self._network)
         self.batch_size = batch_size(self._shape, self._device.type)
-        floating = (p.dtype for p in self._network.parameters() if p.is_floating_point())
-        self._dtype = next(floating, torch.float32)
+        self._dtype = weight_dtype(self._network)
         self._check_network(classes)
 
     def best_rays(self, pairs: Pairs, rays: Rays, nearest: Tensor) -> Rays:

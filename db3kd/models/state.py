@@ -14,8 +14,11 @@ def weight_dtype(network: nn.Module) -> torch.dtype:
 
 
 def to_weight_dtype(images: Tensor, network: nn.Module) -> Tensor:
-    """Converts images of floats to the dtype of a network's weights."""
-    return images.to(weight_dtype(network)) if images.is_floating_point() else images
+    """Converts images of floats to the dtype of a network's weights, unless these have several."""
+    dtypes = {each.dtype for each in network.parameters() if each.is_floating_point()}
+    if len(dtypes) != 1 or not images.is_floating_point():
+        return images
+    return images.to(dtypes.pop())
 
 
 def unsaved_buffers(network: nn.Module) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ class DistillNotes(RunNotes):
     def timed_part(
         self, part: TimedPart, *, apart_from: TimedPart | None = None
     ) -> AbstractContextManager[None]:
-        """See `RunNotes.timed`."""
+        """Adds the seconds that a block takes to a part, without those that it adds to another."""
         others = "" if apart_from is None else _seconds_of(apart_from)
         return self.timed(_seconds_of(part), others)
 

@@ -142,8 +142,8 @@ def check_plain_arguments(
         TypeError: If an argument has another type.
         ImportError: If a package that reports need is missing.
         ValueError: If the price is not a number of at least 0, if the seed is too large, if the
-            device of the training is not available, or if a launcher started several processes,
-            each of which would query the teacher.
+            training is not possible here (see `check_can_train`), or if a launcher started several
+            processes, each of which would query the teacher.
     """
     check_single_process()
     check_report_packages()

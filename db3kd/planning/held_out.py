@@ -16,7 +16,6 @@ _MOST_CHOSEN = 1_000_000
 LEAST_HELD_OUT = 10
 """With fewer held-out images, a share of them says nothing about the student."""
 
-
 LEAST_ANSWERS_PER_CLASS = 2
 """With fewer answers to train on, a student learns little about most classes."""
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import compress
+from itertools import accumulate
 from typing import Literal, get_args
 
 from db3kd.boundary.distance import Measure
@@ -153,10 +153,16 @@ class BudgetPlan:
         return sum(self.chosen_rounds[len(self.rounds) - len(self.parts[-1].rounds) :])
 
     @property
-    def queries_to_choose(self) -> int:
-        """Number of queries of the last budget whose images proxies choose."""
+    def choices(self) -> list[tuple[int, int]]:
+        """The queries of each round to choose, and how many images were not queried before it."""
         last = len(self.rounds) - len(self.parts[-1].rounds)
-        return sum(compress(self.rounds[last:], self.chosen_rounds[last:]))
+        asked = [0, *accumulate(self.rounds)]
+        found = zip(self.rounds, asked, self.chosen_rounds, strict=False)
+        return [
+            (queries, max(0, self.training_images - before))
+            for queries, before, chosen in list(found)[last:]
+            if chosen
+        ]
 
     @property
     def measured_on(self) -> int:

@@ -225,8 +225,13 @@ def plain(value: Any) -> Any:
     NumPy's numbers become Python's, and arrays and tensors become digests of their values.
     """
     match value:
+        case np.floating():
+            return plain(float(value))
         case np.generic():
-            return plain(value.item())
+            item = value.item()
+            return str(item) if isinstance(item, np.generic) else plain(item)
+        case np.ndarray() if value.dtype.hasobject:
+            return plain(value.tolist())
         case np.ndarray() | Tensor():
             return _digest(value)
         case None | bool() | int():

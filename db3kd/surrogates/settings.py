@@ -87,7 +87,7 @@ class SurrogateSettings:
             classes: The number of the teacher's classes.
 
         Raises:
-            ValueError: If a network does not accept the inputs, or the device is not available.
+            ValueError: If a network does not accept the inputs; see also `check_can_train`.
         """
         check_model(self.surrogate_model(image_shape), image_shape, classes)
         check_can_train(self.training.device, self.training.precision)

@@ -39,7 +39,7 @@ class AcquisitionSettings:
         device: As in `TrainSettings`.
 
     Raises:
-        ValueError: If a number is not above 0, or `device` is no device.
+        ValueError: If a number is not above 0, or `device` is invalid.
     """
 
     model: str = "lenet5-half"
@@ -54,7 +54,7 @@ class AcquisitionSettings:
     def __post_init__(self) -> None:
         check_count_fields(self, "rounds", "pool", "students", "steps", "epochs")
         check_fields(self, check_positive, "learning_rate")
-        TrainSettings(device=self.device)  # raises if it is no device
+        TrainSettings(device=self.device)  # raises if it is invalid
 
     def steps_for(self, answers: int) -> int:
         """Returns the training steps of a student that learns this number of answers."""

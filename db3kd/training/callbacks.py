@@ -75,7 +75,10 @@ class TrainingCallback:
         """Called after the last step."""
 
     def on_exception(self, state: TrainingState, error: BaseException) -> None:
-        """Called instead of `on_end` if an exception ends the training, which is raised then."""
+        """Called if an exception ends the training between `on_start` and `on_end`.
+
+        The exception is raised afterwards. Errors of this method become a note of it.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps: tensors and plain values, by name.

@@ -44,7 +44,7 @@ _REPORTS = 100
 """Approximate number of reports during training."""
 
 _SEEDED = threading.RLock()
-"""Held while a training draws from the random states, of which a process has one set."""
+"""Held by a training, because a process has one set of random states."""
 
 
 class BatchSource(Protocol):
@@ -92,8 +92,9 @@ def train_batches(
 
     The result depends only on the arguments, bit for bit on a CPU with the same number of threads.
     The global random states of torch, NumPy and Python are seeded, and restored afterwards; so
-    trainings in several threads run one after the other. Under `accelerate launch` each process
-    takes its part of every batch, and gradients are averaged.
+    trainings in several threads run one after the other, and a callback must not wait for one in
+    another thread. Under `accelerate launch` each process takes its part of every batch, and
+    gradients are averaged.
 
     Example:
         >>> settings = db3kd.TrainSettings(steps=12000, schedule="cosine", ema=0.999)
@@ -166,6 +167,7 @@ class _Training:
         settings = settings.completed()
         self.network, self.loss, self.settings = network, loss, settings
         self.process, self.callbacks = process, callbacks
+        self.open_callbacks: list[TrainingCallback] = []
         self.optimizer = make_optimizer(network.parameters(), settings)
         self.schedule = make_schedule(self.optimizer, settings, steps)
         self.scaler = process.grad_scaler()
@@ -187,9 +189,12 @@ class _Training:
         try:
             return self._run(batch, checkpoint)
         except BaseException as error:
-            # Not by `_call`, which waits for other processes: they may not fail.
-            for callback in self.callbacks:
-                callback.on_exception(self.state, error)
+            # Not by `_call`, which waits for other processes: this one may be the only one to fail.
+            for callback in self.open_callbacks:
+                try:
+                    callback.on_exception(self.state, error)
+                except Exception as another:
+                    error.add_note(f"{type(callback).__name__}.on_exception failed: {another!r}")
             raise
 
     def _run(
@@ -266,6 +271,10 @@ class _Training:
         self._count_seconds()
         with kept_random_state(devices=_cuda_devices(self.process.device)):
             for callback in self.callbacks:
+                if method == "on_start":
+                    self.open_callbacks.append(callback)
+                elif method == "on_end":
+                    self.open_callbacks.pop(0)
                 getattr(callback, method)(self.state)
         self.state.stopped = self.process.agree(self.state.stopped)
 

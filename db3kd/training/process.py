@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from db3kd.errors import ArgumentError
+from db3kd.errors import ArgumentError, InputError
 
 _AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -130,10 +130,9 @@ def check_can_train(device: str, precision: str = "no") -> None:
             computes no gradients here.
     """
     if not torch.is_grad_enabled():
-        raise ArgumentError(
-            "training",
-            "expected a call in which torch computes gradients, got one under torch.no_grad() or "
-            "torch.inference_mode()",
+        raise InputError(
+            "training needs gradients, but this call is under torch.no_grad() or "
+            "torch.inference_mode()"
         )
     if device == "auto":
         TrainingProcess(_single_device(device), precision)  # raises if it does not train so

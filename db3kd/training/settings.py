@@ -47,7 +47,7 @@ class TrainSettings:
             "constant" for all others.
         seed: Seed of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
-        precision: "no" (float32), "fp16" (CUDA only) or "bf16".
+        precision: "no" (the dtype of the weights), "fp16" (CUDA only) or "bf16".
         shuffle: Whether to shuffle the rows in each epoch.
         optimizer: "adam", "adamw", or "sgd" (Nesterov momentum of 0.9).
         weight_decay: Added to the gradient as an L2 penalty by "adam" and "sgd", and decoupled from

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from db3kd.answers import image_choice
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.answers.batches import mean_probabilities
+from db3kd.answers.batches import mean_probabilities, probabilities_by_batch
 from db3kd.answers.image_choice import choose_rows, held_out_rows
 
 HELD_OUT = 3
@@ -95,9 +95,25 @@ def test_the_augmented_images_chosen_are_the_least_sure_of_the_proposals(monkeyp
         rows = choose_rows(answers, networks, 25, 0, 1)
 
     proposals = torch.cat(proposed[1:])  # the first image read decides the batch size
-    assert len(proposals) == 25 * image_choice.PROPOSALS == len(proposals.unique())
+    assert len(proposals) == 25 * image_choice._PROPOSALS == len(proposals.unique())
     certainty = gaps(answers, proposals, networks)
     assert rows.equal(proposals[certainty.argsort()[:25]].sort().values)
+
+
+@pytest.mark.parametrize(
+    ("count", "asked_samples"), [(2, 0), (2, 30), (5, 0), (40, 0), (45, 10), (25, 40)]
+)
+def test_the_number_of_ranked_proposals_is_known_before(monkeypatch, count, asked_samples):
+    answers = asked(nothing_asked(40), torch.arange(asked_samples) * NUMBERS)
+    ranked = []
+
+    def counted(networks, images, rows):
+        ranked.append(len(rows))
+        return probabilities_by_batch(networks, images, rows)
+
+    monkeypatch.setattr(image_choice, "probabilities_by_batch", counted)
+    choose_rows(answers, proxies(), count, 0, 1)
+    assert sum(ranked) == image_choice.proposals_to_rank(count, 40 - asked_samples)
 
 
 def test_the_ranking_shows_its_progress_and_a_random_choice_shows_none(capsys):

@@ -304,6 +304,7 @@ def test_ranking_takes_time_that_no_limit_shortens(monkeypatch):
         patch.setattr(image_choice, "probabilities_by_batch", count)
         steps_of_a_run(patch, "auto", chosen)
 
+    assert sum(ranked) > 0
     times = StepTimes(student=0.001, proxy=0.01)
     ranking = times.seconds_of_ranking(plan, chosen)
     assert ranking == pytest.approx(0.35 * 0.01 * sum(ranked) / chosen.training.batch_size)
@@ -315,6 +316,9 @@ def test_ranking_takes_time_that_no_limit_shortens(monkeypatch):
         steps = times.most_steps(limit, plan, long)
         taken = ranking + steps * times.seconds_per_full_step(plan, long, steps)
         assert limit - 0.2 < taken <= limit
+    each = times.seconds_per_full_step(plan, long, LEAST_STEPS)
+    least = ranking + LEAST_STEPS * each
+    assert times.of_run(plan, replace(long, time_limit=1e-3)) == pytest.approx(least)
 
 
 class _NoProxies:

@@ -199,3 +199,13 @@ def test_a_plan_prints_its_stages_in_order():
     counts = [int(line.split()[0].replace(",", "")) for line in stages]
     assert counts == [20, 380, 400, 400, 400, 400]
     assert stages[0].endswith("held-out images                 measure the student's agreement")
+
+
+def test_a_plan_knows_how_many_images_are_left_when_proxies_choose():
+    plan = plan_budget(3000, 10, 60_000)
+    first, *later = plan.rounds
+    left = plan.training_images - first
+    assert later and plan.choices == [
+        (queries, left - sum(later[:number])) for number, queries in enumerate(later)
+    ]
+    assert plan_budget(2000, 10, 400).choices == [(400, 0)] * 3

@@ -179,3 +179,33 @@ def test_the_folder_of_wandb_is_made_when_the_training_starts(tmp_path, monkeypa
     trained(callback)
 
     assert Recording.made == [("db3kd", {"name": "student", "dir": str(folder)}, True)]
+
+
+@pytest.mark.parametrize("failing", ["on_start", "on_report", "on_end"])
+def test_only_callbacks_that_were_started_and_not_ended_are_told_of_an_exception(failing):
+    calls = []
+
+    class Told(TrainingCallback):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_exception(self, state, error):
+            calls.append((self.name, type(error)))
+            raise OSError(self.name)
+
+    class Failing(Told):
+        pass
+
+    def fail(self, state):
+        raise ValueError(failing)
+
+    setattr(Failing, failing, fail)
+    with pytest.raises(ValueError, match=failing) as raised:
+        trained(Told("first"), Failing("second"), Told("third"))
+    told = {
+        "on_start": ["first", "second"],
+        "on_report": ["first", "second", "third"],
+        "on_end": ["third"],
+    }[failing]
+    assert calls == [(name, ValueError) for name in told]
+    assert len(raised.value.__notes__) == len(told)

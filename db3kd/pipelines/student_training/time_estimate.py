@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 
-from db3kd.answers.image_choice import PROPOSALS
+from db3kd.answers.image_choice import proposals_to_rank
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS, DistillSettings, with_fixed_steps
 from db3kd.pipelines.query_rounds.pseudo_sample_answers import acquisition_settings
 from db3kd.pipelines.query_rounds.rounds import ROUND_DIVISOR
@@ -130,7 +130,7 @@ class StepTimes:
             plan: The plan of the run.
             settings: The number of proxies and the size of a training step.
         """
-        ranked = settings.proxies * PROPOSALS * plan.queries_to_choose
+        ranked = settings.proxies * sum(proposals_to_rank(*each) for each in plan.choices)
         return _PROXY_RANKING_SHARE * self.proxy * ranked / settings.training.batch_size
 
     def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
@@ -142,10 +142,11 @@ class StepTimes:
                 student.
         """
         steps, _ = self.steps_of_run(plan, settings)
-        seconds = steps * self.seconds_per_full_step(plan, settings, steps)
-        seconds += self.seconds_of_ranking(plan, settings)
+        each = self.seconds_per_full_step(plan, settings, steps)
+        ranking = self.seconds_of_ranking(plan, settings)
+        seconds = ranking + steps * each
         if settings.time_limit is not None:
-            seconds = min(seconds, settings.time_limit)
+            seconds = min(seconds, max(settings.time_limit, ranking + LEAST_STEPS * each))
         return seconds + self._outside_limit(plan, settings, steps)
 
     def steps_of_run(self, plan: BudgetPlan, settings: DistillSettings) -> tuple[int, int]:

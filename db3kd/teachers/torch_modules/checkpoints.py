@@ -34,7 +34,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if len(states) > 1:
         states = [(key, state) for key, state in states if key in _USUAL_KEYS][:1]
     if not states:
-        raise _no_state_dict(path, f"keys {listed(content)}")
+        raise _no_state_dict(path, f"keys {first_keys(content)}")
     return states[0][1]
 
 
@@ -75,7 +75,7 @@ def without_prefix(state: dict[str, Tensor], expected: Iterable[str]) -> dict[st
     return state
 
 
-def listed(keys: Iterable[object], count: int = 6) -> str:
+def first_keys(keys: Iterable[object], count: int = 6) -> str:
     """Returns a text with the first keys and the number of the others."""
     names = [str(key) for key in keys]
     more = f" and {len(names) - count} more" if len(names) > count else ""

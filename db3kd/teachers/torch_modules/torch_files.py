@@ -19,7 +19,7 @@ from db3kd.storage.filesystem import names_beside
 from db3kd.teachers.base import TeacherError
 from db3kd.teachers.signature import ModelOverrides
 from db3kd.teachers.torch_modules.checkpoints import (
-    listed,
+    first_keys,
     read_checkpoint,
     reading,
     without_prefix,
@@ -173,8 +173,12 @@ def _misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     missing = [key for key in expected if key not in state]
     unknown = [key for key in state if key not in expected]
     if missing or unknown:
-        has = f"the model has {listed(missing, _SHOWN)}, which the file lacks" if missing else ""
-        holds = f"the file has {listed(unknown, _SHOWN)}, which the model lacks" if unknown else ""
+        has = (
+            f"the model has {first_keys(missing, _SHOWN)}, which the file lacks" if missing else ""
+        )
+        holds = (
+            f"the file has {first_keys(unknown, _SHOWN)}, which the model lacks" if unknown else ""
+        )
         return ", and ".join(filter(None, (has, holds)))
     sizes = [
         f"{key} is {list(state[key].shape)} in the file and {list(value.shape)} in the model"
