@@ -91,7 +91,7 @@ class MeasuringTeacher:
         try:
             yield
         finally:
-            self.wall += self._running()
+            self.wall += self._running_at(time.perf_counter())
 
     def decide(self, images: Tensor) -> Tensor:
         """Answers, counts and times queries without recording them for a pair."""
@@ -133,7 +133,7 @@ class MeasuringTeacher:
     def record(self, images: Tensor, accounts: NDArray[np.integer], decisions: Tensor) -> None:
         """Records answered queries, in the order in which they were asked."""
         began = time.perf_counter()
-        elapsed = self._running()
+        elapsed = self._running_at(began)  # a later time would include a part of the pause below
         distance = np.full(len(images), np.inf, np.float32)
         hit = (decisions.numpy() == self._target[accounts]).nonzero()[0]
         rows = images.flatten(1).numpy()
@@ -191,8 +191,8 @@ class MeasuringTeacher:
         np.maximum.at(latest, self._search_of, seconds)
         return latest.sum(0)
 
-    def _running(self) -> float:
-        return time.perf_counter() - self._began - self._paused
+    def _running_at(self, now: float) -> float:
+        return now - self._began - self._paused
 
 
 def recorded(search: Search[Result], teacher: MeasuringTeacher) -> Search[Result]:
