@@ -51,12 +51,12 @@ def choose_rows(
     random = np.random.default_rng((seed, round_number))
     asked = answers.rows[answers.is_clean] // NUMBERS
     unasked = np.setdiff1d(np.arange(answers.images.partners), asked.numpy())
-    clean = min(count, len(unasked))
-    samples = random.permutation(unasked)[: clean * _MAX_CLEAN_PROPOSALS if proxies else clean]
-    wanted = count - clean
-    proposed = wanted * (_PROPOSALS if proxies else 1)
-    proposals = _new_rows(answers, random, range(answers.images.partners), proposed)
-    parts = ((np.sort(samples) * NUMBERS, clean), (proposals, wanted))
+    (samples, clean), (augmented, wanted) = _proposals(count, len(unasked))
+    if not proxies:
+        samples, augmented = clean, wanted
+    proposed = np.sort(random.permutation(unasked)[:samples]) * NUMBERS
+    new = _new_rows(answers, random, range(answers.images.partners), augmented)
+    parts = ((proposed, clean), (new, wanted))
     ranked = proposals_to_rank(count, len(unasked)) if proxies else 0
     with show_progress(title, ranked, "proposals", progress and ranked > 0) as show:
         count_ranked = adding_up(show)
@@ -74,9 +74,15 @@ def proposals_to_rank(count: int, unasked: int) -> int:
         count: How many images are chosen.
         unasked: The number of samples whose own images have not been queried.
     """
+    parts = _proposals(count, unasked)
+    return sum(proposed for proposed, wanted in parts if proposed > wanted)
+
+
+def _proposals(count: int, unasked: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns how many samples are proposed and wanted, and how many augmented images."""
     clean = min(count, unasked)
     samples = min(unasked, clean * _MAX_CLEAN_PROPOSALS)
-    return (samples if samples > clean else 0) + (count - clean) * _PROPOSALS
+    return (samples, clean), ((count - clean) * _PROPOSALS, count - clean)
 
 
 def held_out_rows(images: AugmentedImages, augmented: int, seed: int) -> Tensor:

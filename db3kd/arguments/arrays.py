@@ -1,4 +1,4 @@
-"""Arguments as tensors: classes and row numbers, after checks, and arrays of floats."""
+"""Arguments as tensors: classes and row numbers, after checks, and arrays of floats; as bytes."""
 
 import operator
 import warnings
@@ -177,3 +177,8 @@ def _holds_booleans(value: Any) -> bool:
     """Returns whether a sequence, but not an array, holds booleans, which NumPy would convert."""
     is_plain = isinstance(value, list | tuple)
     return is_plain and any(isinstance(each, bool | np.bool_) for each in value)
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Returns the values of a tensor of any dtype and device as bytes, for digests."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

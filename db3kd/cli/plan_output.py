@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from db3kd.pipelines import DistillResult
     from db3kd.pipelines.comparison.prepared import PreparedComparison
     from db3kd.pipelines.distillation.prepared import PreparedDistillation
+    from db3kd.pipelines.prepared_run import PreparedRun
     from db3kd.pipelines.student_training.time_estimate import StepTimes
     from db3kd.planning import BudgetPlan, ComparisonPlan
     from db3kd.storage.run_queries import RunQueries
@@ -30,7 +31,7 @@ TIME_OF_QUERIES = "time unknown; db3kd info --teacher … --time 20 measures it 
 _HOURS = 2 * 3600.0
 """From this many seconds of training on, the plan says how to shorten it."""
 
-TIMED_FROM = 1000
+_TIMED_FROM = 1000
 """With fewer training steps, a run does not measure how long they take before it starts."""
 
 SENT_NOTHING = "; no query was sent"
@@ -203,6 +204,12 @@ def print_answered(
         left = f"; {not_needed}at most {most:,} are left{price_text(most, price_per_1000)}"
     text = f"{so_far.answered:,} of these queries, which are not sent again{left}"
     print_row("answered", text, width)
+
+
+def is_timed(prepared: "PreparedRun", *, dry_run: bool) -> bool:
+    """Returns whether a command measures how long training takes, before it starts or stops."""
+    steps = prepared.settings.training.steps
+    return dry_run or steps is None or steps >= _TIMED_FROM
 
 
 def print_times(

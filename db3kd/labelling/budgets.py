@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from db3kd.labelling.settings import LabelSettings
-
-_UNLIMITED = 2**40
-"""More queries than a sample can take. Sums over all samples fit into int64."""
+from db3kd.querying.ledger import UNLIMITED
 
 
 def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor:
@@ -19,7 +17,7 @@ def divide_budget(settings: LabelSettings, samples: int, classes: int) -> Tensor
         ValueError: See `LabelSettings.targets_among`.
     """
     per_pair = 0 if settings.measure == "sd" else settings.queries_per_pair
-    limit = min(1 + settings.targets_among(classes) * per_pair, _UNLIMITED)
+    limit = min(1 + settings.targets_among(classes) * per_pair, UNLIMITED)
     if settings.queries_per_sample is not None:
         limit = min(limit, settings.queries_per_sample)
     limits = torch.full((samples,), limit, dtype=torch.int64)

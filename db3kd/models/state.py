@@ -15,6 +15,8 @@ def weight_dtype(network: nn.Module) -> torch.dtype:
 
 def to_weight_dtype(images: Tensor, network: nn.Module) -> Tensor:
     """Converts images of floats to the dtype of a network's weights, unless these have several."""
+    if images.dtype == weight_dtype(network):  # the usual case, in each training step
+        return images
     dtypes = {each.dtype for each in network.parameters() if each.is_floating_point()}
     if len(dtypes) != 1 or not images.is_floating_point():
         return images

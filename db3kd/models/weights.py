@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -142,12 +141,7 @@ def serialized_weights(state: dict[str, Tensor], metadata: dict[str, str]) -> by
     header["__metadata__"] = dict(sorted(metadata.items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
-    return len(text).to_bytes(8, "little") + text + content[end:]
-
-
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """Returns the values of a tensor of any dtype and device as bytes, for digests."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[end:]])
 
 
 def state_on_cpu(module: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from db3kd.arguments.arrays import tensor_bytes
 from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.checks import check_rebuilt, check_scores
 from db3kd.models.copying import copy_network
@@ -16,7 +17,6 @@ from db3kd.models.factories import NetworkFactory, factory_name
 from db3kd.models.networks import build_model, check_model, is_own_model
 from db3kd.models.random_state import kept_random_state
 from db3kd.models.state import to_weight_dtype
-from db3kd.models.weights import tensor_bytes
 from db3kd.pipelines.distill_settings import default_student
 from db3kd.training.optimization import WeightAverage, make_optimizer
 from db3kd.training.settings import TrainSettings

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from db3kd.errors import ArgumentError
 
+UNLIMITED = 2**40
+"""A limit that no account reaches. The sum of millions of them fits into int64."""
+
 _MAX_PENDING, _SMALL = 64, 2**16
 """Bookings that may wait to be counted, and the most queries of each: 32 MiB of accounts."""
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, uint8
+from torch import Tensor
 
+from db3kd.arguments.arrays import tensor_bytes
 from db3kd.errors import InputError, InputNotFoundError
 from db3kd.storage.filesystem import json_bytes, write_atomically
 from db3kd.storage.kinds import Kind, describe_format
@@ -256,9 +257,7 @@ def plain(value: Any) -> Any:
 def _digest(values: np.ndarray | Tensor) -> str:
     """Returns a digest, because the text of a large array leaves most of its values out."""
     digest = hashlib.sha256(f"{values.dtype} {list(values.shape)}\n".encode())
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().contiguous().reshape(-1).view(uint8).numpy()
-    digest.update(values.tobytes())
+    digest.update(tensor_bytes(values) if isinstance(values, Tensor) else values.tobytes())
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from db3kd.models import check_model
 from db3kd.progress import Progress, ProgressListener
 from db3kd.progress.answers import AnswerCounter
 from db3kd.querying.driver import run
-from db3kd.querying.ledger import Ledger
+from db3kd.querying.ledger import UNLIMITED, Ledger
 from db3kd.querying.search import fitting_batch_size
 from db3kd.querying.sent_queries import SentQueries, counting
 from db3kd.querying.session import AnswerJournal, open_journal
@@ -28,9 +28,6 @@ from db3kd.synthesis.starts import Starts, make_masks, make_starts
 from db3kd.teachers import Teacher
 from db3kd.teachers.single_class import check_classes_differ
 from db3kd.training.process import check_can_train
-
-_UNLIMITED = 2**40
-"""More queries than all starts, or the moves of a sample, can take."""
 
 
 def sample_display(
@@ -116,7 +113,7 @@ class Synthesis:
 
     def _collect(self, sent: SentQueries) -> Collected:
         settings, teacher = self.settings, self.teacher
-        limit = min(settings.max_starts + settings.max_mixtures, _UNLIMITED)
+        limit = min(settings.max_starts + settings.max_mixtures, UNLIMITED)
         ledger = Ledger(torch.tensor([min(limit, settings.queries or limit)]))
         if settings.queries == 0:
             raise ArgumentError("queries", "expected at least 1, to query a random image, got 0")
@@ -154,7 +151,7 @@ class Synthesis:
         """Returns [n] int64, the queries that the moves of each sample may spend."""
         held_out, moves = min(self.settings.held_out, len(collected)), self.settings.moves
         count = len(collected) - held_out
-        limit = _UNLIMITED if moves.queries_per_sample is None else moves.queries_per_sample
+        limit = UNLIMITED if moves.queries_per_sample is None else moves.queries_per_sample
         limits = torch.full((count,), limit if moves.count else 0)
         if self.settings.queries is not None and count:
             share, rest = divmod(max(0, self.settings.queries - collected.queries), count)

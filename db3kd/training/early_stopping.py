@@ -1,5 +1,6 @@
 """Held-out agreement with the teacher during training, and early stopping by it."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -131,7 +132,7 @@ class EarlyStopping(TrainingCallback):
             )
         value = state.measures[self._measure]
         # NaN, which no comparison finds lower, is lower than any number.
-        if self.best is None or value > self.best or (self.best != self.best and value == value):
+        if self.best is None or value > self.best or math.isnan(self.best) > math.isnan(value):
             self.best, self.best_step, self._since = value, state.step, 0
             weights = whole_state(state.network)
             self._weights = {name: tensor.clone() for name, tensor in weights.items()}

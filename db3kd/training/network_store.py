@@ -10,9 +10,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from db3kd.arguments.arrays import tensor_bytes
 from db3kd.models.channels_last import to_channels_last
 from db3kd.models.random_state import kept_random_state
-from db3kd.models.weights import serialized_weights, state_on_cpu, tensor_bytes
+from db3kd.models.weights import serialized_weights, state_on_cpu
 from db3kd.storage.filesystem import is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 from db3kd.training.checkpoint import Checkpoint, CheckpointError

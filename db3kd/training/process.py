@@ -35,12 +35,7 @@ class TrainingProcess:
     count: int = 1
 
     def __post_init__(self) -> None:
-        if self.precision == "fp16" and self.device.type != "cuda":
-            raise ArgumentError(
-                "precision",
-                f"fp16 needs a CUDA device, and the device of this training is {self.device}; use "
-                '"bf16" or "no"',
-            )
+        _check_precision(self.device, self.precision)
 
     @classmethod
     def current(cls, device: str, precision: str) -> "TrainingProcess":
@@ -135,7 +130,7 @@ def check_can_train(device: str, precision: str = "no") -> None:
             "torch.inference_mode()"
         )
     if device == "auto":
-        TrainingProcess(_single_device(device), precision)  # raises if it does not train so
+        _check_precision(_single_device(device), precision)
     if not device.startswith("cuda"):
         return
     if not torch.cuda.is_available():
@@ -146,6 +141,15 @@ def check_can_train(device: str, precision: str = "no") -> None:
     if int(device.partition(":")[2] or 0) >= count:
         raise ArgumentError(
             "device", f'expected "cuda:<n>" with n below {count}, the GPUs here, got {device!r}'
+        )
+
+
+def _check_precision(device: torch.device, precision: str) -> None:
+    if precision == "fp16" and device.type != "cuda":
+        raise ArgumentError(
+            "precision",
+            f"fp16 needs a CUDA device, and the device of this training is {device}; use "
+            '"bf16" or "no"',
         )
 
 

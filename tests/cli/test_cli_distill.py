@@ -54,7 +54,7 @@ def test_a_run_with_many_steps_says_how_long_they_take_before_it_starts(
     if command == "compare":
         options = (*options[:-2], "--strategies", "decisions", "--seeds", 1)
     assert "training   " not in succeed(*options, "--out", tmp_path / "short")
-    monkeypatch.setattr(f"db3kd.cli.commands.{command}.TIMED_FROM", 12)
+    monkeypatch.setattr("db3kd.cli.plan_output._TIMED_FROM", 12)
     out = tmp_path / "long"
     printed = succeed(*options, "--out", out)
     rows = printed.splitlines()

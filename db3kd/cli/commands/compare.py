@@ -25,8 +25,8 @@ from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
     NOTHING_LEFT,
     SENT_NOTHING,
-    TIMED_FROM,
     comparison_width,
+    is_timed,
     print_comparison_plan,
 )
 from db3kd.cli.rows import print_row
@@ -176,8 +176,7 @@ def _print_training_time(
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     plan, settings = prepared.plan, prepared.settings
-    steps = settings.training.steps
-    if not dry_run and steps is not None and steps < TIMED_FROM:
+    if not is_timed(prepared, dry_run=dry_run):
         return
     if so_far.finished:
         if dry_run:

@@ -27,7 +27,7 @@ from db3kd.cli.options.training import StudentTrainingOptions
 from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
     NOTHING_LEFT,
-    TIMED_FROM,
+    is_timed,
     print_plan,
     print_result,
     print_times,
@@ -229,8 +229,7 @@ def _print_times(
     from db3kd.pipelines.distill_notes import is_trained, seconds_of_asking
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
-    steps = prepared.settings.training.steps
-    if not dry_run and steps is not None and steps < TIMED_FROM:
+    if not is_timed(prepared, dry_run=dry_run):
         return
     run = prepared.out if prepared.resume else None
     if run is not None and so_far.finished and is_trained(run, prepared.training):

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from db3kd.arguments.arrays import tensor_bytes
 from db3kd.errors import ArgumentError
-from db3kd.models.weights import tensor_bytes
 from db3kd.teachers.fingerprints.module_state import beside_weights
 from db3kd.teachers.fingerprints.user_code import (
     CodeNames,
