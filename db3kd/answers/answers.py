@@ -98,9 +98,11 @@ def augmentable_images(
     held_out: int,
     seed: int,
     project: Callable[[Tensor], Tensor] | None = None,
-    noise: float = 0.0,
 ) -> AugmentedImages:
     """Returns all augmented images of a set whose last samples are held out.
+
+    They have no noise: it teaches students no more, and some teachers put most noisy images in one
+    class.
 
     Args:
         images: N images in [0, 1].
@@ -109,15 +111,13 @@ def augmentable_images(
             any part of them.
         seed: Seed of the augmentation.
         project: See `AugmentedImages`.
-        noise: See `AugmentedImages`. None by default: it teaches students no more, and some
-            teachers put most noisy images in one class.
     """
     source = as_image_source(images)
     ordered: ImageSource = SelectedImages(source, order)
     if isinstance(source, ImageSet):
         ordered = source.subset(order)  # keeps its features
     partners = len(order) - held_out
-    return AugmentedImages(ordered, NUMBERS, seed, noise=noise, partners=partners, project=project)
+    return AugmentedImages(ordered, NUMBERS, seed, noise=0.0, partners=partners, project=project)
 
 
 def no_answers(images: AugmentedImages) -> Answers:

@@ -1,7 +1,5 @@
 """Images that are read by index, from a tensor or an image set."""
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -130,7 +128,7 @@ def fingerprint_in_run(images: NamedImages, found: str, stored: object) -> str:
     """Returns the fingerprint by which a stored run knows images, to compare it with the run's.
 
     A run that was started with a tensor may be continued with an image set of the same images,
-    although this may store them otherwise, and an earlier version computed another fingerprint.
+    although this may store them otherwise.
 
     Args:
         images: The images.
@@ -142,25 +140,12 @@ def fingerprint_in_run(images: NamedImages, found: str, stored: object) -> str:
     """
     if stored is None or found == stored or images.labels is not None:
         return found
-    is_known = stored in (_tensor_fingerprint(images), _former_tensor_fingerprint(images))
-    return str(stored) if is_known else found
+    of_tensor = _tensor_fingerprint(images)
+    return of_tensor if stored == of_tensor else found
 
 
 def _tensor_fingerprint(images: NamedImages) -> str:
     """Returns the fingerprint of images without labels that are stored as float32."""
-    digests = [array_digest(image) for part in _parts(images) for image in part.numpy()]
+    numbers = torch.arange(len(images)).split(_READ_BATCH_SIZE)
+    digests = [array_digest(image) for part in numbers for image in images.read(part).numpy()]
     return images_fingerprint(stack_digests(digests), None, images.image_shape, None)
-
-
-def _former_tensor_fingerprint(images: NamedImages) -> str:
-    """Returns the fingerprint of a tensor as earlier versions computed it."""
-    digest = hashlib.sha256(f"{(len(images), *images.image_shape)}\n".encode())
-    for part in _parts(images):
-        digest.update(part.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _parts(images: NamedImages) -> Iterator[Tensor]:
-    """Reads all images, [n, *image_shape] float32 on the CPU at a time."""
-    for numbers in torch.arange(len(images)).split(_READ_BATCH_SIZE):
-        yield images.read(numbers).contiguous()

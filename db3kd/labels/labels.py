@@ -30,7 +30,7 @@ SURROGATES = "surrogate"
 
 LABELS = Kind(
     "labels",
-    5,
+    6,
     lists={SURROGATES: ("queries",)},
     differences=DifferenceRules(
         causes=("settings.queries",),
@@ -48,7 +48,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 """All statuses of a sample."""
 
 FORMAT_KEY = b"db3kd.format"
-"""Key in a Parquet file's metadata for the format of its columns, such as "db3kd labels 5"."""
+"""Key in a Parquet file's metadata for the format of its columns, such as "db3kd labels 6"."""
 
 _TEMPERATURE_KEY = b"db3kd.soft_label_temperature"
 _SNAPSHOT = re.compile(r"distances_at_(\d+)")

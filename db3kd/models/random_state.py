@@ -42,10 +42,9 @@ def random_state(devices: Iterable[int]) -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], devices: Iterable[int]) -> None:
-    """Sets what `random_state` returned; checkpoints of older versions have torch's states only."""
+    """Sets what `random_state` returned."""
     torch.set_rng_state(state["random"])
     for number, kept in zip(devices, state["cuda_random"], strict=True):
         torch.cuda.set_rng_state(kept, number)
-    if "numpy_random" in state:
-        random.setstate(state["python_random"])
-        np.random.set_state(state["numpy_random"])
+    random.setstate(state["python_random"])
+    np.random.set_state(state["numpy_random"])

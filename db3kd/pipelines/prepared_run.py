@@ -1,7 +1,6 @@
 """What a distillation and a comparison have in common before their first query."""
 
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 
 from db3kd.data.image_set import ImageSet
-from db3kd.errors import InputError
 from db3kd.models.copying import copy_network
 from db3kd.models.networks import build_model
 from db3kd.models.random_state import kept_random_state
@@ -22,20 +20,14 @@ from db3kd.pipelines.student_network import Student, StudentLike
 from db3kd.pipelines.student_warnings import TRIED_INPUTS, probabilities_warning
 from db3kd.planning import BudgetPlan, ComparisonPlan
 from db3kd.querying.consistency import ConsistencyCheck, warn_if_unchecked
-from db3kd.storage.existing_runs import begun_with, holds_run
-from db3kd.storage.manifest import MANIFEST, make_manifest
+from db3kd.storage.existing_runs import holds_run
+from db3kd.storage.manifest import make_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_queries import RunQueries
 from db3kd.teachers import Teacher, describe
 from db3kd.wording import InputNoun, input_noun
 
 _LOG = logging.getLogger(__name__)
-
-_NOISE = "noise"
-"""The entry of a manifest with the noise of augmented images; runs begun by earlier versions lack
-it, and have `_NOISE_WITHOUT_ENTRY`."""
-
-_NOISE_WITHOUT_ENTRY = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +44,6 @@ class PreparedRun(ABC):
         test: Images to measure students on, in the teacher's numbering of the classes, or None.
         price_per_1000: The price of 1,000 queries, or None.
         rare_classes: See `distill`.
-        noise: The noise of augmented images; see `AugmentedImages`.
         out: The run folder, as the caller names it; None for a temporary one.
         resume: Whether to continue the run in it.
         consistency_check: Checks the teacher before a resumed run continues.
@@ -68,7 +59,6 @@ class PreparedRun(ABC):
     test: ImageSet | None
     price_per_1000: float | None
     rare_classes: bool
-    noise: float
     out: Path | None
     resume: bool
     consistency_check: ConsistencyCheck
@@ -163,39 +153,17 @@ class PreparedRun(ABC):
         Args:
             entries: What identifies it besides the teacher, the images and the seed.
         """
-        noise = {} if self.noise == _NOISE_WITHOUT_ENTRY else {_NOISE: self.noise}
         return make_manifest(
             {
                 "source": None if self.images is None else {"data": self.images.name},
                 "teacher": describe(self.teacher),
                 **entries,
-                **noise,
             },
             seed=self.settings.training.seed,
             teacher_fingerprint=self.teacher.fingerprint(),
             classes=self.teacher.classes,
             data_fingerprint=self.data_fingerprint,
         )
-
-
-def noise_of_run(folder: Path | None, format: str) -> float:
-    """Returns the noise of augmented images of the run in a folder; none for a new run.
-
-    Args:
-        folder: The folder; None for a new run.
-        format: The expected format of the run.
-
-    Raises:
-        ValueError: If the manifest is damaged or has another format.
-    """
-    if folder is None or not holds_run(folder):
-        return 0.0
-    stored = begun_with(folder, format).get(_NOISE, _NOISE_WITHOUT_ENTRY)
-    if type(stored) is not float or not 0 <= stored < math.inf:
-        raise InputError(
-            f"{folder / MANIFEST}: entry {_NOISE}: expected a number, at least 0, got {stored!r}"
-        )
-    return stored
 
 
 def make_networks(

@@ -56,9 +56,7 @@ class RunNotes:
     def holds(self, name: str, depends_on: Mapping[str, Any]) -> bool:
         """Returns whether `once` would return a known value."""
         known = self.get(name)
-        if known is None:
-            return False
-        return bool(_set_values(known["depends_on"]) == _set_values(plain(depends_on)))
+        return known is not None and bool(known["depends_on"] == plain(depends_on))
 
     def once(self, name: str, depends_on: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
         """Returns a plain value, recomputed only if the plain values it depends on have changed."""
@@ -129,10 +127,3 @@ def notes_of(folder: RunFolder, kind: type[_Notes]) -> Iterator[_Notes]:
         if not folder.holds_anything:
             notes.remove()
         raise
-
-
-def _set_values(value: Any) -> Any:
-    """Returns plain values without those that are None, as a missing one means the same."""
-    if isinstance(value, dict):
-        return {key: _set_values(item) for key, item in value.items() if item is not None}
-    return [_set_values(item) for item in value] if isinstance(value, list) else value

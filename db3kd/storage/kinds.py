@@ -103,6 +103,6 @@ class Kind:
 
 
 def describe_format(format: str) -> str:
-    """Describes the kind of a run by its format, such as "db3kd labels 5"."""
+    """Describes the kind of a run by its format, such as "db3kd labels 6"."""
     name = format.removeprefix("db3kd ").rpartition(" ")[0]
     return _DESCRIPTIONS.get(name, f"a run of another kind ({format})")

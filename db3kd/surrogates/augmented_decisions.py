@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 AUGMENTED_DECISIONS = Kind(
-    "augmented-decisions", 1, differences=DifferenceRules(following=("settings.surrogate",))
+    "augmented-decisions", 2, differences=DifferenceRules(following=("settings.surrogate",))
 )
 """The kind of run folder that holds decisions for augmented images.
 

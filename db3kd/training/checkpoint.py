@@ -19,7 +19,7 @@ from db3kd.errors import InputError
 from db3kd.storage.filesystem import check_no_folder, is_leftover, write_atomically
 from db3kd.storage.manifest import plain
 
-_MAGIC = b"db3kd training checkpoint 1\n"
+_MAGIC = b"db3kd training checkpoint 2\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -93,8 +93,12 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         if not content.startswith(_MAGIC):
+            expected, found = (
+                each.decode(errors="replace").strip() for each in (_MAGIC, content[: len(_MAGIC)])
+            )
             raise CheckpointError(
-                f"{self.path}: expected a training checkpoint, got another file; use another path"
+                f"{self.path}: expected a training checkpoint, which begins with {expected!r}, got "
+                f"a file that begins with {found!r}; use another path"
             )
         body = content[len(_MAGIC) :]
         digest, payload = body[:_DIGEST_BYTES], body[_DIGEST_BYTES:]

@@ -68,6 +68,12 @@ def test_an_order_renames_the_samples_of_tensors_and_image_sets_alike():
     assert first.partners == SAMPLES - HELD_OUT
 
 
+def test_augmented_images_of_flat_ones_are_flat_because_they_have_no_noise():
+    images = augmentable_images(flat_images(), torch.arange(SAMPLES), HELD_OUT, seed=0)
+    read = images.read(torch.arange(SAMPLES) * NUMBERS + 5).flatten(1)
+    assert read.equal(read[:, :1].expand_as(read))
+
+
 @given(
     held_out=st.integers(1, SAMPLES - 1),
     seed=st.integers(0, 2**40),
@@ -79,7 +85,6 @@ def test_no_held_out_sample_is_mixed_into_an_image_of_a_training_sample(held_out
     pixels = torch.full((SAMPLES, 1, 4, 4), 0.1)
     pixels[training:] = 1.0
     images = augmentable_images(pixels, torch.arange(SAMPLES), held_out, seed)
-    images.noise = 0.0
     samples = torch.arange(training).repeat_interleave(len(numbers))
 
     read = images.read(samples * NUMBERS + torch.tensor(numbers).repeat(training))

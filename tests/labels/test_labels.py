@@ -95,7 +95,7 @@ def test_a_file_that_holds_no_labels_is_refused(tmp_path, run):
     with pytest.raises(ValueError, match="expected a Parquet file of labels"):
         load_labels(file)
     parquet.write_table(to_table(some_labels()), file)
-    with pytest.raises(ValueError, match="expected format 'db3kd labels 5', got 'none'"):
+    with pytest.raises(ValueError, match="expected format 'db3kd labels 6', got 'none'"):
         load_labels(file)
     labels = some_labels()
     labels.decision[0] = 99

@@ -452,22 +452,6 @@ def test_the_statement_is_returned_printed_in_the_report_and_the_same_after_a_re
     assert not any("augmented did not" in each for each in result.notes)
 
 
-def test_a_comparison_without_known_matches_measures_its_students_again(tmp_path):
-    given = {"strategies": ("decisions",), "seeds": 1, "out": tmp_path / "c", "test": measured()}
-    counting = CountingTeacher(teacher())
-    first = run(counting, **given)
-    asked = counting.total
-    notes = tmp_path / "c" / "_notes.json"
-    stored = json.loads(notes.read_text())
-    del stored["decisions-0 test matches"]
-    notes.write_text(json.dumps(stored))
-
-    again = run(counting, resume=True, **given)
-
-    assert np.array_equal(first.rows[0].test_matches, again.rows[0].test_matches)
-    assert counting.total == asked
-
-
 def test_accuracy_alone_costs_no_query_and_is_measured_again_on_other_images(tmp_path):
     counting, others = CountingTeacher(teacher()), measured()
     given = {"strategies": ("decisions",), "seeds": 1, "out": tmp_path / "c"}

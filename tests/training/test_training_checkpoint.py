@@ -284,14 +284,14 @@ def test_a_changed_or_cut_file_is_refused(tmp_path, share):
     at = round(share * len(content))
     for damaged in (content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :], content[:at]):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"is damaged|got another file"):
+        with pytest.raises(ValueError, match=r"is damaged|got a file that begins"):
             trained(Checkpoint(path, "a test"))
 
 
 def test_a_file_of_another_kind_is_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("mine")
-    with pytest.raises(ValueError, match="expected a training checkpoint, got another file"):
+    with pytest.raises(ValueError, match="checkpoint 2', got a file that begins with 'mine'; use"):
         trained(Checkpoint(path, "a test"))
     assert path.read_text() == "mine"
 

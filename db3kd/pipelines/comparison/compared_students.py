@@ -59,8 +59,7 @@ class ComparedStudents:
 
     def get(self, strategy: Strategy, seed: int) -> ComparedStudent:
         """Returns the results of a student, after training it if necessary."""
-        measured = self.prepared.test is not None
-        student = self.folder.finished_student(strategy, seed, self._tested, measured=measured)
+        student = self.folder.finished_student(strategy, seed, self._tested)
         if student is None or self._is_made_again(strategy, seed):
             student = self._measure(seed, *self._timed_run(strategy, seed))
             self.folder.keep_student(strategy, student, self._tested)

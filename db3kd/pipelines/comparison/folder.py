@@ -27,7 +27,7 @@ from db3kd.storage.shards import import_pyarrow, read_shards
 from db3kd.teachers import Teacher
 from db3kd.wording import counted, input_noun, plural
 
-TEST_DECISIONS = Kind("test-decisions", 1, differences=DifferenceRules(budget="settings.budget"))
+TEST_DECISIONS = Kind("test-decisions", 2, differences=DifferenceRules(budget="settings.budget"))
 """The kind of run folder that a comparison writes. Its column is `decision`.
 
 Each student has a run of its own in a subfolder.
@@ -97,7 +97,7 @@ class ComparisonFolder:
         return decisions
 
     def finished_student(
-        self, strategy: str, seed: int, tested: str | None = None, *, measured: bool = False
+        self, strategy: str, seed: int, tested: str | None = None
     ) -> ComparedStudent | None:
         """Returns the results of a student; None if it is not finished.
 
@@ -106,31 +106,25 @@ class ComparisonFolder:
             seed: Its seed.
             tested: The fingerprint of test images that are not queried. A student
                 whose accuracy was measured on others is measured again.
-            measured: Whether there are test images. A student is measured again if it is unknown
-                which of them it is right about.
         """
         known = self.notes.get(_student(strategy, seed))
-        if known is None or self.notes.get(f"{_student(strategy, seed)} tested on") != tested:
+        if known is None or known["tested_on"] != tested:
             return None
-        matches = self.notes.get(_matches_of(strategy, seed))
-        if measured and matches is None:
-            return None
+        values, matches = known["values"], known["test_matches"]
         return ComparedStudent(
-            **{**known, "held_out": tuple(known["held_out"])},
-            test_matches=_unpacked(matches) if measured else None,
+            **{**values, "held_out": tuple(values["held_out"])},
+            test_matches=None if matches is None else _unpacked(matches),
         )
 
     def keep_student(
         self, strategy: str, student: ComparedStudent, tested: str | None = None
     ) -> None:
         """Writes the results of a finished student; `tested` as for `finished_student`."""
-        name = _student(strategy, student.seed)
-        self.notes.put(f"{name} tested on", tested)
-        if student.test_matches is not None:
-            self.notes.put(_matches_of(strategy, student.seed), _packed(student.test_matches))
         values = dataclasses.asdict(student)
-        del values["test_matches"]
-        self.notes.put(name, values)
+        matches = values.pop("test_matches")
+        packed = None if matches is None else _packed(matches)
+        kept = {"tested_on": tested, "test_matches": packed, "values": values}
+        self.notes.put(_student(strategy, student.seed), kept)
 
     def timed_student(self, strategy: str, seed: int) -> AbstractContextManager[None]:
         """Adds the seconds that a block takes to those of a student, even if it is interrupted."""
@@ -152,10 +146,6 @@ def _student(strategy: str, seed: int) -> str:
 
 def _seconds_of(strategy: str, seed: int) -> str:
     return f"{_student(strategy, seed)} seconds"
-
-
-def _matches_of(strategy: str, seed: int) -> str:
-    return f"{_student(strategy, seed)} test matches"
 
 
 def _packed(matches: NDArray[np.bool_]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from db3kd.pipelines.inputs import (
     convert_images,
     convert_inputs,
 )
-from db3kd.pipelines.prepared_run import PreparedRun, make_networks, noise_of_run
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.answer_run import clean_answers
 from db3kd.pipelines.run_layout import answer_folders
 from db3kd.pipelines.run_notes import price_of_run
@@ -117,7 +117,6 @@ class PreparedComparison(PreparedRun):
             price_per_1000=self.price_per_1000,
             rare_classes=self.rare_classes,
             known_fingerprint=self.data_fingerprint,
-            noise=self.noise,
         )
 
     def answer_folders(self) -> list[Path]:
@@ -231,7 +230,6 @@ def prepare_comparison(
         min(each.training_batch(batch_size) for each in plan.plans.values()),
     )
     first = settings.training.seed
-    folder = None if out is None else Path(out)
     return PreparedComparison(
         teacher=teacher,
         images=image_set,
@@ -246,8 +244,7 @@ def prepare_comparison(
         used_seeds=range(first, first + plan.seeds),
         price_per_1000=price_of_run(price_per_1000, out, resume),
         rare_classes=rare_classes,
-        noise=noise_of_run(folder if resume else None, TEST_DECISIONS.format),
-        out=folder,
+        out=None if out is None else Path(out),
         resume=resume,
         consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),
     )

@@ -68,7 +68,6 @@ def ask_teacher(
                 prepared.plan,
                 prepared.settings.training,
                 folder.path / SAMPLES_FOLDER,
-                prepared.noise,
                 progress=progress,
             )
         return Asked(samples, None, 0)
@@ -76,9 +75,7 @@ def ask_teacher(
     seed, plan = prepared.settings.training.seed, prepared.plan
     order = prepared.order()
     project = None if prepared.features is None else prepared.features.project
-    augmented = augmentable_images(
-        prepared.images, order, plan.held_out, seed, project, prepared.noise
-    )
+    augmented = augmentable_images(prepared.images, order, plan.held_out, seed, project)
     asked = plan.held_out + plan.held_out_augmented + sum(plan.rounds)
     numbers = torch.from_numpy(keep_numbers(folder, prepared.images.selection.numbers))
     run = AnswerRun(

@@ -7,7 +7,7 @@ what each larger budget added.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -112,7 +112,7 @@ def _further(folder: Path, entry: Mapping[str, Any]) -> FurtherQueries:
 
 
 def plans_of_run(
-    make_plan: Callable[[int], BudgetPlan],
+    make_plan: Callable[..., BudgetPlan],
     budget: int,
     out: Path | None,
     stored: StoredBudgets,
@@ -125,7 +125,7 @@ def plans_of_run(
     They differ only if the budget is larger than that of a stored run.
 
     Args:
-        make_plan: Makes the plan of a new run from its budget.
+        make_plan: Makes the plan of a new run from its budget and `proxies`.
         budget: The budget.
         out: The run folder; None if there is none.
         stored: The budgets of the run in it.
@@ -139,10 +139,10 @@ def plans_of_run(
     budget = check_count(budget, "budget")
     begun = _begun_plan(make_plan, stored)
     if out is None or begun is None:
-        plan = make_plan(budget)
+        plan = make_plan(budget, proxies=proxies)
         return plan, plan
     if not stored.further and (budget <= begun.budget or not grow):
-        plan = begun if budget == begun.budget else make_plan(budget)
+        plan = begun if budget == begun.budget else make_plan(budget, proxies=proxies)
         return plan, plan
     plan = begun
     for further in stored.further:
@@ -171,7 +171,7 @@ def plans_of_run(
     return begun, larger
 
 
-def _begun_plan(make_plan: Callable[[int], BudgetPlan], stored: StoredBudgets) -> BudgetPlan | None:
+def _begun_plan(make_plan: Callable[..., BudgetPlan], stored: StoredBudgets) -> BudgetPlan | None:
     """Returns the plan that a stored run was started with; None if that is another run.
 
     The comparison of the manifests names any other difference.
@@ -179,37 +179,11 @@ def _begun_plan(make_plan: Callable[[int], BudgetPlan], stored: StoredBudgets) -
     if stored.first is None:
         return None
     try:
-        plan = make_plan(stored.first)
+        plan = make_plan(stored.first, proxies=stored.proxies)
     except ArgumentError:  # another strategy, or other images, for which it does not suffice
         return None
     same = all(getattr(plan, name) == stored.plan.get(name) for name in ("strategy", "images"))
-    return _divided_as_stored(plan, stored.plan, stored.proxies) if same else None
-
-
-def _divided_as_stored(plan: BudgetPlan, stored: Mapping[str, Any], proxies: bool) -> BudgetPlan:
-    """Returns a plan whose stages have the queries of a stored one.
-
-    Another version of db3kd may have divided the same budget in another way. Its answers are paid
-    for, so the run goes on as it was started. Entries that are damaged are left for the comparison
-    of the manifests.
-    """
-    rounds = stored.get("rounds")
-    augmented, label_queries = (
-        stored.get(name) for name in ("held_out_augmented", "label_queries")
-    )
-    if not isinstance(rounds, list) or not all(
-        type(each) is int and each >= 0 for each in (augmented, label_queries, *rounds)
-    ):
-        return plan
-    divided = replace(
-        plan,
-        held_out_augmented=cast("int", augmented),
-        rounds=tuple(rounds),
-        label_queries=cast("int", label_queries),
-        targets=stored.get("targets"),
-        proxies=proxies,
-    )
-    return divided if divided.queries <= plan.budget else plan
+    return plan if same else None
 
 
 def add_larger_budget(

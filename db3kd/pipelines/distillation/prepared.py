@@ -31,7 +31,7 @@ from db3kd.pipelines.inputs import (
     check_test,
     convert_inputs,
 )
-from db3kd.pipelines.prepared_run import PreparedRun, make_networks, noise_of_run
+from db3kd.pipelines.prepared_run import PreparedRun, make_networks
 from db3kd.pipelines.query_rounds.answer_run import ANSWERS
 from db3kd.pipelines.query_rounds.pseudo_sample_answers import sample_settings
 from db3kd.pipelines.run_layout import answer_folders
@@ -192,13 +192,12 @@ def prepare_distillation(
     consistency_checks: int = 0,
     grow: bool = False,
     known_fingerprint: str | None = None,
-    noise: float | None = None,
 ) -> PreparedDistillation:
     """Checks and converts the arguments of `distill`, without a query.
 
-    The arguments are those of `distill`, and three more: `grow`, whether the run in `out` may be
-    continued with a larger budget; `known_fingerprint`, that of the images, if they were read for
-    it before; and `noise`, that of augmented images, by default that of the run in `out`.
+    The arguments are those of `distill`, and two more: `grow`, whether the run in `out` may be
+    continued with a larger budget; and `known_fingerprint`, that of the images, if they were read
+    for it before.
 
     Raises:
         TypeError: See `distill`.
@@ -217,12 +216,9 @@ def prepare_distillation(
         strategy=strategy,
         held_out=settings.held_out,
         noun=input_noun(teacher.image_shape),
-        proxies=settings.proxies > 0,
     )
     folder = None if out is None else Path(out)
     stored = StoredBudgets({})
-    if noise is None:
-        noise = noise_of_run(folder if resume else None, ANSWERS.format)
     if resume and folder is not None:
         stored = StoredBudgets.read(folder)
     begun, plan = plans_of_run(
@@ -263,7 +259,6 @@ def prepare_distillation(
         class_names=(
             class_names_of(teacher) if image_set is None else run_class_names(teacher, image_set)
         ),
-        noise=noise,
         out=folder,
         resume=resume,
         consistency_check=ConsistencyCheck(consistency_checks, accept_changed_teacher),

@@ -32,7 +32,7 @@ and the queries that it added to the plan (pipelines/distillation/larger_budget.
 
 ANSWERS = Kind(
     "answers",
-    1,
+    2,
     lists={LARGER_BUDGETS: ("budget", "held_out_augmented")},
     differences=DifferenceRules(
         causes=("settings.plan.strategy", "settings.plan.budget", "settings.plan.images"),

@@ -23,7 +23,6 @@ def pseudo_sample_answers(
     plan: BudgetPlan,
     training: TrainSettings,
     path: Path,
-    noise: float = 0.0,
     *,
     progress: ProgressListener | bool,
 ) -> Answers:
@@ -35,7 +34,6 @@ def pseudo_sample_answers(
         training: How the student is trained. If the samples are begun already, only its seed
             must be the same.
         path: The run folder, which need not exist.
-        noise: The noise of mixtures that proxies label; see `AugmentedImages`.
         progress: See `db3kd.distill`.
     """
     synthesis = sample_settings(plan, training, path)
@@ -44,7 +42,7 @@ def pseudo_sample_answers(
     samples = load_pseudo_samples(path)
     training_rows = held_out + seeded_permutation(len(samples) - held_out, training.seed)
     order = torch.cat([training_rows, torch.arange(held_out)])
-    images = augmentable_images(samples.as_image_set(), order, held_out, training.seed, noise=noise)
+    images = augmentable_images(samples.as_image_set(), order, held_out, training.seed)
     return no_answers(images).add(torch.arange(len(order)) * NUMBERS, samples.decision[order])
 
 
