@@ -8,16 +8,12 @@ from db3kd.pipelines.comparison.compare import Comparison, compare
 from db3kd.pipelines.demo import run_demo
 from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.distillation.distill import DistillResult, distill
-from db3kd.pipelines.student_training.time_estimate import StepTimes
-from db3kd.pipelines.student_training.time_limit import time_steps
 
 __all__ = [
     "Comparison",
     "DistillResult",
     "DistillSettings",
-    "StepTimes",
     "compare",
     "distill",
     "run_demo",
-    "time_steps",
 ]

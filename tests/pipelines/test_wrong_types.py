@@ -21,7 +21,6 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "distill": FOR_DISTILL,
     "compare": FOR_DISTILL | {"strategies": ["decisions"]},
     "run_demo": {"out": "run", "quick": True},
-    "time_steps": {name: FOR_DISTILL[name] for name in ("images", "student", "settings")},
 }
 """The public functions of the pipelines, with valid arguments for those that need them."""
 
@@ -40,8 +39,6 @@ VALID: dict[tuple[str, str], tuple[Any, ...]] = {
     ("compare", "callbacks"): (None,),
     ("compare", "on_student"): (None,),
     ("run_demo", "seed"): (3,),
-    ("time_steps", "images"): (None,),
-    ("time_steps", "student"): (None,),
 }
 """Values of a right type; None counts for every function only if it is the default."""
 

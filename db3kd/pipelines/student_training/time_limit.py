@@ -8,15 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answers
-from db3kd.arguments.plain import check_type
-from db3kd.data.arguments import ImagesLike, TeacherLike
 from db3kd.data.image_set import ImageSet
 from db3kd.models.networks import build_model
 from db3kd.pipelines.distill_settings import DistillSettings
-from db3kd.pipelines.inputs import check_images, convert_inputs
-from db3kd.pipelines.prepared_run import PreparedRun, make_networks
+from db3kd.pipelines.prepared_run import PreparedRun
 from db3kd.pipelines.query_rounds.rounds import Proxies
-from db3kd.pipelines.student_network import StudentLike
 from db3kd.pipelines.student_training.distance_students import chooses_scale
 from db3kd.pipelines.student_training.rules import learns_from_new_mixtures
 from db3kd.pipelines.student_training.step_timing import seconds_per_step
@@ -36,7 +32,7 @@ from db3kd.training.settings import TrainSettings
 _LOG = logging.getLogger(__name__)
 
 _TIMED_IMAGES = 30
-"""Number of images that `time_steps` draws its batches from."""
+"""Number of images that batches of timed steps are drawn from."""
 
 
 def steps_within(
@@ -75,54 +71,32 @@ def steps_within(
     return max(LEAST_STEPS, longest)
 
 
-def time_steps(
-    teacher: TeacherLike,
-    images: ImagesLike | None,
-    student: StudentLike | None,
-    settings: DistillSettings,
-) -> StepTimes:
-    """Measures training steps without a query, after the checks that a run makes first.
-
-    Args:
-        teacher: The teacher, for the shape of its images and its classes.
-        images: The images; None without images.
-        student: As for `distill`.
-        settings: How networks are trained.
-
-    Raises:
-        TypeError: See `distill`.
-        ValueError: See `distill`.
-    """
-    check_type(settings, DistillSettings, "settings", "DistillSettings")
-    checked_teacher, image_set = convert_inputs(teacher, images)
-    if image_set is not None:
-        image_set = check_images(image_set, checked_teacher)
-    made, proxies = make_networks(student, checked_teacher, settings, settings.training.batch_size)
-    return _time_steps(
-        made.make,
-        proxies.make,
-        checked_teacher,
-        image_set,
-        settings.training,
-        makes_images=len(checked_teacher.image_shape) == 3,
-        scales=image_set is not None,
-    )
-
-
 def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> StepTimes:
-    """Measures training steps of a run whose arguments are checked, as `time_steps` does.
+    """Measures training steps of a run, without a query.
 
     Networks that none of its plans needs are not timed.
     """
-    plans = list(plans)
-    return _time_steps(
-        prepared.student.make,
-        prepared.proxies.make,
-        prepared.teacher,
-        prepared.images,
-        prepared.settings.training,
-        makes_images=any(plan.pseudo_samples for plan in plans),
-        scales=any(map(chooses_scale, plans)),
+    plans, training = list(plans), prepared.settings.training
+    make_student, make_proxy = prepared.student.make, prepared.proxies.make
+    shape = tuple(prepared.teacher.image_shape)
+    some = (
+        torch.zeros(_TIMED_IMAGES, *shape, dtype=torch.float32)
+        if prepared.images is None
+        else prepared.images.subset(range(min(len(prepared.images), _TIMED_IMAGES)))
+    )
+    known = _answered(some)
+    make_choosing = partial(build_model, AcquisitionSettings.model, shape, prepared.teacher.classes)
+    scaling = scale_training(training, len(some))
+    return StepTimes(
+        student=seconds_per_step(make_student, known, training),
+        proxy=seconds_per_step(make_proxy, known, training),
+        new_mixtures=learns_from_new_mixtures(make_student, make_proxy, shape),
+        acquisition=seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
+        if any(plan.pseudo_samples for plan in plans)
+        else 0.0,
+        scale=seconds_per_step(make_student, known, scaling)
+        if any(map(chooses_scale, plans))
+        else 0.0,
     )
 
 
@@ -158,34 +132,3 @@ def _answered(images: ImageSet | Tensor) -> Answers:
     order = torch.arange(len(images))
     known = no_answers(augmentable_images(images, order, 0, 0))
     return known.add(order * NUMBERS + 1, torch.zeros_like(order))
-
-
-def _time_steps(
-    make_student: Callable[[], nn.Module],
-    make_proxy: Callable[[], nn.Module],
-    teacher: Teacher,
-    images: ImageSet | None,
-    training: TrainSettings,
-    *,
-    makes_images: bool,
-    scales: bool,
-) -> StepTimes:
-    """Measures training steps of a run."""
-    shape = tuple(teacher.image_shape)
-    some = (
-        torch.zeros(_TIMED_IMAGES, *shape, dtype=torch.float32)
-        if images is None
-        else images.subset(range(min(len(images), _TIMED_IMAGES)))
-    )
-    known = _answered(some)
-    make_choosing = partial(build_model, AcquisitionSettings.model, shape, teacher.classes)
-    scaling = scale_training(training, len(some))
-    return StepTimes(
-        student=seconds_per_step(make_student, known, training),
-        proxy=seconds_per_step(make_proxy, known, training),
-        new_mixtures=learns_from_new_mixtures(make_student, make_proxy, shape),
-        acquisition=seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
-        if makes_images
-        else 0.0,
-        scale=seconds_per_step(make_student, known, scaling) if scales else 0.0,
-    )
