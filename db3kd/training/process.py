@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from db3kd.errors import ArgumentError, InputError
+from db3kd.training.settings import check_precision
 
 _AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -35,7 +36,7 @@ class TrainingProcess:
     count: int = 1
 
     def __post_init__(self) -> None:
-        _check_precision(self.device, self.precision)
+        check_precision(self.precision, str(self.device))
 
     @classmethod
     def current(cls, device: str, precision: str) -> "TrainingProcess":
@@ -130,7 +131,7 @@ def check_can_train(device: str, precision: str = "no") -> None:
             "torch.inference_mode()"
         )
     if device == "auto":
-        _check_precision(_single_device(device), precision)
+        check_precision(precision, str(_single_device(device)))
     if not device.startswith("cuda"):
         return
     if not torch.cuda.is_available():
@@ -141,15 +142,6 @@ def check_can_train(device: str, precision: str = "no") -> None:
     if int(device.partition(":")[2] or 0) >= count:
         raise ArgumentError(
             "device", f'expected "cuda:<n>" with n below {count}, the GPUs here, got {device!r}'
-        )
-
-
-def _check_precision(device: torch.device, precision: str) -> None:
-    if precision == "fp16" and device.type != "cuda":
-        raise ArgumentError(
-            "precision",
-            f"fp16 needs a CUDA device, and the device of this training is {device}; use "
-            '"bf16" or "no"',
         )
 
 

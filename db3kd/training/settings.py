@@ -100,10 +100,8 @@ class TrainSettings:
             raise ArgumentError(
                 "device", f'expected "auto", "cpu", "cuda" or "cuda:<n>", got {self.device!r}'
             )
-        if self.device == "cpu" and self.precision == "fp16":
-            raise ArgumentError(
-                "precision", 'fp16 needs a CUDA device, got device="cpu"; use "bf16" or "no"'
-            )
+        if self.device != "auto":
+            check_precision(self.precision, self.device)
 
     @property
     def rate(self) -> float:
@@ -127,3 +125,21 @@ class TrainSettings:
     def total_steps(self, rows: int) -> int:
         """Returns the number of steps of a training on `rows` rows."""
         return self.epochs * self.batches(rows) if self.steps is None else self.steps
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Checks that a device trains in this precision.
+
+    Args:
+        precision: That of `TrainSettings`.
+        device: The device of the training, such as "cpu" or "cuda:0".
+
+    Raises:
+        ValueError: If the precision is fp16, and it is no CUDA device.
+    """
+    if precision == "fp16" and not device.startswith("cuda"):
+        raise ArgumentError(
+            "precision",
+            f"fp16 needs a CUDA device, and the device of this training is {device}; use "
+            '"bf16" or "no"',
+        )

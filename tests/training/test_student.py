@@ -332,7 +332,7 @@ def test_a_diverging_training_stops_with_a_reason():
         ({"learning_rate": 0.0}, "learning_rate: .*got 0"),
         ({"seed": -1}, "seed: .*got -1"),
         ({"precision": "int8"}, "precision: expected one of no, fp16, bf16, got 'int8'"),
-        ({"precision": "fp16"}, "precision: fp16 needs a CUDA device"),
+        ({"precision": "fp16"}, "precision: fp16 needs a CUDA device, .* is cpu; use"),
         ({"device": "meta"}, "device: .*got 'meta'"),
     ],
 )
