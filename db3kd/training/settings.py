@@ -2,7 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from db3kd.arguments.plain import (
     check_choice,
@@ -125,6 +126,16 @@ class TrainSettings:
     def total_steps(self, rows: int) -> int:
         """Returns the number of steps of a training on `rows` rows."""
         return self.epochs * self.batches(rows) if self.steps is None else self.steps
+
+
+def step_entries(settings: TrainSettings) -> dict[str, Any]:
+    """Returns what the manifest of a run that trains by steps holds of settings.
+
+    `epochs` has no effect on such a training, so runs may differ in it.
+    """
+    entries = asdict(settings)
+    del entries["epochs"]
+    return entries
 
 
 def check_precision(precision: str, device: str) -> None:

@@ -435,7 +435,8 @@ def test_the_statement_is_returned_printed_in_the_report_and_the_same_after_a_re
     given = {"strategies": ("augmented", "decisions"), "out": tmp_path / "c", "test": measured()}
 
     result = run(budget=300, **given)
-    again = run(budget=300, resume=True, **given)
+    longer = replace(QUICK, training=replace(QUICK.training, epochs=7))  # has no effect
+    again = run(budget=300, resume=True, settings=longer, **given)
 
     assert again.statement == result.statement and again.rows == result.rows
     assert result.statement.startswith(f"{result.best} is the best of 2 strategies by agreement on")

@@ -1,7 +1,7 @@
 """A comparison before its first query: its checked arguments, and what is answered already."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_journals import count_answers
 from db3kd.storage.run_queries import RunQueries
+from db3kd.training.settings import step_entries
 from db3kd.wording import input_noun
 
 
@@ -70,11 +71,12 @@ class PreparedComparison(PreparedRun):
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed comparison must have in common with the stored one."""
+        training = step_entries(self.settings.training)
         return self.manifest_with(
             {
                 "budget": self.budget,
                 "student": self.student.identity,
-                "distillation": self.settings,
+                "distillation": {**asdict(self.settings), "training": training},
                 "test": None if self.asked is None else self.asked.fingerprint(),
             }
         )

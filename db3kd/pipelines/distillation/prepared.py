@@ -51,6 +51,7 @@ from db3kd.synthesis.sample_run import expected_samples
 from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.base import class_names_of
+from db3kd.training.settings import step_entries
 from db3kd.wording import input_noun
 
 
@@ -84,7 +85,7 @@ class PreparedDistillation(PreparedRun):
         return {
             "proxy": self.proxies.name,
             "proxies": self.proxies.count,
-            "training": self.settings.training,
+            "training": step_entries(self.settings.training),
             "learning_rates": self.settings.learning_rates,
             "time_limit": self.settings.time_limit,
         }
