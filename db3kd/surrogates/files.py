@@ -188,7 +188,7 @@ def prepare_surrogate(
     limit: int | None = None,
     resume: bool = False,
 ) -> PreparedSurrogate:
-    """Plans a surrogate from the images of a source, without a query; nothing is written.
+    """Prepares a surrogate from the images of a source, without a query; nothing is written.
 
     Example:
         >>> prepared = prepare_surrogate("surrogate.safetensors", teacher, Source("digits"))
