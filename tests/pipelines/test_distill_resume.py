@@ -21,15 +21,18 @@ from training_steps import before_each_step, steps_done
 import db3kd
 from db3kd.answers.answers import NUMBERS, augmentable_images, no_answers
 from db3kd.data.arrays import ArrayPixels
+from db3kd.errors import InputError
 from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillResult
+from db3kd.pipelines.distillation import prepared
 from db3kd.pipelines.query_rounds import rounds
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.run_notes import RunNotes
 from db3kd.pipelines.student_training import rules as teaching_rules
-from db3kd.planning import held_out
+from db3kd.planning import held_out, plan_budget
 from db3kd.storage.choice_log import choice_files
 from db3kd.storage.manifest import read_manifest
+from db3kd.teachers import TeacherError
 from db3kd.training.network_store import NetworkStore
 
 
@@ -106,6 +109,70 @@ def test_a_finished_run_keeps_no_more_than_it_needs(finished):
         "report.md",
         "student.safetensors",
     }
+
+
+@pytest.mark.parametrize("stopped", [500, 1500])
+def test_a_run_that_another_version_planned_goes_on_as_it_was_started(
+    tmp_path, monkeypatch, stopped
+):
+    out, counting = tmp_path / "run", CountingTeacher(teacher())
+    with monkeypatch.context() as patch:
+        let_choose(patch)  # this version divides the budget otherwise
+        with suppress(TeacherError):
+            run(out, RaisingTeacher(counting, stopped))
+    plan = read_manifest(out)["settings"]["plan"]
+    assert " ".join(plan) == (  # the entries of earlier versions, in their order
+        "strategy budget images held_out held_out_augmented rounds label_queries pseudo_samples "
+        "targets pseudo_held_out"
+    )
+
+    result = run(out, counting)
+
+    assert counting.total == result.queries == 1500
+    assert result.plan.held_out_augmented == plan["held_out_augmented"] > 0
+    assert list(result.plan.rounds) == plan["rounds"]
+    with pytest.raises(
+        InputError, match=r"settings.plan.held_out: was 6, is 9 \(held_out=\); pass"
+    ):
+        run(out, silent(), settings=replace(QUICK, held_out=9))
+
+
+def test_rounds_that_were_begun_without_proxies_go_on_at_random(tmp_path, monkeypatch):
+    settings, out = replace(QUICK, proxies=0), tmp_path / "run"
+    with monkeypatch.context() as patch, suppress(TeacherError):
+        in_rounds = partial(plan_budget, proxies=True)  # as if there were proxies
+        patch.setattr(prepared, "plan_budget", lambda *a, proxies, **b: in_rounds(*a, **b))
+        run(out, RaisingTeacher(teacher(), 700), settings=settings)
+    with pytest.raises(InputError, match=r"settings\.choosing: was null, is"):
+        run(out, silent())
+
+    result = run(out, settings=settings)
+
+    plan = result.plan
+    stored = read_manifest(out)["settings"]["plan"]["rounds"]
+    assert list(plan.rounds) == stored and len(stored) == 4
+    assert plan.text == "decisions for the images and for random augmented images"
+    assert not any("proxies" in stage.why for stage in plan.stages)
+    assert result.queries == 1500
+
+
+def test_a_comparison_that_another_version_planned_goes_on_as_it_was_started(tmp_path, monkeypatch):
+    counting, out = CountingTeacher(teacher()), tmp_path / "c"
+    given = {
+        "student": "linear",
+        "settings": QUICK,
+        "strategies": ("auto", "augmented"),
+        "seeds": 1,
+    }
+    given |= {"budget": 800, "out": out}
+    with monkeypatch.context() as patch:
+        let_choose(patch)
+        with pytest.raises(TeacherError):
+            db3kd.compare(RaisingTeacher(counting, 900), images(), **given)
+
+    result = db3kd.compare(counting, images(), **given, resume=True)
+
+    assert counting.total == result.queries == 1600
 
 
 def test_a_finished_run_is_not_trained_again(whole, finished, choices):

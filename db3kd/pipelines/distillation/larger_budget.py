@@ -7,7 +7,7 @@ what each larger budget added.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -183,7 +183,32 @@ def _begun_plan(make_plan: Callable[..., BudgetPlan], stored: StoredBudgets) -> 
     except ArgumentError:  # another strategy, or other images, for which it does not suffice
         return None
     same = all(getattr(plan, name) == stored.plan.get(name) for name in ("strategy", "images"))
-    return plan if same else None
+    return _divided_as_stored(plan, stored.plan) if same else None
+
+
+def _divided_as_stored(plan: BudgetPlan, stored: Mapping[str, Any]) -> BudgetPlan:
+    """Returns a plan whose stages have the queries of a stored one.
+
+    Another version of db3kd may have divided the same budget in another way. Its answers are paid
+    for, so the run goes on as it was started. Entries that are damaged are left for the comparison
+    of the manifests.
+    """
+    rounds = stored.get("rounds")
+    augmented, label_queries = (
+        stored.get(name) for name in ("held_out_augmented", "label_queries")
+    )
+    if not isinstance(rounds, list) or not all(
+        type(each) is int and each >= 0 for each in (augmented, label_queries, *rounds)
+    ):
+        return plan
+    divided = replace(
+        plan,
+        held_out_augmented=cast("int", augmented),
+        rounds=tuple(rounds),
+        label_queries=cast("int", label_queries),
+        targets=stored.get("targets"),
+    )
+    return divided if divided.queries <= plan.budget else plan
 
 
 def add_larger_budget(
