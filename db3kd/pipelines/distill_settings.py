@@ -14,7 +14,7 @@ from db3kd.arguments.plain import (
 )
 from db3kd.errors import ArgumentTypeError
 from db3kd.models.networks import check_model
-from db3kd.training.settings import TrainSettings
+from db3kd.training.settings import SGD_DEFAULTS, TrainSettings
 
 LEAST_DEFAULT_STEPS, MOST_DEFAULT_STEPS = 6_000, 12_000
 """Limits of the default number of training steps, which grows with the number of answers."""
@@ -22,8 +22,12 @@ LEAST_DEFAULT_STEPS, MOST_DEFAULT_STEPS = 6_000, 12_000
 LEARNING_RATES = (3e-3, 1e-3)
 """The learning rates to choose from, the usual one first."""
 
-_EPOCHS = 6
-"""Passes over the answers, which determine the number of steps between the limits."""
+SGD_LEARNING_RATES = (SGD_DEFAULTS["learning_rate"], 0.01)
+"""Those of students of pseudo samples."""
+
+_EPOCHS, _PSEUDO_SAMPLE_EPOCHS = 6, 15
+"""Passes over the answers, which determine the number of steps between the limits. Students of many
+pseudo samples gain from longer training (docs/zero-shot.md)."""
 
 _SMALL_SIDE = 64
 
@@ -42,6 +46,8 @@ class DistillSettings:
         learning_rates: The learning rates to choose from, by validation agreement after short
             training runs. A single one is used as it is, and strategies that measure distances use
             the first. By default the learning rate of `training`, or 3e-3 and 1e-3 if it is None.
+            Students of pseudo samples train by SGD at 0.05 or 0.01 instead, unless other rates or
+            an optimizer are set.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
         proxies: Number of proxies: networks that first learn the teacher's decisions, then choose
             the queries, and teach the student on images that are not queried. 0 for none.
@@ -101,15 +107,35 @@ class DistillSettings:
         if self.held_out is not None:
             check_count_fields(self, "held_out")
 
-    def steps_for(self, answers: int) -> int:
+    def completed(self, *, pseudo_samples: bool) -> "DistillSettings":
+        """Returns the settings with the optimizer of a student, and its learning rates.
+
+        Args:
+            pseudo_samples: Whether the student learns from pseudo samples.
+        """
+        training = self.training
+        usual = training.leaves_optimizer_open and self.learning_rates == LEARNING_RATES
+        if pseudo_samples and usual:
+            training = training.completed(SGD_DEFAULTS)
+            return replace(self, training=training, learning_rates=SGD_LEARNING_RATES)
+        training = replace(
+            training,
+            optimizer=training.optimizer or "adam",
+            weight_decay=training.weight_decay or 0.0,
+        )
+        return replace(self, training=training)
+
+    def steps_for(self, answers: int, *, pseudo_samples: bool = False) -> int:
         """Returns the number of steps of full training.
 
         Args:
             answers: The number of answers to train on.
+            pseudo_samples: Whether they are for pseudo samples.
         """
         if self.training.steps is not None:
             return self.training.steps
-        steps = _EPOCHS * math.ceil(answers / self.training.batch_size)
+        epochs = _PSEUDO_SAMPLE_EPOCHS if pseudo_samples else _EPOCHS
+        steps = epochs * math.ceil(answers / self.training.batch_size)
         return max(LEAST_DEFAULT_STEPS, min(steps, MOST_DEFAULT_STEPS))
 
     def trained_for(self, steps: int, learning_rate: float, seed: int) -> TrainSettings:
@@ -134,14 +160,16 @@ def with_fixed_steps(settings: DistillSettings, steps: int) -> DistillSettings:
     return replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
 
 
-def default_steps(settings: DistillSettings, answers: int) -> int:
+def default_steps(settings: DistillSettings, answers: int, *, pseudo_samples: bool = False) -> int:
     """Returns the steps of full training if the settings state none.
 
     Args:
         settings: How networks are trained.
         answers: The number of answers to train on.
+        pseudo_samples: Whether they are for pseudo samples.
     """
-    return replace(settings, training=replace(settings.training, steps=None)).steps_for(answers)
+    unset = replace(settings, training=replace(settings.training, steps=None))
+    return unset.steps_for(answers, pseudo_samples=pseudo_samples)
 
 
 def of_default(steps: int, default: int) -> str:

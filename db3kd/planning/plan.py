@@ -223,7 +223,7 @@ class BudgetPlan:
     @property
     def uses_proxies(self) -> bool:
         """Whether proxies choose what is queried or may teach the student."""
-        return self.strategy in ("auto", "zero-shot") and not self.label_queries
+        return self.strategy == "auto" and not self.label_queries and not self.pseudo_samples
 
     @property
     def training_images(self) -> int:

@@ -29,7 +29,7 @@ from db3kd.synthesis.proposals import (
     starts_of,
 )
 from db3kd.training.row_batches import balanced_rows
-from db3kd.training.settings import TrainSettings
+from db3kd.training.settings import SGD_DEFAULTS, TrainSettings
 from db3kd.training.student import train_classifier
 
 _MAX_OF_ONE_CLASS = 2048
@@ -120,7 +120,7 @@ def _train(
             schedule="cosine",
             seed=int(np.random.default_rng((task.seed, round_number, student)).integers(2**31)),
             device=acquisition.device,
-        )
+        ).completed(SGD_DEFAULTS)
         yield train_classifier(
             make,
             images,

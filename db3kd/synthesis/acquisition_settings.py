@@ -35,7 +35,8 @@ class AcquisitionSettings:
         steps: Maximum number of training steps of each student in a round.
         epochs: Passes over the answers so far that a student makes in a round, within 300 and
             `steps` steps. So the time of a run grows with its number of samples.
-        learning_rate: Initial learning rate of the students.
+        learning_rate: Initial learning rate of the students, with Adam; None for SGD with
+            `SGD_DEFAULTS`.
         device: As in `TrainSettings`.
 
     Raises:
@@ -48,12 +49,13 @@ class AcquisitionSettings:
     students: int = 2
     steps: int = 1500
     epochs: int = 10
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
         check_count_fields(self, "rounds", "pool", "students", "steps", "epochs")
-        check_fields(self, check_positive, "learning_rate")
+        if self.learning_rate is not None:
+            check_fields(self, check_positive, "learning_rate")
         TrainSettings(device=self.device)  # raises if it is invalid
 
     def steps_for(self, answers: int) -> int:

@@ -16,7 +16,7 @@ _MOMENTUM = 0.9
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> Optimizer:
     """Returns the optimizer of a training."""
-    rate, decay = settings.rate, settings.weight_decay
+    rate, decay = settings.rate, settings.weight_decay or 0.0
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, lr=rate, momentum=_MOMENTUM, nesterov=True, weight_decay=decay

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,7 +23,25 @@ from db3kd.errors import ArgumentError
 _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
 _OPTIMIZERS = ("adam", "adamw", "sgd")
-_DEFAULT_RATE = 1e-3
+_USUAL_RATE = 1e-3
+_ADAM_DEFAULTS: Mapping[str, Any] = {
+    "optimizer": "adam",
+    "learning_rate": _USUAL_RATE,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+}
+
+SGD_DEFAULTS: Mapping[str, Any] = {
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "schedule": "cosine",
+    "weight_decay": 5e-4,
+}
+"""Settings for networks that are used on other images than those they learn from.
+
+Students of pseudo samples meet real images, and surrogates points that no image resembles. Both
+predict the teacher better there if they are trained in this way (docs/design-notes.md).
+"""
 
 
 @suggests_arguments
@@ -42,17 +61,20 @@ class TrainSettings:
             differ in size by at most one row. With 2, one batch of an odd number of rows has 3,
             because batch normalisation fails on a single row.
         learning_rate: Initial learning rate. None leaves it to the function that trains: `distill`
-            and `compare` choose it, and all others take 1e-3.
+            and `compare` choose it, and most others take 1e-3. See `optimizer`.
         schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps. None
-            leaves it to the function that trains: "cosine" for `distill` and `compare`, and
-            "constant" for all others.
+            leaves it to the function that trains: "cosine" for `distill`, `compare` and surrogates,
+            and "constant" for all others.
         seed: Seed of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
         precision: "no" (the dtype of the weights), "fp16" (CUDA only) or "bf16".
         shuffle: Whether to shuffle the rows in each epoch.
-        optimizer: "adam", "adamw", or "sgd" (Nesterov momentum of 0.9).
+        optimizer: "adam", "adamw", or "sgd" (Nesterov momentum of 0.9). None leaves it to the
+            function that trains, if no learning rate is set either: "sgd" with `SGD_DEFAULTS` for
+            surrogates and for students of pseudo samples, and "adam" for all others.
         weight_decay: Added to the gradient as an L2 penalty by "adam" and "sgd", and decoupled from
-            it by "adamw" (Loshchilov and Hutter 2019). Applies to all weights.
+            it by "adamw" (Loshchilov and Hutter 2019). Applies to all weights. None is 0, unless
+            the function that trains chooses the optimizer.
         ema: Decay of an exponential moving average of the weights, in (0, 1); the trained network
             then has the averaged weights. None keeps the weights of the last step.
         gradient_clip: Maximum L2 norm of the gradient of all weights; None for no limit.
@@ -70,8 +92,8 @@ class TrainSettings:
     device: str = "auto"
     precision: str = "no"
     shuffle: bool = True
-    optimizer: str = "adam"
-    weight_decay: float = 0.0
+    optimizer: str | None = None
+    weight_decay: float | None = None
     ema: float | None = None
     gradient_clip: float | None = None
 
@@ -87,8 +109,10 @@ class TrainSettings:
         check_choice(self.precision, "precision", _PRECISIONS)
         if self.schedule is not None:
             check_choice(self.schedule, "schedule", _SCHEDULES)
-        check_choice(self.optimizer, "optimizer", _OPTIMIZERS)
-        check_fields(self, check_not_negative, "weight_decay")
+        if self.optimizer is not None:
+            check_choice(self.optimizer, "optimizer", _OPTIMIZERS)
+        if self.weight_decay is not None:
+            check_fields(self, check_not_negative, "weight_decay")
         if self.ema is not None:
             check_fields(self, check_number, "ema", expected="None or a number")
             if not 0 < self.ema < 1:
@@ -106,17 +130,29 @@ class TrainSettings:
 
     @property
     def rate(self) -> float:
-        """The initial learning rate; the default one if none is set."""
-        return _DEFAULT_RATE if self.learning_rate is None else self.learning_rate
+        """The initial learning rate; the usual one if none is set."""
+        return _USUAL_RATE if self.learning_rate is None else self.learning_rate
 
-    def completed(self) -> "TrainSettings":
-        """Returns the settings with the default learning rate and schedule if none is set.
+    @property
+    def leaves_optimizer_open(self) -> bool:
+        """Whether the function that trains chooses the optimizer and its learning rate."""
+        return self.optimizer is None and self.learning_rate is None
+
+    def completed(self, defaults: Mapping[str, Any] = _ADAM_DEFAULTS) -> "TrainSettings":
+        """Returns the settings with a value for all that they leave to the function that trains.
 
         Example:
             >>> db3kd.TrainSettings(steps=2000).completed().schedule
             'constant'
+
+        Args:
+            defaults: The optimizer, learning rate, schedule and weight decay of the function, which
+                apply if neither an optimizer nor a learning rate is set. Otherwise those that are
+                not set are the usual ones: Adam, 1e-3, constant, 0.
         """
-        return replace(self, learning_rate=self.rate, schedule=self.schedule or "constant")
+        chosen = defaults if self.leaves_optimizer_open else _ADAM_DEFAULTS
+        unset = {name: each for name, each in chosen.items() if getattr(self, name) is None}
+        return replace(self, **unset)
 
     def batches(self, rows: int) -> int:
         """Returns the number of batches in an epoch over `rows` rows."""

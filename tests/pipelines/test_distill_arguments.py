@@ -112,7 +112,38 @@ def test_what_training_settings_leave_out_is_that_of_the_pipeline():
     assert chosen.training.schedule == "constant" and chosen.learning_rates == (0.01,)
     assert DistillSettings(training=constant, learning_rates=[0.1]).learning_rates == (0.1,)
     surrogate = db3kd.SurrogateSettings(training=training).training
-    assert (surrogate.rate, surrogate.schedule) == (1e-3, "constant")
+    assert (surrogate.optimizer, surrogate.rate, surrogate.schedule) == ("sgd", 0.05, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("given", "optimizer", "rates"),
+    [
+        ({}, ("sgd", 5e-4), (0.05, 0.01)),
+        ({"learning_rates": (0.02, 0.01)}, ("adam", 0.0), (0.02, 0.01)),
+        ({"training": db3kd.TrainSettings(learning_rate=0.02)}, ("adam", 0.0), (0.02,)),
+        ({"training": db3kd.TrainSettings(optimizer="adamw")}, ("adamw", 0.0), (3e-3, 1e-3)),
+    ],
+)
+def test_students_of_pseudo_samples_train_by_sgd_unless_told_otherwise(given, optimizer, rates):
+    settings = replace(DistillSettings(**given), alpha=0.2)  # a copy is no other choice
+
+    made = settings.completed(pseudo_samples=True)
+
+    assert (made.training.optimizer, made.training.weight_decay) == optimizer
+    assert made.learning_rates == rates and made.training.schedule == "cosine"
+    real = settings.completed(pseudo_samples=False)
+    assert real.learning_rates == settings.learning_rates
+    assert real.training.optimizer == ("adam" if optimizer[0] == "sgd" else optimizer[0])
+
+
+def test_many_pseudo_samples_are_trained_on_for_longer():
+    settings = DistillSettings()
+
+    assert settings.steps_for(20_000) == settings.steps_for(20_000, pseudo_samples=True) == 6_000
+    assert settings.steps_for(99_000, pseudo_samples=True) == 15 * 774
+    assert settings.steps_for(99_000) == 6_000
+    fixed = DistillSettings(training=db3kd.TrainSettings(steps=7))
+    assert fixed.steps_for(99_000, pseudo_samples=True) == 7
 
 
 @pytest.mark.parametrize("change", [one_short, beyond_range, lambda decisions: None])

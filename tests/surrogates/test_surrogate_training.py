@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
+from db3kd.errors import DivergedError
 from db3kd.querying import sharded_decisions
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.storage.shards import read_shards
@@ -258,6 +260,26 @@ def test_agreement_is_measured_on_what_was_held_out():
     rows = torch.arange(57 * EACH, SAMPLES * EACH)
     right = predict(surrogate.network, asked.images, rows=rows) == asked.decisions[rows]
     assert surrogate.agreement == pytest.approx(right.double().mean().item())
+
+
+@pytest.mark.parametrize(("highest", "rates"), [(0.02, [0.05, 0.005]), (0.0, [0.05, 0.005, 5e-4])])
+def test_a_surrogate_that_diverges_is_trained_again_at_a_lower_rate(
+    monkeypatch, caplog, highest, rates
+):
+    train, tried = surrogate_training.train_classifier, []
+
+    def diverges(*given: Any, settings: TrainSettings, **others: Any) -> torch.nn.Module:
+        tried.append(settings.rate)
+        if settings.rate > highest:
+            raise DivergedError("the loss is nan")
+        return train(*given, settings=settings, **others)
+
+    monkeypatch.setattr(surrogate_training, "train_classifier", diverges)
+    with nullcontext() if highest else pytest.raises(DivergedError):
+        make_surrogate(centroids(), pixels(), SETTINGS, progress=False)
+
+    assert tried == pytest.approx(rates)
+    assert "the loss is nan; the surrogate is trained again at a tenth of the rate" in caplog.text
 
 
 def test_answers_may_be_under_way():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from db3kd.training.row_batches import balanced_rows
-from db3kd.training.settings import TrainSettings
+from db3kd.training.settings import SGD_DEFAULTS, TrainSettings
 from db3kd.training.train import train
 
 RATE = 0.01
@@ -50,6 +50,23 @@ def trained(**changes: object) -> Tensor:
 def test_the_rate_is_constant_unless_another_schedule_is_asked_for(monkeypatch):
     assert TrainSettings().completed().schedule == "constant"
     assert rates_of(monkeypatch) == [RATE] * 20
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("sgd", 0.05, "cosine", 5e-4)),
+        ({"weight_decay": 0.0, "schedule": "constant"}, ("sgd", 0.05, "constant", 0.0)),
+        ({"learning_rate": 0.01}, ("adam", 0.01, "constant", 0.0)),
+        ({"optimizer": "adamw", "weight_decay": 0.1}, ("adamw", 1e-3, "constant", 0.1)),
+    ],
+)
+def test_defaults_of_a_function_apply_if_neither_optimizer_nor_rate_is_set(given, expected):
+    made = TrainSettings(**given).completed(SGD_DEFAULTS)
+
+    found = made.optimizer, made.learning_rate, made.schedule, made.weight_decay
+    assert found == expected
+    assert made.completed() == made
 
 
 @pytest.mark.parametrize("length", [{"steps": 20}, {"steps": None, "epochs": 3}, {"steps": 1}])

@@ -41,7 +41,13 @@ class TrainingOptions(OptionSet):
     batch_size: Annotated[
         int, typer.Option(min=1, help="Maximum number of images or rows per step.")
     ] = 128
-    learning_rate: Annotated[float, typer.Option(help="Initial learning rate.")] = 1e-3
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Initial learning rate of Adam.",
+            show_default="0.001; for surrogates 0.05, with SGD",
+        ),
+    ] = None
     precision: Precision = "no"
     seed: Seed = 0
 
@@ -96,9 +102,12 @@ class StudentTrainingOptions(OptionSet):
         ),
     ] = None
     optimizer: Annotated[
-        Literal["adam", "adamw", "sgd"],
-        typer.Option(help="Optimizer; sgd has a Nesterov momentum of 0.9."),
-    ] = "adam"
+        Literal["adam", "adamw", "sgd"] | None,
+        typer.Option(
+            help="Optimizer; sgd has a Nesterov momentum of 0.9.",
+            show_default="adam; without images, and without --learning-rate: sgd",
+        ),
+    ] = None
     schedule: Annotated[
         Literal["constant", "cosine"] | None,
         typer.Option(
@@ -106,7 +115,14 @@ class StudentTrainingOptions(OptionSet):
             show_default="cosine; with --labels: constant",
         ),
     ] = None
-    weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay of the optimizer.")] = 0.0
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Weight decay of the optimizer.",
+            show_default="0; without images, and without --learning-rate: 0.0005",
+        ),
+    ] = None
     ema: Annotated[
         float | None,
         typer.Option(

@@ -163,13 +163,19 @@ class FinishedRun:
     @property
     def full_steps(self) -> int:
         """Training steps of the student without a time limit."""
-        return self.prepared.settings.steps_for(count_trained_on(self.answers, self.labels))
+        return self.prepared.settings.steps_for(
+            count_trained_on(self.answers, self.labels),
+            pseudo_samples=self.prepared.images is None,
+        )
 
     @property
     def default_steps(self) -> int:
         """Training steps of the student by default, with the answers of this run."""
-        answers = count_trained_on(self.answers, self.labels)
-        return default_steps(self.prepared.settings, answers)
+        return default_steps(
+            self.prepared.settings,
+            count_trained_on(self.answers, self.labels),
+            pseudo_samples=self.prepared.images is None,
+        )
 
     @property
     def validation(self) -> int:

@@ -91,6 +91,11 @@ class PreparedDistillation(PreparedRun):
         }
 
     @property
+    def student_settings(self) -> DistillSettings:
+        """How the student and the proxies that may teach it are trained."""
+        return self.settings.completed(pseudo_samples=self.images is None)
+
+    @property
     def training(self) -> dict[str, Any]:
         """What the student depends on, besides what identifies the run."""
         return {

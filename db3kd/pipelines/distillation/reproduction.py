@@ -33,6 +33,7 @@ def reproduction(run: FinishedRun) -> dict[str, str]:
     prepared, steps, manifest = run.prepared, run.trained.steps, run.manifest
     plan, settings, training = prepared.plan, prepared.settings, prepared.settings.training
     images, test, student = prepared.images, prepared.test, prepared.student.title
+    trained = settings.completed(pseudo_samples=images is None).training
     fixed = settings
     if settings.time_limit is not None:
         fixed = with_fixed_steps(settings, steps)
@@ -63,7 +64,7 @@ def reproduction(run: FinishedRun) -> dict[str, str]:
         "seed": str(training.seed),
         "training": (
             f"{counted(steps, 'step')} of {counted(training.batch_size, run.noun)}, "
-            f"{training.optimizer}, {training.schedule} schedule"
+            f"{trained.optimizer}, {trained.schedule} schedule"
         ),
         "teacher fingerprint": ", then ".join(fingerprints),
         "data fingerprint": manifest["data"] or "",

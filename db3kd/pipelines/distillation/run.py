@@ -114,14 +114,15 @@ def _train(
 ) -> TrainedStudent:
     answers, labels = asked.answers, asked.labels
     steps = training_steps(prepared, answers, count_trained_on(answers, labels), notes)
+    settings = prepared.student_settings
     if labels is not None:
-        patience = prepared.settings.patience
+        patience = settings.patience
         network = train_on_distances(
             prepared.student,
             prepared.training_images(),
             labels,
             prepared.plan.strategy,
-            prepared.settings.trained_for(steps, prepared.settings.learning_rates[0], 0),
+            settings.trained_for(steps, settings.learning_rates[0], 0),
             store,
             notes,
             callbacks=[*validation_callbacks(answers, patience), *callbacks],
@@ -137,7 +138,7 @@ def _train(
         name=prepared.student.identity,
         classes=prepared.teacher.classes,
         balance=_PSEUDO_SAMPLE_BALANCE if prepared.images is None else 0.0,
-        settings=prepared.settings,
+        settings=settings,
         steps=steps,
         store=store,
         notes=notes,
@@ -145,9 +146,7 @@ def _train(
         progress=progress,
     )
     rate = trainer.choose_learning_rate(answers)
-    prefer_proxies = prepared.images is not None and trainer.prefers_proxies(
-        answers.training, prepared.proxies
-    )
+    prefer_proxies = trainer.prefers_proxies(answers.training, prepared.proxies)
     proxies = trainer.choose_proxies(answers, prepared.proxies, rate, prefer_proxies=prefer_proxies)
     network = trainer.train_student(answers, proxies, rate)
     taught_by = "decisions alone"

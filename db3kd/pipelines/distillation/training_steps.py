@@ -28,7 +28,8 @@ def training_steps(
         choosing: Whether proxies are still to choose images.
     """
     plan, settings = prepared.plan, prepared.settings
-    steps, limit = settings.steps_for(known), settings.time_limit
+    steps = settings.steps_for(known, pseudo_samples=bool(plan.pseudo_samples))
+    limit = settings.time_limit
     if limit is None:
         return steps
     spent = notes.seconds_of_choosing(len(plan.further))

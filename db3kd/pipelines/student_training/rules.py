@@ -66,6 +66,8 @@ def why_taught_by(
         pseudo_samples: Whether the student learned from pseudo samples.
     """
     who = "Decisions and proxies" if taught else "Decisions alone"
+    if pseudo_samples:
+        return f"{who} taught the student, because proxies do not help without images."
     if not proxies:
         return f"{who} taught the student, because the run had no proxies."
     if can_choose(steps, validation):
@@ -76,8 +78,6 @@ def why_taught_by(
         else f"there are many answers per {noun}, and training is short or this kind of student "
         "gains nothing from proxies"
     )
-    if pseudo_samples:
-        reason = "proxies rarely help without images"
     return (
         f"{who} taught the student, because {reason}. A comparison needs "
         f"{LEAST_STEPS_OF_A_CHOICE:,} training steps and {LEAST_VALIDATION} validation "

@@ -84,7 +84,7 @@ class StepTimes:
         if plan.pseudo_samples:
             held_out = plan.measured_on
         chooses = can_choose(steps, held_out)
-        prefer_proxies = not plan.pseudo_samples and proxies_usually_help(
+        prefer_proxies = proxies_usually_help(
             sum(plan.rounds), plan.training_images, steps, self.new_mixtures
         )
         if not trains_proxies(preferred=prefer_proxies, compared=chooses):
@@ -228,4 +228,5 @@ def steps_of_acquisition(acquisition: AcquisitionSettings, samples: int, held_ou
 
 def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
     answers = plan.queries - plan.held_out - plan.held_out_augmented
-    return settings.steps_for(plan.training_images if plan.label_queries else answers)
+    trained_on = plan.training_images if plan.label_queries else answers
+    return settings.steps_for(trained_on, pseudo_samples=bool(plan.pseudo_samples))
