@@ -137,18 +137,12 @@ MODULES: dict[str, tuple[str, int, str]] = {
         for name, data in _GREY
     },
     **{
-        f"budgets-zero-shot-{data}-12000": (
-            "students.budgets", 40, f"{{{name}}} --threads 1 --steps 12000 --images 1000 "
-            "--per-sample 100 20 --strategies zero-shot --proxies 0 --seeds 1",
+        f"budgets-zero-shot-{data}-{steps}": (
+            "students.budgets", minutes, f"{{{name}}} --threads 1 --steps {steps} --images 1000 "
+            f"--per-sample {per_sample} --strategies zero-shot --seeds 3",
         )
         for name, data in _GREY
-    },
-    **{
-        f"budgets-zero-shot-fashion-mnist{ending}": (
-            "students.budgets", 40, f"{{fashion}} --threads 1 --steps {steps} --images 1000 "
-            f"--per-sample {per_sample} --strategies zero-shot --seeds 1",
-        )
-        for ending, steps, per_sample in (("", 4000, "20"), ("-6000", 6000, "20 100"))
+        for steps, per_sample, minutes in ((6000, 20, 12), (12000, 100, 25))
     },
     "proxies-fashion-mnist": (
         "students.proxies", 10, "{fashion} --threads 1 --images 1000 --per-sample 2 4 10",

@@ -50,7 +50,8 @@ class DistillSettings:
             an optimizer are set.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
         proxies: Number of proxies: networks that first learn the teacher's decisions, then choose
-            the queries, and teach the student on images that are not queried. 0 for none.
+            the queries, and teach the student on images that are not queried. 0 for none. Runs
+            without images have none.
         alpha: Weight of the teacher's decision against the proxies' probabilities for the same
             image, in [0, 1].
         time_limit: Approximate seconds that all training may take; None for no limit. All networks
@@ -114,7 +115,7 @@ class DistillSettings:
             pseudo_samples: Whether the student learns from pseudo samples.
         """
         training = self.training
-        usual = training.leaves_optimizer_open and self.learning_rates == LEARNING_RATES
+        usual = training.accepts(SGD_DEFAULTS) and self.learning_rates == LEARNING_RATES
         if pseudo_samples and usual:
             training = training.completed(SGD_DEFAULTS)
             return replace(self, training=training, learning_rates=SGD_LEARNING_RATES)

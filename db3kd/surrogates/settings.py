@@ -37,9 +37,9 @@ class SurrogateSettings:
             augmented images.
         clean_share: Share of clean images in the training rows, in [0, 1), see
             `rows_with_clean_share`.
-        training: Training settings; `steps` must be set. By default the optimizer is SGD
-            (`SGD_DEFAULTS`). The seed also determines the augmented images and the held-out
-            samples.
+        training: Training settings; `steps` must be set. By default SGD at 0.05, with a cosine
+            schedule and a weight decay of 5e-4. The seed also determines the augmented images and
+            the held-out samples.
         networks: How many networks of that architecture are trained, on the same decisions and from
             different initial weights. The surrogate is their mean (`db3kd.models.Ensemble`), which
             proposes nearer boundary points than each of them; training and searching take as many

@@ -3,14 +3,11 @@
 A surrogate is trained on augmented images, because clean samples rarely lie near a boundary.
 """
 
-import logging
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from db3kd.arguments.plain import check_flag, check_out, check_type
 from db3kd.data.arguments import ImagesLike, TeacherLike, as_images, as_teacher
@@ -23,7 +20,7 @@ from db3kd.data.image_source import (
     fingerprint_in_run,
 )
 from db3kd.data.table_rows import projection_of
-from db3kd.errors import ArgumentTypeError, DivergedError
+from db3kd.errors import ArgumentTypeError
 from db3kd.models.ensemble import Ensemble
 from db3kd.models.networks import build_model
 from db3kd.progress import Progress, ProgressListener, check_progress, listening
@@ -50,13 +47,7 @@ from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.training.evaluation import agreement
-from db3kd.training.settings import TrainSettings
-from db3kd.training.student import train_classifier
-
-_LOG = logging.getLogger(__name__)
-
-_LOWERED_RATES = 2
-"""How often a network that diverges is trained again, each time at a tenth of the learning rate."""
+from db3kd.training.stable import train_classifier_stably
 
 
 def make_surrogate(
@@ -199,13 +190,13 @@ def train_surrogate(
         progress, lambda: Progress(settings.steps, title=title, unit="steps")
     ) as listener:
         networks = [
-            _train_network(
+            train_classifier_stably(
                 make,
                 source,
                 decisions,
                 replace(settings.training, seed=settings.training.seed + number),
-                rows,
-                _LaterSteps(listener, number * (settings.steps // settings.networks)),
+                rows=rows,
+                progress=_LaterSteps(listener, number * (settings.steps // settings.networks)),
             )
             for number in range(settings.networks)
         ]
@@ -216,28 +207,6 @@ def train_surrogate(
         share = agreement(network, held_out, augmented.decisions[first_held_out:])
     spent = len(images) + (0 if points is None else len(points))
     return TrainedSurrogate(network, share, spent, len(images) - first_held_out)
-
-
-def _train_network(
-    make: Callable[[], nn.Module],
-    images: ImageSource,
-    decisions: Tensor,
-    settings: TrainSettings,
-    rows: Tensor,
-    progress: ProgressListener,
-) -> nn.Module:
-    """Trains one network, at a lower learning rate if it diverges.
-
-    The answers are paid for, so a rate that is too high for a network must not end the run.
-    """
-    train = partial(train_classifier, make, images, decisions, rows=rows, progress=progress)
-    for _ in range(_LOWERED_RATES):
-        try:
-            return train(settings=settings)
-        except DivergedError as error:
-            _LOG.warning("%s; the surrogate is trained again at a tenth of the rate", error)
-            settings = replace(settings, learning_rate=settings.rate / 10)
-    return train(settings=settings)
 
 
 class _LaterSteps:

@@ -30,7 +30,7 @@ from db3kd.synthesis.proposals import (
 )
 from db3kd.training.row_batches import balanced_rows
 from db3kd.training.settings import SGD_DEFAULTS, TrainSettings
-from db3kd.training.student import train_classifier
+from db3kd.training.stable import train_classifier_stably
 
 _MAX_OF_ONE_CLASS = 2048
 """If this many starts are all of one class, the collection ends."""
@@ -121,11 +121,6 @@ def _train(
             seed=int(np.random.default_rng((task.seed, round_number, student)).integers(2**31)),
             device=acquisition.device,
         ).completed(SGD_DEFAULTS)
-        yield train_classifier(
-            make,
-            images,
-            decisions,
-            settings=settings,
-            rows=balanced_rows(decisions, 0.5),
-            progress=False,
+        yield train_classifier_stably(
+            make, images, decisions, settings, rows=balanced_rows(decisions, 0.5)
         )

@@ -35,8 +35,8 @@ class AcquisitionSettings:
         steps: Maximum number of training steps of each student in a round.
         epochs: Passes over the answers so far that a student makes in a round, within 300 and
             `steps` steps. So the time of a run grows with its number of samples.
-        learning_rate: Initial learning rate of the students, with Adam; None for SGD with
-            `SGD_DEFAULTS`.
+        learning_rate: Initial learning rate of the students, which then train by Adam; None for SGD
+            at 0.05 with a weight decay of 5e-4.
         device: As in `TrainSettings`.
 
     Raises:

@@ -24,12 +24,13 @@ _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
 _OPTIMIZERS = ("adam", "adamw", "sgd")
 _USUAL_RATE = 1e-3
-_ADAM_DEFAULTS: Mapping[str, Any] = {
+ADAM_DEFAULTS: Mapping[str, Any] = {
     "optimizer": "adam",
     "learning_rate": _USUAL_RATE,
     "schedule": "constant",
     "weight_decay": 0.0,
 }
+"""Settings of all other networks."""
 
 SGD_DEFAULTS: Mapping[str, Any] = {
     "optimizer": "sgd",
@@ -63,15 +64,15 @@ class TrainSettings:
         learning_rate: Initial learning rate. None leaves it to the function that trains: `distill`
             and `compare` choose it, and most others take 1e-3. See `optimizer`.
         schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps. None
-            leaves it to the function that trains: "cosine" for `distill`, `compare` and surrogates,
-            and "constant" for all others.
+            leaves it to the function that trains: "cosine" for `distill`, `compare` and surrogates
+            trained by SGD, and "constant" for all others.
         seed: Seed of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
         precision: "no" (the dtype of the weights), "fp16" (CUDA only) or "bf16".
         shuffle: Whether to shuffle the rows in each epoch.
         optimizer: "adam", "adamw", or "sgd" (Nesterov momentum of 0.9). None leaves it to the
-            function that trains, if no learning rate is set either: "sgd" with `SGD_DEFAULTS` for
-            surrogates and for students of pseudo samples, and "adam" for all others.
+            function that trains, if no learning rate is set: surrogates and students of pseudo
+            samples train by SGD at 0.05 with a weight decay of 5e-4, all others by Adam.
         weight_decay: Added to the gradient as an L2 penalty by "adam" and "sgd", and decoupled from
             it by "adamw" (Loshchilov and Hutter 2019). Applies to all weights. None is 0, unless
             the function that trains chooses the optimizer.
@@ -133,12 +134,11 @@ class TrainSettings:
         """The initial learning rate; the usual one if none is set."""
         return _USUAL_RATE if self.learning_rate is None else self.learning_rate
 
-    @property
-    def leaves_optimizer_open(self) -> bool:
-        """Whether the function that trains chooses the optimizer and its learning rate."""
-        return self.optimizer is None and self.learning_rate is None
+    def accepts(self, defaults: Mapping[str, Any]) -> bool:
+        """Returns whether neither a learning rate nor another optimizer than this one is set."""
+        return self.learning_rate is None and self.optimizer in (None, defaults["optimizer"])
 
-    def completed(self, defaults: Mapping[str, Any] = _ADAM_DEFAULTS) -> "TrainSettings":
+    def completed(self, defaults: Mapping[str, Any] = ADAM_DEFAULTS) -> "TrainSettings":
         """Returns the settings with a value for all that they leave to the function that trains.
 
         Example:
@@ -147,10 +147,10 @@ class TrainSettings:
 
         Args:
             defaults: The optimizer, learning rate, schedule and weight decay of the function, which
-                apply if neither an optimizer nor a learning rate is set. Otherwise those that are
-                not set are the usual ones: Adam, 1e-3, constant, 0.
+                apply unless another optimizer or a learning rate is set. Then those that are not
+                set are the usual ones: Adam, 1e-3, constant, 0.
         """
-        chosen = defaults if self.leaves_optimizer_open else _ADAM_DEFAULTS
+        chosen = defaults if self.accepts(defaults) else ADAM_DEFAULTS
         unset = {name: each for name, each in chosen.items() if getattr(self, name) is None}
         return replace(self, **unset)
 

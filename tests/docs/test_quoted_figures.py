@@ -136,6 +136,12 @@ def of_extraction(name: str, methods: dict[str, str], row: str, column: str, cel
     return both(rows_of(f"{name}-{column.lower()}", method=methods[row]))
 
 
+def of_distilled_samples(row: str, column: str, cells: Cells) -> str:
+    queries, steps = (number(text) for text in re.fullmatch(r"(\S+) \((\S+) steps\)", row).groups())
+    found = rows_of(f"budgets-zero-shot-{column.lower()}-{steps}", queries=queries)
+    return both(found, both_deviations=True)
+
+
 def of_tables(row: str, column: str, cells: Cells) -> str:
     strategy = _STRATEGIES.get(column, column)
     (found,) = (
@@ -265,6 +271,7 @@ TABLES: list[tuple[str, str, Quote]] = [
         "queries per pair of the search with the surrogate | 50 | 100 | 250 | 500 | 1000",
         of_shared_training,
     ),
+    (ZERO_SHOT, "queries, and the default steps | MNIST | Fashion-MNIST", of_distilled_samples),
     (
         ZERO_SHOT,
         "| queries in total | MNIST | Fashion-MNIST",

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
-from db3kd.errors import DivergedError
 from db3kd.querying import sharded_decisions
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.storage.shards import read_shards
@@ -240,7 +238,7 @@ def test_training_takes_the_clean_images_and_the_others_but_none_held_out(monkey
     taken = []
     monkeypatch.setattr(
         surrogate_training,
-        "train_classifier",
+        "train_classifier_stably",
         lambda make, *_, rows, **__: taken.append(rows) or make().eval(),
     )
 
@@ -260,26 +258,6 @@ def test_agreement_is_measured_on_what_was_held_out():
     rows = torch.arange(57 * EACH, SAMPLES * EACH)
     right = predict(surrogate.network, asked.images, rows=rows) == asked.decisions[rows]
     assert surrogate.agreement == pytest.approx(right.double().mean().item())
-
-
-@pytest.mark.parametrize(("highest", "rates"), [(0.02, [0.05, 0.005]), (0.0, [0.05, 0.005, 5e-4])])
-def test_a_surrogate_that_diverges_is_trained_again_at_a_lower_rate(
-    monkeypatch, caplog, highest, rates
-):
-    train, tried = surrogate_training.train_classifier, []
-
-    def diverges(*given: Any, settings: TrainSettings, **others: Any) -> torch.nn.Module:
-        tried.append(settings.rate)
-        if settings.rate > highest:
-            raise DivergedError("the loss is nan")
-        return train(*given, settings=settings, **others)
-
-    monkeypatch.setattr(surrogate_training, "train_classifier", diverges)
-    with nullcontext() if highest else pytest.raises(DivergedError):
-        make_surrogate(centroids(), pixels(), SETTINGS, progress=False)
-
-    assert tried == pytest.approx(rates)
-    assert "the loss is nan; the surrogate is trained again at a tenth of the rate" in caplog.text
 
 
 def test_answers_may_be_under_way():
@@ -491,7 +469,7 @@ def test_training_that_was_stopped_is_made_up_for_without_a_query(tmp_path, sour
 
     out, whole = tmp_path / "surrogate.safetensors", tmp_path / "whole.safetensors"
     with monkeypatch.context() as patched:
-        patched.setattr(surrogate_training, "train_classifier", stop)
+        patched.setattr(surrogate_training, "train_classifier_stably", stop)
         with pytest.raises(KeyboardInterrupt):
             write(out, source)
     silent = RaisingTeacher(centroids(), 0)

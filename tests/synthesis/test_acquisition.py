@@ -66,13 +66,13 @@ def test_students_of_few_answers_train_for_fewer_steps(answers, steps):
 
 def test_each_round_trains_by_the_answers_it_has(monkeypatch):
     trained = []
-    train = acquisition.train_classifier
+    train = acquisition.train_classifier_stably
 
     def note(make, images, decisions, settings, **rest):
         trained.append((len(images), settings.steps))
         return train(make, images, decisions, settings=settings, **rest)
 
-    monkeypatch.setattr(acquisition, "train_classifier", note)
+    monkeypatch.setattr(acquisition, "train_classifier_stably", note)
     monkeypatch.setattr(acquisition_settings, "_LEAST_STEPS", 1)
     chooses = AcquisitionSettings("linear", pool=2, students=1, epochs=2, device="cpu")
     synthesize(linear(), SynthesisSettings(samples=1000, acquisition=chooses))

@@ -108,13 +108,13 @@ def test_held_out_images_are_the_first_starts_and_cost_one_query_each(preset):
 @pytest.mark.parametrize("preset", ["guided", "first round below the held-out images"])
 def test_students_that_choose_see_no_held_out_image(monkeypatch, preset):
     seen = []
-    train = acquisition.train_classifier
+    train = acquisition.train_classifier_stably
 
     def note(make, images, *rest, **options):
         seen.append(images.read(torch.arange(len(images))))
         return train(make, images, *rest, **options)
 
-    monkeypatch.setattr(acquisition, "train_classifier", note)
+    monkeypatch.setattr(acquisition, "train_classifier_stably", note)
     samples = synthesize(linear(), settings(preset))
 
     held_out, others = samples.images().flatten(1).split([HELD_OUT, len(samples) - HELD_OUT])

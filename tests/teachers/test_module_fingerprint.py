@@ -345,7 +345,6 @@ def test_code_and_constants_of_compiled_modules_count(compiled):
     ],
 )
 def test_networks_of_db3kd_and_torch_have_the_fingerprint_of_text_and_weights(make):
-    """Runs that earlier versions began are resumed with these fingerprints."""
     network = make()
     kind = type(network)
     digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}\n{network}\nNone\n".encode())

@@ -58,6 +58,7 @@ def test_the_rate_is_constant_unless_another_schedule_is_asked_for(monkeypatch):
         ({}, ("sgd", 0.05, "cosine", 5e-4)),
         ({"weight_decay": 0.0, "schedule": "constant"}, ("sgd", 0.05, "constant", 0.0)),
         ({"learning_rate": 0.01}, ("adam", 0.01, "constant", 0.0)),
+        ({"optimizer": "sgd"}, ("sgd", 0.05, "cosine", 5e-4)),
         ({"optimizer": "adamw", "weight_decay": 0.1}, ("adamw", 1e-3, "constant", 0.1)),
     ],
 )

@@ -205,7 +205,8 @@ def _distill_from_teacher(
     assert out is not None  # checked above
     with naming_options(images="--data"), hint_at_resuming(*answer_folders(out)):
         result = run_distillation(
-            prepared, callbacks=training.callbacks(out / "student", settings.training)
+            prepared,
+            callbacks=training.callbacks(out / "student", prepared.student_settings.training),
         )
     print_result(
         result,

@@ -45,7 +45,7 @@ def teacher(
     _, classes = true_classes(train)
     test = match_classes(test, train.class_names, classes, f"the split {train.name}")
     test_labels, _ = true_classes(test)
-    settings = training.settings(device, epochs=epochs)
+    settings = training.settings(device, epochs=epochs).completed()
     model = model or default_model(train.image_shape, "lenet5")
     network = train_teacher(train, model, settings, out)
     accuracy = evaluate(network, test, test_labels)

@@ -105,7 +105,7 @@ class StudentTrainingOptions(OptionSet):
         Literal["adam", "adamw", "sgd"] | None,
         typer.Option(
             help="Optimizer; sgd has a Nesterov momentum of 0.9.",
-            show_default="adam; without images, and without --learning-rate: sgd",
+            show_default="adam; without --data and --learning-rate: sgd",
         ),
     ] = None
     schedule: Annotated[
@@ -120,7 +120,7 @@ class StudentTrainingOptions(OptionSet):
         typer.Option(
             min=0,
             help="Weight decay of the optimizer.",
-            show_default="0; without images, and without --learning-rate: 0.0005",
+            show_default="0; without --data and --learning-rate: 0.0005",
         ),
     ] = None
     ema: Annotated[

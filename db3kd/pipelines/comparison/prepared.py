@@ -71,12 +71,15 @@ class PreparedComparison(PreparedRun):
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed comparison must have in common with the stored one."""
-        training = step_entries(self.settings.training)
+        settings = self.settings
+        if not any(plan.pseudo_samples for plan in self.plan.plans.values()):
+            settings = settings.completed(pseudo_samples=False)
+        training = step_entries(settings.training)
         return self.manifest_with(
             {
                 "budget": self.budget,
                 "student": self.student.identity,
-                "distillation": {**asdict(self.settings), "training": training},
+                "distillation": {**asdict(settings), "training": training},
                 "test": None if self.asked is None else self.asked.fingerprint(),
             }
         )

@@ -85,7 +85,7 @@ class PreparedDistillation(PreparedRun):
         return {
             "proxy": self.proxies.name,
             "proxies": self.proxies.count,
-            "training": step_entries(self.settings.training),
+            "training": step_entries(self.student_settings.training),
             "learning_rates": self.settings.learning_rates,
             "time_limit": self.settings.time_limit,
         }

@@ -228,5 +228,7 @@ def steps_of_acquisition(acquisition: AcquisitionSettings, samples: int, held_ou
 
 def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
     answers = plan.queries - plan.held_out - plan.held_out_augmented
+    if plan.pseudo_samples:
+        answers -= plan.measured_on
     trained_on = plan.training_images if plan.label_queries else answers
     return settings.steps_for(trained_on, pseudo_samples=bool(plan.pseudo_samples))
