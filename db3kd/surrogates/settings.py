@@ -18,7 +18,7 @@ from db3kd.errors import ArgumentError
 from db3kd.models.ensemble import MAX_NETWORKS
 from db3kd.models.networks import check_model, default_model
 from db3kd.training.process import check_can_train
-from db3kd.training.settings import SGD_DEFAULTS, TrainSettings
+from db3kd.training.settings import TrainSettings
 from db3kd.wording import counted
 
 
@@ -37,9 +37,8 @@ class SurrogateSettings:
             augmented images.
         clean_share: Share of clean images in the training rows, in [0, 1), see
             `rows_with_clean_share`.
-        training: Training settings; `steps` must be set. By default SGD at 0.05, with a cosine
-            schedule and a weight decay of 5e-4. The seed also determines the augmented images and
-            the held-out samples.
+        training: Training settings; `steps` must be set. The seed also determines the augmented
+            images and the held-out samples.
         networks: How many networks of that architecture are trained, on the same decisions and from
             different initial weights. The surrogate is their mean (`db3kd.models.Ensemble`), which
             proposes nearer boundary points than each of them; training and searching take as many
@@ -69,7 +68,7 @@ class SurrogateSettings:
         if self.training.steps is None:
             raise ArgumentError("training.steps", "expected a number, got None")
         check_seed(self.training.seed, "training.seed", bits=RUN_SEED_BITS)
-        object.__setattr__(self, "training", self.training.completed(SGD_DEFAULTS))
+        object.__setattr__(self, "training", self.training.completed())
 
     def model_for(self, image_shape: tuple[int, ...]) -> str:
         """Returns the architecture of each network, for inputs of a shape."""

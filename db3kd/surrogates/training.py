@@ -47,7 +47,7 @@ from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.rescaled import check_scaled, takes_unit_images
 from db3kd.training.evaluation import agreement
-from db3kd.training.stable import train_classifier_stably
+from db3kd.training.student import train_classifier
 
 
 def make_surrogate(
@@ -190,11 +190,11 @@ def train_surrogate(
         progress, lambda: Progress(settings.steps, title=title, unit="steps")
     ) as listener:
         networks = [
-            train_classifier_stably(
+            train_classifier(
                 make,
                 source,
                 decisions,
-                replace(settings.training, seed=settings.training.seed + number),
+                settings=replace(settings.training, seed=settings.training.seed + number),
                 rows=rows,
                 progress=_LaterSteps(listener, number * (settings.steps // settings.networks)),
             )

@@ -38,11 +38,8 @@ SGD_DEFAULTS: Mapping[str, Any] = {
     "schedule": "cosine",
     "weight_decay": 5e-4,
 }
-"""Settings for networks that are used on other images than those they learn from.
-
-Students of pseudo samples meet real images, and surrogates points that no image resembles. Both
-predict the teacher better there if they are trained in this way (docs/design-notes.md).
-"""
+"""Settings of students of pseudo samples, which then agree with the teacher on more real images
+(docs/zero-shot.md)."""
 
 
 @suggests_arguments
@@ -64,15 +61,15 @@ class TrainSettings:
         learning_rate: Initial learning rate. None leaves it to the function that trains: `distill`
             and `compare` choose it, and most others take 1e-3. See `optimizer`.
         schedule: "constant", or "cosine", which lowers the learning rate to 0 over the steps. None
-            leaves it to the function that trains: "cosine" for `distill`, `compare` and surrogates
-            trained by SGD, and "constant" for all others.
+            leaves it to the function that trains: "cosine" for `distill` and `compare`, and
+            "constant" for all others.
         seed: Seed of the initial weights, the order of the rows and dropout.
         device: "auto", "cpu", "cuda" or "cuda:<n>". Use "auto" under `accelerate launch`.
         precision: "no" (the dtype of the weights), "fp16" (CUDA only) or "bf16".
         shuffle: Whether to shuffle the rows in each epoch.
         optimizer: "adam", "adamw", or "sgd" (Nesterov momentum of 0.9). None leaves it to the
-            function that trains, if no learning rate is set: surrogates and students of pseudo
-            samples train by SGD at 0.05 with a weight decay of 5e-4, all others by Adam.
+            function that trains, if no learning rate is set: students of pseudo samples train by
+            SGD at 0.05 with a weight decay of 5e-4, all others by Adam.
         weight_decay: Added to the gradient as an L2 penalty by "adam" and "sgd", and decoupled from
             it by "adamw" (Loshchilov and Hutter 2019). Applies to all weights. None is 0, unless
             the function that trains chooses the optimizer.

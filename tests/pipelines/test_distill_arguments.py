@@ -112,7 +112,7 @@ def test_what_training_settings_leave_out_is_that_of_the_pipeline():
     assert chosen.training.schedule == "constant" and chosen.learning_rates == (0.01,)
     assert DistillSettings(training=constant, learning_rates=[0.1]).learning_rates == (0.1,)
     surrogate = db3kd.SurrogateSettings(training=training).training
-    assert (surrogate.optimizer, surrogate.rate, surrogate.schedule) == ("sgd", 0.05, "cosine")
+    assert (surrogate.rate, surrogate.schedule) == (1e-3, "constant")
 
 
 @pytest.mark.parametrize(

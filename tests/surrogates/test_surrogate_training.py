@@ -238,7 +238,7 @@ def test_training_takes_the_clean_images_and_the_others_but_none_held_out(monkey
     taken = []
     monkeypatch.setattr(
         surrogate_training,
-        "train_classifier_stably",
+        "train_classifier",
         lambda make, *_, rows, **__: taken.append(rows) or make().eval(),
     )
 
@@ -469,7 +469,7 @@ def test_training_that_was_stopped_is_made_up_for_without_a_query(tmp_path, sour
 
     out, whole = tmp_path / "surrogate.safetensors", tmp_path / "whole.safetensors"
     with monkeypatch.context() as patched:
-        patched.setattr(surrogate_training, "train_classifier_stably", stop)
+        patched.setattr(surrogate_training, "train_classifier", stop)
         with pytest.raises(KeyboardInterrupt):
             write(out, source)
     silent = RaisingTeacher(centroids(), 0)

@@ -41,13 +41,7 @@ class TrainingOptions(OptionSet):
     batch_size: Annotated[
         int, typer.Option(min=1, help="Maximum number of images or rows per step.")
     ] = 128
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Initial learning rate of Adam.",
-            show_default="0.001; for surrogates 0.05, with SGD",
-        ),
-    ] = None
+    learning_rate: Annotated[float, typer.Option(help="Initial learning rate.")] = 1e-3
     precision: Precision = "no"
     seed: Seed = 0
 
