@@ -271,7 +271,7 @@ TABLES: list[tuple[str, str, Quote]] = [
         "queries per pair of the search with the surrogate | 50 | 100 | 250 | 500 | 1000",
         of_shared_training,
     ),
-    (ZERO_SHOT, "queries, and the default steps | MNIST | Fashion-MNIST", of_distilled_samples),
+    (ZERO_SHOT, "queries and steps | MNIST | Fashion-MNIST", of_distilled_samples),
     (
         ZERO_SHOT,
         "| queries in total | MNIST | Fashion-MNIST",
