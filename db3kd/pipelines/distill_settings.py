@@ -22,7 +22,7 @@ LEAST_DEFAULT_STEPS, MOST_DEFAULT_STEPS = 6_000, 12_000
 LEARNING_RATES = (3e-3, 1e-3)
 """The learning rates to choose from, the usual one first."""
 
-SGD_LEARNING_RATES = (SGD_DEFAULTS["learning_rate"], 0.01)
+_SGD_LEARNING_RATES = (SGD_DEFAULTS["learning_rate"], 0.01)
 """Those of students of pseudo samples."""
 
 _EPOCHS, _PSEUDO_SAMPLE_EPOCHS = 6, 15
@@ -118,13 +118,9 @@ class DistillSettings:
         usual = training.accepts(SGD_DEFAULTS) and self.learning_rates == LEARNING_RATES
         if pseudo_samples and usual:
             training = training.completed(SGD_DEFAULTS)
-            return replace(self, training=training, learning_rates=SGD_LEARNING_RATES)
-        training = replace(
-            training,
-            optimizer=training.optimizer or "adam",
-            weight_decay=training.weight_decay or 0.0,
-        )
-        return replace(self, training=training)
+            return replace(self, training=training, learning_rates=_SGD_LEARNING_RATES)
+        rate = training.learning_rate  # it stays unset, so that one is chosen
+        return replace(self, training=replace(training.completed(), learning_rate=rate))
 
     def steps_for(self, answers: int, *, pseudo_samples: bool = False) -> int:
         """Returns the number of steps of full training.

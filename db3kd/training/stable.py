@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -52,10 +53,9 @@ def train_classifier_stably(
     Raises:
         DivergedError: If the loss became infinite or NaN by Adam too.
     """
+    train = partial(train_classifier, make, images, decisions, rows=rows, progress=progress)
     try:
-        network = train_classifier(
-            make, images, decisions, settings=settings, rows=rows, progress=progress
-        )
+        network = train(settings=settings)
     except DivergedError as error:
         reason = str(error)
     else:
@@ -72,6 +72,4 @@ def train_classifier_stably(
         raise DivergedError(reason)
     _LOG.warning("%s; it is trained again by Adam", reason)
     usual = {name: ADAM_DEFAULTS[name] for name in ("optimizer", "learning_rate", "weight_decay")}
-    return train_classifier(
-        make, images, decisions, settings=replace(settings, **usual), rows=rows, progress=progress
-    )
+    return train(settings=replace(settings, **usual))

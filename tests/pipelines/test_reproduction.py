@@ -46,6 +46,7 @@ def finished(
             plan=PLAN,
             student=SimpleNamespace(title=student),
             settings=settings,
+            student_settings=settings.completed(pseudo_samples=False),
             images=photos(),
             test=test,
             price_per_1000=None,

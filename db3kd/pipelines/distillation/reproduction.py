@@ -33,7 +33,7 @@ def reproduction(run: FinishedRun) -> dict[str, str]:
     prepared, steps, manifest = run.prepared, run.trained.steps, run.manifest
     plan, settings, training = prepared.plan, prepared.settings, prepared.settings.training
     images, test, student = prepared.images, prepared.test, prepared.student.title
-    trained = settings.completed(pseudo_samples=images is None).training
+    trained = prepared.student_settings.training
     fixed = settings
     if settings.time_limit is not None:
         fixed = with_fixed_steps(settings, steps)

@@ -140,8 +140,8 @@ class StudentTrainer:
         return networks
 
     def prefers_proxies(self, training: Answers, proxies: Proxies) -> bool:
-        """Returns whether proxies label images for a student of real images by default."""
-        return proxies_usually_help(
+        """Returns whether the run has proxies, and they label images for the student by default."""
+        return proxies.count > 0 and proxies_usually_help(
             len(training),
             training.images.partners,
             self.steps,

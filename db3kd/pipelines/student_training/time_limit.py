@@ -78,6 +78,7 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
     """
     plans, training = list(plans), prepared.settings.training
     make_student, make_proxy = prepared.student.make, prepared.proxies.make
+    proxies = prepared.proxies.count > 0
     shape = tuple(prepared.teacher.image_shape)
     some = (
         torch.zeros(_TIMED_IMAGES, *shape, dtype=torch.float32)
@@ -89,8 +90,8 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
     scaling = scale_training(training, len(some))
     return StepTimes(
         student=seconds_per_step(make_student, known, training),
-        proxy=seconds_per_step(make_proxy, known, training),
-        new_mixtures=learns_from_new_mixtures(make_student, make_proxy, shape),
+        proxy=seconds_per_step(make_proxy, known, training) if proxies else 0.0,
+        new_mixtures=proxies and learns_from_new_mixtures(make_student, make_proxy, shape),
         acquisition=seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
         if any(plan.pseudo_samples for plan in plans)
         else 0.0,
