@@ -33,6 +33,7 @@ from benchmarks.common.setting import TrainedTeacher, parser, trained_teacher
 from benchmarks.students.white_box import train_white_box
 from db3kd.data.image_set import ImageSet
 from db3kd.models import build_model
+from db3kd.pipelines.distill_settings import LEARNING_RATES
 from db3kd.planning import STRATEGIES, plan_budget
 from db3kd.training.settings import TrainSettings
 
@@ -160,7 +161,7 @@ def _white_box(
         partial(build_model, cell.student, images.image_shape, trained.classes),
         trained.network,
         images.subset(torch.arange(plan.training_images)),
-        replace(training, learning_rate=db3kd.DistillSettings().learning_rates[0]),
+        replace(training, learning_rate=LEARNING_RATES[0]),
     )
 
 

@@ -48,7 +48,7 @@ def _agreement(
     others = OtherImages(trained, images, seed)
     answers = others.answers(round(per_sample * images))
     soft = partial(neighbour_labels, answers.training, trained.classes) if soft_labels else None
-    settings = db3kd.DistillSettings()
+    settings = db3kd.DistillSettings().completed(pseudo_samples=False)
     make = partial(build_model, options.proxy, trained.train.image_shape, trained.classes)
     with tempfile.TemporaryDirectory() as folder:
         network = train_proxy(

@@ -61,6 +61,7 @@ def _agreement(
     answers = others.answers(round(per_sample * images))
     settings = db3kd.DistillSettings()
     settings = replace(settings, training=replace(settings.training, seed=seed, device="cpu"))
+    settings = settings.completed(pseudo_samples=False)
     rate = settings.learning_rates[0]
     shape, classes = trained.train.image_shape, trained.classes
     proxy = proxy_for(student, shape)

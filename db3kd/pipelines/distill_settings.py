@@ -12,9 +12,9 @@ from db3kd.arguments.plain import (
     check_type,
     suggests_arguments,
 )
-from db3kd.errors import ArgumentTypeError
+from db3kd.errors import ArgumentError, ArgumentTypeError
 from db3kd.models.networks import check_model
-from db3kd.training.settings import SGD_DEFAULTS, TrainSettings
+from db3kd.training.settings import ADAM_DEFAULTS, SGD_DEFAULTS, TrainSettings
 
 LEAST_DEFAULT_STEPS, MOST_DEFAULT_STEPS = 6_000, 12_000
 """Limits of the default number of training steps, which grows with the number of answers."""
@@ -42,12 +42,13 @@ class DistillSettings:
 
     Attributes:
         training: How every network is trained. `steps` None derives the number of steps from the
-            number of answers, and `schedule` None is "cosine".
+            number of answers, whatever the number of epochs, which must be None. `schedule` None is
+            "cosine".
         learning_rates: The learning rates to choose from, by validation agreement after short
             training runs. A single one is used as it is, and strategies that measure distances use
             the first. By default the learning rate of `training`, or 3e-3 and 1e-3 if it is None.
-            Students of pseudo samples train by SGD at 0.05 or 0.01 instead, unless other rates or
-            an optimizer are set.
+            Students of pseudo samples train by SGD at 0.05 or 0.01 instead, unless a rate or
+            another optimizer is set.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
         proxies: Number of proxies: networks that first learn the teacher's decisions, then choose
             the queries, and teach the student on images that are not queried. 0 for none. Runs
@@ -89,12 +90,14 @@ class DistillSettings:
                 f"expected a tuple of numbers, got {self.learning_rates}; use "
                 f"({self.learning_rates},)",
             )
+        if self.training.epochs is not None:
+            raise ArgumentError(
+                "training.epochs",
+                "expected None, because training is measured in steps, got "
+                f"{self.training.epochs}; set training.steps",
+            )
         check_type(self.learning_rates, (tuple, list), "learning_rates", "a tuple of numbers")
         check_type(self.proxy, (str, NoneType), "proxy", "the name of a network or None")
-        if not self.learning_rates:
-            rate = self.training.learning_rate
-            object.__setattr__(self, "learning_rates", LEARNING_RATES if rate is None else (rate,))
-        # The learning rate stays unset, so that copies of these settings choose one too.
         scheduled = replace(self.training, schedule=self.training.schedule or "cosine")
         object.__setattr__(self, "training", scheduled)
         rates = tuple(check_positive(rate, "learning_rates") for rate in self.learning_rates)
@@ -109,28 +112,33 @@ class DistillSettings:
             check_count_fields(self, "held_out")
 
     def completed(self, *, pseudo_samples: bool) -> "DistillSettings":
-        """Returns the settings with the optimizer of a student, and its learning rates.
+        """Returns the settings with the optimizer and the learning rates of a student.
 
         Args:
             pseudo_samples: Whether the student learns from pseudo samples.
         """
-        training = self.training
-        usual = training.accepts(SGD_DEFAULTS) and self.learning_rates == LEARNING_RATES
-        if pseudo_samples and usual:
-            training = training.completed(SGD_DEFAULTS)
-            return replace(self, training=training, learning_rates=_SGD_LEARNING_RATES)
-        rate = training.learning_rate  # it stays unset, so that one is chosen
-        return replace(self, training=replace(training.completed(), learning_rate=rate))
+        training, rate = self.training, self.training.learning_rate
+        rates = self.learning_rates or (LEARNING_RATES if rate is None else (rate,))
+        by_sgd = pseudo_samples and not self.learning_rates and training.accepts(SGD_DEFAULTS)
+        if by_sgd:
+            rates = _SGD_LEARNING_RATES
+        completed = training.completed(SGD_DEFAULTS if by_sgd else ADAM_DEFAULTS)
+        # That of `training` stays unset, because one of these is chosen.
+        return replace(self, training=replace(completed, learning_rate=rate), learning_rates=rates)
 
     def steps_for(self, answers: int, *, pseudo_samples: bool = False) -> int:
-        """Returns the number of steps of full training.
+        """Returns the number of steps of full training; see `default_steps`."""
+        if self.training.steps is not None:
+            return self.training.steps
+        return self.default_steps(answers, pseudo_samples=pseudo_samples)
+
+    def default_steps(self, answers: int, *, pseudo_samples: bool = False) -> int:
+        """Returns the number of steps of full training if the settings state none.
 
         Args:
             answers: The number of answers to train on.
             pseudo_samples: Whether they are for pseudo samples.
         """
-        if self.training.steps is not None:
-            return self.training.steps
         epochs = _PSEUDO_SAMPLE_EPOCHS if pseudo_samples else _EPOCHS
         steps = epochs * math.ceil(answers / self.training.batch_size)
         return max(LEAST_DEFAULT_STEPS, min(steps, MOST_DEFAULT_STEPS))
@@ -155,18 +163,6 @@ def default_student(image_shape: tuple[int, ...]) -> str:
 def with_fixed_steps(settings: DistillSettings, steps: int) -> DistillSettings:
     """Returns the settings with this number of steps, whatever the answers and the time limit."""
     return replace(settings, training=replace(settings.training, steps=steps), time_limit=None)
-
-
-def default_steps(settings: DistillSettings, answers: int, *, pseudo_samples: bool = False) -> int:
-    """Returns the steps of full training if the settings state none.
-
-    Args:
-        settings: How networks are trained.
-        answers: The number of answers to train on.
-        pseudo_samples: Whether they are for pseudo samples.
-    """
-    unset = replace(settings, training=replace(settings.training, steps=None))
-    return unset.steps_for(answers, pseudo_samples=pseudo_samples)
 
 
 def of_default(steps: int, default: int) -> str:

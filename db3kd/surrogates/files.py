@@ -165,7 +165,9 @@ class PreparedSurrogate:
         file = manifest_file(self.out)
         try:
             stored: dict[str, Any] = json.loads(file.read_bytes())
-        except (FileNotFoundError, ValueError) as error:
+            if not isinstance(stored, dict):
+                raise TypeError(f"expected a mapping, got {type(stored).__name__}")
+        except (FileNotFoundError, TypeError, ValueError) as error:
             raise InputError(
                 f"{file}: the manifest of {self.out.name} is missing or cannot be read; delete "
                 "both files to train the surrogate again from the stored answers"

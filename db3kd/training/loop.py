@@ -106,7 +106,7 @@ def train_batches(
         batches: The batch of each step.
         loss: Called with logits [n, C] float32 and everything in the batch except its images;
             returns a scalar.
-        settings: `steps` must be set. `epochs`, `batch_size` and `shuffle` have no effect here;
+        settings: `steps` must be set. `batch_size` and `shuffle` have no effect here;
             they are up to the source.
         progress: True shows the steps on standard error; False shows nothing; a listener receives
             their number about a hundred times (docs/guide.md, "Progress").

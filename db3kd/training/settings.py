@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from db3kd.arguments.plain import (
@@ -24,6 +24,8 @@ _PRECISIONS = ("no", "fp16", "bf16")
 _SCHEDULES = ("constant", "cosine")
 _OPTIMIZERS = ("adam", "adamw", "sgd")
 _USUAL_RATE = 1e-3
+_USUAL_EPOCHS = 20
+
 ADAM_DEFAULTS: Mapping[str, Any] = {
     "optimizer": "adam",
     "learning_rate": _USUAL_RATE,
@@ -52,9 +54,9 @@ class TrainSettings:
         >>> db3kd.TrainSettings(steps=12000, schedule="cosine", learning_rate=3e-3, ema=0.999)
 
     Attributes:
-        epochs: Passes over the rows.
-        steps: The exact number of batches; replaces `epochs`. Students that are compared should
-            train for the same number of steps.
+        epochs: Passes over the rows. None is 20, or without effect if `steps` is set.
+        steps: The exact number of batches, instead of `epochs`, which is None then. Students that
+            are compared should train for the same number of steps.
         batch_size: Maximum number of rows in a step, over all processes. The batches of an epoch
             differ in size by at most one row. With 2, one batch of an odd number of rows has 3,
             because batch normalisation fails on a single row.
@@ -81,7 +83,7 @@ class TrainSettings:
         ValueError: If a value is out of range.
     """
 
-    epochs: int = 20
+    epochs: int | None = None
     steps: int | None = None
     batch_size: int = 128
     learning_rate: float | None = None
@@ -96,9 +98,12 @@ class TrainSettings:
     gradient_clip: float | None = None
 
     def __post_init__(self) -> None:
-        check_count_fields(self, "epochs", "batch_size")
+        check_count_fields(self, "batch_size")
+        if self.epochs is not None:
+            check_count_fields(self, "epochs")
         if self.steps is not None:
             check_count_fields(self, "steps")
+            object.__setattr__(self, "epochs", None)
         if self.learning_rate is not None:
             check_fields(self, check_positive, "learning_rate")
         check_fields(self, check_seed, "seed")
@@ -158,17 +163,9 @@ class TrainSettings:
 
     def total_steps(self, rows: int) -> int:
         """Returns the number of steps of a training on `rows` rows."""
-        return self.epochs * self.batches(rows) if self.steps is None else self.steps
-
-
-def step_entries(settings: TrainSettings) -> dict[str, Any]:
-    """Returns what the manifest of a run that trains by steps holds of settings.
-
-    `epochs` has no effect on such a training, so runs may differ in it.
-    """
-    entries = asdict(settings)
-    del entries["epochs"]
-    return entries
+        if self.steps is not None:
+            return self.steps
+        return (self.epochs or _USUAL_EPOCHS) * self.batches(rows)
 
 
 def check_precision(precision: str, device: str) -> None:

@@ -186,6 +186,17 @@ def test_a_finished_comparison_asks_nothing_and_takes_further_strategies_and_see
     assert json.loads((out / "compare.json").read_text())["queries"] == grown.queries
 
 
+def test_a_strategy_without_images_may_be_added_to_a_comparison(tmp_path):
+    given = {"out": tmp_path / "c", "budget": 120, "seeds": 1}
+    first = run(strategies=("decisions",), **given)
+
+    both = run(strategies=("decisions", "zero-shot"), resume=True, **given)
+
+    assert both.rows[0] == first.rows[0] and both.rows[1].strategy == "zero-shot"
+    again = run(RaisingTeacher(teacher(), 0), strategies=("decisions",), resume=True, **given)
+    assert again.rows == first.rows
+
+
 def test_another_comparison_is_not_resumed_and_the_difference_is_named(tmp_path):
     out = tmp_path / "c"
     run(out=out, test=measured(), strategies=("decisions",), seeds=1)
@@ -435,8 +446,7 @@ def test_the_statement_is_returned_printed_in_the_report_and_the_same_after_a_re
     given = {"strategies": ("augmented", "decisions"), "out": tmp_path / "c", "test": measured()}
 
     result = run(budget=300, **given)
-    longer = replace(QUICK, training=replace(QUICK.training, epochs=7))  # has no effect
-    again = run(budget=300, resume=True, settings=longer, **given)
+    again = run(budget=300, resume=True, **given)
 
     assert again.statement == result.statement and again.rows == result.rows
     assert result.statement.startswith(f"{result.best} is the best of 2 strategies by agreement on")

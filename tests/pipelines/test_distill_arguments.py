@@ -105,12 +105,13 @@ def test_what_training_settings_leave_out_is_that_of_the_pipeline():
     assert partial == DistillSettings(
         training=db3kd.TrainSettings(steps=50, seed=3, schedule="cosine")
     )
-    assert partial.training.schedule == "cosine" and partial.learning_rates == (3e-3, 1e-3)
-    assert replace(partial, alpha=0.2).learning_rates == partial.learning_rates
+    assert partial.training.schedule == "cosine"
+    assert partial.completed(pseudo_samples=False).learning_rates == (3e-3, 1e-3)
     constant = replace(training, schedule="constant", learning_rate=0.01)
-    chosen = DistillSettings(training=constant)
+    chosen = DistillSettings(training=constant).completed(pseudo_samples=False)
     assert chosen.training.schedule == "constant" and chosen.learning_rates == (0.01,)
-    assert DistillSettings(training=constant, learning_rates=[0.1]).learning_rates == (0.1,)
+    listed = DistillSettings(training=constant, learning_rates=[0.1])
+    assert listed.completed(pseudo_samples=False).learning_rates == (0.1,)
     surrogate = db3kd.SurrogateSettings(training=training).training
     assert (surrogate.rate, surrogate.schedule) == (1e-3, "constant")
 
@@ -120,6 +121,7 @@ def test_what_training_settings_leave_out_is_that_of_the_pipeline():
     [
         ({}, ("sgd", 5e-4), (0.05, 0.01)),
         ({"learning_rates": (0.02, 0.01)}, ("adam", 0.0), (0.02, 0.01)),
+        ({"learning_rates": (3e-3, 1e-3)}, ("adam", 0.0), (3e-3, 1e-3)),
         ({"training": db3kd.TrainSettings(learning_rate=0.02)}, ("adam", 0.0), (0.02,)),
         ({"training": db3kd.TrainSettings(optimizer="adamw")}, ("adamw", 0.0), (3e-3, 1e-3)),
     ],
@@ -131,9 +133,17 @@ def test_students_of_pseudo_samples_train_by_sgd_unless_told_otherwise(given, op
 
     assert (made.training.optimizer, made.training.weight_decay) == optimizer
     assert made.learning_rates == rates and made.training.schedule == "cosine"
+    assert made.completed(pseudo_samples=True) == made
     real = settings.completed(pseudo_samples=False)
-    assert real.learning_rates == settings.learning_rates
+    assert real.learning_rates == ((3e-3, 1e-3) if optimizer[0] == "sgd" else rates)
     assert real.training.optimizer == ("adam" if optimizer[0] == "sgd" else optimizer[0])
+
+
+def test_the_length_of_a_distillation_is_given_in_steps():
+    assert db3kd.TrainSettings(epochs=3, steps=50) == db3kd.TrainSettings(steps=50)
+    DistillSettings(training=db3kd.TrainSettings(epochs=3, steps=50))
+    with pytest.raises(ArgumentError, match=r"training\.epochs: expected None, .*got 3; set "):
+        DistillSettings(training=db3kd.TrainSettings(epochs=3))
 
 
 def test_many_pseudo_samples_are_trained_on_for_longer():
@@ -295,7 +305,7 @@ def test_a_missing_report_package_is_an_error_before_the_first_query(
     [
         lambda: DistillSettings(time_limit=1e308),
         lambda: DistillSettings(learning_rates=(1e300,)),
-        lambda: DistillSettings(training=TrainSettings(epochs=10**400)),
+        lambda: TrainSettings(epochs=10**400),
     ],
 )
 def test_numbers_that_training_cannot_use_are_refused_before_the_first_query(settings):

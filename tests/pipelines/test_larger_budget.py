@@ -360,7 +360,7 @@ def test_proxies_that_choose_stay_the_same_until_they_have_chosen(tmp_path):
 
     with pytest.raises(ValueError, match=r"settings\.choosing\.training\.steps: was 12, is 18"):
         run(out, 2500, silent(), settings=other)
-    run(out, 2500, settings=replace(QUICK, training=replace(TRAINING, epochs=7)))  # no effect
+    run(out, 2500)
     assert run(out, 2500, silent(), settings=other).queries == 2500
 
 

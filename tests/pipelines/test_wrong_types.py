@@ -117,7 +117,7 @@ SETTINGS: list[tuple[type, str, Any]] = [
     (DistillSettings, "patience", 2.5),
     (db3kd.TrainSettings, "steps", "many"),
     (db3kd.TrainSettings, "steps", 2.5),
-    (db3kd.TrainSettings, "epochs", None),
+    (db3kd.TrainSettings, "epochs", 0.5),
     (db3kd.TrainSettings, "batch_size", "large"),
     (db3kd.TrainSettings, "learning_rate", "high"),
     (db3kd.TrainSettings, "schedule", 3),

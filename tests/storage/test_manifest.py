@@ -277,6 +277,7 @@ def test_images_that_are_the_same_may_come_from_anywhere():
     [
         (LABELS, {"state": "done"}, "entry state: expected 'running' or 'finished', got 'done'"),
         (LABELS, {"started": 5}, "entry started: expected a time, got 5"),
+        (LABELS, {"settings": None}, "entry settings: expected a mapping"),
         (
             LABELS,
             {"state": "finished"},

@@ -525,6 +525,11 @@ def test_resuming_does_not_take_a_file_of_others_for_its_own(tmp_path, source):
     out.write_text("mine")
     with pytest.raises(ValueError, match="holds another surrogate"):
         write(out, source, resume=True)
+    manifest_file(out).write_text("[]")
+    with pytest.raises(
+        ValueError, match=r"the manifest of surrogate\.safetensors .* cannot be read"
+    ):
+        write(out, source, resume=True)
     manifest_file(out).unlink()
     with pytest.raises(ValueError, match=r"the manifest of surrogate\.safetensors is missing"):
         write(out, source, resume=True)

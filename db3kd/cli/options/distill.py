@@ -227,6 +227,7 @@ def check_options(
     images: TransferOptions,
     spending: SpendingOptions,
     training: StudentTrainingOptions,
+    proxies: ProxyOptions,
     resuming: CheckedResumeOptions,
     made: str,
 ) -> None:
@@ -244,6 +245,7 @@ def check_options(
     resuming.check()
     if images.data is None:
         refuse_options(resuming, "needs --data", "consistency_checks")
+        refuse_options(proxies, "needs --data")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
 

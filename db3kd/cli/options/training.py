@@ -52,7 +52,7 @@ class TrainingOptions(OptionSet):
         from db3kd.training.settings import TrainSettings
 
         return TrainSettings(
-            epochs=epochs or TrainSettings.epochs,
+            epochs=epochs,
             steps=steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,

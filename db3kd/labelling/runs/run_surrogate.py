@@ -41,7 +41,6 @@ from db3kd.surrogates.settings import SurrogateSettings, TrainedSurrogate
 from db3kd.surrogates.training import train_surrogate
 from db3kd.teachers import ModuleTeacher, Teacher, load_teacher
 from db3kd.teachers.fingerprints import weights_fingerprint
-from db3kd.training.settings import step_entries
 from db3kd.wording import input_noun, plural
 
 WEIGHTS = "_surrogate.safetensors"
@@ -70,7 +69,7 @@ class RunSurrogate:
     @property
     def entries(self) -> Mapping[str, Any]:
         """What the queries and the weights depend on, for the run's manifest."""
-        training = step_entries(self.settings.training)
+        training = asdict(self.settings.training)
         for name in ("device", "precision"):  # a run may be resumed on another machine
             training.pop(name)
         return {

@@ -47,7 +47,6 @@ from db3kd.storage.manifest import is_finished
 from db3kd.storage.run_comparison import ExpectedRun
 from db3kd.storage.run_journals import count_answers
 from db3kd.storage.run_queries import RunQueries
-from db3kd.training.settings import step_entries
 from db3kd.wording import input_noun
 
 
@@ -71,15 +70,13 @@ class PreparedComparison(PreparedRun):
 
     def manifest(self) -> dict[str, Any]:
         """Returns what a resumed comparison must have in common with the stored one."""
-        settings = self.settings
-        if not any(plan.pseudo_samples for plan in self.plan.plans.values()):
-            settings = settings.completed(pseudo_samples=False)
-        training = step_entries(settings.training)
+        # Whatever the strategies, so that one without images may be added to the comparison.
+        settings = self.settings.completed(pseudo_samples=False)
         return self.manifest_with(
             {
                 "budget": self.budget,
                 "student": self.student.identity,
-                "distillation": {**asdict(settings), "training": training},
+                "distillation": asdict(settings),
                 "test": None if self.asked is None else self.asked.fingerprint(),
             }
         )
@@ -104,6 +101,11 @@ class PreparedComparison(PreparedRun):
     def usual_steps(self) -> int:
         """The training steps of every student without a time limit."""
         return self.settings.steps_for(self.budget)
+
+    @property
+    def default_steps(self) -> int:
+        """The training steps of every student if the settings state none."""
+        return self.settings.default_steps(self.budget)
 
     def distillation(self, strategy: Strategy, seed: int, steps: int) -> PreparedDistillation:
         """Returns the distillation of a student, which continues the run in its folder."""

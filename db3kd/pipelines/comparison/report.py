@@ -10,7 +10,7 @@ from typing import Any
 
 from db3kd.pipelines.comparison.best_strategy import BestStrategy
 from db3kd.pipelines.comparison.prepared import PreparedComparison
-from db3kd.pipelines.distill_settings import default_steps, of_default
+from db3kd.pipelines.distill_settings import of_default
 from db3kd.pipelines.distillation.reproduction import described_data
 from db3kd.pipelines.run_layout import REPORT_FILE
 from db3kd.pipelines.student_training.rules import LEAST_STEPS_OF_A_CHOICE
@@ -64,7 +64,7 @@ class ComparisonSummary:
         comparable = [
             row for row in trained if row.test_matches is not None or row.strategy not in without
         ]
-        default = default_steps(prepared.settings, prepared.budget)
+        default = prepared.default_steps
         short = f"{counted(self.steps, 'step')}, {of_default(self.steps, default)}"
         return BestStrategy(
             comparable or trained,
@@ -95,7 +95,7 @@ class ComparisonSummary:
                 if row.unspent
             ),
             f"Students: {prepared.student.title}, {counted(self.steps, 'training step')} each "
-            f"({of_default(self.steps, default_steps(prepared.settings, prepared.budget))}), "
+            f"({of_default(self.steps, prepared.default_steps)}), "
             f"{of_seeds}, trained on decisions of the teacher {describe(prepared.teacher)}, "
             f"at most {budget} each.",
             f"Data: {'pseudo samples' if images is None else described_data(images)}.",

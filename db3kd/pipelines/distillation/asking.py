@@ -111,7 +111,7 @@ def ask_teacher(
             run,
             plan,
             prepared.proxies,
-            prepared.settings,
+            prepared.student_settings,
             store,
             notes,
             lambda known: training_steps(prepared, run.answers, known, notes, choosing=True),

@@ -13,7 +13,6 @@ from db3kd.answers.answers import Answers
 from db3kd.arguments.images import are_equal
 from db3kd.labels.labels import Labels
 from db3kd.pipelines.distill_notes import TimedPart
-from db3kd.pipelines.distill_settings import default_steps
 from db3kd.pipelines.distillation.prepared import PreparedDistillation
 from db3kd.pipelines.student_training.student_trainer import Choice
 from db3kd.pipelines.student_warnings import (
@@ -163,19 +162,12 @@ class FinishedRun:
     @property
     def full_steps(self) -> int:
         """Training steps of the student without a time limit."""
-        return self.prepared.settings.steps_for(
-            count_trained_on(self.answers, self.labels),
-            pseudo_samples=self.prepared.images is None,
-        )
+        return self.prepared.full_steps(count_trained_on(self.answers, self.labels))
 
     @property
     def default_steps(self) -> int:
         """Training steps of the student by default, with the answers of this run."""
-        return default_steps(
-            self.prepared.settings,
-            count_trained_on(self.answers, self.labels),
-            pseudo_samples=self.prepared.images is None,
-        )
+        return self.prepared.default_steps(count_trained_on(self.answers, self.labels))
 
     @property
     def validation(self) -> int:

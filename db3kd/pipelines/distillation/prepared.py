@@ -51,7 +51,6 @@ from db3kd.synthesis.sample_run import expected_samples
 from db3kd.tables import Features
 from db3kd.teachers import describe
 from db3kd.teachers.base import class_names_of
-from db3kd.training.settings import step_entries
 from db3kd.wording import input_noun
 
 
@@ -85,15 +84,31 @@ class PreparedDistillation(PreparedRun):
         return {
             "proxy": self.proxies.name,
             "proxies": self.proxies.count,
-            "training": step_entries(self.student_settings.training),
-            "learning_rates": self.settings.learning_rates,
+            "training": asdict(self.student_settings.training),
+            "learning_rates": self.student_settings.learning_rates,
             "time_limit": self.settings.time_limit,
         }
 
     @property
     def student_settings(self) -> DistillSettings:
-        """How the student and the proxies that may teach it are trained."""
+        """How the student and its proxies are trained: `settings` with all defaults."""
         return self.settings.completed(pseudo_samples=self.images is None)
+
+    def full_steps(self, answers: int) -> int:
+        """Returns the training steps of the student without a time limit.
+
+        Args:
+            answers: The number of answers, or of labels, to train on.
+        """
+        return self.settings.steps_for(answers, pseudo_samples=self.images is None)
+
+    def default_steps(self, answers: int) -> int:
+        """Returns the training steps of the student if the settings state none.
+
+        Args:
+            answers: The number of answers, or of labels, to train on.
+        """
+        return self.settings.default_steps(answers, pseudo_samples=self.images is None)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -244,7 +259,7 @@ def prepare_distillation(
     made, proxies = make_networks(
         student,
         teacher,
-        settings,
+        settings.completed(pseudo_samples=image_set is None),
         plan.training_batch(settings.training.batch_size),
         uses_proxies=plan.uses_proxies,
     )

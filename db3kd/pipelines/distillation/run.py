@@ -152,14 +152,11 @@ def _train(
     taught_by = "decisions alone"
     if proxies:
         taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
-    why = why_taught_by(
-        prepared.proxies.count,
-        len(proxies),
-        steps,
-        len(answers.held_out),
-        prepared.noun,
-        pseudo_samples=prepared.images is None,
-    )
+    why = "Decisions alone taught the student, because proxies do not help without images."
+    if prepared.images is not None:
+        why = why_taught_by(
+            prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
+        )
     return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
 
 

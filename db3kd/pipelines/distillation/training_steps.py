@@ -27,9 +27,8 @@ def training_steps(
         notes: Keep the steps that a time limit led to.
         choosing: Whether proxies are still to choose images.
     """
-    plan, settings = prepared.plan, prepared.settings
-    steps = settings.steps_for(known, pseudo_samples=bool(plan.pseudo_samples))
-    limit = settings.time_limit
+    plan, settings = prepared.plan, prepared.student_settings
+    steps, limit = prepared.full_steps(known), settings.time_limit
     if limit is None:
         return steps
     spent = notes.seconds_of_choosing(len(plan.further))

@@ -52,8 +52,6 @@ def why_taught_by(
     steps: int,
     validation: int,
     noun: InputNoun = "image",
-    *,
-    pseudo_samples: bool = False,
 ) -> str:
     """Returns a sentence on why a student learned from proxies, or from decisions alone.
 
@@ -63,11 +61,8 @@ def why_taught_by(
         steps: Steps of full training.
         validation: Number of validation images.
         noun: What the sentence calls an image.
-        pseudo_samples: Whether the student learned from pseudo samples.
     """
     who = "Decisions and proxies" if taught else "Decisions alone"
-    if pseudo_samples:
-        return f"{who} taught the student, because proxies do not help without images."
     if not proxies:
         return f"{who} taught the student, because the run had no proxies."
     if can_choose(steps, validation):

@@ -92,7 +92,8 @@ class StepTimes:
         taught_step = self.student + proxies * self.proxy * _ANSWER_SHARE
         choices = 0.0
         if chooses:
-            rates = len(settings.learning_rates)
+            chosen = settings.completed(pseudo_samples=bool(plan.pseudo_samples))
+            rates = len(chosen.learning_rates)
             choices = (rates if rates > 1 else 0) * self.student
             if proxies:
                 choices += self.student + taught_step

@@ -76,7 +76,9 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
 
     Networks that none of its plans needs are not timed.
     """
-    plans, training = list(plans), prepared.settings.training
+    plans = list(plans)
+    settings = prepared.settings.completed(pseudo_samples=prepared.images is None)
+    training = settings.training
     make_student, make_proxy = prepared.student.make, prepared.proxies.make
     proxies = prepared.proxies.count > 0
     shape = tuple(prepared.teacher.image_shape)
