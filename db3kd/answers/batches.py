@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -67,6 +68,42 @@ class AnsweredBatches:
         return batch_of
 
 
+class NewImages(Protocol):
+    """Images that are not queried, made when they are read; see `ProxyTaughtBatches`."""
+
+    def rows(self, step: int, count: int) -> Tensor:
+        """Returns the images of a training step, [count] int64."""
+        ...
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Returns images, [n, *image_shape] float32 in [0, 1]."""
+        ...
+
+
+class NewMixtures:
+    """Augmented images of the training samples of answers, other than the answered ones.
+
+    Args:
+        images: All samples and augmented images.
+        seed: Seed of the draws.
+    """
+
+    def __init__(self, images: AugmentedImages, seed: int) -> None:
+        self._images = images.with_seed(images.seed + _FRESH_SEED)
+        self._seed = seed
+
+    def rows(self, step: int, count: int) -> Tensor:
+        """See `NewImages`."""
+        random = np.random.default_rng((self._seed, step, _FRESH_SEED))
+        samples = random.integers(self._images.partners, size=count)
+        numbers = random.integers(1, NUMBERS, size=count)
+        return torch.from_numpy(samples * NUMBERS + numbers)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """See `NewImages`."""
+        return self._images.read(rows)
+
+
 @dataclass(frozen=True)
 class ProxyTaughtBatches:
     """A `BatchSource` of answered and new images with the proxies' averaged probabilities.
@@ -84,6 +121,7 @@ class ProxyTaughtBatches:
         known: Returns the proxies' averaged probabilities for the answers, [len(answers), C], as
             `answered_probabilities` does; called only if batches are drawn. By default they are
             computed for each batch.
+        new_images: The new images; by default `NewMixtures`.
     """
 
     answers: Answers
@@ -93,20 +131,21 @@ class ProxyTaughtBatches:
     answered_share: float = ANSWERED_SHARE
     balance: float = 0.0
     known: Callable[[], Tensor] | None = None
+    new_images: NewImages | None = None
 
     def open(self, process: TrainingProcess) -> Callable[[int], tuple[Tensor, ...]]:
         """Returns a function from a step to images, decisions [n] and probabilities [n, C]."""
         draw = _Draws(self.answers, self.seed, self.balance)
         device = process.device
         asked = self.answers.images
-        fresh = asked.with_seed(asked.seed + _FRESH_SEED)
+        fresh = self.new_images or NewMixtures(asked, self.seed)
         known = None if self.known is None else self.known()
         proxies = [proxy.to(device) for proxy in self.proxies]
         answered = round(self.batch_size * self.answered_share)
 
         def batch(step: int) -> tuple[Tensor, ...]:
             chosen = process.own_part(draw(step, answered))
-            rows = _new_rows(fresh, self.seed, step, self.batch_size - answered)
+            rows = fresh.rows(step, self.batch_size - answered)
             images = torch.cat(
                 [asked.read(self.answers.rows[chosen]), fresh.read(process.own_part(rows))]
             ).to(device)
@@ -201,11 +240,3 @@ class _Draws:
             samples = self._clean[random.integers(len(self._clean), size=clean)]
             chosen = np.concatenate([chosen, samples])
         return torch.from_numpy(chosen)
-
-
-def _new_rows(images: AugmentedImages, seed: int, step: int, count: int) -> Tensor:
-    """Returns rows of augmented images of training samples, [count] int64."""
-    random = np.random.default_rng((seed, step, _FRESH_SEED))
-    samples = random.integers(images.partners, size=count)
-    numbers = random.integers(1, NUMBERS, size=count)
-    return torch.from_numpy(samples * NUMBERS + numbers)

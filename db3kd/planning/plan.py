@@ -223,7 +223,9 @@ class BudgetPlan:
     @property
     def uses_proxies(self) -> bool:
         """Whether proxies choose what is queried or may teach the student."""
-        return self.strategy == "auto" and not self.label_queries and not self.pseudo_samples
+        if self.pseudo_samples:
+            return True
+        return self.strategy == "auto" and not self.label_queries
 
     @property
     def training_images(self) -> int:

@@ -10,15 +10,13 @@ from torch import Tensor
 from db3kd.data.files.uint8_pixels import MAX_PIXEL, to_float, to_uint8
 from db3kd.querying.search import fitting_batch_size
 from db3kd.synthesis.collection import CollectionTask
+from db3kd.synthesis.masked_mixes import mixing_weights
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.training.evaluation import predict_logits
 
 _BLOCK = 2048
 """Proposals that are drawn and ranked at once, and fewer if they are large. The parts of this many
 mixes are drawn at a time, whatever the size of an image."""
-
-_LEAST_MIXING_SHARE = 0.5
-"""What the weight of a class is raised to, relative to an equal share of all known classes."""
 
 _LEAST_CLASS_SHARE = 0.25
 """A class with less than this fraction of an equal share of the images is rare. For ten classes
@@ -85,18 +83,6 @@ def draw_proposals(
             cover = masks.draw(block).float() / MAX_PIXEL
             mixed = known[backgrounds].float() * (1 - cover) + known[foregrounds].float() * cover
             yield PixelBatch(torch.full_like(block, -1), to_uint8(mixed, (0, MAX_PIXEL)))
-
-
-def mixing_weights(decisions: Tensor) -> Tensor:
-    """Returns [n] float64, how often each known image is part of a mix.
-
-    The images of a class share a weight that grows with the square root of their number. It is
-    raised to at least half of an equal share, or a class that starts rarely reach would stay rare.
-    """
-    counts = torch.bincount(decisions).double()
-    share = counts.sqrt() / counts.sqrt().sum()
-    least = _LEAST_MIXING_SHARE / (counts > 0).sum().float()
-    return (counts.rsqrt() * (least / share).clamp_min(1))[decisions]
 
 
 def rare_class_counts(decisions: Tensor, classes: int, count: int) -> Tensor:

@@ -59,13 +59,7 @@ def train_classifier_stably(
     except DivergedError as error:
         reason = str(error)
     else:
-        assert settings.steps is not None  # the callers' settings have it
-        if settings.optimizer == "adam" or settings.steps < _LEAST_STEPS:
-            return network
-        count = min(len(rows), _TRIED_ROWS)
-        tried = rows[torch.arange(count) * len(rows) // max(1, count)]
-        one_class = are_equal(predict(network, images, rows=tried))
-        if not one_class or are_equal(decisions[tried]):
+        if not has_died(network, images, decisions, settings, rows=rows):
             return network
         reason = "training: the network answers all images with one class"
     if settings.optimizer == "adam":
@@ -73,3 +67,29 @@ def train_classifier_stably(
     _LOG.warning("%s; it is trained again by Adam", reason)
     usual = {name: ADAM_DEFAULTS[name] for name in ("optimizer", "learning_rate", "weight_decay")}
     return train(settings=replace(settings, **usual))
+
+
+def has_died(
+    network: nn.Module,
+    images: ImageSource,
+    decisions: Tensor,
+    settings: TrainSettings,
+    *,
+    rows: Tensor,
+) -> bool:
+    """Returns whether SGD has made a network that answers images of several classes with one.
+
+    Args:
+        network: The network, in eval mode.
+        images: N images.
+        decisions: [N] int64, the classes.
+        settings: How it was trained; `steps` must be set. Few steps are no reason to expect more.
+        rows: [R] int64, its training images, of which up to 1,000 are tried.
+    """
+    assert settings.steps is not None  # the callers' settings have it
+    if settings.optimizer == "adam" or settings.steps < _LEAST_STEPS:
+        return False
+    count = min(len(rows), _TRIED_ROWS)
+    tried = rows[torch.arange(count) * len(rows) // max(1, count)]
+    one_class = are_equal(predict(network, images, rows=tried))
+    return one_class and not are_equal(decisions[tried])

@@ -33,20 +33,23 @@ from teachers_analytic import (
     WrappedTeacher,
     image_key,
 )
-from torch import nn
+from torch import Tensor, nn
 
 import db3kd
 from db3kd.answers.image_choice import choose_rows
 from db3kd.answers.neighbour_labels import neighbour_labels
 from db3kd.arguments.arrays import seeded_permutation
 from db3kd.data.image_set import ImageSet
+from db3kd.errors import DivergedError
 from db3kd.pipelines import DistillResult, DistillSettings
 from db3kd.pipelines.distillation import asking
 from db3kd.pipelines.query_rounds import pseudo_sample_answers, rounds
 from db3kd.pipelines.run_notes import RunNotes
+from db3kd.pipelines.student_training import student_trainer
 from db3kd.planning import STRATEGIES
 from db3kd.progress import Progress
 from db3kd.storage.manifest import queries_in_flight, read_manifest
+from db3kd.synthesis.masked_mixes import MaskedMixes
 from db3kd.teachers import TeacherError, load_teacher
 from db3kd.teachers.base import SingleClassError
 from db3kd.training.callbacks import TrainingCallback, TrainingState
@@ -107,7 +110,57 @@ def test_without_images_the_queries_are_exact_too(tmp_path):
     assert result.queries == counting.total == 400
     assert result.held_out == 20
     assert "on 20 held-out pseudo samples" in repr(result)
-    assert "of 20 held-out pseudo samples" in result.report.with_suffix(".md").read_text()
+    page = result.report.with_suffix(".md").read_text()
+    assert "of 20 held-out pseudo samples" in page
+    assert result.taught_by == "decisions and 2 proxies"
+    assert "Decisions and proxies taught the student, because proxies usually help" in page
+
+
+def test_without_images_proxies_label_masked_mixes(tmp_path, monkeypatch):
+    seen = []
+    original = MaskedMixes.read
+
+    def watched(mixes: MaskedMixes, rows: Tensor) -> Tensor:
+        seen.append(rows.tolist())
+        return original(mixes, rows)
+
+    monkeypatch.setattr(MaskedMixes, "read", watched)
+    options = {"budget": 400, "student": "linear", "settings": QUICK}
+    db3kd.distill(teacher(), **options, out=tmp_path / "run")
+
+    half = QUICK.training.batch_size // 2
+    assert seen == [list(range(step * half, (step + 1) * half)) for step in range(12)]
+
+    seen.clear()
+    alone = replace(QUICK, proxies=0)
+    result = db3kd.distill(teacher(), **options | {"settings": alone}, out=tmp_path / "alone")
+    assert result.taught_by == "decisions alone" and not seen
+
+
+@pytest.mark.parametrize("ends", ["diverged", "dead"])
+def test_a_proxy_that_learned_nothing_does_not_teach(tmp_path, monkeypatch, caplog, ends):
+    original = student_trainer.train_proxy
+
+    def ruined(name: str, *given: Any, **others: Any) -> nn.Module:
+        network = original(name, *given, **others)
+        if name == "proxy-0" and ends == "diverged":
+            raise DivergedError("the loss is nan")
+        if name == "proxy-0":
+            with torch.no_grad():
+                for value in network.parameters():
+                    value.zero_()
+        return network
+
+    monkeypatch.setattr(student_trainer, "train_proxy", ruined)
+    settings = replace(QUICK, training=replace(QUICK.training, steps=100))
+
+    result = db3kd.distill(
+        teacher(), budget=400, student="linear", settings=settings, out=tmp_path / "run"
+    )
+
+    reason = "the loss is nan" if ends == "diverged" else "answers all images with one class"
+    assert f"training proxy 1 of 2: {'' if ends == 'diverged' else 'it '}{reason}" in caplog.text
+    assert result.taught_by == "decisions and 1 proxy"
 
 
 @pytest.mark.parametrize("stops", [(), (5, 60, 150)])

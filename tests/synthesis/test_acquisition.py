@@ -10,6 +10,7 @@ from db3kd.storage.manifest import read_manifest
 from db3kd.synthesis import acquisition, acquisition_settings, proposals
 from db3kd.synthesis.acquisition_settings import AcquisitionSettings
 from db3kd.synthesis.collection import CollectionTask
+from db3kd.synthesis.masked_mixes import mixing_weights
 from db3kd.synthesis.sample_run import write_samples
 from db3kd.synthesis.settings import SynthesisSettings
 from db3kd.synthesis.starts import make_starts
@@ -82,7 +83,7 @@ def test_each_round_trains_by_the_answers_it_has(monkeypatch):
 
 def test_rare_classes_get_half_of_an_equal_weight_in_mixes():
     decisions = torch.tensor([0] * 9996 + [3] * 4)
-    weight = proposals.mixing_weights(decisions)
+    weight = mixing_weights(decisions)
     shares = torch.zeros(4, dtype=torch.float64).index_add(0, decisions, weight)
     roots = 9996**0.5 + 4**0.5
     assert shares.tolist() == pytest.approx([9996**0.5, 0, 0, roots / 2 / 2])
@@ -90,7 +91,7 @@ def test_rare_classes_get_half_of_an_equal_weight_in_mixes():
 
 def test_mixes_of_classes_that_are_not_rare_are_weighted_by_square_roots():
     decisions = torch.tensor([0] * 900 + [1] * 100 + [2] * 400)
-    weight = proposals.mixing_weights(decisions)
+    weight = mixing_weights(decisions)
     shares = torch.zeros(3, dtype=torch.float64).index_add(0, decisions, weight)
     assert (shares / shares.sum()).tolist() == pytest.approx([30 / 60, 10 / 60, 20 / 60])
 

@@ -46,9 +46,6 @@ _LOG = logging.getLogger(__name__)
 _KEPT_NETWORKS = ("student", "proxy-*")
 """The networks that a finished run keeps. The others only served to choose queries and options."""
 
-_PSEUDO_SAMPLE_BALANCE = 0.5
-"""Random images favour some classes, so images of rare classes are trained on more often."""
-
 
 def run_stages(
     prepared: PreparedDistillation,
@@ -137,7 +134,7 @@ def _train(
         make=prepared.student.make,
         name=prepared.student.identity,
         classes=prepared.teacher.classes,
-        balance=_PSEUDO_SAMPLE_BALANCE if prepared.images is None else 0.0,
+        pseudo_samples=prepared.images is None,
         settings=settings,
         steps=steps,
         store=store,
@@ -152,11 +149,9 @@ def _train(
     taught_by = "decisions alone"
     if proxies:
         taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
-    why = "Decisions alone taught the student, because proxies do not help without images."
-    if prepared.images is not None:
-        why = why_taught_by(
-            prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
-        )
+    why = why_taught_by(
+        prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
+    )
     return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
 
 

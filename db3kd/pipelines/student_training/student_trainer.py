@@ -1,5 +1,6 @@
 """Trains the proxies and the student of a distillation, and makes choices without a query."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from db3kd.answers.answers import Answers
 from db3kd.answers.batches import (
     ANSWERED_SHARE,
     AnsweredBatches,
+    NewImages,
     ProxyTaughtBatches,
     TaughtLoss,
     answered_probabilities,
@@ -33,11 +36,15 @@ from db3kd.pipelines.student_training.rules import (
 )
 from db3kd.pipelines.training_display import shown_training
 from db3kd.progress import ProgressListener
+from db3kd.synthesis.masked_mixes import MaskedMixes
 from db3kd.teachers.fingerprints import weights_fingerprint
 from db3kd.training.callbacks import TrainingCallback
 from db3kd.training.early_stopping import EarlyStopping, HeldOutAgreement
 from db3kd.training.loop import BatchSource
 from db3kd.training.network_store import NetworkStore
+from db3kd.training.stable import has_died
+
+_LOG = logging.getLogger(__name__)
 
 VALIDATION = "validation agreement"
 """The share of the held-out images, and of augmented versions of them, for which a network predicts
@@ -50,6 +57,11 @@ _CHOICE_ERRORS = 1.0
 _NEIGHBOUR_ANSWERS = 3
 """Answers per image below which proxies also learn from the distances between the samples. With 2
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
+
+_PSEUDO_SAMPLE_BALANCE = 0.5
+"""How much more often pseudo samples of rare classes are trained on; see `AnsweredBatches`."""
+
+_LEFT_OUT = "it does not teach the student"
 
 _MOST_KNOWN = 2**24
 """Most probabilities of proxies for answered images that are kept, 64 MB."""
@@ -78,7 +90,9 @@ class StudentTrainer:
         make: Makes a student with fresh weights.
         name: What identifies its architecture and initial weights.
         classes: The number of the teacher's classes.
-        balance: How much more often images of rare classes are trained on, in [0, 1].
+        pseudo_samples: Whether the images are pseudo samples. Images of rare classes are then
+            trained on more often, because random images favour some classes, and the new images
+            that proxies label are masked mixes (docs/zero-shot.md).
         settings: How networks are trained.
         steps: Steps of full training.
         store: Trains each network once.
@@ -91,7 +105,7 @@ class StudentTrainer:
     make: Callable[[], nn.Module]
     name: str
     classes: int
-    balance: float
+    pseudo_samples: bool
     settings: DistillSettings
     steps: int
     store: NetworkStore
@@ -117,26 +131,36 @@ class StudentTrainer:
     ) -> list[nn.Module]:
         training = answers.training
         soft_labels = None
-        if prefer_proxies and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
+        few = not self.pseudo_samples and prefer_proxies
+        if few and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
             soft_labels = cache(partial(neighbour_labels, training, self.classes))
         networks = []
         for index in range(proxies.count):
-            networks.append(
-                train_proxy(
+            title = f"training proxy {index + 1} of {proxies.count}"
+            settings = self.settings.trained_for(self.steps, rate, index)
+            try:
+                network = train_proxy(
                     f"proxy-{index}",
                     answers,
                     proxies,
                     index,
-                    self.settings.trained_for(self.steps, rate, index),
+                    settings,
                     self.store,
-                    balance=self.balance,
+                    balance=self._balance,
                     soft_labels=soft_labels,
                     # A shorter time limit must not discard what is trained already.
                     keep_longer=self.settings.time_limit is not None,
-                    title=f"training proxy {index + 1} of {proxies.count}",
+                    title=title,
                     progress=self.progress,
                 )
-            )
+            except DivergedError as error:
+                _LOG.warning("%s: %s; %s", title, error, _LEFT_OUT)
+                continue
+            rows = torch.arange(len(training))
+            if has_died(network, training.as_source(), training.decisions, settings, rows=rows):
+                _LOG.warning("%s: it answers all images with one class; %s", title, _LEFT_OUT)
+                continue
+            networks.append(network)
         return networks
 
     def prefers_proxies(self, training: Answers, proxies: Proxies) -> bool:
@@ -155,12 +179,15 @@ class StudentTrainer:
 
         Proxies are not trained if they cannot be chosen. If they label images by default
         (`prefer_proxies`), they also learn from the distances between the samples, if there are
-        very few answers.
+        very few answers. A rate that suits the student may be too fast for a proxy, so proxies
+        that have learned nothing are left out.
         """
         trained = trains_proxies(preferred=prefer_proxies, compared=self._can_choose(answers))
         if not proxies.count or not trained:
             return []
         networks = self._train_proxies(answers, proxies, rate, prefer_proxies=prefer_proxies)
+        if not networks:
+            return []
         chosen_from = {"decisions alone": [], "decisions and proxies": networks}
         if prefer_proxies:
             chosen_from = dict(reversed(chosen_from.items()))
@@ -205,6 +232,7 @@ class StudentTrainer:
         depends_on: dict[str, Any] = {}
         if proxies:
             depends_on["taught_by"] = [weights_fingerprint(proxy) for proxy in proxies]
+            depends_on["masked_mixes"] = self.pseudo_samples
             share = answered_share(self.make, answers.training)
             if share != ANSWERED_SHARE:
                 depends_on["answered_share"] = share
@@ -215,17 +243,18 @@ class StudentTrainer:
                 settings.batch_size,
                 0,
                 answered_share=share,
-                balance=self.balance,
+                balance=self._balance,
                 known=(
                     partial(self._known_probabilities, answers.training, proxies)
                     if len(answers.training) <= min(answered, _MOST_KNOWN // self.classes)
                     else None
                 ),
+                new_images=self._new_images(answers.training),
             )
             loss = TaughtLoss(self.settings.alpha)
         else:
             batches = AnsweredBatches(
-                answers.training, settings.batch_size, 0, balance=self.balance
+                answers.training, settings.batch_size, 0, balance=self._balance
             )
             loss = F.cross_entropy
         return self.store.get(
@@ -245,11 +274,22 @@ class StudentTrainer:
                 "answers": len(answers),
                 "alpha": self.settings.alpha,
                 "patience": self.settings.patience if callbacks else None,
-                "balance": self.balance,
+                "balance": self._balance,
                 "settings": settings,
                 **depends_on,
             },
         )
+
+    @property
+    def _balance(self) -> float:
+        return _PSEUDO_SAMPLE_BALANCE if self.pseudo_samples else 0.0
+
+    def _new_images(self, training: Answers) -> NewImages | None:
+        """Returns the new images that proxies label; None for the mixtures of images."""
+        if not self.pseudo_samples:
+            return None
+        seed = self.settings.training.seed
+        return MaskedMixes(training.images, training.rows, training.decisions, seed)
 
     def _known_probabilities(self, training: Answers, proxies: list[nn.Module]) -> Tensor:
         """Returns the probabilities of the proxies for the answers, which are computed once."""

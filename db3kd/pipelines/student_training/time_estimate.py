@@ -80,13 +80,13 @@ class StepTimes:
         proxies = settings.proxies if plan.uses_proxies else 0
         rounds = 0 if images_chosen else plan.rounds_to_choose
         choosing = rounds * proxies * self.proxy / ROUND_DIVISOR
+        answers, images = sum(plan.rounds), plan.training_images
         held_out = plan.held_out + plan.held_out_augmented
         if plan.pseudo_samples:
             held_out = plan.measured_on
+            answers = images = plan.pseudo_samples - held_out
         chooses = can_choose(steps, held_out)
-        prefer_proxies = proxies_usually_help(
-            sum(plan.rounds), plan.training_images, steps, self.new_mixtures
-        )
+        prefer_proxies = proxies_usually_help(answers, images, steps, self.new_mixtures)
         if not trains_proxies(preferred=prefer_proxies, compared=chooses):
             proxies = 0
         taught_step = self.student + proxies * self.proxy * _ANSWER_SHARE
