@@ -51,8 +51,8 @@ class DistillSettings:
             another optimizer is set.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
         proxies: Number of proxies: networks that first learn the teacher's decisions, then choose
-            the queries, and teach the student on images that are not queried. 0 for none. Runs
-            without images have none.
+            the queries, and teach the student on images that are not queried. 0 for none. Without
+            images they only teach.
         alpha: Weight of the teacher's decision against the proxies' probabilities for the same
             image, in [0, 1].
         time_limit: Approximate seconds that all training may take; None for no limit. All networks

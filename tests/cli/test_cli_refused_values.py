@@ -82,8 +82,6 @@ COMPARE_NO_IMAGES = without(COMPARE, "--data")
         (NO_IMAGES, ("--channels", 1), "--channels: needs --data, or --test with images"),
         (NO_IMAGES, ("--features", "f.json"), "--features: needs --data, or --test"),
         (NO_IMAGES, ("--label-column", "y"), "--label-column: needs --data, or --test"),
-        (NO_IMAGES, ("--proxies", 3), "--proxies: needs --data"),
-        (COMPARE_NO_IMAGES, ("--proxy", "lenet5"), "--proxy: needs --data"),
         (COMPARE_NO_IMAGES, ("--limit", 10), "--limit: needs --data"),
         (COMPARE_NO_IMAGES, ("--split", "test"), "--split: needs --data"),
         (COMPARE_NO_IMAGES, ("--size", 8), "--size: needs --data, or --test with images"),

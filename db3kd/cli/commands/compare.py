@@ -104,7 +104,7 @@ def compare(
     """
     chosen = parse_strategies(strategies)
     resume = resuming.resume
-    check_options(out, images, spending, training, proxies, resuming, "comparison")
+    check_options(out, images, spending, training, resuming, "comparison")
     from db3kd.pipelines.comparison.compare import run_comparison
     from db3kd.pipelines.comparison.folder import TEST_DECISIONS, student_folder
     from db3kd.pipelines.comparison.prepared import prepare_comparison

@@ -168,7 +168,7 @@ def _distill_from_teacher(
         )
     if spending.budget is None:
         raise ArgumentError("budget", "expected the maximum number of queries, got none")
-    check_options(out, images, spending, training, proxies, resuming, "run")
+    check_options(out, images, spending, training, resuming, "run")
     from db3kd.pipelines.distillation.distill import run_distillation
     from db3kd.pipelines.distillation.prepared import prepare_distillation
     from db3kd.pipelines.query_rounds.answer_run import ANSWERS

@@ -202,7 +202,7 @@ class SpendingOptions(OptionSet):
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyOptions(OptionSet):
-    """Networks that choose the queries and teach the student."""
+    """Networks that choose images to query and teach the student."""
 
     panel = "Proxies"
 
@@ -217,7 +217,8 @@ class ProxyOptions(OptionSet):
         int,
         typer.Option(
             min=0,
-            help="Number of proxies, which choose the queries and teach the student; 0 for none.",
+            help="Number of proxies, which choose images to query and teach the student; 0 for "
+            "none. Without --data they only teach.",
         ),
     ] = 2
 
@@ -227,7 +228,6 @@ def check_options(
     images: TransferOptions,
     spending: SpendingOptions,
     training: StudentTrainingOptions,
-    proxies: ProxyOptions,
     resuming: CheckedResumeOptions,
     made: str,
 ) -> None:
@@ -245,7 +245,6 @@ def check_options(
     resuming.check()
     if images.data is None:
         refuse_options(resuming, "needs --data", "consistency_checks")
-        refuse_options(proxies, "needs --data")
     images.refuse_unused(spending)
     training.check_tracker((out or Path()) / "student")
 
