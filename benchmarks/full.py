@@ -156,7 +156,7 @@ MODULES: dict[str, tuple[str, int, str]] = {
         )
         for name, data in _GREY
         for kind, minutes, arguments in (
-            ("", 30, "--images 20000 --budgets 1000"),
+            ("", 120, "--images 60000 --budgets 250 1000 5000 --seeds 3"),
             ("without-images-", 60, "--images 0 --budgets 20000"),
         )
     },

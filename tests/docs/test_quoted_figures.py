@@ -133,7 +133,9 @@ def of_few_queries(row: str, column: str, cells: Cells) -> str:
 
 
 def of_extraction(name: str, methods: dict[str, str], row: str, column: str, cells: Cells) -> str:
-    return both(rows_of(f"{name}-{column.lower()}", method=methods[row]))
+    data, _, budget = column.partition(", ")
+    asked = {"budget": number(budget)} if budget else {}
+    return both(rows_of(f"{name}-{data.lower()}", method=methods[row], **asked))
 
 
 def of_distilled_samples(row: str, column: str, cells: Cells) -> str:
@@ -221,8 +223,7 @@ EXTRACTION = {
     "k-centre": "k-centre",
     "entropy": "entropy",
     "ART KnockoffNets, adaptive": "ART KnockoffNets adaptive",
-    "the same answers, trained as in the other rows": "ART KnockoffNets adaptive, our training",
-    "ART CopycatCNN, and KnockoffNets with random images": "ART CopycatCNN",
+    "ART CopycatCNN, and KnockoffNets with random images": "ART KnockoffNets random",
     "random": "random",
 }
 WITHOUT_IMAGES = {
@@ -258,7 +259,12 @@ TABLES: list[tuple[str, str, Quote]] = [
         "images, queries per image | auto | augmented | SD | decisions | white box",
         of_few_queries,
     ),
-    (MEASUREMENTS, "| Fashion-MNIST | MNIST", partial(of_extraction, "extraction", EXTRACTION)),
+    (
+        MEASUREMENTS,
+        "| Fashion-MNIST, 250 | Fashion-MNIST, 1,000 | Fashion-MNIST, 5,000 "
+        "| MNIST, 250 | MNIST, 1,000 | MNIST, 5,000",
+        partial(of_extraction, "extraction", EXTRACTION),
+    ),
     (
         MEASUREMENTS,
         "| MNIST | Fashion-MNIST",
