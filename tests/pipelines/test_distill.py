@@ -112,8 +112,12 @@ def test_without_images_the_queries_are_exact_too(tmp_path):
     assert "on 20 held-out pseudo samples" in repr(result)
     page = result.report.with_suffix(".md").read_text()
     assert "of 20 held-out pseudo samples" in page
-    assert result.taught_by == "decisions and 2 proxies"
-    assert "Decisions and proxies taught the student, because proxies usually help" in page
+    assert result.taught_by == "decisions alone"
+    assert "proxies help only if training shows each sample at least 25 times" in page
+
+
+LONG = replace(QUICK, training=replace(QUICK.training, steps=120))
+"""1,920 images in all, which show each of 72 pseudo samples more than 25 times."""
 
 
 def test_without_images_proxies_label_masked_mixes(tmp_path, monkeypatch):
@@ -125,16 +129,36 @@ def test_without_images_proxies_label_masked_mixes(tmp_path, monkeypatch):
         return original(mixes, rows)
 
     monkeypatch.setattr(MaskedMixes, "read", watched)
-    options = {"budget": 400, "student": "linear", "settings": QUICK}
-    db3kd.distill(teacher(), **options, out=tmp_path / "run")
+    options = {"budget": 80, "student": "linear", "settings": LONG}
+    result = db3kd.distill(teacher(), **options, out=tmp_path / "run")
 
-    half = QUICK.training.batch_size // 2
-    assert seen == [list(range(step * half, (step + 1) * half)) for step in range(12)]
+    assert result.taught_by == "decisions and 2 proxies"
+    page = result.report.with_suffix(".md").read_text()
+    assert "Decisions and proxies taught the student, because proxies usually help" in page
+    half = LONG.training.batch_size // 2
+    assert seen == [list(range(step * half, (step + 1) * half)) for step in range(120)]
 
     seen.clear()
-    alone = replace(QUICK, proxies=0)
+    alone = replace(LONG, proxies=0)
     result = db3kd.distill(teacher(), **options | {"settings": alone}, out=tmp_path / "alone")
     assert result.taught_by == "decisions alone" and not seen
+
+
+def test_without_images_no_proxies_teach_a_student_with_batch_normalisation(tmp_path, monkeypatch):
+    monkeypatch.setattr(student_trainer, "train_proxy", None)
+
+    result = db3kd.distill(
+        teacher(), budget=80, student=with_normalisation, settings=LONG, out=tmp_path / "run"
+    )
+
+    assert result.taught_by == "decisions alone"
+    page = result.report.with_suffix(".md").read_text()
+    assert "at least 25 times, and no student with batch normalisation." in page
+
+
+def with_normalisation() -> nn.Module:
+    features = SHAPE[1] * SHAPE[2]
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(features), nn.Linear(features, CLASSES))
 
 
 @pytest.mark.parametrize("ends", ["diverged", "dead"])
@@ -152,10 +176,8 @@ def test_a_proxy_that_learned_nothing_does_not_teach(tmp_path, monkeypatch, capl
         return network
 
     monkeypatch.setattr(student_trainer, "train_proxy", ruined)
-    settings = replace(QUICK, training=replace(QUICK.training, steps=100))
-
     result = db3kd.distill(
-        teacher(), budget=400, student="linear", settings=settings, out=tmp_path / "run"
+        teacher(), budget=80, student="linear", settings=LONG, out=tmp_path / "run"
     )
 
     reason = "the loss is nan" if ends == "diverged" else "answers all images with one class"

@@ -1,5 +1,6 @@
 """The time of training, against a count of its steps."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from training_steps import before_each_step, weights_of
@@ -326,3 +329,17 @@ class _NoProxies:
 
 
 _NO_PROXIES: Any = _NoProxies()
+
+
+@given(st.floats(30, 900), st.sampled_from(["zero-shot", "auto"]))
+def test_a_time_limit_is_used_whether_or_not_proxies_then_teach(limit, strategy):
+    plan, chosen = plan_budget(2000, 4, 120, strategy), settings(proxies=2)
+    times = StepTimes(student=0.01, proxy=0.1)
+    seconds = partial(times.seconds_per_full_step, plan, chosen)
+
+    steps = times.most_steps(limit, plan, chosen)
+
+    assert steps * seconds(steps) <= limit - times.seconds_of_ranking(plan, chosen) + 1e-9
+    proxies_teach = math.ceil(25 * 1900 / chosen.training.batch_size)
+    if strategy == "zero-shot" and steps >= 600:
+        assert (seconds(steps) > 0.1) == (steps >= proxies_teach)

@@ -149,9 +149,12 @@ def _train(
     taught_by = "decisions alone"
     if proxies:
         taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
-    why = why_taught_by(
-        prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
-    )
+    if trainer.why_alone is not None:
+        why = f"Decisions alone taught the student, because {trainer.why_alone}."
+    else:
+        why = why_taught_by(
+            prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
+        )
     return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
 
 

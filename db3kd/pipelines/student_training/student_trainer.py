@@ -28,9 +28,11 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.query_rounds.rounds import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.student_training.rules import (
     CHOICE_DIVISOR,
+    LEAST_PASSES,
     answered_share,
     can_choose,
     learns_from_new_mixtures,
+    least_steps_for_new_images,
     proxies_usually_help,
     trains_proxies,
 )
@@ -100,6 +102,8 @@ class StudentTrainer:
         callbacks: Further callbacks of the student's training.
         progress: See `db3kd.distill`.
         choices: The choices so far, to which each choice is added.
+        why_alone: Why `choose_proxies` had nothing to choose from, although the run has proxies;
+            None if it had, or if the rules alone say so.
     """
 
     make: Callable[[], nn.Module]
@@ -113,6 +117,7 @@ class StudentTrainer:
     callbacks: Sequence[TrainingCallback] = ()
     progress: ProgressListener | bool = False
     choices: list[Choice] = field(default_factory=list, init=False)
+    why_alone: str | None = field(default=None, init=False)
     _known: Tensor | None = field(default=None, init=False, repr=False)
 
     def choose_learning_rate(self, answers: Answers) -> float:
@@ -165,11 +170,21 @@ class StudentTrainer:
 
     def prefers_proxies(self, training: Answers, proxies: Proxies) -> bool:
         """Returns whether the run has proxies, and they label images for the student by default."""
-        return proxies.count > 0 and proxies_usually_help(
-            len(training),
-            training.images.partners,
-            self.steps,
-            learns_from_new_mixtures(self.make, proxies.make, training.images.image_shape),
+        if not proxies.count:
+            return False
+        new_mixtures = learns_from_new_mixtures(
+            self.make,
+            proxies.make,
+            training.images.image_shape,
+            pseudo_samples=self.pseudo_samples,
+        )
+        if self.pseudo_samples:
+            batch_size = self.settings.training.batch_size
+            return new_mixtures and self.steps >= least_steps_for_new_images(
+                len(training), batch_size
+            )
+        return proxies_usually_help(
+            len(training), training.images.partners, self.steps, new_mixtures
         )
 
     def choose_proxies(
@@ -182,11 +197,21 @@ class StudentTrainer:
         very few answers. A rate that suits the student may be too fast for a proxy, so proxies
         that have learned nothing are left out.
         """
-        trained = trains_proxies(preferred=prefer_proxies, compared=self._can_choose(answers))
+        trained = trains_proxies(
+            preferred=prefer_proxies,
+            compared=self._can_choose(answers),
+            pseudo_samples=self.pseudo_samples,
+        )
         if not proxies.count or not trained:
+            if proxies.count and self.pseudo_samples:
+                self.why_alone = (
+                    "without images, proxies help only if training shows each sample at least "
+                    f"{LEAST_PASSES} times, and no student with batch normalisation"
+                )
             return []
         networks = self._train_proxies(answers, proxies, rate, prefer_proxies=prefer_proxies)
         if not networks:
+            self.why_alone = "no proxy learned the answers"
             return []
         chosen_from = {"decisions alone": [], "decisions and proxies": networks}
         if prefer_proxies:

@@ -13,6 +13,7 @@ from db3kd.pipelines.student_training.rules import (
     CHOICE_DIVISOR,
     LEAST_STEPS_OF_A_CHOICE,
     can_choose,
+    least_steps_for_new_images,
     proxies_usually_help,
     trains_proxies,
 )
@@ -80,19 +81,24 @@ class StepTimes:
         proxies = settings.proxies if plan.uses_proxies else 0
         rounds = 0 if images_chosen else plan.rounds_to_choose
         choosing = rounds * proxies * self.proxy / ROUND_DIVISOR
-        answers, images = sum(plan.rounds), plan.training_images
+        pseudo_samples = bool(plan.pseudo_samples)
         held_out = plan.held_out + plan.held_out_augmented
-        if plan.pseudo_samples:
-            held_out = plan.measured_on
-            answers = images = plan.pseudo_samples - held_out
-        chooses = can_choose(steps, held_out)
-        prefer_proxies = proxies_usually_help(answers, images, steps, self.new_mixtures)
-        if not trains_proxies(preferred=prefer_proxies, compared=chooses):
+        chooses = can_choose(steps, plan.measured_on if pseudo_samples else held_out)
+        prefer_proxies = proxies_usually_help(
+            sum(plan.rounds), plan.training_images, steps, self.new_mixtures
+        )
+        if pseudo_samples:
+            prefer_proxies = self.new_mixtures and steps >= _least_steps_for_new_images(
+                plan, settings
+            )
+        if not trains_proxies(
+            preferred=prefer_proxies, compared=chooses, pseudo_samples=pseudo_samples
+        ):
             proxies = 0
         taught_step = self.student + proxies * self.proxy * _ANSWER_SHARE
         choices = 0.0
         if chooses:
-            chosen = settings.completed(pseudo_samples=bool(plan.pseudo_samples))
+            chosen = settings.completed(pseudo_samples=pseudo_samples)
             rates = len(chosen.learning_rates)
             choices = (rates if rates > 1 else 0) * self.student
             if proxies:
@@ -117,7 +123,10 @@ class StepTimes:
         if not images_chosen:
             limit -= self.seconds_of_ranking(plan, settings)
         upper = math.inf
-        for lower in (LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE):
+        proxies_teach = LEAST_DEFAULT_STEPS
+        if plan.pseudo_samples:
+            proxies_teach = _least_steps_for_new_images(plan, settings)
+        for lower in sorted({proxies_teach, LEAST_STEPS_OF_A_CHOICE}, reverse=True):
             steps = min(limit / seconds(lower), upper)
             if steps >= lower:
                 return int(steps)
@@ -225,6 +234,11 @@ def steps_of_acquisition(acquisition: AcquisitionSettings, samples: int, held_ou
     """
     ranked = acquisition.total_rankings(samples, held_out) / TrainSettings.batch_size
     return acquisition.total_steps(samples, held_out) + _RANKING_SHARE * ranked
+
+
+def _least_steps_for_new_images(plan: BudgetPlan, settings: DistillSettings) -> int:
+    samples = plan.pseudo_samples - plan.measured_on
+    return least_steps_for_new_images(samples, settings.training.batch_size)
 
 
 def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:

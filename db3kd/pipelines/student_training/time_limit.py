@@ -54,7 +54,12 @@ def steps_within(
         student=seconds_per_step(make_student, answers, settings.training),
         proxy=seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0,
         new_mixtures=bool(proxies.count)
-        and learns_from_new_mixtures(make_student, proxies.make, answers.images.image_shape),
+        and learns_from_new_mixtures(
+            make_student,
+            proxies.make,
+            answers.images.image_shape,
+            pseudo_samples=bool(plan.pseudo_samples),
+        ),
     )
     longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
     each = times.seconds_per_full_step(plan, settings, longest, images_chosen=images_chosen)
@@ -93,7 +98,10 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
     return StepTimes(
         student=seconds_per_step(make_student, known, training),
         proxy=seconds_per_step(make_proxy, known, training) if proxies else 0.0,
-        new_mixtures=proxies and learns_from_new_mixtures(make_student, make_proxy, shape),
+        new_mixtures=proxies
+        and learns_from_new_mixtures(
+            make_student, make_proxy, shape, pseudo_samples=prepared.images is None
+        ),
         acquisition=seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
         if any(plan.pseudo_samples for plan in plans)
         else 0.0,
