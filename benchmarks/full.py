@@ -142,7 +142,14 @@ MODULES: dict[str, tuple[str, int, str]] = {
             f"--per-sample {per_sample} --strategies zero-shot --seeds 3",
         )
         for name, data in _GREY
-        for steps, per_sample, minutes in ((6000, 20, 12), (12000, 100, 25))
+        for steps, per_sample, minutes in ((6000, 20, 30), (12000, 100, 25))
+    },
+    **{
+        f"budgets-zero-shot-without-proxies-{data}-6000": (
+            "students.budgets", 12, f"{{{name}}} --threads 1 --steps 6000 --images 1000 "
+            "--per-sample 20 --strategies zero-shot --proxies 0 --seeds 3",
+        )
+        for name, data in _GREY
     },
     "proxies-fashion-mnist": (
         "students.proxies", 10, "{fashion} --threads 1 --images 1000 --per-sample 2 4 10",

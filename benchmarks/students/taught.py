@@ -72,7 +72,7 @@ def _agreement(
         make=partial(build_model, student, shape, classes),
         name=student,
         classes=classes,
-        balance=0.0,
+        pseudo_samples=False,
         settings=settings,
         steps=options.steps,
         store=NetworkStore(folder, {"teacher": trained.teacher.fingerprint(), "seed": seed}),

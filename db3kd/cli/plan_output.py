@@ -61,10 +61,23 @@ def _networks(prepared: "PreparedDistillation") -> str:
     """Returns which networks are trained, and what for."""
     plan, proxies = prepared.plan, prepared.proxies
     text = f"student {prepared.student.title}"
-    if not plan.uses_proxies or not proxies.count:
+    if not _may_teach(plan, prepared, prepared.full_steps(plan.pseudo_samples - plan.measured_on)):
         return text
     tasks = f"choose {plan.noun}s and may" if plan.rounds_to_choose else "may"
     return f"{text}; {counted(proxies.count, f'{proxies.name} proxy')} {tasks} teach it"
+
+
+def _may_teach(plan: "BudgetPlan", prepared: "PreparedRun", steps: int) -> bool:
+    """Returns whether proxies may teach the student of a plan that trains for these steps."""
+    from db3kd.pipelines.student_training.rules import reason_against_proxies
+
+    if not plan.uses_proxies or not prepared.proxies.count:
+        return False
+    if not plan.pseudo_samples:
+        return True
+    samples = plan.pseudo_samples - plan.measured_on
+    batch_size = prepared.settings.training.batch_size
+    return reason_against_proxies(prepared.student.make, samples, steps, batch_size) is None
 
 
 def _measurement(plan: "BudgetPlan") -> str:
@@ -141,7 +154,8 @@ def print_comparison_plan(prepared: "PreparedComparison") -> None:
             print_row(strategy, f"not used: {plan.refused[strategy]}", width)
             continue
         each = plan.plans[strategy]
-        taught = "; proxies may teach" if each.uses_proxies and prepared.proxies.count else ""
+        may_teach = _may_teach(each, prepared, prepared.usual_steps)
+        taught = "; proxies may teach" if may_teach else ""
         print_row(
             strategy,
             f"at most {counted(each.queries, 'query')}"

@@ -42,11 +42,10 @@ class DistillSettings:
 
     Attributes:
         training: How every network is trained. `steps` None derives the number of steps from the
-            number of answers, whatever the number of epochs, which must be None. `schedule` None is
-            "cosine".
+            number of answers; `epochs` must be None. `schedule` None is "cosine".
         learning_rates: The learning rates to choose from, by validation agreement after short
             training runs. A single one is used as it is, and strategies that measure distances use
-            the first. By default the learning rate of `training`, or 3e-3 and 1e-3 if it is None.
+            the first. Empty: the learning rate of `training`, or 3e-3 and 1e-3 if it is None.
             Students of pseudo samples train by SGD at 0.05 or 0.01 instead, unless a rate or
             another optimizer is set.
         proxy: Name of the proxies' architecture, for `build_model`; None for `proxy_for`.
@@ -56,10 +55,9 @@ class DistillSettings:
         alpha: Weight of the teacher's decision against the proxies' probabilities for the same
             image, in [0, 1].
         time_limit: Approximate seconds that all training may take; None for no limit. All networks
-            train proportionally shorter, and with fewer than 6,000 steps proxies are not preferred
-            as teachers, unless there are few answers per image. The speed of this machine is
-            measured before images are chosen and before the student is trained, so the result
-            depends on the machine.
+            train proportionally shorter, and proxies may not teach the student then. The speed of
+            this machine is measured before images are chosen and before the student is trained, so
+            the result depends on the machine.
         patience: Stops the training of the student after this many reports (of about a hundred) in
             a row without a higher validation agreement, and keeps the best weights; None to train
             to the end.

@@ -144,6 +144,14 @@ def of_distilled_samples(row: str, column: str, cells: Cells) -> str:
     return both(found, both_deviations=True)
 
 
+def of_proxies(row: str, column: str, cells: Cells) -> str:
+    kind = "without-proxies-" if row == "without proxies" else ""
+    return both(
+        rows_of(f"budgets-zero-shot-{kind}{column.lower()}-6000", queries=20_000),
+        both_deviations=True,
+    )
+
+
 def of_tables(row: str, column: str, cells: Cells) -> str:
     strategy = _STRATEGIES.get(column, column)
     (found,) = (
@@ -278,6 +286,7 @@ TABLES: list[tuple[str, str, Quote]] = [
         of_shared_training,
     ),
     (ZERO_SHOT, "queries and steps | MNIST | Fashion-MNIST", of_distilled_samples),
+    (ZERO_SHOT, "20,000 samples, 6,000 steps | MNIST | Fashion-MNIST", of_proxies),
     (
         ZERO_SHOT,
         "| queries in total | MNIST | Fashion-MNIST",

@@ -195,6 +195,9 @@ def test_a_strategy_without_images_may_be_added_to_a_comparison(tmp_path):
     assert both.rows[0] == first.rows[0] and both.rows[1].strategy == "zero-shot"
     again = run(RaisingTeacher(teacher(), 0), strategies=("decisions",), resume=True, **given)
     assert again.rows == first.rows
+    by_adam = replace(QUICK, training=replace(QUICK.training, optimizer="adam"))
+    with pytest.raises(ValueError, match=r"without_images\.optimizer: was \"sgd\", is \"adam\""):
+        run(strategies=("zero-shot",), resume=True, settings=by_adam, **given)
 
 
 def test_another_comparison_is_not_resumed_and_the_difference_is_named(tmp_path):

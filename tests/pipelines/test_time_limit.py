@@ -331,6 +331,21 @@ class _NoProxies:
 _NO_PROXIES: Any = _NoProxies()
 
 
+def test_a_comparison_decides_for_each_plan_whether_proxies_are_trained():
+    chosen = settings(proxies=2, steps=10_000)
+    times = StepTimes(student=0.01, proxy=0.1, new_mixtures=False, new_images=True)
+
+    taught, alone = (
+        times.seconds_per_full_step(plan_budget(2000, 4, 120, strategy), each, 10_000)
+        for strategy, each in (("zero-shot", chosen), ("zero-shot", replace(chosen, proxies=0)))
+    )
+
+    assert taught == pytest.approx(alone + 2 * 0.1 * (1 + 1 / 6))
+    without = replace(times, new_images=False)
+    plan = plan_budget(2000, 4, 120, "zero-shot")
+    assert without.seconds_per_full_step(plan, chosen, 10_000) == pytest.approx(alone)
+
+
 @given(st.floats(30, 900), st.sampled_from(["zero-shot", "auto"]))
 def test_a_time_limit_is_used_whether_or_not_proxies_then_teach(limit, strategy):
     plan, chosen = plan_budget(2000, 4, 120, strategy), settings(proxies=2)

@@ -217,8 +217,7 @@ class ProxyOptions(OptionSet):
         int,
         typer.Option(
             min=0,
-            help="Number of proxies, which choose images to query and teach the student; 0 for "
-            "none. Without --data they only teach.",
+            help="Number of proxies, which choose the queries and teach the student; 0 for none.",
         ),
     ] = 2
 

@@ -72,11 +72,17 @@ class PreparedComparison(PreparedRun):
         """Returns what a resumed comparison must have in common with the stored one."""
         # Whatever the strategies, so that one without images may be added to the comparison.
         settings = self.settings.completed(pseudo_samples=False)
+        without_images = self.settings.completed(pseudo_samples=True)
         return self.manifest_with(
             {
                 "budget": self.budget,
                 "student": self.student.identity,
                 "distillation": asdict(settings),
+                "without_images": {
+                    "optimizer": without_images.training.optimizer,
+                    "weight_decay": without_images.training.weight_decay,
+                    "learning_rates": without_images.learning_rates,
+                },
                 "test": None if self.asked is None else self.asked.fingerprint(),
             }
         )

@@ -43,6 +43,7 @@ class TrainedStudent:
         choices: What was chosen by validation agreement.
         proxies: The proxies that labelled images for it; none if it learned from decisions alone or
             from soft labels of distances.
+        left_out: A sentence for each proxy that has learned nothing, and so did not.
     """
 
     network: nn.Module
@@ -51,6 +52,7 @@ class TrainedStudent:
     why: str
     choices: Sequence[Choice] = ()
     proxies: Sequence[nn.Module] = ()
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class FinishedRun:
             cut = time_limit_warning(limit, self.trained.steps, self.full_steps, LONGER_RUN)
         cut = cut or short_training_warning(self.trained.steps, self.default_steps)
         found += [] if cut is None else [cut]
-        return [*found, *prepared.network_warnings]
+        return [*found, *self.trained.left_out, *prepared.network_warnings]
 
     @property
     def decisions(self) -> Tensor:

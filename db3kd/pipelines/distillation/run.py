@@ -143,19 +143,21 @@ def _train(
         progress=progress,
     )
     rate = trainer.choose_learning_rate(answers)
-    prefer_proxies = trainer.prefers_proxies(answers.training, prepared.proxies)
-    proxies = trainer.choose_proxies(answers, prepared.proxies, rate, prefer_proxies=prefer_proxies)
+    if prepared.images is None:
+        proxies = trainer.proxies_without_images(answers, prepared.proxies, rate)
+    else:
+        preferred = trainer.prefers_proxies(answers.training, prepared.proxies)
+        proxies = trainer.choose_proxies(answers, prepared.proxies, rate, prefer_proxies=preferred)
     network = trainer.train_student(answers, proxies, rate)
     taught_by = "decisions alone"
     if proxies:
         taught_by = f"decisions and {counted(len(proxies), 'proxy')}"
-    if trainer.why_alone is not None:
-        why = f"Decisions alone taught the student, because {trainer.why_alone}."
-    else:
-        why = why_taught_by(
-            prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
-        )
-    return TrainedStudent(network, steps, taught_by, why, trainer.choices, proxies)
+    why = trainer.why or why_taught_by(
+        prepared.proxies.count, len(proxies), steps, len(answers.held_out), prepared.noun
+    )
+    return TrainedStudent(
+        network, steps, taught_by, why, trainer.choices, proxies, trainer.left_out
+    )
 
 
 def _save_student(

@@ -4,6 +4,7 @@ from db3kd.answers.answers import Answers
 from db3kd.pipelines.distill_notes import DistillNotes
 from db3kd.pipelines.distill_settings import LEAST_DEFAULT_STEPS
 from db3kd.pipelines.distillation.prepared import PreparedDistillation
+from db3kd.pipelines.student_training.rules import IMAGES_PER_SAMPLE
 from db3kd.pipelines.student_training.time_limit import steps_within
 
 
@@ -37,7 +38,9 @@ def training_steps(
         {
             "student": prepared.student.identity,
             "proxy": prepared.proxies.name,
-            "proxies_teach_from": LEAST_DEFAULT_STEPS,
+            "proxies_teach_from": (
+                IMAGES_PER_SAMPLE if plan.pseudo_samples else LEAST_DEFAULT_STEPS
+            ),
             "settings": settings,
             **({"queries": plan.queries} if plan.further else {}),
         },

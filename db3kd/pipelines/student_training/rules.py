@@ -31,9 +31,9 @@ _LEAST_SHARE_OF_PROXY = 0.1
 if there are many answers per image. It is 0.25 for LeNet-5-half and 0.04 for LeNet-5-fifth,
 beside LeNet-5."""
 
-LEAST_PASSES = 25
-"""Passes over the pseudo samples with which proxies help. With 38 or 25, students agree more often
-with the teacher, with 15 and 10 less (docs/zero-shot.md)."""
+IMAGES_PER_SAMPLE = 25
+"""Images in all batches of a training, per pseudo sample, from which proxies help. With 38 and 25,
+students agree more often with the teacher, with 15 and 10 less (docs/zero-shot.md)."""
 
 LEAST_STEPS_OF_A_CHOICE = 100 * CHOICE_DIVISOR
 """With fewer steps of full training, a difference in agreement would be chance."""
@@ -85,18 +85,16 @@ def why_taught_by(
     )
 
 
-def trains_proxies(*, preferred: bool, compared: bool, pseudo_samples: bool = False) -> bool:
+def trains_proxies(*, preferred: bool, compared: bool) -> bool:
     """Returns whether a run trains proxies on all answers, which takes much of its time.
 
-    It does only if they may label images for the student. Without images, they are not trained for
-    a comparison alone.
+    It does only if they may label images for the student.
 
     Args:
         preferred: Whether they label images by default; see `proxies_usually_help`.
         compared: Whether students with and without them are compared; see `can_choose`.
-        pseudo_samples: Whether the images are pseudo samples.
     """
-    return preferred or (compared and not pseudo_samples)
+    return preferred or compared
 
 
 def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bool) -> bool:
@@ -115,7 +113,31 @@ def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bo
     return answers < _FEW_ANSWERS * images or (new_mixtures and steps >= LEAST_DEFAULT_STEPS)
 
 
-def least_steps_for_new_images(samples: int, batch_size: int) -> int:
+def reason_against_proxies(
+    make: Callable[[], nn.Module], samples: int, steps: int, batch_size: int
+) -> str | None:
+    """Returns why proxies do not help a student of pseudo samples; None if they do.
+
+    Short training runs would not show it, so students with and without proxies are not compared.
+
+    Args:
+        make: Makes the student.
+        samples: Number of pseudo samples to train on.
+        steps: Steps of full training.
+        batch_size: Number of images in a training step.
+    """
+    if has_batch_normalisation(make):
+        return "without images, students with batch normalisation gain nothing from proxies"
+    least = least_steps_for_proxies(samples, batch_size)
+    if steps < least:
+        return (
+            f"with {samples:,} pseudo samples, proxies help from {least:,} training steps; there "
+            f"were {steps:,}"
+        )
+    return None
+
+
+def least_steps_for_proxies(samples: int, batch_size: int) -> int:
     """Returns the steps of full training from which proxies help students of pseudo samples.
 
     New images take half of each batch, so with fewer steps the student sees too little of the
@@ -125,33 +147,25 @@ def least_steps_for_new_images(samples: int, batch_size: int) -> int:
         samples: Number of pseudo samples to train on.
         batch_size: Number of images in a training step.
     """
-    return math.ceil(LEAST_PASSES * samples / batch_size)
+    return math.ceil(IMAGES_PER_SAMPLE * samples / batch_size)
 
 
 def learns_from_new_mixtures(
-    make: Callable[[], nn.Module],
-    make_proxy: Callable[[], nn.Module],
-    image_shape: Sequence[int],
-    *,
-    pseudo_samples: bool = False,
+    make: Callable[[], nn.Module], make_proxy: Callable[[], nn.Module], image_shape: Sequence[int]
 ) -> bool:
     """Returns whether a student is known to learn from mixtures of images that proxies label.
 
     For rows of tables, this was not measured. Batch normalisation would learn the mean and variance
     of mixtures, which differ from those of clean images. A far smaller network than the proxies
-    learns more from the teacher's own answers if there are many for each image, which is never so
-    for pseudo samples (docs/measurements.md).
+    learns more from the teacher's own answers if there are many (docs/measurements.md).
 
     Args:
         make: Makes the student.
         make_proxy: Makes a proxy.
         image_shape: Shape of an image, or of a row.
-        pseudo_samples: Whether the images are pseudo samples.
     """
-    if len(image_shape) == 1 or _has_batch_normalisation(make):
+    if len(image_shape) == 1 or has_batch_normalisation(make):
         return False
-    if pseudo_samples:
-        return True
     return _weights(make, image_shape) >= _LEAST_SHARE_OF_PROXY * _weights(make_proxy, image_shape)
 
 
@@ -167,10 +181,11 @@ def answered_share(make: Callable[[], nn.Module], answers: Answers) -> float:
     """
     if int(answers.is_clean.sum()) < answers.images.partners:
         return ANSWERED_SHARE
-    return 1.0 if _has_batch_normalisation(make) else ANSWERED_SHARE
+    return 1.0 if has_batch_normalisation(make) else ANSWERED_SHARE
 
 
-def _has_batch_normalisation(make: Callable[[], nn.Module]) -> bool:
+def has_batch_normalisation(make: Callable[[], nn.Module]) -> bool:
+    """Returns whether a network has layers of batch normalisation."""
     with kept_random_state():
         return any(isinstance(layer, _BatchNorm) for layer in make().modules())
 

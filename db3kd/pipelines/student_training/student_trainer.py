@@ -28,12 +28,11 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.query_rounds.rounds import Proxies, agrees_with, train_proxy
 from db3kd.pipelines.student_training.rules import (
     CHOICE_DIVISOR,
-    LEAST_PASSES,
     answered_share,
     can_choose,
     learns_from_new_mixtures,
-    least_steps_for_new_images,
     proxies_usually_help,
+    reason_against_proxies,
     trains_proxies,
 )
 from db3kd.pipelines.training_display import shown_training
@@ -61,9 +60,9 @@ _NEIGHBOUR_ANSWERS = 3
 per image they agree more often with the teacher, with 4 and 10 less (docs/measurements.md)."""
 
 _PSEUDO_SAMPLE_BALANCE = 0.5
-"""How much more often pseudo samples of rare classes are trained on; see `AnsweredBatches`."""
+"""The `balance` of batches of pseudo samples, see `AnsweredBatches`."""
 
-_LEFT_OUT = "it does not teach the student"
+_NONE_LEARNED = "Decisions alone taught the student, because no proxy learned the answers."
 
 _MOST_KNOWN = 2**24
 """Most probabilities of proxies for answered images that are kept, 64 MB."""
@@ -102,8 +101,10 @@ class StudentTrainer:
         callbacks: Further callbacks of the student's training.
         progress: See `db3kd.distill`.
         choices: The choices so far, to which each choice is added.
-        why_alone: Why `choose_proxies` had nothing to choose from, although the run has proxies;
-            None if it had, or if the rules alone say so.
+        left_out: A sentence for each proxy that does not teach the student, because it has learned
+            nothing.
+        why: A sentence on why proxies taught the student, or did not, if it is not the result of
+            `proxies_usually_help` or of a choice.
     """
 
     make: Callable[[], nn.Module]
@@ -117,7 +118,8 @@ class StudentTrainer:
     callbacks: Sequence[TrainingCallback] = ()
     progress: ProgressListener | bool = False
     choices: list[Choice] = field(default_factory=list, init=False)
-    why_alone: str | None = field(default=None, init=False)
+    left_out: list[str] = field(default_factory=list, init=False)
+    why: str | None = field(default=None, init=False)
     _known: Tensor | None = field(default=None, init=False, repr=False)
 
     def choose_learning_rate(self, answers: Answers) -> float:
@@ -136,8 +138,7 @@ class StudentTrainer:
     ) -> list[nn.Module]:
         training = answers.training
         soft_labels = None
-        few = not self.pseudo_samples and prefer_proxies
-        if few and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
+        if prefer_proxies and len(training) < _NEIGHBOUR_ANSWERS * training.images.partners:
             soft_labels = cache(partial(neighbour_labels, training, self.classes))
         networks = []
         for index in range(proxies.count):
@@ -159,59 +160,44 @@ class StudentTrainer:
                     progress=self.progress,
                 )
             except DivergedError as error:
-                _LOG.warning("%s: %s; %s", title, error, _LEFT_OUT)
+                self._leave_out(title, str(error))
                 continue
             rows = torch.arange(len(training))
             if has_died(network, training.as_source(), training.decisions, settings, rows=rows):
-                _LOG.warning("%s: it answers all images with one class; %s", title, _LEFT_OUT)
+                self._leave_out(title, "it answers all images with one class")
                 continue
             networks.append(network)
         return networks
 
+    def _leave_out(self, title: str, reason: str) -> None:
+        self.left_out.append(f"{title}: {reason}; it does not teach the student")
+        _LOG.warning("%s", self.left_out[-1])
+
     def prefers_proxies(self, training: Answers, proxies: Proxies) -> bool:
         """Returns whether the run has proxies, and they label images for the student by default."""
-        if not proxies.count:
-            return False
-        new_mixtures = learns_from_new_mixtures(
-            self.make,
-            proxies.make,
-            training.images.image_shape,
-            pseudo_samples=self.pseudo_samples,
-        )
-        if self.pseudo_samples:
-            batch_size = self.settings.training.batch_size
-            return new_mixtures and self.steps >= least_steps_for_new_images(
-                len(training), batch_size
-            )
-        return proxies_usually_help(
-            len(training), training.images.partners, self.steps, new_mixtures
+        return proxies.count > 0 and proxies_usually_help(
+            len(training),
+            training.images.partners,
+            self.steps,
+            learns_from_new_mixtures(self.make, proxies.make, training.images.image_shape),
         )
 
     def choose_proxies(
         self, answers: Answers, proxies: Proxies, rate: float, *, prefer_proxies: bool
     ) -> list[nn.Module]:
-        """Trains proxies, and returns those that label images for the student: all, or none.
+        """Trains proxies of images, and returns those that label images for the student.
 
         Proxies are not trained if they cannot be chosen. If they label images by default
         (`prefer_proxies`), they also learn from the distances between the samples, if there are
         very few answers. A rate that suits the student may be too fast for a proxy, so proxies
         that have learned nothing are left out.
         """
-        trained = trains_proxies(
-            preferred=prefer_proxies,
-            compared=self._can_choose(answers),
-            pseudo_samples=self.pseudo_samples,
-        )
+        trained = trains_proxies(preferred=prefer_proxies, compared=self._can_choose(answers))
         if not proxies.count or not trained:
-            if proxies.count and self.pseudo_samples:
-                self.why_alone = (
-                    "without images, proxies help only if training shows each sample at least "
-                    f"{LEAST_PASSES} times, and no student with batch normalisation"
-                )
             return []
         networks = self._train_proxies(answers, proxies, rate, prefer_proxies=prefer_proxies)
         if not networks:
-            self.why_alone = "no proxy learned the answers"
+            self.why = _NONE_LEARNED
             return []
         chosen_from = {"decisions alone": [], "decisions and proxies": networks}
         if prefer_proxies:
@@ -228,6 +214,29 @@ class StudentTrainer:
 
         question = "labels of the student"
         return chosen_from[self._choose(question, list(chosen_from), answers, short_student)]
+
+    def proxies_without_images(
+        self, answers: Answers, proxies: Proxies, rate: float
+    ) -> list[nn.Module]:
+        """Trains proxies of pseudo samples, if they help the student, and returns them.
+
+        As in `choose_proxies`, proxies that have learned nothing are left out.
+        """
+        if not proxies.count:
+            return []
+        batch_size = self.settings.training.batch_size
+        reason = reason_against_proxies(self.make, len(answers.training), self.steps, batch_size)
+        if reason is not None:
+            self.why = f"Decisions alone taught the student: {reason}."
+            return []
+        networks = self._train_proxies(answers, proxies, rate, prefer_proxies=False)
+        self.why = _NONE_LEARNED
+        if networks:
+            self.why = (
+                "Decisions and proxies taught the student, because training is long enough for "
+                "proxies to help without images."
+            )
+        return networks
 
     def train_student(self, answers: Answers, proxies: list[nn.Module], rate: float) -> nn.Module:
         """Trains the student fully, and shows its validation agreement."""
@@ -257,7 +266,8 @@ class StudentTrainer:
         depends_on: dict[str, Any] = {}
         if proxies:
             depends_on["taught_by"] = [weights_fingerprint(proxy) for proxy in proxies]
-            depends_on["masked_mixes"] = self.pseudo_samples
+            if self.pseudo_samples:
+                depends_on["new_images"] = "masked mixes"
             share = answered_share(self.make, answers.training)
             if share != ANSWERED_SHARE:
                 depends_on["answered_share"] = share

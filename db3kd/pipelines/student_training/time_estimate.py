@@ -1,6 +1,7 @@
 """Estimates how long the training of a whole run takes, from the times of its steps."""
 
 import math
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +14,7 @@ from db3kd.pipelines.student_training.rules import (
     CHOICE_DIVISOR,
     LEAST_STEPS_OF_A_CHOICE,
     can_choose,
-    least_steps_for_new_images,
+    least_steps_for_proxies,
     proxies_usually_help,
     trains_proxies,
 )
@@ -47,6 +48,7 @@ class StepTimes:
         student: Of the student.
         proxy: Of a proxy.
         new_mixtures: From `learns_from_new_mixtures`, for the student.
+        new_images: Whether a student of pseudo samples learns from new images.
         acquisition: Of a student that chooses pseudo samples; 0 if it was not measured.
         scale: Of a student that chooses the scale of soft labels; 0 if it was not measured.
     """
@@ -54,6 +56,7 @@ class StepTimes:
     student: float
     proxy: float
     new_mixtures: bool = True
+    new_images: bool = True
     acquisition: float = 0.0
     scale: float = 0.0
 
@@ -84,16 +87,14 @@ class StepTimes:
         pseudo_samples = bool(plan.pseudo_samples)
         held_out = plan.held_out + plan.held_out_augmented
         chooses = can_choose(steps, plan.measured_on if pseudo_samples else held_out)
-        prefer_proxies = proxies_usually_help(
-            sum(plan.rounds), plan.training_images, steps, self.new_mixtures
-        )
         if pseudo_samples:
-            prefer_proxies = self.new_mixtures and steps >= _least_steps_for_new_images(
-                plan, settings
+            trained = self.new_images and steps >= _least_steps_for_proxies(plan, settings)
+        else:
+            preferred = proxies_usually_help(
+                sum(plan.rounds), plan.training_images, steps, self.new_mixtures
             )
-        if not trains_proxies(
-            preferred=prefer_proxies, compared=chooses, pseudo_samples=pseudo_samples
-        ):
+            trained = trains_proxies(preferred=preferred, compared=chooses)
+        if not trained:
             proxies = 0
         taught_step = self.student + proxies * self.proxy * _ANSWER_SHARE
         choices = 0.0
@@ -101,7 +102,7 @@ class StepTimes:
             chosen = settings.completed(pseudo_samples=pseudo_samples)
             rates = len(chosen.learning_rates)
             choices = (rates if rates > 1 else 0) * self.student
-            if proxies:
+            if proxies and not pseudo_samples:
                 choices += self.student + taught_step
         return choosing + choices / CHOICE_DIVISOR + proxies * self.proxy + taught_step
 
@@ -122,16 +123,7 @@ class StepTimes:
         seconds = partial(self.seconds_per_full_step, plan, settings, images_chosen=images_chosen)
         if not images_chosen:
             limit -= self.seconds_of_ranking(plan, settings)
-        upper = math.inf
-        proxies_teach = LEAST_DEFAULT_STEPS
-        if plan.pseudo_samples:
-            proxies_teach = _least_steps_for_new_images(plan, settings)
-        for lower in sorted({proxies_teach, LEAST_STEPS_OF_A_CHOICE}, reverse=True):
-            steps = min(limit / seconds(lower), upper)
-            if steps >= lower:
-                return int(steps)
-            upper = lower - 1
-        return int(min(limit / seconds(0), upper))
+        return _longest(limit, seconds, _thresholds(plan, settings))
 
     def seconds_of_ranking(self, plan: BudgetPlan, settings: DistillSettings) -> float:
         """Estimates the seconds in which proxies rank the images that they choose from.
@@ -199,10 +191,14 @@ class StepTimes:
             return steps
         equal = with_fixed_steps(settings, steps)
         plans = plan.plans.values()
-        full = sum(steps * self.seconds_per_full_step(each, equal, steps) for each in plans)
+
+        def seconds(steps: int) -> float:
+            return sum(self.seconds_per_full_step(each, equal, steps) for each in plans)
+
         ranking = sum(self.seconds_of_ranking(each, equal) for each in plans)
-        share = (settings.time_limit / plan.seeds - ranking) / full
-        return min(steps, max(LEAST_STEPS, int(steps * share)))
+        limit = settings.time_limit / plan.seeds - ranking
+        thresholds = set().union(*(_thresholds(each, equal) for each in plans))
+        return min(steps, max(LEAST_STEPS, _longest(limit, seconds, thresholds)))
 
     def _outside_limit(self, plan: BudgetPlan, settings: DistillSettings, steps: int) -> float:
         """Estimates the seconds of the networks that the time limit does not cover.
@@ -236,9 +232,33 @@ def steps_of_acquisition(acquisition: AcquisitionSettings, samples: int, held_ou
     return acquisition.total_steps(samples, held_out) + _RANKING_SHARE * ranked
 
 
-def _least_steps_for_new_images(plan: BudgetPlan, settings: DistillSettings) -> int:
+def _longest(limit: float, seconds: Callable[[int], float], thresholds: Set[int]) -> int:
+    """Returns the largest number of steps that take no longer than a limit.
+
+    Args:
+        limit: In seconds.
+        seconds: Returns the seconds per step of a training of so many steps.
+        thresholds: The numbers of steps at which the seconds per step change.
+    """
+    upper = math.inf
+    for lower in sorted(thresholds, reverse=True):
+        steps = min(limit / seconds(lower), upper)
+        if steps >= lower:
+            return int(steps)
+        upper = lower - 1
+    return int(min(limit / seconds(0), upper))
+
+
+def _thresholds(plan: BudgetPlan, settings: DistillSettings) -> set[int]:
+    """Returns from how many steps on options are compared, and proxies teach."""
+    if plan.pseudo_samples:
+        return {_least_steps_for_proxies(plan, settings), LEAST_STEPS_OF_A_CHOICE}
+    return {LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE}
+
+
+def _least_steps_for_proxies(plan: BudgetPlan, settings: DistillSettings) -> int:
     samples = plan.pseudo_samples - plan.measured_on
-    return least_steps_for_new_images(samples, settings.training.batch_size)
+    return least_steps_for_proxies(samples, settings.training.batch_size)
 
 
 def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:

@@ -14,7 +14,10 @@ from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.pipelines.prepared_run import PreparedRun
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_training.distance_students import chooses_scale
-from db3kd.pipelines.student_training.rules import learns_from_new_mixtures
+from db3kd.pipelines.student_training.rules import (
+    has_batch_normalisation,
+    learns_from_new_mixtures,
+)
 from db3kd.pipelines.student_training.step_timing import seconds_per_step
 from db3kd.pipelines.student_training.time_estimate import (
     LEAST_STEPS,
@@ -54,12 +57,8 @@ def steps_within(
         student=seconds_per_step(make_student, answers, settings.training),
         proxy=seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0,
         new_mixtures=bool(proxies.count)
-        and learns_from_new_mixtures(
-            make_student,
-            proxies.make,
-            answers.images.image_shape,
-            pseudo_samples=bool(plan.pseudo_samples),
-        ),
+        and learns_from_new_mixtures(make_student, proxies.make, answers.images.image_shape),
+        new_images=bool(proxies.count) and not has_batch_normalisation(make_student),
     )
     longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
     each = times.seconds_per_full_step(plan, settings, longest, images_chosen=images_chosen)
@@ -98,10 +97,8 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
     return StepTimes(
         student=seconds_per_step(make_student, known, training),
         proxy=seconds_per_step(make_proxy, known, training) if proxies else 0.0,
-        new_mixtures=proxies
-        and learns_from_new_mixtures(
-            make_student, make_proxy, shape, pseudo_samples=prepared.images is None
-        ),
+        new_mixtures=proxies and learns_from_new_mixtures(make_student, make_proxy, shape),
+        new_images=proxies and not has_batch_normalisation(make_student),
         acquisition=seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
         if any(plan.pseudo_samples for plan in plans)
         else 0.0,
