@@ -170,7 +170,7 @@ def check_state(path: str | Path, content: Mapping[str, Any], kind: Kind) -> Non
         raise InputError(f"{file}: entry state: expected 'running' or 'finished', got {state!r}")
     if not isinstance(content.get("started"), str):
         raise InputError(f"{file}: entry started: expected a time, got {content.get('started')!r}")
-    if not isinstance(content.get("settings"), Mapping):
+    if not isinstance(content.get("settings", {}), Mapping):
         raise InputError(f"{file}: entry settings: expected a mapping")
     if state == "finished" and not isinstance(totals, Mapping):
         raise InputError(f"{file}: entry totals: expected the totals of a finished run, got none")
