@@ -163,15 +163,16 @@ class PreparedSurrogate:
         if not self.out.exists():
             return None
         file = manifest_file(self.out)
+        damaged = InputError(
+            f"{file}: the manifest of {self.out.name} is missing or cannot be read; delete both "
+            "files to train the surrogate again from the stored answers"
+        )
         try:
             stored: dict[str, Any] = json.loads(file.read_bytes())
-            if not isinstance(stored, dict):
-                raise TypeError(f"expected a mapping, got {type(stored).__name__}")
-        except (FileNotFoundError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{file}: the manifest of {self.out.name} is missing or cannot be read; delete "
-                "both files to train the surrogate again from the stored answers"
-            ) from error
+        except (FileNotFoundError, ValueError) as error:
+            raise damaged from error
+        if not isinstance(stored, dict):
+            raise damaged
         apart_from = (*NAMES, *TEACHER) if any_teacher else NAMES
         found = differences(with_current_teacher(stored), self.manifest, apart_from)
         if found:
