@@ -61,7 +61,7 @@ def _networks(prepared: "PreparedDistillation") -> str:
     """Returns which networks are trained, and what for."""
     plan, proxies = prepared.plan, prepared.proxies
     text = f"student {prepared.student.title}"
-    if not _may_teach(plan, prepared, prepared.full_steps(plan.pseudo_samples - plan.measured_on)):
+    if not _may_teach(plan, prepared, prepared.full_steps(plan.training_samples)):
         return text
     tasks = f"choose {plan.noun}s and may" if plan.rounds_to_choose else "may"
     return f"{text}; {counted(proxies.count, f'{proxies.name} proxy')} {tasks} teach it"
@@ -69,15 +69,21 @@ def _networks(prepared: "PreparedDistillation") -> str:
 
 def _may_teach(plan: "BudgetPlan", prepared: "PreparedRun", steps: int) -> bool:
     """Returns whether proxies may teach the student of a plan that trains for these steps."""
-    from db3kd.pipelines.student_training.rules import reason_against_proxies
+    from db3kd.pipelines.student_training.rules import (
+        has_batch_normalisation,
+        reason_against_proxies,
+    )
 
     if not plan.uses_proxies or not prepared.proxies.count:
         return False
     if not plan.pseudo_samples:
         return True
-    samples = plan.pseudo_samples - plan.measured_on
+    normalised = has_batch_normalisation(prepared.student.make)
     batch_size = prepared.settings.training.batch_size
-    return reason_against_proxies(prepared.student.make, samples, steps, batch_size) is None
+    reason = reason_against_proxies(
+        plan.training_samples, steps, batch_size, batch_normalisation=normalised
+    )
+    return reason is None
 
 
 def _measurement(plan: "BudgetPlan") -> str:

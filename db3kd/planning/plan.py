@@ -172,6 +172,11 @@ class BudgetPlan:
         return self.held_out
 
     @property
+    def training_samples(self) -> int:
+        """Number of pseudo samples that are trained on; 0 with images."""
+        return self.pseudo_samples - self.measured_on if self.pseudo_samples else 0
+
+    @property
     def held_out_noun(self) -> str:
         """What messages call one of these."""
         return held_out_noun(self.noun, pseudo_samples=bool(self.pseudo_samples))
@@ -223,9 +228,7 @@ class BudgetPlan:
     @property
     def uses_proxies(self) -> bool:
         """Whether proxies choose what is queried or may teach the student."""
-        if self.pseudo_samples:
-            return True
-        return self.strategy == "auto" and not self.label_queries
+        return bool(self.pseudo_samples) or (self.strategy == "auto" and not self.label_queries)
 
     @property
     def training_images(self) -> int:

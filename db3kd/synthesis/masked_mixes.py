@@ -46,14 +46,22 @@ class MaskedMixes:
         draws = torch.from_numpy(uniforms(self._seed, numbers, np.zeros_like(numbers), 2)).double()
         last = len(self._rows) - 1
         pairs = torch.searchsorted(self._cumulative, draws, right=True).clamp_max(last)
-        background, foreground = pairs.T
-        # A mix of an image with itself would be a copy of it.
-        foreground = torch.where(
-            background == foreground, (foreground + 1) % (last + 1), foreground
-        )
+        background, foreground = different_images(pairs.T, len(self._rows))
         cover = self._masks.draw(rows + _FIRST_MASK).float() / MAX_PIXEL
         under, over = (self._images.read(self._rows[part]) for part in (background, foreground))
         return under.lerp(over, cover)
+
+
+def different_images(pairs: Tensor, count: int) -> Tensor:
+    """Returns pairs of images without those of an image and itself, whose mix would be a copy.
+
+    Args:
+        pairs: [2, n] int64, numbers below `count`; the next image replaces a second one that is
+            equal to the first.
+        count: The number of images.
+    """
+    first, second = pairs
+    return torch.stack([first, torch.where(first == second, (second + 1) % count, second)])
 
 
 def mixing_weights(decisions: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from db3kd.data.files.uint8_pixels import MAX_PIXEL, to_float, to_uint8
 from db3kd.querying.search import fitting_batch_size
 from db3kd.synthesis.collection import CollectionTask
-from db3kd.synthesis.masked_mixes import mixing_weights
+from db3kd.synthesis.masked_mixes import different_images, mixing_weights
 from db3kd.synthesis.starts import Starts, make_masks
 from db3kd.training.evaluation import predict_logits
 
@@ -75,10 +75,9 @@ def draw_proposals(
     # No mask is used twice: fewer masks than starts were drawn before.
     first = new_starts.start
     for numbers in torch.arange(first, first + masked_mixes).split(_BLOCK):
-        pairs = random.choice(len(known), (2, len(numbers)), p=weight / weight.sum())
-        # A mix of an image with itself would be a copy of it.
-        pairs[1] = np.where(pairs[0] == pairs[1], (pairs[1] + 1) % len(known), pairs[1])
-        parts = zip(numbers.split(size), torch.from_numpy(pairs).split(size, 1), strict=True)
+        drawn = random.choice(len(known), (2, len(numbers)), p=weight / weight.sum())
+        pairs = different_images(torch.from_numpy(drawn), len(known))
+        parts = zip(numbers.split(size), pairs.split(size, 1), strict=True)
         for block, (backgrounds, foregrounds) in parts:
             cover = masks.draw(block).float() / MAX_PIXEL
             mixed = known[backgrounds].float() * (1 - cover) + known[foregrounds].float() * cover

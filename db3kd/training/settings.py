@@ -32,7 +32,7 @@ ADAM_DEFAULTS: Mapping[str, Any] = {
     "schedule": "constant",
     "weight_decay": 0.0,
 }
-"""Settings of all other networks."""
+"""Settings of all networks but students of pseudo samples."""
 
 SGD_DEFAULTS: Mapping[str, Any] = {
     "optimizer": "sgd",

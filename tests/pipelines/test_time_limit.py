@@ -333,7 +333,7 @@ _NO_PROXIES: Any = _NoProxies()
 
 def test_a_comparison_decides_for_each_plan_whether_proxies_are_trained():
     chosen = settings(proxies=2, steps=10_000)
-    times = StepTimes(student=0.01, proxy=0.1, new_mixtures=False, new_images=True)
+    times = StepTimes(student=0.01, proxy=0.1, new_mixtures=False)
 
     taught, alone = (
         times.seconds_per_full_step(plan_budget(2000, 4, 120, strategy), each, 10_000)
@@ -341,7 +341,7 @@ def test_a_comparison_decides_for_each_plan_whether_proxies_are_trained():
     )
 
     assert taught == pytest.approx(alone + 2 * 0.1 * (1 + 1 / 6))
-    without = replace(times, new_images=False)
+    without = replace(times, batch_normalisation=True)
     plan = plan_budget(2000, 4, 120, "zero-shot")
     assert without.seconds_per_full_step(plan, chosen, 10_000) == pytest.approx(alone)
 

@@ -114,19 +114,19 @@ def proxies_usually_help(answers: int, images: int, steps: int, new_mixtures: bo
 
 
 def reason_against_proxies(
-    make: Callable[[], nn.Module], samples: int, steps: int, batch_size: int
+    samples: int, steps: int, batch_size: int, *, batch_normalisation: bool
 ) -> str | None:
     """Returns why proxies do not help a student of pseudo samples; None if they do.
 
     Short training runs would not show it, so students with and without proxies are not compared.
 
     Args:
-        make: Makes the student.
         samples: Number of pseudo samples to train on.
         steps: Steps of full training.
         batch_size: Number of images in a training step.
+        batch_normalisation: From `has_batch_normalisation`, for the student.
     """
-    if has_batch_normalisation(make):
+    if batch_normalisation:
         return "without images, students with batch normalisation gain nothing from proxies"
     least = least_steps_for_proxies(samples, batch_size)
     if steps < least:

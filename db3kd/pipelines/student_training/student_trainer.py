@@ -30,6 +30,7 @@ from db3kd.pipelines.student_training.rules import (
     CHOICE_DIVISOR,
     answered_share,
     can_choose,
+    has_batch_normalisation,
     learns_from_new_mixtures,
     proxies_usually_help,
     reason_against_proxies,
@@ -224,8 +225,12 @@ class StudentTrainer:
         """
         if not proxies.count:
             return []
-        batch_size = self.settings.training.batch_size
-        reason = reason_against_proxies(self.make, len(answers.training), self.steps, batch_size)
+        reason = reason_against_proxies(
+            len(answers.training),
+            self.steps,
+            self.settings.training.batch_size,
+            batch_normalisation=has_batch_normalisation(self.make),
+        )
         if reason is not None:
             self.why = f"Decisions alone taught the student: {reason}."
             return []

@@ -16,6 +16,7 @@ from db3kd.pipelines.student_training.rules import (
     can_choose,
     least_steps_for_proxies,
     proxies_usually_help,
+    reason_against_proxies,
     trains_proxies,
 )
 from db3kd.planning import BudgetPlan, ComparisonPlan
@@ -48,7 +49,7 @@ class StepTimes:
         student: Of the student.
         proxy: Of a proxy.
         new_mixtures: From `learns_from_new_mixtures`, for the student.
-        new_images: Whether a student of pseudo samples learns from new images.
+        batch_normalisation: From `has_batch_normalisation`, for the student; False without proxies.
         acquisition: Of a student that chooses pseudo samples; 0 if it was not measured.
         scale: Of a student that chooses the scale of soft labels; 0 if it was not measured.
     """
@@ -56,7 +57,7 @@ class StepTimes:
     student: float
     proxy: float
     new_mixtures: bool = True
-    new_images: bool = True
+    batch_normalisation: bool = False
     acquisition: float = 0.0
     scale: float = 0.0
 
@@ -88,7 +89,13 @@ class StepTimes:
         held_out = plan.held_out + plan.held_out_augmented
         chooses = can_choose(steps, plan.measured_on if pseudo_samples else held_out)
         if pseudo_samples:
-            trained = self.new_images and steps >= _least_steps_for_proxies(plan, settings)
+            reason = reason_against_proxies(
+                plan.training_samples,
+                steps,
+                settings.training.batch_size,
+                batch_normalisation=self.batch_normalisation,
+            )
+            trained = reason is None
         else:
             preferred = proxies_usually_help(
                 sum(plan.rounds), plan.training_images, steps, self.new_mixtures
@@ -252,18 +259,16 @@ def _longest(limit: float, seconds: Callable[[int], float], thresholds: Set[int]
 def _thresholds(plan: BudgetPlan, settings: DistillSettings) -> set[int]:
     """Returns from how many steps on options are compared, and proxies teach."""
     if plan.pseudo_samples:
-        return {_least_steps_for_proxies(plan, settings), LEAST_STEPS_OF_A_CHOICE}
+        least = least_steps_for_proxies(plan.training_samples, settings.training.batch_size)
+        return {least, LEAST_STEPS_OF_A_CHOICE}
     return {LEAST_DEFAULT_STEPS, LEAST_STEPS_OF_A_CHOICE}
 
 
-def _least_steps_for_proxies(plan: BudgetPlan, settings: DistillSettings) -> int:
-    samples = plan.pseudo_samples - plan.measured_on
-    return least_steps_for_proxies(samples, settings.training.batch_size)
-
-
 def _full_steps(plan: BudgetPlan, settings: DistillSettings) -> int:
-    answers = plan.queries - plan.held_out - plan.held_out_augmented
     if plan.pseudo_samples:
-        answers -= plan.measured_on
-    trained_on = plan.training_images if plan.label_queries else answers
+        trained_on = plan.training_samples
+    elif plan.label_queries:
+        trained_on = plan.training_images
+    else:
+        trained_on = plan.queries - plan.held_out - plan.held_out_augmented
     return settings.steps_for(trained_on, pseudo_samples=bool(plan.pseudo_samples))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -53,13 +54,7 @@ def steps_within(
     proxies took to choose images, if they have chosen all of them.
     """
     left, images_chosen = limit - (spent or 0.0), spent is not None
-    times = StepTimes(
-        student=seconds_per_step(make_student, answers, settings.training),
-        proxy=seconds_per_step(proxies.make, answers, settings.training) if proxies.count else 0.0,
-        new_mixtures=bool(proxies.count)
-        and learns_from_new_mixtures(make_student, proxies.make, answers.images.image_shape),
-        new_images=bool(proxies.count) and not has_batch_normalisation(make_student),
-    )
+    times = _step_times(make_student, proxies, answers, settings.training)
     longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
     each = times.seconds_per_full_step(plan, settings, longest, images_chosen=images_chosen)
     ranking = 0.0 if images_chosen else times.seconds_of_ranking(plan, settings)
@@ -83,8 +78,7 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
     plans = list(plans)
     settings = prepared.settings.completed(pseudo_samples=prepared.images is None)
     training = settings.training
-    make_student, make_proxy = prepared.student.make, prepared.proxies.make
-    proxies = prepared.proxies.count > 0
+    make_student = prepared.student.make
     shape = tuple(prepared.teacher.image_shape)
     some = (
         torch.zeros(_TIMED_IMAGES, *shape, dtype=torch.float32)
@@ -94,17 +88,34 @@ def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> S
     known = _answered(some)
     make_choosing = partial(build_model, AcquisitionSettings.model, shape, prepared.teacher.classes)
     scaling = scale_training(training, len(some))
-    return StepTimes(
-        student=seconds_per_step(make_student, known, training),
-        proxy=seconds_per_step(make_proxy, known, training) if proxies else 0.0,
-        new_mixtures=proxies and learns_from_new_mixtures(make_student, make_proxy, shape),
-        new_images=proxies and not has_batch_normalisation(make_student),
+    return replace(
+        _step_times(make_student, prepared.proxies, known, training),
         acquisition=seconds_per_step(make_choosing, known, TrainSettings(device=training.device))
         if any(plan.pseudo_samples for plan in plans)
         else 0.0,
         scale=seconds_per_step(make_student, known, scaling)
         if any(map(chooses_scale, plans))
         else 0.0,
+    )
+
+
+def _step_times(
+    make_student: Callable[[], nn.Module],
+    proxies: Proxies,
+    answers: Answers,
+    training: TrainSettings,
+) -> StepTimes:
+    """Measures a step of the student, and of a proxy if there are any, on the images of answers."""
+    student = seconds_per_step(make_student, answers, training)
+    if not proxies.count:
+        return StepTimes(student=student, proxy=0.0, new_mixtures=False)
+    return StepTimes(
+        student=student,
+        proxy=seconds_per_step(proxies.make, answers, training),
+        new_mixtures=learns_from_new_mixtures(
+            make_student, proxies.make, answers.images.image_shape
+        ),
+        batch_normalisation=has_batch_normalisation(make_student),
     )
 
 
