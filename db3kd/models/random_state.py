@@ -20,7 +20,7 @@ def kept_random_state(seed: int | None = None, devices: Iterable[int] = ()) -> I
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
         if seed is not None:
-            torch.manual_seed(seed)
+            _seed_torch(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)  # the largest seed that NumPy takes is 2^32 - 1
         try:
@@ -28,6 +28,14 @@ def kept_random_state(seed: int | None = None, devices: Iterable[int] = ()) -> I
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def _seed_torch(seed: int) -> None:
+    if torch.cuda.is_available():
+        torch.manual_seed(seed)
+    else:
+        # `torch.manual_seed` formats the stack for each kind of device that is not initialized.
+        torch.default_generator.manual_seed(seed)
 
 
 def random_state(devices: Iterable[int]) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def scale_training(settings: TrainSettings, rows: int) -> TrainSettings:
     factor = 1.0 if settings.schedule == "cosine" else _RATE_FACTOR
     return replace(
         settings,
+        epochs=None,
         steps=max(total // _TRAINING_DIVISOR, min(total, _MIN_STEPS)),
         batch_size=max(min(settings.batch_size, _MIN_BATCH), settings.batch_size // _BATCH_DIVISOR),
         learning_rate=settings.rate * factor,

@@ -54,9 +54,9 @@ class TrainSettings:
         >>> db3kd.TrainSettings(steps=12000, schedule="cosine", learning_rate=3e-3, ema=0.999)
 
     Attributes:
-        epochs: Passes over the rows. None is 20, or without effect if `steps` is set.
-        steps: The exact number of batches, instead of `epochs`, which is None then. Students that
-            are compared should train for the same number of steps.
+        epochs: Passes over the rows. None is 20 if `steps` is None, too.
+        steps: The exact number of batches, instead of `epochs`. Students that are compared should
+            train for the same number of steps.
         batch_size: Maximum number of rows in a step, over all processes. The batches of an epoch
             differ in size by at most one row. With 2, one batch of an odd number of rows has 3,
             because batch normalisation fails on a single row.
@@ -103,7 +103,10 @@ class TrainSettings:
             check_count_fields(self, "epochs")
         if self.steps is not None:
             check_count_fields(self, "steps")
-            object.__setattr__(self, "epochs", None)
+            if self.epochs is not None:
+                raise ArgumentError(
+                    "steps", f"expected epochs or steps, got {self.epochs} and {self.steps}"
+                )
         if self.learning_rate is not None:
             check_fields(self, check_positive, "learning_rate")
         check_fields(self, check_seed, "seed")

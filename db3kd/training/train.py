@@ -104,7 +104,7 @@ def train(
         model,
         RowBatches(images, targets, rows, settings),
         checked_loss,
-        replace(settings, steps=steps),
+        replace(settings, epochs=None, steps=steps),
         progress=progress,
         checkpoint=checkpoint,
         callbacks=callbacks,

@@ -5,6 +5,17 @@ from pathlib import Path
 import pytest
 from command_line import label, succeed
 
+from db3kd.pipelines.student_training import step_timing
+from db3kd.synthesis import acquisition_settings
+
+
+@pytest.fixture(autouse=True)
+def _short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times few training steps, and trains the students that choose pseudo samples for few."""
+    monkeypatch.setattr(step_timing, "_WARM_UP", 1)
+    monkeypatch.setattr(step_timing, "_TIMED", 3)
+    monkeypatch.setattr(acquisition_settings, "_LEAST_STEPS", 10)
+
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:

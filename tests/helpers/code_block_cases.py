@@ -23,7 +23,8 @@ def use_small_settings(patch: pytest.MonkeyPatch) -> None:
         return images.subset(range(min(IMAGES, len(images))))
 
     def few_steps(**options: Any) -> db3kd.TrainSettings:
-        return settings(**options | {"steps": min(STEPS, options.get("steps") or STEPS)})
+        options["steps"] = min(STEPS, options.get("steps") or STEPS)
+        return settings(**options | {"epochs": None})
 
     def short(*arguments: Any, **options: Any) -> db3kd.DistillResult:
         given = options.get("settings") or db3kd.DistillSettings()

@@ -25,7 +25,7 @@ pytest.importorskip("pyarrow")
 SHAPE, IMAGES, EACH = (1, 8, 8), 40, 100
 BUDGET, TRAINING = IMAGES * (1 + EACH), 2_000
 SETTINGS = db3kd.LabelSettings(queries=BUDGET)
-TRAINED = db3kd.TrainSettings(steps=200, learning_rate=0.03, device="cpu")
+TRAINED = db3kd.TrainSettings(steps=100, learning_rate=0.03, device="cpu")
 AUTO = db3kd.AutoSurrogate("linear", networks=1, training=TRAINED)
 
 

@@ -151,11 +151,13 @@ class StudentTrainingOptions(OptionSet):
         """Returns the settings of a student of labels; a preset sets the paper's batch size."""
         if self.epochs is not None and self.steps is not None:
             raise ArgumentError("steps", "expected --epochs or --steps, got both")
-        chosen = self.epochs or self.steps or preset
+        epochs, steps = self.epochs, self.steps
+        if epochs is None and steps is None:
+            epochs, steps = (PAPER_EPOCHS, None) if preset else (None, DEFAULT_STEPS)
         return self._settings(
             device,
-            epochs=self.epochs or PAPER_EPOCHS,
-            steps=self.steps if chosen else DEFAULT_STEPS,
+            epochs=epochs,
+            steps=steps,
             batch_size=self.batch_size or (512 if preset else 128),
         ).completed()
 
