@@ -46,7 +46,8 @@ def dropout_network() -> nn.Module:
 
 
 def quick(**changes) -> TrainSettings:
-    return TrainSettings(**{"epochs": 3, "batch_size": 32, "device": "cpu", **changes})
+    length = {} if "steps" in changes else {"epochs": 3}
+    return TrainSettings(**length | {"batch_size": 32, "device": "cpu", **changes})
 
 
 def weights(model: nn.Module) -> Tensor:
