@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.common.timed_teacher import WrappedCalls
 from db3kd.data.image_set import ImageSet
 from db3kd.models import build_model
-from db3kd.pipelines.distill_settings import LEARNING_RATES
+from db3kd.pipelines.distill_settings import DistillSettings
 from db3kd.teachers import Teacher
 from db3kd.training.settings import TrainSettings
 from db3kd.training.student import train_classifier
@@ -79,14 +79,13 @@ class Task:
 
     @property
     def training(self) -> TrainSettings:
-        """How students are trained: as `db3kd.distill` does, at the first rate it chooses from."""
-        return TrainSettings(
-            steps=self.steps,
-            learning_rate=LEARNING_RATES[0],
-            schedule="cosine",
-            seed=self.seed,
-            device="cpu",
-        )
+        """How students are trained: as `db3kd.distill` does, at the first rate it chooses from.
+
+        Without images, it takes another optimizer.
+        """
+        given = TrainSettings(steps=self.steps, seed=self.seed, device="cpu")
+        settings = DistillSettings(training=given).completed(pseudo_samples=self.pool is None)
+        return settings.trained_for(self.steps, settings.learning_rates[0], 0)
 
     def generator(self) -> torch.Generator:
         """Random numbers of this task, from the start."""

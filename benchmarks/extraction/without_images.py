@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.extraction.generated_images import GeneratorSettings, generate, high_entropy_images
 from benchmarks.extraction.task import Extracted, Task
+from db3kd.pipelines.distill_settings import LEARNING_RATES
 from db3kd.training.optimization import make_optimizer, make_schedule
 from db3kd.training.settings import TrainSettings
 
@@ -34,9 +35,9 @@ IDEAL = GeneratorSettings(steps=20, rate=1e-3, noise_rate=0.0, balance=5.0, smoo
 DFHL_RS = GeneratorSettings(steps=10, rate=2e-3, noise_rate=1e-2, balance=3.0, smoothing=0.2)
 ENTROPY_STEPS, ENTROPY_STEP = 10, 0.03
 
-PUBLISHED_OPTIMIZER = "sgd"
-PUBLISHED_RATE = 0.01
-PUBLISHED_DECAY = 5e-4
+PUBLISHED = "sgd", 0.01, 5e-4
+OURS = "adam", LEARNING_RATES[0], 0.0
+"""Optimizer, learning rate and weight decay of the student of the rounds."""
 
 Propose = Callable[[nn.Module, int, torch.Generator], Tensor]
 """From a student and a count to as many images to ask about."""
@@ -108,14 +109,8 @@ def in_rounds(task: Task, propose: Propose, published: bool) -> Extracted:
             of all methods are trained.
     """
     generator = task.generator()
-    settings = task.training
-    if published:
-        settings = replace(
-            settings,
-            optimizer=PUBLISHED_OPTIMIZER,
-            learning_rate=PUBLISHED_RATE,
-            weight_decay=PUBLISHED_DECAY,
-        )
+    optimizer, rate, decay = PUBLISHED if published else OURS
+    settings = replace(task.training, optimizer=optimizer, learning_rate=rate, weight_decay=decay)
     growing = GrowingStudent(task, settings)
     growing.network.eval()
     counts = [len(part) for part in torch.arange(task.budget).split(PER_ROUND)]

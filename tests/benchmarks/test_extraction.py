@@ -28,6 +28,7 @@ from benchmarks.extraction.task import LimitedTeacher, Task
 from db3kd.data.image_set import ImageSet
 from db3kd.models import save_model
 from db3kd.models.networks import build_model
+from db3kd.pipelines import DistillSettings
 
 SHAPE = (1, 8, 8)
 CLASSES = 3
@@ -48,6 +49,18 @@ def centroids() -> NearestCentroidTeacher:
 def task(folder, images, budget=BUDGET, seed=0, steps=6) -> Task:
     teacher = LimitedTeacher(CountingTeacher(centroids(), keep=True), budget)
     return Task(teacher, images, budget, "mlp-quarter", steps, seed, folder)
+
+
+@pytest.mark.parametrize("with_images", [False, True])
+def test_students_train_as_those_of_db3kd(with_images, tmp_path):
+    made = task(tmp_path, pool() if with_images else None)
+
+    training = made.training
+    usual = DistillSettings().completed(pseudo_samples=not with_images)
+
+    assert training.learning_rate == usual.learning_rates[0] == (3e-3 if with_images else 0.05)
+    for name in ("optimizer", "schedule", "weight_decay", "batch_size"):
+        assert getattr(training, name) == getattr(usual.training, name)
 
 
 def asked(made: Task) -> torch.Tensor:
