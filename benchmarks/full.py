@@ -124,10 +124,13 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "students.budgets", 60, "{mnist} --threads 1 --steps 6000 --images 5000 "
         f"--per-sample 256 {_TWO_STUDENTS} --strategies auto augmented --seeds 1",
     ),
-    "budgets-bd-fashion-mnist-6000": (
-        "students.budgets", 20, "{fashion} --threads 1 --steps 6000 --per-sample 50 256 "
-        f"{_TWO_STUDENTS} --strategies bd --seeds 1",
-    ),
+    **{
+        f"budgets-bd-{data}-6000": (
+            "students.budgets", 30, f"{{{name}}} --threads 1 --steps 6000 --per-sample 50 256 "
+            f"{_TWO_STUDENTS} --strategies bd --seeds 3",
+        )
+        for name, data in _GREY
+    },
     **{
         f"budgets-without-proxies-{data}-6000": (
             "students.budgets", 90, f"{{{name}}} --threads 1 --steps 6000 --images 300 1000 5000 "

@@ -221,15 +221,16 @@ def test_a_stopped_comparison_goes_on_after_its_last_row(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     save_model(
         tmp_path / "teacher.safetensors",
-        build_model("lenet5", (1, 28, 28), 10),
-        model="lenet5",
-        image_shape=(1, 28, 28),
+        build_model("linear", SHAPE, 10),
+        model="linear",
+        image_shape=SHAPE,
         classes=10,
     )
     command = [
-        "compare", "--data", "mnist5k", "--teacher", str(tmp_path / "teacher.safetensors"),
+        "compare", "--data", "digits", "--teacher", str(tmp_path / "teacher.safetensors"),
         "--images", "60", "--budgets", "20", "--steps", "2", "--save", "extraction-x",
-        "--runs", str(tmp_path / "runs"), "--methods", "random", "entropy",
+        "--runs", str(tmp_path / "runs"), "--teacher-model", "linear",
+        "--methods", "random", "entropy",
     ]  # fmt: skip
     monkeypatch.setattr("sys.argv", command[:-1])
     compare.main()

@@ -17,6 +17,11 @@ def _short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acquisition_settings, "_LEAST_STEPS", 10)
 
 
+@pytest.fixture(autouse=True)
+def _empty_figures(empty_figures: None) -> None:
+    """The tests of reports draw them."""
+
+
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A linear network, trained on digits."""

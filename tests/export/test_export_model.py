@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -254,16 +255,13 @@ def python_blocks() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_loaders_in_the_documentation_run(tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    network = build_model("lenet5-fifth", (1, 28, 28), 10)
-    teacher = ModuleTeacher(network, (1, 28, 28), 10, class_names=NAMES)
-    for name in ("student.onnx", "student.pt2"):
-        export_model(teacher, tmp_path / name)
+def test_the_loaders_in_the_documentation_run(exports, tmp_path, monkeypatch):
+    for kind in ("onnx", "pt2"):
+        shutil.copy(exports.folder / f"m.{kind}", tmp_path / f"student.{kind}")
     monkeypatch.chdir(tmp_path)
     plain, runtime, names, *_ = python_blocks()
-    images = torch.rand(37, 1, 28, 28)
-    expected = network(images).argmax(1)
+    images = torch.rand(37, *SHAPE)
+    expected = exports.network(images).argmax(1)
 
     found = {"images": images}
     exec(plain, found)

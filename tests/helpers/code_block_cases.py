@@ -11,7 +11,7 @@ import torch
 import db3kd
 
 IMAGES = 400
-STEPS = 40
+STEPS = 5
 
 
 def use_small_settings(patch: pytest.MonkeyPatch) -> None:

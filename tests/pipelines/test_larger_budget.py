@@ -23,6 +23,7 @@ from db3kd.pipelines.distillation import distill as distill_module
 from db3kd.pipelines.distillation.prepared import stored_queries
 from db3kd.pipelines.distillation.reproduction import command_lines
 from db3kd.pipelines.query_rounds.answer_run import LARGER_BUDGETS, AnswerRun, clean_answers
+from db3kd.pipelines.student_training import time_limit
 from db3kd.planning import held_out, plan_budget
 from db3kd.storage.manifest import MANIFEST, read_manifest
 
@@ -399,11 +400,15 @@ def test_the_report_says_how_to_spend_more_if_that_is_possible(tmp_path):
         assert ("repeat the command with a larger --budget" in text) == possible
 
 
-def test_a_time_limit_holds_for_the_training_of_each_budget(tmp_path):
-    settings = replace(QUICK, training=replace(TRAINING, steps=400), time_limit=0.2)
-    out = tmp_path / "run"
-    run(out, 500, settings=settings)
-    assert run(out, 900, settings=settings).queries == 900
+def test_a_time_limit_holds_for_the_training_of_each_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(time_limit, "seconds_per_step", lambda *_: 0.01)
+    settings = replace(QUICK, training=replace(TRAINING, steps=4000), time_limit=3.0)
+    for budget in (500, 900):
+        result = run(tmp_path / "run", budget, settings=settings)
+        assert result.queries == budget
+        (warning,) = (each for each in result.warnings if "cut training from 4,000 to" in each)
+        steps = int(warning.split("from 4,000 to ")[1].split()[0])
+        assert 50 <= steps <= 300  # the proxies need time, too
 
 
 def test_the_command_line_plans_prices_and_reproduces_a_larger_budget(tmp_path):

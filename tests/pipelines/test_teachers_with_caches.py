@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fresh_code import fresh_module, printed_by_process
+from fresh_code import fresh_module
+from fresh_interpreter import FreshInterpreter
 from resumable_cases import CLASSES, COMMANDS, SHAPE
 
 from db3kd.storage.manifest import read_manifest
@@ -91,15 +92,18 @@ def test_the_command_line_resumes_a_run_in_a_new_process(tmp_path):
     (tmp_path / "with_caches.py").write_text(TEXT.replace("0, 3", "0, 10") + made)
     given = "--teacher with_caches:teacher --data digits --limit 60 --measure bd --budget 400"
 
+    interpreter = FreshInterpreter(1)
+
     def label(limit: int, *options: str) -> str:
         arguments = ["db3kd", "label", *given.split(), "--out", str(tmp_path / "run"), *options]
-        return printed_by_process(
+        return interpreter.run(
             "import runpy, sys, with_caches\n"
             f"sys.argv, with_caches.left = {arguments!r}, {limit}\n"
             "try:\n    runpy.run_module('db3kd', run_name='__main__')\n"
             "except SystemExit as end:\n    print(len(with_caches.CACHE) > 3, end.code)",
-            tmp_path, seed=limit,
+            tmp_path,
         ).splitlines()[-1]  # fmt: skip
 
     assert label(100) == "True 1"
     assert label(1000, "--resume") == "True 0"
+    interpreter.close()

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from fresh_code import fresh_module, function_print, printed_by_process, text_print
+from fresh_code import fresh_module, function_print, text_print
 
 from db3kd.teachers import FunctionTeacher
 
@@ -215,12 +215,13 @@ def test_what_changes_no_answer_is_not_noticed(before, after):
     assert changed(before, after) == text_print(MODULE)
 
 
-def test_processes_agree_on_an_unchanged_function_also_in_another_file(tmp_path):
+def test_processes_agree_on_an_unchanged_function_also_in_another_file(tmp_path, interpreters):
     (tmp_path / "renamed.py").write_text("\n# moved\n" + MODULE)
     end = "from fresh_code import function_print; print(function_print(f))"
     started = f"exec(compile({MODULE!r}, 'script.py', 'exec'))\n{end}"  # as __main__
-    assert printed_by_process(f"from renamed import f; {end}", tmp_path, 1) == text_print(MODULE)
-    assert printed_by_process(started, tmp_path, 2) == text_print(MODULE)
+    codes = f"from renamed import f; {end}", started
+    for each, code in zip(interpreters, codes, strict=True):
+        assert each.run(code, tmp_path).strip() == text_print(MODULE)
 
 
 def test_a_function_of_the_main_program_keeps_its_fingerprint_in_a_worker(monkeypatch):
@@ -419,7 +420,7 @@ class Keywords:
         return np.zeros(len(array), int)
 
 
-def test_the_order_of_sets_is_not_in_a_fingerprint(tmp_path):
+def test_the_order_of_sets_is_not_in_a_fingerprint(interpreters):
     words = [f"word {number}" for number in range(20)]
     known = function_print(Keywords(*words))
     assert function_print(Keywords(*reversed(words))) == known
@@ -428,7 +429,7 @@ def test_the_order_of_sets_is_not_in_a_fingerprint(tmp_path):
         f"from {__name__} import Keywords, function_print\n"
         f"print(function_print(Keywords(*{words!r})))"
     )
-    assert {printed_by_process(run, tmp_path, seed) for seed in (1, 2)} == {known}
+    assert {each.run(run).strip() for each in interpreters} == {known}
 
 
 def test_which_equal_values_are_one_object_is_not_in_a_fingerprint():
