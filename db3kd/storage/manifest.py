@@ -125,9 +125,6 @@ def read_manifest(path: str | Path, format: str | None = None) -> dict[str, Any]
         raise InputError(f"{file}: expected the manifest of a run of db3kd, got another JSON file")
     if format not in (None, found):
         raise InputError(f"{path}: {_wrong_format(content, found, str(format))}")
-    settings = content.get("settings")
-    if format is not None and not isinstance(settings, dict):
-        raise InputError(f"{file}: expected an entry settings with values by name, got {settings}")
     return content
 
 

@@ -73,11 +73,7 @@ def test_a_path_that_is_not_utf_8_is_read_as_it_was_written(tmp_path, a_manifest
         assert read_manifest(tmp_path)["data"] == name
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["{", "[]", '{"format": 5}', "{}", '{"format": "db3kd labels 2"}']
-    + [f'{{"format": "db3kd labels 2", "settings": {settings}}}' for settings in ("null", "[]")],
-)
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 5}', "{}"])
 def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / "_manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json: expected"):
