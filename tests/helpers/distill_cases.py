@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pytest
 import torch
 from teachers_analytic import NearestCentroidTeacher
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.pipelines import DistillSettings
+from db3kd.pipelines.student_training import rules
+from db3kd.planning import held_out
 from db3kd.training.settings import TrainSettings
 
 SHAPE, CLASSES, SAMPLES = (1, 6, 6), 4, 120
@@ -34,6 +37,13 @@ def images(samples: int = SAMPLES) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (samples, *SHAPE), generator=generator, dtype=torch.uint8)
     return ImageSet.from_arrays(pixels.numpy(), name="noise")
+
+
+def let_choose(patch: pytest.MonkeyPatch) -> None:
+    """Lets runs choose by held-out agreement, however few steps and answers they have."""
+    patch.setattr(rules, "LEAST_STEPS_OF_A_CHOICE", rules.CHOICE_DIVISOR)
+    for module in (rules, held_out):
+        patch.setattr(module, "LEAST_VALIDATION", 1)
 
 
 def weights(network: torch.nn.Module) -> Tensor:

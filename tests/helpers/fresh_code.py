@@ -1,9 +1,6 @@
-"""Modules made of text, as another version of a file or another process has them."""
+"""Modules made of text, as another version of a file has them."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -28,22 +25,3 @@ def text_print(text: str) -> str:
     """Returns the fingerprint of the function `f` in the text of a module."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         return function_print(fresh_module(text, "fresh", monkeypatch).f)
-
-
-def printed_by_process(run: str, folder: Path, seed: int) -> str:
-    """Returns what a new process prints that may import the modules in a folder.
-
-    Args:
-        run: The code that it runs.
-        folder: The folder.
-        seed: What the order of its sets depends on.
-    """
-    environment = os.environ | {
-        "PYTHONHASHSEED": str(seed),
-        "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", run], env=environment, capture_output=True, text=True
-    )
-    assert not done.returncode, done.stderr
-    return done.stdout.strip()

@@ -20,6 +20,7 @@ from distill_cases import (
     SAMPLES,
     SHAPE,
     images,
+    let_choose,
     teacher,
     weights,
 )
@@ -45,8 +46,8 @@ from db3kd.pipelines import DistillResult, DistillSettings
 from db3kd.pipelines.distillation import asking
 from db3kd.pipelines.query_rounds import pseudo_sample_answers, rounds
 from db3kd.pipelines.run_notes import RunNotes
-from db3kd.pipelines.student_training import rules, student_trainer
-from db3kd.planning import STRATEGIES, held_out
+from db3kd.pipelines.student_training import student_trainer
+from db3kd.planning import STRATEGIES
 from db3kd.progress import Progress
 from db3kd.storage.manifest import queries_in_flight, read_manifest
 from db3kd.synthesis.masked_mixes import MaskedMixes
@@ -467,9 +468,7 @@ def rare_case(**options: Any) -> tuple[CountingTeacher, dict[str, Any]]:
 
 
 def test_choices_are_made_by_held_out_agreement(tmp_path, monkeypatch):
-    monkeypatch.setattr(rules, "LEAST_STEPS_OF_A_CHOICE", 120)
-    for module in (rules, held_out):
-        monkeypatch.setattr(module, "LEAST_VALIDATION", 1)
+    let_choose(monkeypatch)
     training = replace(QUICK.training, steps=120)
     settings = replace(QUICK, training=training, learning_rates=(1e-12, 3e-2))
 

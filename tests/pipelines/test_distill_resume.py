@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher, weights
+from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, let_choose, teacher, weights
 from teachers_analytic import CountingTeacher, RaisingTeacher
 from torch.optim import Optimizer
 from training_steps import before_each_step, steps_done
@@ -28,8 +28,7 @@ from db3kd.pipelines.distillation import prepared
 from db3kd.pipelines.query_rounds import rounds
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.run_notes import RunNotes
-from db3kd.pipelines.student_training import rules as teaching_rules
-from db3kd.planning import held_out, plan_budget
+from db3kd.planning import plan_budget
 from db3kd.storage.choice_log import choice_files
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers import TeacherError
@@ -66,12 +65,6 @@ def finished(whole: DistillResult, tmp_path: Path) -> Path:
 def choices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choices by held-out agreement, however few steps and answers there are."""
     let_choose(monkeypatch)
-
-
-def let_choose(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(teaching_rules, "LEAST_STEPS_OF_A_CHOICE", teaching_rules.CHOICE_DIVISOR)
-    for module in (teaching_rules, held_out):
-        patch.setattr(module, "LEAST_VALIDATION", 1)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A fingerprint is therefore computed before the first query, also of the parts of
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,7 @@ def test_the_command_line_resumes_a_run_in_a_new_process(tmp_path):
     (tmp_path / "with_caches.py").write_text(TEXT.replace("0, 3", "0, 10") + made)
     given = "--teacher with_caches:teacher --data digits --limit 60 --measure bd --budget 400"
 
-    interpreter = FreshInterpreter(1)
-
-    def label(limit: int, *options: str) -> str:
+    def label(interpreter: FreshInterpreter, limit: int, *options: str) -> str:
         arguments = ["db3kd", "label", *given.split(), "--out", str(tmp_path / "run"), *options]
         return interpreter.run(
             "import runpy, sys, with_caches\n"
@@ -104,6 +103,6 @@ def test_the_command_line_resumes_a_run_in_a_new_process(tmp_path):
             tmp_path,
         ).splitlines()[-1]  # fmt: skip
 
-    assert label(100) == "True 1"
-    assert label(1000, "--resume") == "True 0"
-    interpreter.close()
+    with closing(FreshInterpreter(1)) as interpreter:
+        assert label(interpreter, 100) == "True 1"
+        assert label(interpreter, 1000, "--resume") == "True 0"
