@@ -44,7 +44,8 @@ from db3kd.data.augmented_images import AugmentedImages
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import LabelRun, open_run
-from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.planned_run import plan_source_run
+from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.labels import Labels
 from db3kd.labels.soft_labels import with_soft_labels
@@ -172,7 +173,7 @@ def _label_run(
 ) -> LabelRun:
     """Labels the transfer set, or resumes the run in the folder of that name."""
     folder = options.labels / f"{data}-{options.images}-{name}"
-    write_run(
+    planned = plan_source_run(
         folder,
         teacher,
         Source(options.data),
@@ -181,6 +182,7 @@ def _label_run(
         resume=folder.exists(),
         surrogate=surrogate,
     )
+    carry_out(planned)
     return open_run(folder, options.data)
 
 

@@ -28,7 +28,8 @@ from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
 from db3kd.data.source import Source
 from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
-from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.planned_run import plan_source_run
+from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.label_files import load_labels
 from db3kd.models import save_model
@@ -137,7 +138,7 @@ def _label(work: Work, folder: Path, started: Connection) -> None:
     torch.set_num_threads(1)
     teacher = CallLoggingTeacher(load_teacher(work.teacher), call_log(folder), work.max_batch)
     started.close()
-    write_run(
+    planned = plan_source_run(
         folder,
         teacher,
         Source(work.data),
@@ -146,6 +147,7 @@ def _label(work: Work, folder: Path, started: Connection) -> None:
         surrogate=work.surrogate,
         resume=folder.exists(),
     )
+    carry_out(planned)
 
 
 def _finish(work: Work, folder: Path) -> float:

@@ -29,7 +29,8 @@ from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.systems.crashes import same_run
 from db3kd.data.source import Source
-from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.planned_run import plan_source_run
+from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.label_files import iterate_shards
 from db3kd.labels.labels import LABELS
@@ -199,7 +200,10 @@ def _label(work: Work, folder: Path, started: Connection) -> None:
     started.close()
     source = Source(work.data)
     try:
-        write_run(folder, teacher, source, work.settings, limit=work.limit, resume=folder.exists())
+        planned = plan_source_run(
+            folder, teacher, source, work.settings, limit=work.limit, resume=folder.exists()
+        )
+        carry_out(planned)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

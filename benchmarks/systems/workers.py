@@ -23,8 +23,8 @@ from benchmarks.common.record import keep
 from benchmarks.common.setting import parser, trained_teacher
 from benchmarks.systems.crashes import CallLoggingTeacher, Work, call_log, queries_asked, same_run
 from db3kd.data.source import Source
-from db3kd.labelling.runs.planned_run import RunExecution
-from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.planned_run import RunExecution, plan_source_run
+from db3kd.labelling.runs.run_writer import carry_out
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers.ray_cluster import Workers
 from db3kd.models import save_model
@@ -38,9 +38,11 @@ def label(work: Work, folder: Path, workers: int) -> float:
     pool = Workers(workers, gpus=False, make_teacher=make) if workers > 1 else None
     start = time.perf_counter()
     execution = RunExecution(workers=pool)
-    write_run(
-        folder, make(), Source(work.data), work.settings, limit=work.limit, execution=execution
+    source = Source(work.data)
+    planned = plan_source_run(
+        folder, make(), source, work.settings, limit=work.limit, execution=execution
     )
+    carry_out(planned)
     return time.perf_counter() - start
 
 

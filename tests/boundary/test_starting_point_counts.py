@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from label_runs import write_run
 from teachers_analytic import CountingTeacher, NearestCentroidTeacher
 
 from db3kd.boundary import Pairs, StartingPoints
 from db3kd.data.image_source import TensorImages
 from db3kd.data.source import Source
 from db3kd.labelling.label_images import label
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 
 SHAPE = (1, 6, 6)

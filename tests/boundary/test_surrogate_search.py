@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_runs import write_run
 from teachers_analytic import BallTeacher, CountingTeacher, LinearTeacher, RaisingTeacher
 from torch import nn
 
@@ -24,7 +25,6 @@ from db3kd.boundary.surrogate import batch_size
 from db3kd.data.image_source import TensorImages
 from db3kd.data.source import Source
 from db3kd.labelling.label_images import label
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.label_files import load_labels
 from db3kd.querying.driver import run

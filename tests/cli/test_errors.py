@@ -25,8 +25,7 @@ from db3kd.errors import (
     InputNotFoundError,
     OutputExistsError,
 )
-from db3kd.labelling.runs.planned_run import RunExecution
-from db3kd.labelling.runs.run_writer import write_run
+from db3kd.labelling.runs.planned_run import RunExecution, plan_source_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.soft_labels import SoftLabelSettings
 from db3kd.models import build_model
@@ -60,7 +59,9 @@ TO_SEE_MORE = "run db3kd --debug COMMAND ... to see the traceback"
 WITHOUT_OPTION = {
     ("label", LabelSettings): TUNING - {"starting_points", "mixtures"},
     ("label", SoftLabelSettings): set(),
-    ("label", write_run): {*("folder", "source", "images", "settings", "soft_labels", "execution")},
+    ("label", plan_source_run): {
+        *("folder", "source", "images", "settings", "soft_labels", "execution")
+    },
     ("label", RunExecution): set(),
     ("label", load_teacher): {*TEACHER, "model"},
     ("label", Source): set(),

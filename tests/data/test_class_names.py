@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from command_line import fail, succeed
+from label_runs import write_run
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from served_doubles import Answer, Loopback
@@ -22,7 +23,6 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import open_run
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.models import save_model
 from db3kd.pipelines.inputs import check_test
 from db3kd.storage.manifest import plain, read_manifest

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from label_runs import write_run
 from teachers_analytic import CountingTeacher, LinearTeacher, RaisingTeacher
 from torch import nn
 
 import db3kd
-from db3kd.labelling import RunExecution, Source, write_run
+from db3kd.labelling import RunExecution, Source
 from db3kd.labelling.runs import run_surrogate
 from db3kd.labelling.runs.planned_run import plan_source_run
 from db3kd.labelling.runs.run_surrogate import WEIGHTS

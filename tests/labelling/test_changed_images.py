@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from label_runs import write_run
 
 import db3kd
 from db3kd.data.files.image_files import EncodedPixels
@@ -14,7 +15,6 @@ from db3kd.data.image_source import TensorImages
 from db3kd.data.loading import load_data
 from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import open_run
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.manifest import read_manifest

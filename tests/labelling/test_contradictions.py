@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from command_line import succeed
+from label_runs import write_run
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
 from db3kd.labelling.contradictions import EqualImages, contradicted_classes
 from db3kd.labelling.label_images import label
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.label_files import load_labels
 from db3kd.labels.soft_labels import SoftLabelSettings, make_soft_labels, with_soft_labels

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from label_runs import write_run
 from teachers_analytic import ConstantTeacher, CountingTeacher, RaisingTeacher, RareTeacher
 
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
 from db3kd.labelling.image_decisions import decision_order
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.querying.driver import FIRST_CHECKED
 from db3kd.storage.manifest import read_manifest
 from db3kd.teachers.base import SingleClassError

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_cases import write_png
+from label_runs import write_run
 
 import db3kd
 from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import open_run
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labels.label_files import load_labels

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from label_runs import write_run
 from table_cases import is_valid
 from tasters import WINES, Taster, wine_frame, wines
 
@@ -10,7 +11,6 @@ from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
 from db3kd.labelling import LabelSettings, label
 from db3kd.labelling.runs.label_run import open_run
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.tables import Feature, Features
 from db3kd.teachers import FunctionTeacher, TabularTeacher
 

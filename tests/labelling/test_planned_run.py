@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from label_runs import write_run
 from teachers_analytic import CountingTeacher, NearestCentroidTeacher, RaisingTeacher
 
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
 from db3kd.labelling.runs.planned_run import plan_source_run
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.settings import LabelSettings
 from db3kd.storage.run_queries import RunQueries
 

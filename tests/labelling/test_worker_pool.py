@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from label_runs import write_run
 
 from db3kd.data.loading import load_data
 from db3kd.data.source import Source
@@ -22,7 +23,6 @@ from db3kd.labelling.budgets import divide_budget
 from db3kd.labelling.chunk_search import Labeller
 from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.planned_run import RunExecution
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.runs.totals import Totals
 from db3kd.labelling.settings import LabelSettings
 from db3kd.labelling.workers import chunk_dispatch, ray_cluster

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from distill_cases import CLASSES, QUICK, SHAPE, TRAINING, images, teacher
+from label_runs import write_run
 from teachers_analytic import (
     ConstantTeacher,
     CountingTeacher,
@@ -22,7 +23,6 @@ from torch import nn
 import db3kd
 from db3kd.data.source import Source
 from db3kd.errors import ArgumentError
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.pipelines import DistillResult, DistillSettings
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.teachers import TeacherError, load_teacher

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from distill_cases import QUICK, images, teacher
+from label_runs import write_run
 from teachers_analytic import CountingTeacher
 
 import db3kd
 from db3kd.data.source import Source
-from db3kd.labelling import write_run
 from db3kd.labels.labels import LABELS
 from db3kd.storage.run_folder import RunFolder
 from db3kd.surrogates.files import prepare_surrogate

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from distill_cases import QUICK, SHAPE, images
+from label_runs import write_run
 from teachers_analytic import CountingTeacher, RaisingTeacher
 
 import db3kd
 from db3kd.data.source import Source
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.surrogates.settings import SurrogateSettings
 from db3kd.teachers import FunctionTeacher, TeacherError

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from distill_cases import images
+from label_runs import write_run
 from resumable_cases import (
     COMMANDS,
     Function,
@@ -26,7 +27,6 @@ from resumable_cases import (
 import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.source import Source
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.pipelines.comparison.prepared import prepare_comparison
 from db3kd.planning import Strategy
 from db3kd.storage.manifest import MANIFEST

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from distill_cases import QUICK, images, teacher
+from label_runs import write_run
 from teachers_analytic import CountingTeacher
 
 import db3kd
 from db3kd.data.loading import load_data
 from db3kd.data.source import Source
-from db3kd.labelling import write_run
 from db3kd.storage.manifest import MANIFEST, read_manifest
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.surrogates.settings import SurrogateSettings

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from label_runs import write_run
 from tasters import WINES, Taster, wine_frame
 from torch import nn
 
 import db3kd
 from db3kd.data.source import Source
 from db3kd.labelling.runs.label_run import open_run
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.models import save_model
 from db3kd.tables import Feature, Features
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import succeed
+from label_runs import write_run
 from served_doubles import Answer, Loopback
 from teachers_analytic import CountingTeacher, LinearTeacher
 
@@ -13,7 +14,6 @@ import db3kd
 from db3kd.data.image_set import ImageSet
 from db3kd.data.loading import load_data
 from db3kd.data.source import Source
-from db3kd.labelling.runs.run_writer import write_run
 from db3kd.labelling.workers.worker import Worker
 from db3kd.surrogates.files import prepare_surrogate
 from db3kd.teachers import RescaledTeacher, TeacherError, decide_checked, load_teacher

@@ -21,12 +21,12 @@ from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
 from db3kd.labelling.runs.run_surrogate import RunSurrogate
 from db3kd.labelling.runs.totals import Totals, answered_in_label_folder, totals_of_shards
 from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.workers.ray_cluster import Workers
+from db3kd.labelling.workers.ray_cluster import Workers, import_ray
 from db3kd.labels.labels import LABELS
 from db3kd.labels.soft_labels import SoftLabelSettings
 from db3kd.querying.consistency import check_consistency_checks
 from db3kd.storage.changed_teachers import check_accepts_teacher
-from db3kd.storage.existing_runs import begun_with, data_of_run, holds_run
+from db3kd.storage.existing_runs import begun_with, check_output, data_of_run, holds_run
 from db3kd.storage.manifest import CLASS_NAMES, is_finished, make_manifest
 from db3kd.storage.run_comparison import ExpectedRun, compare_with_runs
 from db3kd.storage.run_queries import RunQueries
@@ -41,7 +41,7 @@ class RunExecution:
 
     Attributes:
         workers: Processes that label the chunks; labels, totals and budgets stay the same. The
-            process that calls `write_run` decides all images first. If a worker dies, another
+            process that calls `carry_out` decides all images first. If a worker dies, another
             continues its shard. None for no other process.
         consistency_checks: See `db3kd.label`.
         accept_changed_teacher: Whether to resume a run even if the fingerprint of the teacher or
@@ -174,7 +174,7 @@ def plan_run(
         resume: Whether to continue the run in `folder`, if there is one.
         origin: Where the images come from; `ImageOrigin()` by default.
         soft_labels: See `PlannedRun`.
-        execution: See `write_run`.
+        execution: See `plan_source_run`.
 
     Raises:
         ValueError: If an image is invalid, or a setting or the surrogate does not fit.
@@ -267,14 +267,37 @@ def plan_source_run(
     resume: bool = False,
     execution: RunExecution | None = None,
 ) -> PlannedRun:
-    """Plans the run that `write_run`, with the same arguments, makes or continues.
+    """Plans a run that labels the images of a source in a folder; nothing is queried or written.
 
-    Nothing is queried or written.
+    Nothing is read before the folder is known to be free. `carry_out` makes the run.
+
+    Args:
+        folder: The folder to write to; new or empty, unless `resume` is set.
+        teacher: The teacher that decides the images.
+        source: The source of the images.
+        settings: How the images are labelled.
+        images: The images of the source, if they are loaded already.
+        limit: The number of images to label, drawn by the settings' seed; None for all. The run's
+            sample indices are those of the source.
+        soft_labels: How to make soft labels, which are stored too; None for distances only.
+        surrogate: A surrogate of the teacher, or `db3kd.AutoSurrogate()`, as for `db3kd.label`;
+            part of the run's identity.
+        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
+        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
+            all in one class.
+        resume: Whether to continue the run in `folder`; an empty one begins it. Teacher, images and
+            settings have to be those of the run.
+        execution: Workers and checks; `RunExecution()` by default.
 
     Raises:
+        FileExistsError: If the folder is in use.
+        FileNotFoundError: If the folder does not exist and `resume` is True.
         ValueError: If the images do not fit the teacher, or a setting or the surrogate does not.
     """
+    check_output(folder, resume, LABELS.format)
     check_flag(rare_classes, "rare_classes")
+    if execution is not None and execution.workers is not None:
+        import_ray()
     images = source.load() if images is None else images
     rows = draw_samples(len(images), limit, settings.seed)
     chosen = images.subset(rows)

@@ -2,122 +2,52 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
-from torch import nn
 
-from db3kd.data.image_set import ImageSet
-from db3kd.data.source import Source
 from db3kd.labelling.label_job import LabelJob
-from db3kd.labelling.runs.auto_surrogate import AutoSurrogate
-from db3kd.labelling.runs.planned_run import PlannedRun, RunExecution, plan_source_run
+from db3kd.labelling.runs.planned_run import PlannedRun
 from db3kd.labelling.runs.totals import Totals, add_up
-from db3kd.labelling.settings import LabelSettings
-from db3kd.labelling.workers.ray_cluster import Workers, import_ray
+from db3kd.labelling.workers.ray_cluster import Workers
 from db3kd.labelling.workers.worker_pool import RayWorkerPool, start_workers
 from db3kd.labels.labels import LABELS, to_table
-from db3kd.labels.soft_labels import SoftLabelSettings, with_soft_labels
+from db3kd.labels.soft_labels import with_soft_labels
 from db3kd.progress import ProgressListener
 from db3kd.querying.consistency import ConsistencyCheck
 from db3kd.querying.kept_answers import noting_kept_answers
 from db3kd.storage.changed_teachers import compare_or_accept_teacher
-from db3kd.storage.existing_runs import check_output
 from db3kd.storage.run_folder import RunFolder
 from db3kd.storage.source_numbers import keep_numbers, stored_numbers
-from db3kd.teachers import Teacher
 
 
-def write_run(
-    folder: str | Path,
-    teacher: Teacher,
-    source: Source,
-    settings: LabelSettings,
-    *,
-    images: ImageSet | None = None,
-    limit: int | None = None,
-    soft_labels: SoftLabelSettings | None = None,
-    surrogate: nn.Module | AutoSurrogate | None = None,
-    concurrent_chunks: int | None = None,
-    rare_classes: bool = False,
-    resume: bool = False,
-    execution: RunExecution | None = None,
-) -> Totals:
-    """Labels the images of a source into a run folder, a shard at a time, and shows progress.
+def carry_out(planned: PlannedRun, progress: ProgressListener | bool = True) -> Totals:
+    """Opens the folder of a planned run, and labels what is missing in it, a shard at a time.
 
-    Nothing is read before the folder is known to be free, and nothing is queried before the images
-    are known to fit the teacher. Each answer is on disk before the teacher is called again. If the
-    process is killed, at most one call of the teacher (for a served teacher, its requests in
-    flight) per concurrent chunk is paid for twice; after a power cut, also the answers of the last
-    second and batch. `db3kd.storage.manifest.queries_in_flight` counts them.
+    Each answer is on disk before the teacher is called again. If the process is killed, at most one
+    call of the teacher (for a served teacher, its requests in flight) per concurrent chunk is paid
+    for twice; after a power cut, also the answers of the last second and batch.
+    `db3kd.storage.manifest.queries_in_flight` counts them. A finished run sends no query.
 
     Example:
-        >>> write_run("runs/mine", teacher, Source("digits"), LabelSettings(queries=100_000))
+        >>> source, settings = Source("digits"), LabelSettings(queries=100_000)
+        >>> totals = carry_out(plan_source_run("runs/mine", teacher, source, settings))
 
     Args:
-        folder: The folder to write to; new or empty, unless `resume` is set.
-        teacher: The teacher that decides the images.
-        source: The source of the images.
-        settings: How the images are labelled.
-        images: The images of the source, if they are loaded already.
-        limit: The number of images to label, drawn by the settings' seed; None for all. The run's
-            sample indices are those of the source.
-        soft_labels: How to make soft labels, which are stored too; None for distances only.
-        surrogate: A surrogate of the teacher, or `db3kd.AutoSurrogate()`, as for `db3kd.label`;
-            part of the run's identity.
-        concurrent_chunks: Chunks that this process searches at once, as for `db3kd.label`.
-        rare_classes: Whether to continue even if the first 1,000 images, spread over the set, are
-            all in one class.
-        resume: Whether to continue the run in `folder`; an empty one begins it. Teacher, images and
-            settings have to be those of the run. Labels and totals become those of a run without a
-            stop. A finished run sends no query.
-        execution: Workers and checks; `RunExecution()` by default.
+        planned: The run, from `plan_source_run`.
+        progress: A listener that receives the counts; True for a display; False for nothing.
 
     Returns:
-        The totals of the run, as its manifest has them.
+        The totals of the run, as its manifest has them. Labels and totals of a resumed run are
+        those of a run without a stop.
 
     Raises:
         FileExistsError: If the folder is in use.
-        FileNotFoundError: If the folder does not exist and `resume` is True.
-        ValueError: If the images do not fit the teacher, or if the folder holds another run.
+        ValueError: If the folder holds another run.
         TeacherError: If the teacher fails, or puts all images, or the first 1,000, in one class;
             as a `TeacherChangedError`, if answers have changed. Paid answers are kept; a folder
             without any is removed.
         ChildProcessError: If a shard keeps killing workers.
         OSError: If the disk fails.
-    """
-    check_output(folder, resume, LABELS.format)
-    if execution is not None and execution.workers is not None:
-        import_ray()
-    planned = plan_source_run(
-        folder,
-        teacher,
-        source,
-        settings,
-        images=images,
-        limit=limit,
-        soft_labels=soft_labels,
-        surrogate=surrogate,
-        concurrent_chunks=concurrent_chunks,
-        rare_classes=rare_classes,
-        resume=resume,
-        execution=execution,
-    )
-    return carry_out(planned)
-
-
-def carry_out(planned: PlannedRun, progress: ProgressListener | bool = True) -> Totals:
-    """Opens the folder of a planned run, and labels what is missing in it.
-
-    Args:
-        planned: The run.
-        progress: A listener that receives the counts; True for a display; False for nothing.
-
-    Returns:
-        The totals of the run, as its manifest has them.
-
-    Raises:
-        FileExistsError, ValueError, TeacherError, ChildProcessError, OSError: See `write_run`.
     """
     with noting_kept_answers(planned.folder):
         return _carry_out(planned, progress)

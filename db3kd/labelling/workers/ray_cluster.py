@@ -30,7 +30,8 @@ class Workers:
 
     Example:
         >>> execution = RunExecution(workers=Workers(8))
-        >>> write_run("runs/mine", teacher, source, settings, execution=execution)
+        >>> planned = plan_source_run("runs/mine", teacher, source, settings, execution=execution)
+        >>> totals = carry_out(planned)
 
     Attributes:
         count: The number of processes. No more processes are busy than the run has shards.
