@@ -120,6 +120,14 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "students.budgets", 120, "{fashion} --threads 1 --steps 6000 --images 1000 "
         "--per-sample 2 10 50 --strategies auto augmented",
     ),
+    "budgets-two-queries-fashion-mnist-6000": (
+        "students.budgets", 80, "{fashion} --threads 1 --steps 6000 --images 300 "
+        f"{_TWO_STUDENTS} {_TWO_QUERIES} --seeds 3",
+    ),
+    "budgets-300-bd-fashion-mnist-6000": (
+        "students.budgets", 15, "{fashion} --threads 1 --steps 6000 --images 300 "
+        "--per-sample 50 256 --strategies bd --seeds 3",
+    ),
     "budgets-mnist-6000": (
         "students.budgets", 60, "{mnist} --threads 1 --steps 6000 --images 5000 "
         f"--per-sample 256 {_TWO_STUDENTS} --strategies auto augmented --seeds 1",
@@ -194,6 +202,14 @@ MODULES: dict[str, tuple[str, int, str]] = {
     "budgets-colour-photos": (
         "students.budgets", 30, "{photos} --threads 1 --steps 1000 --students resnet8-half "
         "--images 1000 --per-sample 4 --strategies decisions sd augmented auto --seeds 1",
+    ),
+    "budgets-300-colour-photos": (
+        "students.budgets", 60, "{photos} --threads 1 --steps 1000 --students resnet8-half "
+        "--images 300 --per-sample 4 --strategies sd decisions augmented auto --seeds 3",
+    ),
+    "budgets-zero-shot-colour-photos": (
+        "students.budgets", 30, "{photos} --threads 1 --steps 1000 --students resnet8-half "
+        "--images 1000 --per-sample 20 --strategies zero-shot --seeds 3",
     ),
     "zero-shot-colour-photos": (
         "students.zero_shot", 12, "curve {photos} --threads 1 --student resnet8-half --steps 1000 "

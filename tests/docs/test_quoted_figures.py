@@ -49,6 +49,12 @@ def students(
     return rows_of(name, **wanted)
 
 
+def first_found(names: Sequence[str], *cell: Any) -> list[Row]:
+    """Returns the rows of a cell (see `students`) in the first of these results that has some."""
+    stored = (name for name in names if (RESULTS / f"{name}.json").exists())
+    return next((found for name in stored if (found := students(name, *cell))), [])
+
+
 def percent(shares: Sequence[float], *, deviation: bool = True) -> str:
     """Formats the mean of shares, and with three seeds or more the deviation."""
     written = deviation and len(shares) > 2
@@ -82,9 +88,8 @@ def of_readme(row: str, column: str, cells: Cells) -> str | None:
     queries, strategy = number(row) // 1000, "auto" if distilled else "augmented"
     if queries == 1:  # `auto` is then `sd`; neither depends on the budget
         queries, strategy = 2, "sd" if distilled else "decisions"
-    for name in ("budgets-fashion-mnist-6000", "budgets-1000-fashion-mnist-6000"):
-        if found := students(name, 1000, queries, "lenet5-half", strategy):
-            break
+    names = ("budgets-fashion-mnist-6000", "budgets-1000-fashion-mnist-6000")
+    found = first_found(names, 1000, queries, "lenet5-half", strategy)
     assert len(found) == 3
     return percent([each["agreement"] for each in found], deviation=False)
 
@@ -93,10 +98,25 @@ def of_budgets(row: str, column: str, cells: Cells) -> str:
     data, images, more, student = setting(row)
     queries = more[0] if more else 2
     strategy = _STRATEGIES.get(column, column)
-    for name in (f"budgets-{images}-{data}-6000", f"budgets-{data}-6000"):
-        if found := students(name, images, queries, student, strategy):
-            break
-    return both(found)
+    names = (f"budgets-two-queries-{data}-6000", f"budgets-{images}-{data}-6000")
+    return both(first_found((*names, f"budgets-{data}-6000"), images, queries, student, strategy))
+
+
+def of_soft_labels(row: str, column: str, cells: Cells) -> str:
+    data, images, _, student = setting(row)
+    name, queries = re.fullmatch(r"(\w+) \((\d+)\)", column).groups()
+    strategy = _STRATEGIES.get(name, name)
+    asked = 2 if strategy == "sd" else number(queries)  # which spends one query in any budget
+    names = ("two-queries", str(images), "bd", f"{images}-bd")
+    stored = [f"budgets-{each}-{data}-6000" for each in names]
+    return both(first_found(stored, images, asked, student, strategy))
+
+
+def of_colour(row: str, column: str, cells: Cells) -> str:
+    images, queries = (number(text) for text in re.split(r", (?=\S)", row))
+    strategy = _STRATEGIES.get(column, column)
+    stored = ("budgets-colour-photos", "budgets-300-colour-photos")
+    return both(first_found(stored, images, queries, "resnet8-half", strategy))
 
 
 def of_noise(row: str, column: str, cells: Cells) -> str:
@@ -251,6 +271,12 @@ TABLES: list[tuple[str, str, Quote]] = [
     ),
     (MEASUREMENTS, "images, student | auto | augmented | SD | decisions | white box", of_budgets),
     (MEASUREMENTS, "images, queries per image, student | auto | augmented", of_budgets),
+    (
+        MEASUREMENTS,
+        "images, student | SD (1) | BD (50) | BD (256) | auto (2) | auto (50) | auto (256)",
+        of_soft_labels,
+    ),
+    (MEASUREMENTS, "images, queries for each | decisions | SD | augmented | auto", of_colour),
     (
         MEASUREMENTS,
         "queries per image | auto | augmented | auto, with noise | augmented, with noise",
