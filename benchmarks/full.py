@@ -208,8 +208,8 @@ MODULES: dict[str, tuple[str, int, str]] = {
         "--images 300 --per-sample 4 --strategies sd decisions augmented auto --seeds 3",
     ),
     "budgets-zero-shot-colour-photos": (
-        "students.budgets", 30, "{photos} --threads 1 --steps 1000 --students resnet8-half "
-        "--images 1000 --per-sample 20 --strategies zero-shot --seeds 3",
+        "students.budgets", 20, "{photos} --threads 1 --steps 1000 --students resnet8-half "
+        "--images 1000 --per-sample 20 --strategies zero-shot --seeds 2",
     ),
     "zero-shot-colour-photos": (
         "students.zero_shot", 12, "curve {photos} --threads 1 --student resnet8-half --steps 1000 "
