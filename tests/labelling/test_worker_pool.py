@@ -128,7 +128,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ray() -> Iterator[Any]:
     """Ray as db3kd starts it, once for all tests; its processes can import this file."""
     with pytest.MonkeyPatch.context() as patch:
-        paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]
+        tests = Path(__file__).parent
+        paths = [str(tests), str(tests.parent / "helpers"), os.environ.get("PYTHONPATH")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         with ray_cluster.connect(Workers(2)) as (ray, _):
             yield ray
