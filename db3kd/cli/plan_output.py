@@ -238,6 +238,7 @@ def print_times(
     teacher: "Teacher",
     so_far: "RunQueries",
     seconds_asked: float,
+    seconds_of_choice: float | None,
     *,
     dry_run: bool,
 ) -> None:
@@ -249,6 +250,8 @@ def print_times(
         teacher: The teacher as it was opened, which may limit the rate of its queries.
         so_far: The queries of the run that is resumed; none without one.
         seconds_asked: The seconds that the answered ones took, as far as they are known.
+        seconds_of_choice: The seconds of the time limit in which proxies chose images; None if they
+            are still to choose some.
         dry_run: Whether the command stops here.
     """
     plan, settings = prepared.plan, prepared.settings
@@ -266,12 +269,12 @@ def print_times(
         )
     elif dry_run:
         print_row("querying", TIME_OF_QUERIES)
-    steps, full = times.steps_of_run(plan, settings)
+    steps, full = times.steps_of_run(plan, settings, seconds_of_choice)
     cut = f" of {full:,} without --time-limit" if steps < full else ""
     about, kept = "about", ""
     if so_far.finished:
         about, kept = "at most", ", without the networks that are trained already"
-    seconds = times.of_run(plan, settings)
+    seconds = times.of_run(plan, settings, seconds_of_choice)
     shorter = ""
     if seconds > _HOURS and settings.time_limit is None:
         shorter = "; shorter with --time-limit SECONDS, --proxies 0 or a smaller --student"
@@ -292,6 +295,7 @@ def print_result(
     price_per_1000: float | None,
     student: str,
     images: "ImageSet | None",
+    class_names: "Sequence[str] | None",
 ) -> None:
     """Prints how good the student is, what it cost, and how to use it.
 
@@ -300,8 +304,10 @@ def print_result(
         price_per_1000: The price of 1,000 queries, or None.
         student: The name of the student's architecture.
         images: As for `print_usage`.
+        class_names: The names of the classes, or None.
     """
     from db3kd.models.weights import STUDENT_FILE
+    from db3kd.report.measurement import constant_answer_text
 
     noun = result.noun
     held_out = counted(result.held_out, result.plan.held_out_noun)
@@ -321,6 +327,8 @@ def print_result(
         print_row("validation", f"{held_out}{versions}; they compare the options")
     print_row("taught by", result.taught_by)
     agreement = agreement_text(result.matches, result.held_out, result.plan.held_out_noun)
+    constant = constant_answer_text(*result.constant_answer, result.held_out, class_names)
+    agreement += f"; {constant}"
     if result.plan.pseudo_samples:
         agreement += "; on real images it may be quite different"
     print_row("agreement", agreement)

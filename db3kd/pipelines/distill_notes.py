@@ -70,11 +70,6 @@ class DistillNotes(RunNotes):
         self.once(_TRAINED, depends_on, lambda: True)
 
 
-def seconds_of_asking(folder: Path) -> float:
-    """Returns the seconds that the queries of a run have taken; 0 if they are unknown."""
-    return DistillNotes(folder).seconds["asking"]
-
-
 def is_trained(folder: Path, depends_on: Mapping[str, Any]) -> bool:
     """Returns whether the student of a run is trained, and depends on these plain values."""
     network = folder / NETWORKS_FOLDER / f"{_TRAINED}.safetensors"

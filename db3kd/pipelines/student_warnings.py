@@ -46,12 +46,15 @@ def student_warnings(
     noun: InputNoun = "image",
     decisions: Tensor | None = None,
     *,
+    at_random: Tensor | None = None,
     pseudo_samples: bool = False,
 ) -> list[str]:
     """Returns warnings about a student that has learned nothing, or had nothing to learn.
 
     Always answering the teacher's most frequent class is at least as good as chance, so a student
-    must be better than that, and by more than the uncertainty of its agreement.
+    must be better than that, and by more than the uncertainty of its agreement. Images that proxies
+    choose have other classes than the held-out ones, so only images that were drawn at random show
+    how often a constant answer agrees.
 
     Args:
         answers: The teacher's answers.
@@ -59,8 +62,9 @@ def student_warnings(
         class_names: The names of the classes, or None.
         noun: What the warnings call an image.
         decisions: The teacher's classes of all images, by default those of the answers.
-        pseudo_samples: Whether the images are pseudo samples. Those to train on are chosen, so
-            only the held-out ones show how often a constant answer agrees.
+        at_random: The teacher's classes of the images that were drawn at random, by default of all.
+        pseudo_samples: Whether the images are pseudo samples. Only the held-out ones are drawn at
+            random.
     """
     found = []
     causes = likely_causes(noun)
@@ -72,8 +76,9 @@ def student_warnings(
             f"from them. Likely causes: {causes}."
         )
     held_out = answers.held_out.clean.decisions
-    # Few held-out images have a most frequent class by chance, so all images determine it.
-    counts = torch.bincount(held_out if pseudo_samples else decisions)
+    drawn = held_out if pseudo_samples else decisions if at_random is None else at_random
+    # Few held-out images have a most frequent class by chance, so all of these determine it.
+    counts = torch.bincount(drawn)
     constant = int(counts.max()) / int(counts.sum())
     matches = int((predicted == held_out).sum())
     low, high = wilson_interval(matches, len(held_out))
@@ -81,7 +86,11 @@ def student_warnings(
         return found
     what = held_out_noun(noun, pseudo_samples=pseudo_samples)
     usual = class_text(int(counts.argmax()), class_names)
-    asked = "them" if pseudo_samples else f"the {counted(len(decisions), noun)} that were queried"
+    asked = f"the {counted(len(drawn), noun)} that were queried"
+    if pseudo_samples:
+        asked = "them"
+    elif len(drawn) < len(decisions):
+        asked += " without a choice by proxies"
     verdict = "so the student has learned nothing useful."
     if matches > constant * len(held_out):
         verdict = (

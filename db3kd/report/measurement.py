@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from db3kd.data.image_set import ImageSet
 from db3kd.report.intervals import wilson_interval
 from db3kd.storage.filesystem import json_bytes, write_atomically
 from db3kd.storage.manifest import time_now
-from db3kd.wording import InputNoun, counted
+from db3kd.wording import InputNoun, class_text, counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,9 @@ class Measurement:
     class_names: Sequence[str] | None
 
     def text(self, noun: InputNoun) -> str:
-        """Returns the share of images with the expected class, and its interval.
+        """Returns the share of images with the expected class, its interval, and a baseline.
+
+        The baseline is the share with the most frequent class.
 
         Args:
             noun: What the text calls an image.
@@ -38,7 +41,8 @@ class Measurement:
         low, high = wilson_interval(matches, total)
         return (
             f"{matches / total:.2%} ({matches:,} of {counted(total, noun)}), "
-            f"95 % interval {low:.2%} to {high:.2%}"
+            f"95 % interval {low:.2%} to {high:.2%}; "
+            f"{constant_answer_text(*most_frequent(self.expected), total, self.class_names)}"
         )
 
     def entries(self, images: ImageSet) -> dict[str, Any]:
@@ -66,6 +70,31 @@ class Measurement:
 
     def _name(self, number: int) -> str | int:
         return number if self.class_names is None else self.class_names[number]
+
+
+def most_frequent(classes: Tensor) -> tuple[int, int]:
+    """Returns the most frequent class of images, [n] int64, and the number of its images."""
+    counts = torch.bincount(classes)
+    return int(counts.argmax()), int(counts.max())
+
+
+def constant_answer_text(
+    constant: int, matches: int, total: int, class_names: Sequence[str] | None
+) -> str:
+    """Returns the clause that says how often always answering with one class would agree.
+
+    Example:
+        >>> constant_answer_text(1, 18, 20, ("ant", "bee"))
+        "always answering 'bee' would reach 90.0%"
+
+    Args:
+        constant: The class.
+        matches: The number of images with this class.
+        total: The number of images.
+        class_names: The names of the classes, or None.
+    """
+    usual = class_text(constant, class_names)
+    return f"always answering {usual} would reach {matches / total:.1%}"
 
 
 def write_measurements(

@@ -71,6 +71,11 @@ def headline(report: StudentReport) -> tuple[str, str]:
 def key_figures(report: StudentReport) -> list[tuple[str, str]]:
     """Returns the other numbers of the headline, each with what it is."""
     found = []
+    if report.confusion is not None:
+        counts = report.confusion.sum(1)
+        usual = class_name(report, int(counts.argmax()))
+        share = int(counts.max()) / report.agreement[1]
+        found.append((percent(share), f"agreement of a constant answer, always class {usual}"))
     for measured, what in (
         (report.accuracy, "accuracy"),
         (report.test_agreement, "agreement with the teacher"),

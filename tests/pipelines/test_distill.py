@@ -497,7 +497,7 @@ def test_a_time_limit_shortens_trainings_once_and_for_all(tmp_path):
     known = json.loads((tmp_path / "run" / "_notes.json").read_text())
     assert known["steps_to_choose_within_limit"] == notes["steps_to_choose_within_limit"]
     assert known["steps_within_limit"]["value"] == 50
-    assert "cut training from 6,000 to 50 steps (0.8%)" in result.warnings[-1]
+    assert "cut training from 6,000 to 50 steps (0.8%)" in result.warnings[0]
     text = result.report.read_text()
     assert "cut training from 6,000 to 50 steps" in text
     assert "50 steps of the student instead of 6,000, because of the time limit" in text

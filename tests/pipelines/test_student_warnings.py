@@ -55,6 +55,31 @@ def test_a_class_that_is_frequent_by_chance_is_no_constant_answer():
     assert "class 2" in student_warnings(many_of_class_2, predicted, None)[0]
 
 
+def test_images_that_proxies_chose_say_nothing_about_a_constant_answer():
+    held_out = [0] * 18 + [1] * 2
+    known = answers([0, 1, 2, 3] * 40, held_out)
+    predicted = torch.where(torch.arange(20) < 17, torch.tensor(held_out), 9)
+    drawn = torch.tensor([0] * 36 + [1] * 4)
+
+    assert student_warnings(known, predicted, None) == []
+    (found,) = student_warnings(known, predicted, None, at_random=drawn)
+
+    words = "class 0 would agree on 90.0% of the 40 images that were queried without a choice by"
+    assert f"{words} proxies, so the student has learned nothing useful" in found
+
+
+def test_a_run_measures_a_constant_answer_on_images_that_no_proxy_chose(tmp_path):
+    options = {"budget": 900, "settings": QUICK, "out": tmp_path / "run"}
+    result = db3kd.distill(teacher(), images(2_000), student=Constant(), **options)
+
+    first = result.plan.rounds[0]
+    words = f"of the {result.held_out + first:,} images that were queried without a choice"
+    assert len(result.plan.rounds) > 1 and words in result.warnings[1]
+    share = result.constant_answer[1] / result.held_out
+    page = result.report.with_suffix(".md").read_text()
+    assert f"- **{100 * share:.1f} %** agreement of a constant answer, always class" in page
+
+
 def test_held_out_pseudo_samples_decide_how_often_a_constant_answer_agrees():
     held_out = [2] * 40 + [0, 1, 3] * 20
     known = answers([0] * 200 + [1, 3] * 50, held_out)
@@ -98,7 +123,7 @@ def test_the_result_and_the_report_warn(tmp_path):
     options = {"budget": 300, "settings": QUICK, "out": tmp_path / "run"}
     result = db3kd.distill(teacher(), images(300), student=Constant(), **options)
 
-    warning, few, short = result.warnings
+    short, warning, few = result.warnings
     assert few == few_held_out(15, tested=False)
     assert short == short_training_warning(12, 6_000)
     assert "has learned nothing useful" in warning and "see warnings" in repr(result)
@@ -111,7 +136,7 @@ def test_training_images_show_a_useless_student_if_few_images_are_held_out(strat
     options = {"strategy": strategy, "budget": 300, "settings": QUICK}
     result = db3kd.distill(teacher(), images(120), student=Constant(), **options)
 
-    warning, few, _ = result.warnings
+    _, warning, few = result.warnings
     assert few == few_held_out(6, tested=False)
     assert "of 114 images that it was trained on. Always answering with class" in warning
     assert "has learned nothing useful" in warning
@@ -229,7 +254,7 @@ def test_a_warning_about_a_table_speaks_of_rows():
 
     assert result.agreement < 1
     assert "images" not in "".join(result.warnings)
-    assert "held-out rows" in result.warnings[0]
+    assert "held-out rows" in result.warnings[1]
 
 
 @pytest.mark.parametrize("of_images", [0.1, 0.4, 0.6])

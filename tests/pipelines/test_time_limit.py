@@ -21,6 +21,8 @@ from db3kd.answers.answers import NUMBERS, Answers, augmentable_images, no_answe
 from db3kd.models.networks import build_model
 from db3kd.pipelines import DistillSettings
 from db3kd.pipelines.comparison.prepared import prepare_comparison
+from db3kd.pipelines.distill_notes import DistillNotes
+from db3kd.pipelines.distillation import training_steps
 from db3kd.pipelines.query_rounds.rounds import Proxies
 from db3kd.pipelines.student_training import rules as teaching_rules
 from db3kd.pipelines.student_training import step_timing, time_estimate, time_limit
@@ -276,13 +278,15 @@ def test_costs_that_do_not_depend_on_the_images_are_not_multiplied(monkeypatch):
     assert seconds_of_a_step(0.1) == pytest.approx(40)
 
 
-def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
+def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch, caplog):
     monkeypatch.setattr(time_limit, "seconds_per_step", lambda make, *_: 0.01)
     plan, chosen = plan_budget(1500, 4, 120, "auto"), settings(steps=6000)
     proxies = Proxies(nn.Identity, "linear", 2)
 
-    def steps(spent: float | None) -> int:
-        return time_limit.steps_within(100.0, plan, chosen, nn.Identity, proxies, known(), spent)
+    def steps(spent: float | None, least: int = 0) -> int:
+        return time_limit.steps_within(
+            100.0, plan, chosen, nn.Identity, proxies, known(), spent, least
+        )
 
     seconds = partial(StepTimes(student=0.01, proxy=0.01).seconds_per_full_step, plan, chosen)
     each = seconds(2000, images_chosen=True)
@@ -292,7 +296,45 @@ def test_what_is_left_after_choosing_is_for_the_other_trainings(monkeypatch):
     assert 60 / seconds(6000, images_chosen=True) < 6000 <= 60 / each
     assert steps(40.0) == 5999
     assert steps(None) < steps(0.0)
+    assert "time_limit" not in caplog.text
     assert steps(200.0) == LEAST_STEPS
+    assert "100 seconds are not enough, of which choosing images took 0:03:20;" in caplog.text
+    assert steps(95.0, least=700) == 700 > steps(95.0)
+    assert steps(80.0, least=700) == steps(80.0) > 700
+    limited = replace(chosen, time_limit=100.0)
+    times = StepTimes(student=0.01, proxy=0.01)
+    assert times.steps_of_run(plan, limited, 70.0) == (steps(70.0), 6000)
+    assert times.of_run(plan, limited, 70.0) == pytest.approx(30, abs=0.1)
+    assert times.of_run(plan, chosen, 0.0) < times.of_run(plan, chosen)
+
+
+@pytest.mark.parametrize("second", [60.0, 1e-3])
+def test_a_choice_counts_only_towards_the_limit_that_it_was_made_with(
+    second, tmp_path, monkeypatch
+):
+    found = []
+
+    def steps_within(*arguments: Any, least: int) -> int:
+        found.append((arguments[0], arguments[-1], least))
+        return 120
+
+    monkeypatch.setattr(training_steps, "steps_within", steps_within)
+
+    def distill(limit: float, resume: bool, budget: int = 1500) -> None:
+        chosen = replace(settings(steps=None, proxy="mlp-quarter"), time_limit=limit)
+        options = {"student": "linear", "settings": chosen, "budget": budget}
+        db3kd.distill(teacher(), images(), out=tmp_path / "run", resume=resume, **options)
+
+    distill(60.0, resume=False)
+    (_, before, _), (_, spent, least) = found
+    assert before is None and spent > 0 and least == 60
+    distill(second, resume=True)
+    again = found[2:]
+    assert again == ([] if second == 60.0 else [(second, 0.0, 0)])
+    distill(second, resume=True, budget=3000)
+    (_, _, _), (limit, later, least) = found[-2:]
+    noted = DistillNotes(tmp_path / "run").seconds["choosing"]
+    assert limit == second and later == pytest.approx(noted - spent) and least == 60
 
 
 def test_ranking_takes_time_that_no_limit_shortens(monkeypatch):

@@ -213,6 +213,7 @@ def _distill_from_teacher(
         prepared.price_per_1000,
         prepared.student.title,
         prepared.images or prepared.test,
+        prepared.class_names,
     )
 
 
@@ -227,7 +228,8 @@ def _print_times(
         so_far: The queries of the run if it is resumed.
         dry_run: Whether the command stops here; then the times are always printed.
     """
-    from db3kd.pipelines.distill_notes import is_trained, seconds_of_asking
+    from db3kd.pipelines.distill_notes import DistillNotes, is_trained
+    from db3kd.pipelines.distillation.training_steps import seconds_of_choice
     from db3kd.pipelines.student_training.time_limit import time_prepared_steps
 
     if not is_timed(prepared, dry_run=dry_run):
@@ -238,6 +240,11 @@ def _print_times(
             print_row("dry run", NOTHING_LEFT)
         return
     times = time_prepared_steps(prepared, [prepared.plan])
-    seconds_asked = 0.0 if run is None else seconds_of_asking(run)
-    print_times(times, prepared, teacher, so_far, seconds_asked, dry_run=dry_run)
+    asked, choice = 0.0, None
+    if run is not None:
+        notes = DistillNotes(run)
+        asked = notes.seconds["asking"]
+        if not so_far.left(prepared.plan.queries):
+            choice = seconds_of_choice(prepared, notes)
+    print_times(times, prepared, teacher, so_far, asked, choice, dry_run=dry_run)
     sys.stdout.flush()  # progress is written to stderr

@@ -37,6 +37,8 @@ class DistillResult:
         interval: Its 95 % confidence interval (Wilson).
         held_out: Number of held-out images.
         matches: Number of them for which the student predicts the teacher's class.
+        constant_answer: (class, matches): the teacher's most frequent class of the held-out images,
+            and their number, with which always answering this class would agree.
         validation: Number of validation images, by which training was chosen and may stop early:
             the held-out images, and augmented versions of them.
         queries: All queries of the run, including `check_queries`.
@@ -63,6 +65,7 @@ class DistillResult:
     interval: tuple[float, float]
     held_out: int
     matches: int
+    constant_answer: tuple[int, int]
     validation: int
     queries: int
     plan: BudgetPlan
@@ -228,6 +231,7 @@ def run_distillation(
         interval=wilson_interval(finished.matches, finished.held_out),
         held_out=finished.held_out,
         matches=finished.matches,
+        constant_answer=finished.constant_answer,
         validation=finished.validation,
         queries=finished.queries + finished.check_queries,
         plan=prepared.plan,

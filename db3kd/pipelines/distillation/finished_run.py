@@ -27,6 +27,7 @@ from db3kd.pipelines.student_warnings import (
 )
 from db3kd.planning.held_out import LEAST_HELD_OUT, few_answers_warning
 from db3kd.querying.consistency import queries_of_checks
+from db3kd.report.measurement import most_frequent
 from db3kd.training.constant_answer import constant_answer_warning
 from db3kd.wording import InputNoun
 
@@ -114,7 +115,13 @@ class FinishedRun:
         classes, limit = prepared.teacher.classes, prepared.settings.time_limit
         decisions = None if self.labels is None else self.decisions
         found = student_warnings(
-            self.answers, self.predicted, names, noun, decisions, pseudo_samples=images is None
+            self.answers,
+            self.predicted,
+            names,
+            noun,
+            decisions,
+            at_random=self._drawn_at_random,
+            pseudo_samples=images is None,
         )
         if not found and self.held_out < LEAST_HELD_OUT:
             useless = self._constant_answer_warning()
@@ -136,8 +143,9 @@ class FinishedRun:
         if limit is not None:
             cut = time_limit_warning(limit, self.trained.steps, self.full_steps, LONGER_RUN)
         cut = cut or short_training_warning(self.trained.steps, self.default_steps)
-        found += [] if cut is None else [cut]
-        return [*found, *self.trained.left_out, *prepared.network_warnings]
+        # Too short a training explains the other findings, so it comes first.
+        first = [] if cut is None else [cut]
+        return [*first, *found, *self.trained.left_out, *prepared.network_warnings]
 
     @property
     def decisions(self) -> Tensor:
@@ -149,6 +157,17 @@ class FinishedRun:
             return self.answers.decisions
         measured = self.labels.decision
         return torch.cat([measured[measured >= 0], self.answers.decisions])
+
+    @property
+    def _drawn_at_random(self) -> Tensor | None:
+        """[m] int64, the classes of the queried images that no proxy chose; None if they are all.
+
+        These are the held-out images, and those of the first round.
+        """
+        if self.labels is not None or not self.curve:
+            return None
+        first = self.answers.training.select(torch.arange(self.prepared.plan.rounds[0]))
+        return torch.cat([each.clean.decisions for each in (self.answers.held_out, first)])
 
     def _constant_answer_warning(self) -> str | None:
         """Returns a warning if the student has learned nothing about its training images."""
@@ -186,6 +205,11 @@ class FinishedRun:
         """Held-out images that the student puts in the teacher's class."""
         decisions = self.answers.held_out.clean.decisions
         return int((self.predicted == decisions).sum())
+
+    @property
+    def constant_answer(self) -> tuple[int, int]:
+        """The teacher's most frequent class of the held-out images, and their number."""
+        return most_frequent(self.answers.held_out.clean.decisions)
 
 
 def count_trained_on(answers: Answers, labels: Labels | None) -> int:

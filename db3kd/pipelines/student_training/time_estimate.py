@@ -142,35 +142,44 @@ class StepTimes:
         ranked = settings.proxies * sum(proposals_to_rank(*each) for each in plan.choices)
         return _PROXY_RANKING_SHARE * self.proxy * ranked / settings.training.batch_size
 
-    def of_run(self, plan: BudgetPlan, settings: DistillSettings) -> float:
-        """Estimates the seconds of all training of a run.
+    def of_run(
+        self, plan: BudgetPlan, settings: DistillSettings, spent: float | None = None
+    ) -> float:
+        """Estimates the seconds of all training of a run that is left.
 
         Args:
             plan: The plan of the run.
             settings: How networks are trained. Their time limit holds for the proxies and the
                 student.
+            spent: The seconds of the time limit in which proxies chose images; None if they are
+                still to choose some.
         """
-        steps, _ = self.steps_of_run(plan, settings)
-        each = self.seconds_per_full_step(plan, settings, steps)
-        ranking = self.seconds_of_ranking(plan, settings)
+        images_chosen = spent is not None
+        steps, _ = self.steps_of_run(plan, settings, spent)
+        each = self.seconds_per_full_step(plan, settings, steps, images_chosen=images_chosen)
+        ranking = 0.0 if images_chosen else self.seconds_of_ranking(plan, settings)
         seconds = ranking + steps * each
         if settings.time_limit is not None:
-            seconds = min(seconds, max(settings.time_limit, ranking + LEAST_STEPS * each))
+            left = settings.time_limit - (spent or 0.0)
+            seconds = min(seconds, max(left, ranking + LEAST_STEPS * each))
         return seconds + self._outside_limit(plan, settings, steps)
 
-    def steps_of_run(self, plan: BudgetPlan, settings: DistillSettings) -> tuple[int, int]:
+    def steps_of_run(
+        self, plan: BudgetPlan, settings: DistillSettings, spent: float | None = None
+    ) -> tuple[int, int]:
         """Estimates the steps of the student of a run, with and without its time limit.
 
         Args:
             plan: The plan of the run.
             settings: How networks are trained.
+            spent: As for `of_run`.
         """
         full = _full_steps(plan, settings)
         if settings.time_limit is None:
             return full, full
-        return min(
-            full, max(LEAST_STEPS, self.most_steps(settings.time_limit, plan, settings))
-        ), full
+        left, images_chosen = settings.time_limit - (spent or 0.0), spent is not None
+        longest = self.most_steps(left, plan, settings, images_chosen=images_chosen)
+        return min(full, max(LEAST_STEPS, longest)), full
 
     def of_comparison(self, plan: ComparisonPlan, settings: DistillSettings, budget: int) -> float:
         """Estimates the seconds of all training of a comparison; see `of_run`.

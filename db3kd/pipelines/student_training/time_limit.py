@@ -47,27 +47,37 @@ def steps_within(
     proxies: Proxies,
     answers: Answers,
     spent: float | None = None,
+    least: int = 0,
 ) -> int:
     """Returns the number of steps of full training with which all training fits into a limit.
 
-    Steps are timed with the answers, which may be any. `spent` is the number of seconds that
-    proxies took to choose images, if they have chosen all of them.
+    Args:
+        limit: In seconds.
+        plan: The plan of the run.
+        settings: How networks are trained.
+        make_student: Makes a student.
+        proxies: How proxies are made.
+        answers: Any answers, with which steps are timed.
+        spent: The seconds in which proxies chose images; None if they are still to choose some.
+        least: The least number of steps, even beyond the limit; at least `LEAST_STEPS`.
     """
     left, images_chosen = limit - (spent or 0.0), spent is not None
     times = _step_times(make_student, proxies, answers, settings.training)
     longest = times.most_steps(left, plan, settings, images_chosen=images_chosen)
-    each = times.seconds_per_full_step(plan, settings, longest, images_chosen=images_chosen)
-    ranking = 0.0 if images_chosen else times.seconds_of_ranking(plan, settings)
-    least = ranking + LEAST_STEPS * each
-    if left < least:
+    least = max(LEAST_STEPS, least)
+    if longest < least:
+        each = times.seconds_per_full_step(plan, settings, least, images_chosen=images_chosen)
+        ranking = 0.0 if images_chosen else times.seconds_of_ranking(plan, settings)
+        chosen = f", of which choosing images took {duration(spent)}" if spent else ""
         _LOG.warning(
-            "time_limit: %g seconds are not enough; training for %d steps, the fewest that are "
+            "time_limit: %g seconds are not enough%s; training for %s steps, the fewest that are "
             "useful, takes about %s",
             limit,
-            LEAST_STEPS,
-            duration(least),
+            chosen,
+            f"{least:,}",
+            duration(ranking + least * each),
         )
-    return max(LEAST_STEPS, longest)
+    return max(least, longest)
 
 
 def time_prepared_steps(prepared: PreparedRun, plans: Iterable[BudgetPlan]) -> StepTimes:
