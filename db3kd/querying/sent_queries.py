@@ -36,6 +36,11 @@ class SentQueries:
         """At most how many queries were paid for without a usable answer."""
         return self._lost
 
+    @property
+    def begun(self) -> bool:
+        """Whether any query was sent."""
+        return self.answered + self.lost > 0
+
     def lose(self, queries: int) -> None:
         """Counts queries without an answer, in any thread."""
         with self._lock:

@@ -47,6 +47,9 @@ def open_journal(
 class QuerySession:
     """Answers the queries of one search without a journal.
 
+    The first call that `sent` counts has one image, so that a teacher whose answers are invalid
+    costs no more than that.
+
     A teacher on a GPU returns pending decisions: tensors that later work on the same stream may
     read, although they are not computed yet. The session passes them on at once, books them, and
     confirms later that each is a class. So the search waits for the device only when Python needs
@@ -114,6 +117,13 @@ class QuerySession:
     def _decide(self, images: Tensor, accounts: Tensor) -> SearchTask[Tensor]:
         """Asks about images that are paid for."""
         yield from ()  # a task that never pauses
+        if self._is_free or self._sent.begun or len(accounts) <= 1:
+            return self._decide_once(images, accounts)
+        parts = slice(1), slice(1, None)
+        return torch.cat([self._decide_once(images[part], accounts[part]) for part in parts])
+
+    def _decide_once(self, images: Tensor, accounts: Tensor) -> Tensor:
+        """Asks in one call of the session."""
         try:
             pending = self._ask_counting_lost(images, accounts)
             if pending.done():
@@ -190,8 +200,8 @@ class JournaledSession(QuerySession):
     each call of the teacher, and copies its decisions to the CPU once.
 
     If a call fails, the queries that may have been paid for stay noted as asked. The first call of
-    a run has one image, so that a teacher whose answers are invalid costs no more than that. (An
-    `AsyncTeacher` is a module in this process: its calls cost nothing, and its answers are valid.)
+    a run has one image. (An `AsyncTeacher` is a module in this process: its calls cost nothing, and
+    its answers are valid.)
 
     Args:
         teacher: The teacher to query.

@@ -62,7 +62,8 @@ def test_all_images_are_decided_with_one_query_each(query_batch_size):
     teacher = CountingTeacher(teacher_of_two())
     decisions = decide_all(teacher, read, index, query_batch_size, on_answers=reported.append)
     assert decisions.equal(teacher_of_two().decide(images[index]))
-    assert max(batches) == min(query_batch_size, 5) and reported == batches
+    assert max(batches) == min(query_batch_size, 5)
+    assert reported[0] == 1 and sum(reported) == 5
     assert teacher.total == sum(batches) == 5
 
 
@@ -212,7 +213,14 @@ def test_the_answers_of_each_batch_are_reported():
         Ledger(torch.tensor([3])),
         reported.append,
     )
-    assert reported == [2, 1]
+    assert reported == [1, 1, 1]  # the first call has one image
+
+
+def test_an_invalid_first_answer_costs_one_query():
+    teacher = CountingTeacher(ConstantTeacher(9, (2,), 2))
+    with pytest.raises(TeacherError):
+        decide_all(teacher, torch.rand(20, 2).__getitem__, torch.arange(20))
+    assert teacher.total == 1
 
 
 @pytest.mark.parametrize(
