@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from db3kd.arguments.images import check_device
+from db3kd.arguments.images import check_class_names, check_device
 from db3kd.arguments.plain import check_path
 from db3kd.errors import ArgumentTypeError
 from db3kd.models.factories import NetworkFactory
 from db3kd.models.weights import student_in_folder
 from db3kd.named_import import check_no_python_file
 from db3kd.tables import Features
-from db3kd.teachers.base import Teacher
+from db3kd.teachers.base import Teacher, class_names_of, describe
 from db3kd.teachers.descriptions.described import open_described
 from db3kd.teachers.descriptions.description import SCHEMES, Description, read_description
 from db3kd.teachers.named import is_name, open_named
@@ -36,6 +36,7 @@ def load_teacher(
     cuda_graphs: bool = False,
     assumed_shape: tuple[int, ...] | None = None,
     assumed_classes: int | None = None,
+    assumed_class_names: Sequence[str] | None = None,
     trust_code: bool = False,
     class_names: Sequence[str] | None = None,
     threshold: float | None = None,
@@ -87,6 +88,7 @@ def load_teacher(
         cuda_graphs: As for `ModuleTeacher`; only for torch modules.
         assumed_shape: The image shape if neither `image_shape` nor the source declares it.
         assumed_classes: The number of classes if neither `classes` nor the source declares it.
+        assumed_class_names: Class names if neither `class_names` nor the source declares them.
         trust_code: Load TorchScript and exported programs, and functions that a description names.
         class_names: Class names in the order of the class numbers.
         threshold: As for `ModuleTeacher`: for a model that returns one score per image.
@@ -114,6 +116,9 @@ def load_teacher(
         compile,
         cuda_graphs,
     )
+    if assumed_class_names is not None:
+        assumed_class_names = tuple(assumed_class_names)
+        assumed_classes = len(assumed_class_names)
     overrides = ModelOverrides(
         image_shape=image_shape,
         classes=classes,
@@ -122,8 +127,27 @@ def load_teacher(
         bounds=bounds,
         assumed_shape=assumed_shape,
         assumed_classes=assumed_classes,
+        assumed_class_names=assumed_class_names,
         features=features,
     )
+    teacher = _open(source, model, overrides, max_batch, execution, trust_code=trust_code)
+    if assumed_class_names is not None and class_names_of(teacher) is None:
+        teacher.class_names = check_class_names(  # type: ignore[attr-defined]  # an optional attribute
+            assumed_class_names, teacher.classes, describe(teacher)
+        )
+    return teacher
+
+
+def _open(
+    source: str | Path,
+    model: str | NetworkFactory | None,
+    overrides: ModelOverrides,
+    max_batch: int | None,
+    execution: ExecutionOptions,
+    *,
+    trust_code: bool,
+) -> Teacher:
+    """Opens a teacher; the arguments are those of `load_teacher`."""
     path = Path(source)
     if path.is_dir():
         path = student_in_folder(path, "teacher")

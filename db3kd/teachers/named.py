@@ -83,7 +83,7 @@ def _as_teacher(
             name,
             # The methods of scikit-learn's models take rows.
             flatten=hasattr(getattr(found, "__self__", None), "n_features_in_"),
-            class_names=overrides.class_names,
+            class_names=overrides.class_names or overrides.assumed_class_names,
         )
     if hasattr(found, "predict"):
         raise UndeclaredError(
@@ -144,6 +144,8 @@ def tabular_teacher(
     """
     names, classes, features = overrides.class_names, overrides.classes, overrides.features
     assert features is not None  # the caller checks it
+    if names is None and not states_classes(found):
+        names = overrides.assumed_class_names
     if classes is None and not states_classes(found):
         classes = overrides.assumed_classes if names is None else len(names)
         if classes is None and not hasattr(found, "predict"):

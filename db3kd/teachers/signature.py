@@ -61,6 +61,7 @@ class ModelOverrides:
         bounds: Lowest and highest pixel value of db3kd's images; replaces `Preprocessing.bounds`.
         assumed_shape: The image shape if neither the user nor the model declares it.
         assumed_classes: The number of classes if neither the user nor the model declares it.
+        assumed_class_names: Their names if neither the user nor the model declares them.
         features: The features of a table, for a function or a fitted model that takes its rows.
     """
 
@@ -74,6 +75,7 @@ class ModelOverrides:
     bounds: tuple[float, float] | None = None
     assumed_shape: tuple[int, ...] | None = None
     assumed_classes: int | None = None
+    assumed_class_names: tuple[str, ...] | None = None
     features: Features | None = None
 
     def require_all(self, who: str) -> tuple[tuple[int, ...], int, tuple[float, float]]:

@@ -1,6 +1,7 @@
 """`db3kd evaluate`: what it asks, what it prints before that, and what it refuses."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -191,6 +192,50 @@ def test_images_without_a_test_split_are_all_used(tmp_path, asked):
     assert "75.00%" in out and asked() == 4
 
 
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_function_may_return_the_names_of_its_classes(as_file, tmp_path):
+    np.save(tmp_path / "d.npy", np.random.default_rng(0).random((60, 8, 8), np.float32) * 0.6)
+    function, names, run = f"{TEACHERS}:named", "dark,light", tmp_path / "run"
+    given = ("--data", tmp_path / "d.npy", "--teacher", function)
+    if as_file:
+        names = tmp_path / "names.txt"
+        names.write_text("dark\nlight\n")
+
+    options = ("--budget", 60, "--steps", 20, "--student", "linear", "--out", run)
+    succeed("distill", *given, *options, "--class-names", names)
+    measured = succeed("evaluate", run, "--agree-with", function, "--data", tmp_path / "d.npy")
+
+    assert load_teacher(run).class_names == ("dark", "light")
+    assert re.search(r"always answering '(dark|light)'", measured)
+    message = fail("distill", *given, "--budget", 60, "--classes", 2, "--out", tmp_path / "none")
+    assert "got the class name " in message and "pass --class-names" in message
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("dark", "--class-names: expected names separated by commas, such as ant,bee, or a text"),
+        ("dark,", "--class-names: expected two or more class names"),
+        ("dark,dark", "expected each class name once, got 'dark' again"),
+    ],
+)
+def test_class_names_that_cannot_be_used_are_refused(names, words):
+    given = ("--teacher", f"{TEACHERS}:named", "--data", "digits", "--budget", 60, "--dry-run")
+    assert words in fail("distill", *given, "--class-names", names)
+
+
+def test_declared_class_names_come_before_those_of_the_option(tmp_path):
+    (tmp_path / "t.toml").write_text(
+        f'function = "{TEACHERS}:named"\nlabels = ["dark", "light"]\nimage_shape = [1, 8, 8]\n'
+    )
+    given = ("--teacher", tmp_path / "t.toml", "--trust-code")
+    assert "dark" in succeed("info", *given, "--class-names", "light,dark")
+    loaded = load_teacher(
+        tmp_path / "t.toml", trust_code=True, assumed_class_names=("light", "dark")
+    )
+    assert loaded.class_names == ("dark", "light")
+
+
 def test_a_model_takes_the_number_of_classes_from_the_other_one(teacher, tmp_path):
     np.save(tmp_path / "unlabelled.npy", np.random.default_rng(0).random((20, 8, 8), np.float32))
     data = ("--data", tmp_path / "unlabelled.npy")
@@ -199,8 +244,10 @@ def test_a_model_takes_the_number_of_classes_from_the_other_one(teacher, tmp_pat
     one = succeed("evaluate", teacher, "--agree-with", function, *data)
     other = succeed("evaluate", function, "--agree-with", teacher, *data)
 
-    assert one.splitlines()[-1].startswith("agreement")
-    assert one.splitlines()[-1] == other.splitlines()[-1]
+    lines = [each.splitlines()[-1] for each in (one, other)]
+    measured, *constant = zip(*(line.split("; ") for line in lines), strict=True)
+    assert measured[0] == measured[1] and measured[0].startswith("agreement")
+    assert all(each.startswith("always answering ") for each in constant[0])
     assert "pass --classes" in fail("evaluate", function, "--agree-with", function, *data)
 
 
@@ -313,8 +360,7 @@ def test_a_failure_says_how_many_queries_may_have_been_paid(command):
 
     result = Result(command, "--teacher", name, *options)
 
-    # TiringTeacher answers one call, of at most 64 images, and info's first call has one image.
-    answered, lost = {"evaluate": (64, 36), "info": (1, 64)}[command]
-    queries = "1 query" if answered == 1 else f"{answered} queries"
+    # TiringTeacher answers one call, and the first call has one image.
     assert result.code == 1
-    assert f"note: {queries} had an answer, and up to {lost} more may have been paid" in result.err
+    assert "note: 1 query had an answer, and up to" in result.err
+    assert "more may have been paid" in result.err

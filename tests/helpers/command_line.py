@@ -99,6 +99,11 @@ def make_network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
 
+def named(images: np.ndarray) -> list[str]:
+    """Classifies digits by their mean, and returns class names."""
+    return ["dark" if image.mean() < 0.3 else "light" for image in images]
+
+
 def constant(images: np.ndarray) -> list[int]:
     return [3] * len(images)
 

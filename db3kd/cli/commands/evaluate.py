@@ -184,11 +184,10 @@ def _open_models(
         if agree_with is None:
             raise
         teacher = _open(model_file, agree_with, images, device, "--agree-with")
-        return _open(model_file, name, images, device, "--model", teacher.classes), teacher
+        return _open(model_file, name, images, device, "--model", teacher), teacher
     if agree_with is None:
         return evaluated, None
-    classes = evaluated.classes
-    return evaluated, _open(model_file, agree_with, images, device, "--agree-with", classes)
+    return evaluated, _open(model_file, agree_with, images, device, "--agree-with", evaluated)
 
 
 def _open(
@@ -197,18 +196,27 @@ def _open(
     images: "ImageSet",
     device: str,
     option: str,
-    classes: int | None = None,
+    like: "Teacher | None" = None,
 ) -> "Teacher":
     """Loads a model for images in [0, 1], and checks the shape of the images.
 
-    `option` names the model in errors. `classes` is the number of classes if nothing else declares
-    it, by default that of the images.
+    `option` names the model in errors. If nothing else declares the number of classes and their
+    names, they are those of `like`, or else those of the images.
     """
     from db3kd.arguments.images import check_shape_of_images
+    from db3kd.teachers.base import class_names_of
     from db3kd.teachers.rescaled import takes_unit_images
 
     with naming_options(teacher=option):
-        opened = takes_unit_images(model_file.load(source, images, device, assumed_classes=classes))
+        opened = takes_unit_images(
+            model_file.load(
+                source,
+                images,
+                device,
+                assumed_classes=None if like is None else like.classes,
+                assumed_class_names=None if like is None else class_names_of(like),
+            )
+        )
     check_shape_of_images(
         images.image_shape, opened.image_shape, images.name, reading=images.reading
     )

@@ -1,6 +1,7 @@
 """Options of models that commands load: what a file does not declare, and how a teacher runs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,6 +12,8 @@ from db3kd.cli.options.shared import DEVICE_HELP
 from db3kd.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from db3kd.data.image_set import ImageSet
     from db3kd.tables import Features
     from db3kd.teachers import Teacher
@@ -39,6 +42,13 @@ class ModelFileOptions(OptionSet):
             min=2, help="Number of classes, if neither the model nor the data declares it."
         ),
     ] = None
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            help="Class names such as ant,bee, or a text file with one name per line, if the model "
+            "declares none."
+        ),
+    ] = None
     architecture: Annotated[
         str | None,
         typer.Option(
@@ -60,6 +70,7 @@ class ModelFileOptions(OptionSet):
         device: str,
         features: "Features | None" = None,
         assumed_classes: int | None = None,
+        assumed_class_names: "Sequence[str] | None" = None,
         **execution: Any,
     ) -> "Teacher":
         """Loads a teacher or student.
@@ -72,6 +83,7 @@ class ModelFileOptions(OptionSet):
             features: The features of a table, by default those of the images.
             assumed_classes: The number of classes if nothing else declares it, by default that of
                 the images.
+            assumed_class_names: Their names if neither --class-names nor the model states them.
             execution: How a torch module runs, as `load_teacher` takes it.
         """
         from db3kd.teachers import load_teacher
@@ -87,6 +99,7 @@ class ModelFileOptions(OptionSet):
                 device=_resolve_device(device),
                 assumed_shape=None if images is None else images.image_shape,
                 assumed_classes=assumed_classes,
+                assumed_class_names=_class_names(self.class_names) or assumed_class_names,
                 features=images.features if features is None and images is not None else features,
                 trust_code=self.trust_code,
                 **execution,
@@ -134,6 +147,23 @@ class TeacherOptions(ModelFileOptions, TeacherSource):
             compile=self.compile,
             cuda_graphs=self.cuda_graphs,
         )
+
+
+def _class_names(text: str | None) -> tuple[str, ...] | None:
+    """Returns the names in the text of a --class-names option, or in the file that it names."""
+    from db3kd.teachers.class_numbers import checked_names, read_names
+
+    if text is None:
+        return None
+    if "," not in text or Path(text).is_file():
+        if not Path(text).is_file():
+            raise ArgumentError(
+                "class_names",
+                f"expected names separated by commas, such as ant,bee, or a text file, got {text!r}"
+                "; there is no such file",
+            )
+        return read_names(text)
+    return checked_names(text.split(","), "--class-names", "separated by commas")
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:

@@ -86,8 +86,7 @@ class FunctionTeacher:
         self.class_names = class_names
         self._names = ClassNames(
             class_names,
-            "class_names=, in the order of the class numbers (on the command line, describe the "
-            "function in a .toml file with the keys function and labels)",
+            "class_names=, in the order of the class numbers",
             quote=True,
             noun=self._noun,
         )
