@@ -1,6 +1,7 @@
 """Checks of the values of a column."""
 
 import re
+from collections.abc import Sequence
 from datetime import date
 from numbers import Number
 from typing import Any
@@ -9,6 +10,26 @@ import numpy as np
 
 from db3kd.errors import ArgumentError, ArgumentTypeError, InputError
 from db3kd.tables.places import column_named, row_numbered
+from db3kd.wording import shortened
+
+
+class MissingValueError(ArgumentError):
+    """A value of a table is missing.
+
+    Args:
+        argument: The column.
+        found: What was expected, and what was found.
+        others: The names of other columns with missing values.
+    """
+
+    def __init__(self, argument: str, found: str, others: Sequence[str] = ()) -> None:
+        self.found = found
+        too = f"; values are missing in {shortened(map(repr, others))} too" if others else ""
+        super().__init__(
+            argument,
+            f"{found}{too}; fill missing values before encoding, and put them back in the "
+            "teacher's function if the model needs them (docs/tabular.md shows how)",
+        )
 
 
 class InvalidValueError(InputError):
@@ -141,10 +162,7 @@ def check_whole(name: str, numbers: np.ndarray) -> None:
         )
 
 
-def _missing(name: str, row: int) -> ValueError:
-    return ArgumentError(
-        column_named(name),
-        f"expected a value in each row, got none in "
-        f"{row_numbered(row)}; fill missing values before encoding, and put them back in the "
-        "teacher's function if the model needs them",
+def _missing(name: str, row: int) -> MissingValueError:
+    return MissingValueError(
+        column_named(name), f"expected a value in each row, got none in {row_numbered(row)}"
     )

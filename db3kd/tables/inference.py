@@ -7,7 +7,14 @@ import numpy as np
 
 from db3kd.arguments.plain import check_choice
 from db3kd.errors import ArgumentError, ArgumentTypeError
-from db3kd.tables.checks import advice_on_dates, check_no_missing, check_numbers, check_whole
+from db3kd.tables.checks import (
+    MissingValueError,
+    advice_on_dates,
+    check_no_missing,
+    check_numbers,
+    check_whole,
+    first_missing,
+)
 from db3kd.tables.column_dtypes import number_dtype
 from db3kd.tables.columns import Columns
 from db3kd.tables.feature import (
@@ -51,6 +58,23 @@ def infer_features(
         raise ArgumentError(
             table_named("table"), "expected at least one row and one column, got none"
         )
+    try:
+        return _features_of(columns, kinds, bounds, values)
+    except MissingValueError as error:
+        gaps = [
+            name
+            for name, column in zip(columns.names, columns.arrays, strict=True)
+            if first_missing(list(column)) is not None and column_named(name) != error.argument
+        ]
+        raise MissingValueError(error.argument, error.found, gaps) from None
+
+
+def _features_of(
+    columns: Columns,
+    kinds: Mapping[str, Kind],
+    bounds: Mapping[str, tuple[float, float]],
+    values: Mapping[str, Sequence[Any]],
+) -> list[Feature]:
     features = []
     for number, name in enumerate(columns.names):
         column, dtype = columns.arrays[number], columns.dtypes[number]

@@ -337,6 +337,14 @@ def test_numbers_of_the_whole_range_of_an_integer_dtype_do_not_overflow():
     assert decoded["hash"].tolist()[1] == pytest.approx(2**64, rel=1e-6)
 
 
+def test_all_columns_with_missing_values_are_named_at_once():
+    frame = pd.DataFrame({"a": [1, 2], "b": [1.5, None], "c": [None, "x"], "d": ["x", None]})
+    with pytest.raises(ValueError, match="column 'b': expected a value in each row") as caught:
+        Features.infer(frame)
+    assert "counted from 0; values are missing in 'c', 'd' too; fill" in str(caught.value)
+    assert "docs/tabular.md" in str(caught.value)
+
+
 def test_sparse_columns_are_read_like_dense_ones():
     dense = pd.DataFrame({"count": [0, 0, 1, 2], "price": [0.0, 0.0, 1.5, 0.0]})
     sparse = dense.astype({"count": "Sparse[int64]", "price": "Sparse[float64]"})
