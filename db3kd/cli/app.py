@@ -6,6 +6,7 @@ and --help, --version and shell completion do not need it.
 
 import inspect
 import io
+import logging
 import os
 import re
 import select
@@ -115,6 +116,15 @@ def db3kd(
     student and measures it, with your images or without any. info --teacher shows what db3kd knows
     about your model, and demo tries everything on its own images in a few minutes.
     """
+    if logging.lastResort is not None:  # prints the warnings of a program that sets up no logging
+        logging.lastResort.setFormatter(_LabelledLines())
+
+
+class _LabelledLines(logging.Formatter):
+    """Formats a log record as the other lines on standard error: `warning: …`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
 
 
 _HELP_WIDTH = 76

@@ -9,8 +9,10 @@ from db3kd.errors import ArgumentError, OutputExistsError
 from db3kd.wording import counted
 
 
-def refuse_existing(path: Path, option: str = "--out") -> None:
-    """Checks, before any work, that the path of `option` does not exist yet.
+def refuse_existing(path: Path, advice: str = "pass another --out") -> None:
+    """Checks, before any work, that nothing exists at a path.
+
+    The error ends with the advice.
 
     Raises:
         FileExistsError: If a file or folder exists at the path.
@@ -21,7 +23,7 @@ def refuse_existing(path: Path, option: str = "--out") -> None:
 
     check_parents(path)
     if path.exists() or path.is_symlink():
-        raise OutputExistsError(f"{path}: already exists; pass another {option}")
+        raise OutputExistsError(f"{path}: already exists; {advice}")
 
 
 def check_weights_file(path: Path) -> None:

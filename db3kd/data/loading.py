@@ -8,7 +8,11 @@ from db3kd.arguments.plain import check_path
 from db3kd.data.bundled_sets import BUNDLED_SETS, BUNDLED_TABLES, load_bundled
 from db3kd.data.files.idx_files import holds_idx, load_idx_folder
 from db3kd.data.files.image_decoding import DecodeOptions, ImageSize
-from db3kd.data.files.image_folders import load_image_folder
+from db3kd.data.files.image_folders import (
+    IMAGE_SUFFIXES,
+    load_image_file,
+    load_image_folder,
+)
 from db3kd.data.files.image_tables import load_hub, load_parquet
 from db3kd.data.files.numpy_files import load_npy, load_npz
 from db3kd.data.files.splits import group_by_split, require_split
@@ -64,6 +68,7 @@ def load_data(
               class is "test".
             - A folder of IDX files, of tables, or of images (class/image.png or
               split/class/image.png; see `db3kd.data.files.image_folders.scan_image_folder`).
+            - A single image file, such as `photo.png`.
             - A folder of pseudo samples, labelled with the teacher's decisions.
             - A `.npz` file with the arrays images and labels, or x_train, y_train, x_test, y_test;
               labels may be missing. A single array of any name holds images.
@@ -129,7 +134,12 @@ def _load(
     if path.suffix in TABLE_SUFFIXES:
         _require_file(path)
         return _load_tables({"train": [path]}, split, name, classes, options, table)
-    if options != DecodeOptions():
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        _require_file(path)
+        _refuse_table_options(table, name)
+        return load_image_file(path, split, classes, options)
+    of_arrays = path.is_dir() or path.suffix in (".npz", ".npy")
+    if options != DecodeOptions() and (of_arrays or name in (*BUNDLED_SETS, *BUNDLED_TABLES)):
         raise InputError(
             f"{name}: size= and channels= apply to image files; these images are arrays of one size"
         )
@@ -143,17 +153,17 @@ def _load(
     if path.suffix in (".npz", ".npy"):
         _require_file(path)
         return load_npz(path, split, classes) if path.suffix == ".npz" else load_npy(path, classes)
-    expected = "expected a folder of images, or a .npz, .npy, .csv or .parquet file"
+    expected = "expected a folder of images, or an image, .npz, .npy, .csv or .parquet file"
     if is_model_source(name):
         raise ArgumentError("data", f"{expected}, got the model {name!r}")
     if path.is_file():
-        advice = f"for image files, pass their folder: {str(path.parent)!r}"
-        raise ArgumentError("data", f"{expected}, got the file {name!r}; {advice}")
+        raise ArgumentError("data", f"{expected}, got the file {name!r}")
     known = [*BUNDLED_SETS, *BUNDLED_TABLES, *HUB_NAMES]
+    similar = did_you_mean(path.name, [*known, *names_beside(path)])
     raise ArgumentError(
         "data",
-        f"expected {', '.join(known)}, hub:NAME, an existing folder, or a .npz, .npy, .csv "
-        f"or .parquet file, got {name!r}{did_you_mean(path.name, [*known, *names_beside(path)])}",
+        f"expected {', '.join(known)}, hub:NAME, an existing folder, or an image, .npz, .npy, "
+        f".csv or .parquet file, got {name!r}{similar}",
     )
 
 

@@ -1,5 +1,6 @@
 """Help, version, information on a teacher, and errors of the command line."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -213,3 +214,12 @@ def test_a_run_that_is_refused_shows_no_plan(tmp_path, command, options):
 
     assert (refused.code, refused.out) == (1, "")
     assert "seed: was 0, is 7 (--seed)" in refused.err
+
+
+def test_logged_warnings_are_labelled_as_other_lines_are(monkeypatch, capsys):
+    succeed("info")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
+
+    logging.getLogger("db3kd").warning("%s is rare", "class 3")
+
+    assert capsys.readouterr().err == "warning: class 3 is rare\n"

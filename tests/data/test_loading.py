@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from image_cases import COLOURED, write_png
 
 from db3kd.data.arguments import as_images
 from db3kd.data.bundled_sets import _read_mnist5k
@@ -198,12 +199,29 @@ def test_pseudo_samples_are_a_sequence_and_describe_themselves():
     assert as_images(samples).labels.equal(samples.decision)
 
 
-def test_an_image_file_is_no_data_set_but_its_folder_is(tmp_path):
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_image_file_that_is_damaged_is_named(folder, tmp_path):
     file = tmp_path / "0001.png"
     file.write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"for image files, pass their folder: '.+'") as caught:
-        load_data(file)
-    assert str(tmp_path) in str(caught.value)
     with pytest.raises(ValueError, match=r"0001\.png: .* cannot identify .* the content") as caught:
-        load_data(tmp_path)
+        load_data(tmp_path if folder else file)
     assert "BytesIO" not in str(caught.value)
+
+
+def test_a_single_image_is_read_as_in_its_folder(tmp_path):
+    write_png(tmp_path / "one.PNG", COLOURED[0])
+
+    one = load_data(tmp_path / "one.PNG", size=3, channels=1)
+
+    assert len(one) == 1 and one.labels is None and one.name_of(0) == "one.PNG"
+    assert one.read([0]).equal(load_data(tmp_path, size=3, channels=1).read([0]))
+    with pytest.raises(ValueError, match="'train', got 'test'"):
+        load_data(tmp_path / "one.PNG", "test")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_data(tmp_path / "two.png")
+
+
+def test_another_file_is_no_data_set(tmp_path):
+    (tmp_path / "data.pdf").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"expected a folder of images, or .*, got the file"):
+        load_data(tmp_path / "data.pdf", size=8)

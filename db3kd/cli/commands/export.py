@@ -117,7 +117,8 @@ def export(
             f"{out}: already exists, and is older than {file.name}, so it may hold an earlier "
             "student; remove it, or pass another --out"
         )
-    refuse_existing(out)
+    another = "pass another --out"
+    refuse_existing(out, advice=another if out == file else f"remove it, or {another}")
     images = check.load(file)
     result = export_model(
         file,

@@ -119,7 +119,7 @@ def info(
             if value is not None:
                 raise ArgumentError("teacher_keys", f"cannot be combined with --{name}")
     if features_out is not None:
-        refuse_existing(features_out, "--features-out")
+        refuse_existing(features_out, "pass another --features-out")
     images = to_write = None
     if data is not None:
         given = ImageOptions(data=data, features=features, label_column=label_column)

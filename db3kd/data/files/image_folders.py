@@ -81,6 +81,19 @@ def load_image_folder(
     )
 
 
+def load_image_file(
+    path: Path, split: str, classes: int | None, options: DecodeOptions
+) -> ImageSet:
+    """Loads a single image file, without a label; see `db3kd.load_data`.
+
+    Raises:
+        ValueError: If the image cannot be decoded, or if the split is not "train".
+    """
+    require_split(split, ("train",), path.name)
+    pixels = EncodedPixels(ImageFiles(path.parent, [path]), path.name, options)
+    return ImageSet(pixels, None, classes, path.name)
+
+
 def scan_image_folder(root: Path) -> ImageFolder:
     """Finds the images below `root`, with the splits and classes that folders name.
 
