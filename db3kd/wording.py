@@ -93,13 +93,13 @@ def also_paid(paid_twice: int, queries: int = 0, price_per_1000: float | None = 
 
     Example:
         >>> also_paid(16), also_paid(0)
-        (', plus at most 16 paid twice', '')
+        (', plus at most 16 that may have been paid twice', '')
         >>> also_paid(16, 84, 10.0)
-        ', plus at most 16 paid twice, so the price is at most 1.00'
+        ', plus at most 16 that may have been paid twice, so the price is at most 1.00'
     """
     if not paid_twice:
         return ""
-    clause = f", plus at most {paid_twice:,} paid twice"
+    clause = f", plus at most {paid_twice:,} that may have been paid twice"
     if price_per_1000 is not None:
         highest = money((queries + paid_twice) * price_per_1000 / 1000)
         clause += f", so the price is at most {highest}"

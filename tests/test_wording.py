@@ -45,9 +45,9 @@ def test_a_price_has_cents_and_the_further_digits_that_it_needs(price, text):
 
 
 def test_the_highest_price_counts_what_was_paid_twice():
-    assert also_paid(144) == ", plus at most 144 paid twice"
+    assert also_paid(144) == ", plus at most 144 that may have been paid twice"
     paid = also_paid(144, 3_000, 0.25)
-    assert paid == ", plus at most 144 paid twice, so the price is at most 0.786"
+    assert paid == ", plus at most 144 that may have been paid twice, so the price is at most 0.786"
     assert also_paid(0, 3_000, 0.25) == ""
 
 

@@ -101,10 +101,18 @@ class Cards:
 
 @dataclass(frozen=True)
 class Settings:
-    """Names and values that a user can copy; a value may have several lines."""
+    """Names and values that a user can copy; a value may have several lines.
+
+    A value that ends in a full stop is a sentence, which is not shown as code.
+    """
 
     kind: ClassVar = "settings"
     values: Sequence[tuple[str, str]]
+
+    @staticmethod
+    def is_sentence(value: str) -> bool:
+        """Returns whether a value is a sentence."""
+        return value.endswith(".")
 
 
 Block = Table | Bars | HeatMap | Plot | Cards | Settings

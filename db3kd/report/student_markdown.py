@@ -88,7 +88,13 @@ def _card_table(block: Cards) -> str:
 def _settings(block: Settings) -> list[str]:
     """A table of the short values, then a block for each value of several lines."""
     short = [(name, value) for name, value in block.values if "\n" not in value]
-    rows = [(markdown_text(name), markdown_code(value)) for name, value in short]
+    rows = [
+        (
+            markdown_text(name),
+            markdown_text(value) if block.is_sentence(value) else markdown_code(value),
+        )
+        for name, value in short
+    ]
     found = [markdown_table(("setting", "value"), rows, text_columns=2)] if rows else []
     for name, value in block.values:
         if "\n" in value:

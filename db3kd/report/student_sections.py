@@ -50,6 +50,7 @@ def student_sections(report: StudentReport) -> list[Section]:
     )
     sections = [
         *(make(report) for make in makers),
+        _terms(report),
         _values(
             "Use the student",
             "How to load the student, to measure its agreement on other data, and to export it.",
@@ -90,7 +91,11 @@ def key_figures(report: StudentReport) -> list[tuple[str, str]]:
         if price is not None:
             rate = money(report.price_per_1000 or 0)
             highest = report.price(report.queries + report.paid_twice) or 0.0
-            twice = f"; at most {money(highest)} with those paid twice" if report.paid_twice else ""
+            twice = (
+                f"; at most {money(highest)} with those that may have been paid twice"
+                if report.paid_twice
+                else ""
+            )
             found.append((money(price), f"price, at {rate} per 1,000 queries{twice}"))
         seconds = sum(stage.seconds for stage in report.stages)
         found.append((duration(seconds), "time (h:mm:ss)"))
@@ -321,6 +326,37 @@ def _shown_value(value: Any, feature: Feature) -> str:
     if feature.kind == "categorical":
         return shown_name(str(value))
     return plain_number(value)
+
+
+def _terms(report: StudentReport) -> Section | None:
+    """Explains the words of a run, which are specific to the method."""
+    if not report.stages:
+        return None
+    noun, held_out = report.noun, report.held_out_noun
+    terms = {
+        "decision": f"The class that the teacher returns for one {noun}. Each costs one query.",
+        "agreement": f"The share of {noun}s that the student puts in the teacher's class.",
+        held_out: f"One of a few {noun}s that measure the student, which never learns them.",
+        "95 % Wilson interval": (
+            f"The agreement on all {noun}s like these is probably in this interval; the fewer "
+            f"{noun}s measure it, the wider it is."
+        ),
+        f"augmented {noun}": f"A mixture of {noun}s, of which db3kd makes as many as it needs.",
+        f"validation {noun}": (
+            f"A {held_out}, or an augmented version of one. Choices are made, and training may "
+            "stop early, by the agreement on them."
+        ),
+        "round": "Queries that are chosen together, with what the answers so far have shown.",
+        "proxy": (
+            f"A larger network that learns the answers, then chooses {noun}s to query or labels "
+            f"further {noun}s for the student. It sends no query."
+        ),
+    }
+    if report.pseudo_samples:
+        terms.pop(f"augmented {noun}")
+        terms[f"validation {noun}"] = f"The same as a {held_out}."
+        terms["pseudo sample"] = f"An {noun} that db3kd made, because the run has no {noun}s."
+    return Section("Terms", "", [Table(["term", "meaning"], list(terms.items()), text_columns=2)])
 
 
 def _values(title: str, text: str, values: Mapping[str, str]) -> Section | None:

@@ -83,8 +83,8 @@ def test_the_summary_line_counts_queries_that_were_paid_twice(teacher, tmp_path)
     line = next(line for line in resumed.splitlines() if line.startswith("queries "))
     queries = int(line.split()[1].strip(","))
     assert line.endswith(
-        f" at 10.00 per 1,000, plus at most 9 paid twice, so the price is at most "
-        f"{money((queries + 9) / 100)}"
+        " at 10.00 per 1,000, plus at most 9 that may have been paid twice, so the price is at "
+        f"most {money((queries + 9) / 100)}"
     )
 
 

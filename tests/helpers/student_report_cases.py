@@ -70,7 +70,7 @@ def digits_report() -> StudentReport:
                 199_000,
                 1263.0,
             ),
-            ReportStage("training", "nothing", "the student learns from 2 proxies", 0, 418.0),
+            ReportStage("training", "", "the student learns from 2 proxies", 0, 418.0),
         ),
         curve=[(1_000, 0.801), (50_000, 0.884), (100_000, 0.913), (200_000, 0.930)],
         choices=(

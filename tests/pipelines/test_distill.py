@@ -116,7 +116,7 @@ def test_without_images_the_queries_are_exact_too(tmp_path):
     assert "of 20 held-out pseudo samples" in page
     assert result.taught_by == "decisions alone"
     assert "Decisions alone taught the student: with 380 pseudo samples, proxies help from" in page
-    assert "from 594 training steps; there were 12." in page
+    assert "from 594 training steps (25 images per sample), and this training has 12." in page
 
 
 LONG = replace(QUICK, training=replace(QUICK.training, steps=30, batch_size=64))

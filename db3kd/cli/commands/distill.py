@@ -28,6 +28,7 @@ from db3kd.cli.outputs import check_run_folder, hint_at_resuming
 from db3kd.cli.plan_output import (
     NOTHING_LEFT,
     is_timed,
+    print_paid_twice,
     print_plan,
     print_result,
     print_times,
@@ -173,6 +174,7 @@ def _distill_from_teacher(
     from db3kd.pipelines.distillation.prepared import prepare_distillation
     from db3kd.pipelines.query_rounds.answer_run import ANSWERS
     from db3kd.pipelines.run_layout import answer_folders
+    from db3kd.storage.existing_runs import queries_paid_twice
 
     settings = distill_settings(training, proxies, spending, teacher.device)
     settings = replace(settings, patience=training.patience)
@@ -199,6 +201,8 @@ def _distill_from_teacher(
         so_far = prepared.count_queries()  # a refused run is refused before its plan is printed
     print_plan(prepared)
     print_resumed(prepared, so_far)
+    if resume and out is not None and not so_far.finished:
+        print_paid_twice(queries_paid_twice(*answer_folders(out)))
     _print_times(prepared, opened, so_far, dry_run=spending.dry_run)
     if spending.dry_run:
         return

@@ -202,8 +202,8 @@ class BestStrategy:
             if self.seeds == 1:
                 text += f" in the choice of the {self.noun}s; with one seed, that of seeds is open"
             return f"{text}."
-        untold = f"; nor can it be told from {listed(others)}" if others else ""
-        return f"{text}which may be chance{untold}.{more}"
+        too = f"; so may be its lead over {listed(others)}" if others else ""
+        return f"{text}which may be chance{too}.{more}"
 
     def _favoured(self) -> str:
         """Says which strategies have a higher held-out agreement than the best ones."""

@@ -131,15 +131,13 @@ def _stages(run: FinishedRun) -> list[ReportStage]:
         )
     if run.curve:  # one point for each round that proxies chose
         stages.append(
-            ReportStage(
-                "proxies that choose", "nothing", f"choose {noun}s", 0, run.seconds["choosing"]
-            )
+            ReportStage("proxies that choose", "", f"choose {noun}s", 0, run.seconds["choosing"])
         )
     steps = run.trained.steps
     why = f"{counted(steps, 'step')} of the student"
     if steps < run.full_steps:
         why += f" instead of {run.full_steps:,}, because of the time limit"
-    stages.append(ReportStage("training", "nothing", why, 0, run.seconds["training"]))
+    stages.append(ReportStage("training", "", why, 0, run.seconds["training"]))
     return stages
 
 

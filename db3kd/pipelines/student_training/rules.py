@@ -72,16 +72,17 @@ def why_taught_by(
         return f"{who} taught the student, because the run had no proxies."
     if can_choose(steps, validation):
         return f"{who} taught the student by validation agreement; the plan below compares both."
-    reason = (
-        f"proxies usually help if there are few answers per {noun}, or if training is long"
-        if taught
-        else f"there are many answers per {noun}, and training is short or this kind of student "
-        "gains nothing from proxies"
-    )
+    if taught:
+        reason = f"proxies usually help if there are few answers per {noun}, or if training is long"
+    elif steps < LEAST_DEFAULT_STEPS:
+        reason = f"with many answers per {noun}, proxies help in long training only"
+    else:
+        reason = f"with many answers per {noun}, this kind of student gains nothing from proxies"
     return (
-        f"{who} taught the student, because {reason}. A comparison needs "
-        f"{LEAST_STEPS_OF_A_CHOICE:,} training steps and {LEAST_VALIDATION} validation "
-        f"{noun}s; there were {steps:,} and {validation:,}."
+        f"{who} taught the student, because {reason}. To compare students with and without proxies "
+        f"takes at least {LEAST_STEPS_OF_A_CHOICE:,} training steps and {LEAST_VALIDATION} "
+        f"validation {noun}s (held-out {noun}s and augmented versions of them); this run has "
+        f"{steps:,} and {validation:,}."
     )
 
 
@@ -131,8 +132,8 @@ def reason_against_proxies(
     least = least_steps_for_proxies(samples, batch_size)
     if steps < least:
         return (
-            f"with {samples:,} pseudo samples, proxies help from {least:,} training steps; there "
-            f"were {steps:,}"
+            f"with {samples:,} pseudo samples, proxies help from {least:,} training steps "
+            f"({IMAGES_PER_SAMPLE} images per sample), and this training has {steps:,}"
         )
     return None
 
