@@ -49,7 +49,14 @@ from db3kd.wording import counted
 TUNING = {"tolerance", "sign_opt", "query_batch_size", "starting_points", "mixtures"}
 OPTIMIZATION = {"optimizer", "schedule", "weight_decay", "ema", "gradient_clip"}
 TRAINING = {*OPTIMIZATION, "shuffle", "epochs"}
-TEACHER = {"source", "bounds", "assumed_shape", "assumed_classes", "class_names", "threshold"}
+TEACHER = {
+    "source",
+    "bounds",
+    "assumed_shape",
+    "assumed_classes",
+    "assumed_class_names",
+    "threshold",
+}
 
 ROOT = Path(__file__).parents[2]
 FAILS = inspect.getsourcelines(command_line.failing)[1] + 1

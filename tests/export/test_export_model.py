@@ -259,7 +259,7 @@ def test_the_loaders_in_the_documentation_run(exports, tmp_path, monkeypatch):
     for kind in ("onnx", "pt2"):
         shutil.copy(exports.folder / f"m.{kind}", tmp_path / f"student.{kind}")
     monkeypatch.chdir(tmp_path)
-    plain, runtime, names, *_ = python_blocks()
+    plain, runtime, _picture, _loaded, names, *_ = python_blocks()
     images = torch.rand(37, *SHAPE)
     expected = exports.network(images).argmax(1)
 

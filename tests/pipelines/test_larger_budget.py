@@ -222,7 +222,7 @@ def test_settings_may_change_before_anything_is_asked_with_a_budget(tmp_path):
     result = run(out, 2500, settings=other)
     assert result.plan.budget == result.queries == 2500
     report = (out / "report.md").read_text()
-    assert "were trained with other settings (`choosing` in the manifest)" in report
+    assert "were trained with other settings (entry choosing of the manifest)" in report
 
 
 def test_a_run_needs_its_labels_no_more_once_it_has_their_decisions(tmp_path):

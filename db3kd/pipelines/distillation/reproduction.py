@@ -81,7 +81,7 @@ _TIME_LIMIT = (
 
 _OTHER_PROXIES = (
     "The proxies that chose images for earlier budgets were trained with other settings "
-    "(`choosing` in the manifest), so new answers give a similar student."
+    "(entry choosing of the manifest), so new answers give a similar student."
 )
 
 

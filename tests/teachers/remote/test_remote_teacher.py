@@ -237,7 +237,7 @@ def test_the_ledger_records_what_a_failing_batch_answered(truth, many):
 
         with pytest.raises(TeacherError):
             run(search(), teacher, ledger)
-        assert int(ledger.spent) == server.paid == 24
+        assert int(ledger.spent) == server.paid == 1 + 8 + 8
         teacher.close()
 
 
