@@ -90,7 +90,7 @@ def student_warnings(
     if pseudo_samples:
         asked = "them"
     elif len(drawn) < len(decisions):
-        asked += " without a choice by proxies"
+        asked = f"the {counted(len(drawn), f'queried {noun}')} that no proxy chose"
     verdict = "so the student has learned nothing useful."
     if matches > constant * len(held_out):
         verdict = (

@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +111,14 @@ def test_an_error_names_the_options_that_read_images_in_the_shape_of_the_teacher
         ValueError, match=r"images: .* with size=\(8, 10\) and channels=1; size= crops"
     ):
         label(load_teacher(model), load_data(photos), LabelSettings(measure="sd"))
+
+
+def test_the_line_that_measures_a_student_trusts_its_teacher_as_the_run_did(monkeypatch):
+    arguments = ["/bin/db3kd", "distill", "--teacher", "t.pt", "--trust-code"]
+    for given in (arguments, arguments[:-1], ["/bin/pytest", "--trust-code"]):
+        monkeypatch.setattr(sys, "argv", given)
+        line = usage(Path("runs/mine"), "linear", None)["measure"]
+        assert line.endswith(" --trust-code") is (given == arguments)
 
 
 def test_the_line_that_measures_a_student_reads_data_as_its_run_did(wide):

@@ -280,10 +280,13 @@ def test_a_report_says_how_long_training_was_and_why_who_taught(tmp_path, settin
         ((2, 0, 600, 200), "Decisions alone taught the student by validation agreement"),
         (
             (2, 0, 599, 200),
-            "with many answers per image, proxies help in long training only. To compare students",
+            "with many answers per image, proxies help in long training only. Comparing students",
         ),
-        ((2, 0, 6_000, 199), "per image, this kind of student gains nothing from proxies. To"),
-        ((2, 2, 600, 199), "or if training is long. To compare students with and without proxies"),
+        (
+            (2, 0, 6_000, 199),
+            "per image, this kind of student gains nothing from proxies. Comparing",
+        ),
+        ((2, 2, 600, 199), "or if training is long. Comparing students with and without proxies"),
         ((2, 2, 600, 199), "versions of them); this run has 600 and 199."),
     ],
 )

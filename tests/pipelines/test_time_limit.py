@@ -316,9 +316,11 @@ def test_a_choice_counts_only_towards_the_limit_that_it_was_made_with(
 
     def steps_within(*arguments: Any, least: int) -> int:
         found.append((arguments[0], arguments[-1], least))
-        return 120
+        return planned
 
     monkeypatch.setattr(training_steps, "steps_within", steps_within)
+
+    planned = 120
 
     def distill(limit: float, resume: bool, budget: int = 1500) -> None:
         chosen = replace(settings(steps=None, proxy="mlp-quarter"), time_limit=limit)
@@ -335,6 +337,9 @@ def test_a_choice_counts_only_towards_the_limit_that_it_was_made_with(
     (_, _, _), (limit, later, least) = found[-2:]
     noted = DistillNotes(tmp_path / "run").seconds["choosing"]
     assert limit == second and later == pytest.approx(noted - spent) and least == 60
+    planned = 10**6
+    distill(70.0, resume=True, budget=4000)
+    assert found[-1][2] == 3_000, "half of the steps without a limit"
 
 
 def test_ranking_takes_time_that_no_limit_shortens(monkeypatch):

@@ -236,7 +236,8 @@ def _has_name(student: str) -> bool:
 def usage(folder: Path, student: str, images: ImageSet | None) -> dict[str, str]:
     """Returns the lines that load, measure or export the student of a run, by what they do.
 
-    A network of the caller's is made by a function, which they call `make_student`.
+    A network of the caller's is made by a function, which they call `make_student`. The teacher of
+    a command that trusts its code needs that again.
 
     Example:
         >>> usage(Path("runs/mine"), "lenet5", images)["load"]
@@ -255,6 +256,8 @@ def usage(folder: Path, student: str, images: ImageSet | None) -> dict[str, str]
     export = f"db3kd export {shlex.quote(run)} --format onnx{option}"
     data = f"--data DATA{'' if images is None else _reading_options(images)}"
     measure = f"db3kd evaluate {shlex.quote(run)}{architecture} {data} --agree-with TEACHER"
+    if _is_command(sys.argv) and "--trust-code" in sys.argv:
+        measure += " --trust-code"
     if not _has_name(student):
         export = f"db3kd.export_model({run!r}, 'student.onnx'{named})"
         measure = "db3kd.agreement(student, images, db3kd.predict(teacher, images))"

@@ -57,7 +57,7 @@ def training_steps(
             prepared.proxies,
             answers,
             spent,
-            least=int(_KEPT_SHARE * planned),
+            least=int(_KEPT_SHARE * min(planned, steps)),
         ),
     )
     return min(steps, limited)

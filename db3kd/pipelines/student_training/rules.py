@@ -79,7 +79,7 @@ def why_taught_by(
     else:
         reason = f"with many answers per {noun}, this kind of student gains nothing from proxies"
     return (
-        f"{who} taught the student, because {reason}. To compare students with and without proxies "
+        f"{who} taught the student, because {reason}. Comparing students with and without proxies "
         f"takes at least {LEAST_STEPS_OF_A_CHOICE:,} training steps and {LEAST_VALIDATION} "
         f"validation {noun}s (held-out {noun}s and augmented versions of them); this run has "
         f"{steps:,} and {validation:,}."
